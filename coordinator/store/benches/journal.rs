@@ -1,8 +1,8 @@
-//! What the journal takes a second, on this disk.
+//! Measures the journal's throughput on this disk.
 //!
-//! Run with `cargo bench -p farpool-store --bench journal -- [DIRECTORY]`; without one it is in the directory for
-//! temporary files. One thread tells the journal what there is and waits for it as a coordinator would: with so many
-//! records that nobody waits for.
+//! Run with `cargo bench -p farpool-store --bench journal -- [DIRECTORY]`; the default is the directory for temporary
+//! files. One thread appends and waits for the journal as a coordinator would, with a bounded number of records that
+//! are not durable.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use farpool_proto::v1::{OpenJob, OpenPool};
 use farpool_store::log::{Journal, Settings};
 use farpool_store::{Entry, JobStore};
 
-/// Jobs whose results come in turn, so that no two records become one.
+/// Jobs whose results alternate, so that no two records are joined.
 const JOBS: u64 = 16;
 
 fn main() {
@@ -53,7 +53,8 @@ fn done(store: &mut dyn JobStore, job: u64, first: u64, data: &Bytes, ends: &Byt
     store.append(job, Entry::Done { first, data, ends, failed: false, attempts: 0 }).expect("outcomes are taken");
 }
 
-/// Records and syncs a second, with no more than so many records that are not durable. They are handed over one by one.
+/// Returns records and syncs per second, with at most so many records that are not durable. They are flushed one by
+/// one.
 fn records(directory: &Path, bytes: usize, ahead: u64, time: Duration) -> (f64, f64) {
     let (mut journal, jobs) = open(directory);
     let (data, ends) = payload(bytes);
@@ -79,7 +80,7 @@ fn records(directory: &Path, bytes: usize, ahead: u64, time: Duration) -> (f64, 
     ((durable - base) as f64 / time, syncs as f64 / time)
 }
 
-/// Results a second that follow each other, in rounds as a coordinator has them.
+/// Returns results per second if results are consecutive, in rounds like a coordinator's.
 fn in_order(directory: &Path, time: Duration) -> f64 {
     const ROUND: u64 = 1000;
     let (mut journal, jobs) = open(directory);
@@ -111,7 +112,7 @@ fn opened_large(directory: &Path, count: u64) -> (f64, f64) {
     read_again(directory, count, 1 << 20)
 }
 
-/// Records and MiB a second when a journal is opened that has so many.
+/// Returns records and MiB per second when a journal with so many records is opened.
 fn read_again(directory: &Path, count: u64, bytes: usize) -> (f64, f64) {
     let (mut journal, jobs) = open(directory);
     let (data, ends) = payload(bytes);

@@ -1,25 +1,25 @@
-//! What is added to a job.
+//! Entries that are appended to a job.
 
 use bytes::Bytes;
 use farpool_proto::v1::Failure;
 
-/// Something that has happened to a job.
+/// Something that happened to a job.
 #[derive(Clone, Debug)]
 pub enum Entry<'a> {
-    /// Items have come, in the layout of `farpool.v1.Items`: behind those that came before.
+    /// Items have arrived, in the layout of `farpool.v1.Items`: after all previous ones.
     Items {
         /// Index of the first one.
         first: u64,
         /// Their bytes.
         data: Bytes,
-        /// Where each of them ends.
+        /// The end of each of them.
         ends: Bytes,
     },
-    /// The job is complete: no more items come.
+    /// The job is complete: no more items will arrive.
     ItemsEnded {
-        /// One behind the highest index.
+        /// One above the highest index.
         end: u64,
-        /// When it was.
+        /// The time.
         now_ms: u64,
     },
     /// Items were run, with these results in the layout of `farpool.v1.ItemsDone`.
@@ -28,23 +28,23 @@ pub enum Entry<'a> {
         first: u64,
         /// Their results.
         data: Bytes,
-        /// Where each of them ends.
+        /// The end of each of them.
         ends: Bytes,
-        /// They count as failed.
+        /// Whether they count as failed.
         failed: bool,
         /// How many attempts each took; 0: one.
         attempts: u32,
     },
-    /// Consecutive items, at least one, have failed alike.
+    /// Consecutive items, at least one, have failed for the same reason.
     Failed {
         /// Index of the first one.
         first: u64,
-        /// How many there are.
+        /// The number of items.
         count: u64,
         /// Why.
         failure: &'a Failure,
     },
-    /// Items in front of an index may be at agents when this is acknowledged.
+    /// Items below an index may be at agents once this is acknowledged.
     Fed {
         /// The index.
         end: u64,
@@ -53,16 +53,16 @@ pub enum Entry<'a> {
     Placed {
         /// The agent.
         agent: Bytes,
-        /// It does not any more.
+        /// Whether it does not any more.
         gone: bool,
     },
-    /// No more outcomes come.
+    /// No more outcomes will arrive.
     Ended {
-        /// It was cancelled: not every item need have an outcome.
+        /// Whether it was cancelled: then items may lack outcomes.
         cancelled: bool,
         /// Why its pool cannot run.
         failure: Option<&'a Failure>,
-        /// When it was.
+        /// The time.
         now_ms: u64,
     },
 }

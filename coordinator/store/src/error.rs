@@ -1,45 +1,45 @@
-//! What can go wrong with a store.
+//! Errors of a store.
 
 use std::fmt;
 
-/// The store could not be opened, or does not take something.
+/// The store could not be opened, or refused something.
 #[derive(Clone, Debug)]
 pub struct JobStoreError {
     kind: JobStoreErrorKind,
     message: String,
 }
 
-/// Why a store could not be opened, or does not take something.
+/// Why a store could not be opened, or refused something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobStoreErrorKind {
     /// Another process has it.
     Locked,
-    /// It was written by a later version.
+    /// A later version wrote it.
     Newer,
     /// Records that may matter cannot be read.
     Damaged,
-    /// The directory or a file cannot be read or written; while it is open: until further notice.
+    /// The directory or a file cannot be read or written. While the store is open, writing is retried.
     Io,
-    /// It is as large as it may be, and does not become smaller by itself.
+    /// It has its full size, and will not shrink by itself.
     Full,
-    /// It has no room for now: it is becoming smaller, or the disk does not keep up.
+    /// It has no room at the moment: it is shrinking, or the disk does not keep up.
     Busy,
-    /// There is a job of this name.
+    /// A job of this name exists.
     NameTaken,
-    /// There is no such job, or pool.
+    /// There is no such job or pool.
     NotFound,
-    /// It does not fit what is there: outcomes that came before, items behind the end.
+    /// It contradicts what is stored, such as repeated outcomes, or items beyond the end.
     Invalid,
 }
 
 impl JobStoreError {
-    /// An error of this kind, which says this.
+    /// Makes an error of this kind with this message.
     pub fn new(kind: JobStoreErrorKind, message: impl fmt::Display) -> JobStoreError {
         JobStoreError { kind, message: message.to_string() }
     }
 
-    /// Why.
+    /// Returns the kind of error.
     pub fn kind(&self) -> JobStoreErrorKind {
         self.kind
     }

@@ -1,4 +1,4 @@
-//! What is known of a job without reading anything.
+//! The state of a job that is kept in memory.
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,17 @@ use farpool_proto::v1::Failure;
 
 use super::runs::Runs;
 
-/// A detached job: what it is called, and how far it is.
+/// A detached job: its description and progress.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Job {
     /// The store's number for it.
     pub number: u64,
-    /// What it is known by.
+    /// Its description.
     pub known: Known,
-    /// One behind the highest index of an item.
+    /// One above the highest index of an item.
     pub end: u64,
-    /// No more items come.
+    /// Whether no more items will arrive.
     pub items_ended: bool,
     /// Items that have an outcome.
     pub done: Runs,
@@ -26,7 +26,7 @@ pub struct Job {
     pub failed: u64,
     /// Items from this index on were never at an agent.
     pub fed: u64,
-    /// The agents at which its pool runs, or ran when it was last heard of.
+    /// The agents at which its pool runs, or last ran.
     pub agents: BTreeSet<Bytes>,
     /// How it ended, if it has.
     pub ended: Option<Ended>,
@@ -38,12 +38,12 @@ pub struct Job {
     pub ended_ms: u64,
 }
 
-/// What a job is known by, and what is told of it without a look at the disk.
+/// The description of a job that is available without reading the disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// Its owner.
     pub owner: Principal,
-    /// What it is asked for by.
+    /// Its name.
     pub name: String,
     /// `Detach.id`.
     pub id: Bytes,
@@ -57,14 +57,14 @@ pub struct Known {
     pub named: u64,
 }
 
-/// How far a job is.
+/// The progress of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Items may still come.
+    /// More items may arrive.
     Feeding,
-    /// All items are there, not all outcomes.
+    /// All items have arrived, but not all outcomes.
     Running,
-    /// No more outcomes come.
+    /// No more outcomes will arrive.
     Ended(Ended),
 }
 
@@ -73,30 +73,30 @@ pub enum Phase {
 pub enum Ended {
     /// Every item has its outcome.
     Finished,
-    /// It was cancelled: not every item need have one.
+    /// It was cancelled: items may lack outcomes.
     Cancelled,
     /// Its pool cannot run: see [`Job::failure`].
     Failed,
 }
 
-/// How many of its items a job has got how far.
+/// Numbers of a job's items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// One behind the highest index.
+    /// One above the highest index.
     pub items: u64,
-    /// With an outcome, failures included.
+    /// Items with an outcome, failures included.
     pub done: u64,
-    /// With a failure.
+    /// Items that failed.
     pub failed: u64,
 }
 
 impl Job {
-    /// What it is asked for by.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         &self.known.name
     }
 
-    /// How far it is.
+    /// Returns its progress.
     pub fn phase(&self) -> Phase {
         match self.ended {
             Some(ended) => Phase::Ended(ended),
@@ -105,7 +105,7 @@ impl Job {
         }
     }
 
-    /// How many of its items have got how far.
+    /// Returns the numbers of its items.
     pub fn counts(&self) -> Counts {
         Counts { items: self.end, done: self.done.count(), failed: self.failed }
     }

@@ -1,30 +1,30 @@
-//! What a store says of itself.
+//! The state that a store reports.
 
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-/// What has become of what was flushed.
+/// What has happened to flushed entries.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// As [`JobStore::acknowledged`](super::JobStore::acknowledged).
     pub acknowledged: u64,
-    /// Why nothing can be written; it is tried again and again.
+    /// Why nothing can be written; it is retried.
     pub failed: Option<Arc<str>>,
-    /// What operators should know.
+    /// Messages for operators.
     pub warnings: Vec<String>,
     /// Jobs that are incomplete again: see [`JobStore::withdraw_end`](super::JobStore::withdraw_end).
     pub withdrawn: Vec<u64>,
 }
 
-/// Wakes whoever waits for a store's [`Progress`]. All clones are one.
+/// Wakes a task that waits for a store's [`Progress`]. All clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Wakeup {
     notify: Arc<Notify>,
 }
 
 impl Wakeup {
-    /// Something has changed, and only then: who waits is woken, or whoever waits next.
+    /// Reports a change: wakes the task that waits, or else the next one to wait.
     pub fn wake(&self) {
         self.notify.notify_one();
     }
@@ -38,9 +38,9 @@ impl Wakeup {
 /// A store as operators see it.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
-    /// Bytes that it takes up, or will when all is written.
+    /// Bytes that it takes, or will when all is written.
     pub bytes: u64,
-    /// Bytes that it may take up.
+    /// The most bytes that it may take.
     pub size: u64,
     /// Damaged files that are kept beside it, which do not count towards its size.
     pub aside: Vec<Aside>,

@@ -1,4 +1,4 @@
-//! What is read of a store.
+//! Results of reading a store.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -7,7 +7,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use farpool_proto::v1::{Failure, OpenJob, OpenPool};
 
-/// Something that is being read, by whoever awaits this.
+/// A read, which happens when this is awaited.
 #[must_use]
 pub struct Reading<T> {
     bytes: u64,
@@ -15,12 +15,12 @@ pub struct Reading<T> {
 }
 
 impl<T> Reading<T> {
-    /// `bytes`: what it will take up in memory, about.
+    /// `bytes`: roughly the memory that the result will take.
     pub fn new(bytes: u64, result: impl Future<Output = T> + Send + 'static) -> Self {
         Self { bytes, result: Box::pin(result) }
     }
 
-    /// Bytes that it will take up in memory, about.
+    /// Returns roughly the memory that the result will take.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -41,22 +41,22 @@ impl<T> fmt::Debug for Reading<T> {
     }
 }
 
-/// What a job was opened with.
+/// The messages that opened a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opening {
     /// Its pool.
     pub pool: Box<OpenPool>,
-    /// The job in that.
+    /// The job in that pool.
     pub job: Box<OpenJob>,
 }
 
-/// Parts of a job, in the order of its items. There may be fewer than were asked for, or none: what is not wanted any more is left
-/// out, and all behind it.
+/// Parts of a job, in the order of its items. There may be fewer than were asked for, or none: it ends before parts
+/// that are not needed any more.
 #[derive(Debug)]
 pub struct Read<T> {
     /// What was read.
     pub parts: Vec<T>,
-    /// What comes next and cannot be read.
+    /// The next part, if it cannot be read.
     pub unread: Option<Unread>,
 }
 
@@ -65,7 +65,7 @@ pub struct Read<T> {
 pub struct Unread {
     /// Index of the first one.
     pub first: u64,
-    /// How many there are.
+    /// The number of items.
     pub count: u64,
     /// Why not.
     pub error: ReadError,
@@ -76,11 +76,11 @@ pub struct Unread {
 pub struct Items {
     /// Index of the first one.
     pub first: u64,
-    /// How many there are.
+    /// The number of items.
     pub count: u64,
     /// Their bytes.
     pub data: Bytes,
-    /// Where each of them ends.
+    /// The end of each of them.
     pub ends: Bytes,
 }
 
@@ -91,22 +91,22 @@ pub enum Outcomes {
     Done {
         /// Index of the first one.
         first: u64,
-        /// How many there are.
+        /// The number of items.
         count: u64,
         /// Their bytes.
         data: Bytes,
-        /// Where each of them ends.
+        /// The end of each of them.
         ends: Bytes,
-        /// The items count as failed.
+        /// Whether the items count as failed.
         failed: bool,
-        /// How many attempts each took; 0: one, or not known.
+        /// How many attempts each took; 0: one, or unknown.
         attempts: u32,
     },
     /// Why they failed.
     Failed {
         /// Index of the first one.
         first: u64,
-        /// How many there are.
+        /// The number of items.
         count: u64,
         /// Why.
         failure: Box<Failure>,
@@ -116,7 +116,7 @@ pub enum Outcomes {
 /// Why something cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadError {
-    /// It is lost: not there, or not what was written.
+    /// It is lost: missing, or different from what was written.
     Lost(String),
     /// It cannot be read for now.
     Unavailable(String),

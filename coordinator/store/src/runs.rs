@@ -1,22 +1,20 @@
-//! A set of items, as runs of consecutive indices.
-
 use std::collections::BTreeMap;
 
-/// Indices of items. What it takes up depends on how many runs there are, not on how many items.
+/// A set of item indices, as runs of consecutive ones. Its memory depends on the number of runs, not of items.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Runs {
-    // First index -> one behind the last. Runs neither overlap nor touch.
+    // First index -> one above the last. Runs neither overlap nor touch.
     runs: BTreeMap<u64, u64>,
     count: u64,
 }
 
 impl Runs {
-    /// How many items there are.
+    /// Returns the number of items.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// First index and count of each run, rising.
+    /// Returns first index and count of each run, sorted.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.runs.iter().map(|(&first, &end)| (first, end - first))
     }
@@ -31,28 +29,28 @@ impl Runs {
         first < end && self.runs.range(..end).next_back().is_some_and(|(_, &last)| last > first)
     }
 
-    /// Runs of what is not in it, below `end`.
+    /// Returns the runs of items that are not in it, below `end`.
     pub fn gaps(&self, end: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
         let starts = self.runs.keys().copied().take_while(move |&first| first < end).chain([end]);
         let ends = [0].into_iter().chain(self.runs.values().copied());
         ends.zip(starts).filter(|(from, to)| from < to).map(|(from, to)| (from, to - from))
     }
 
-    /// The first run of what is not in it, from `first` to below `end`: its first index and count.
+    /// Returns the first run of items that are not in it, from `first` to below `end`: its first index and count.
     pub fn gap(&self, first: u64, end: u64) -> Option<(u64, u64)> {
         let before = self.runs.range(..=first).next_back().map_or(first, |(_, &last)| last.max(first));
         let to = self.runs.range(before..).next().map_or(end, |(&next, _)| next.min(end));
         (before < to).then(|| (before, to - before))
     }
 
-    /// Adds the items from `first` to below `end`, and says how many of them are new.
+    /// Adds the items from `first` to below `end`, and returns how many of them are new.
     pub fn insert(&mut self, first: u64, end: u64) -> u64 {
         let (mut from, mut to, before) = (first, end, self.count);
         if first >= end {
             return 0;
         }
         self.count += end - first;
-        // Those that overlap or touch become one with it.
+        // Runs that overlap or touch are joined with it.
         while let Some((&at, &last)) = self.runs.range(..=to).next_back().filter(|&(_, &last)| last >= from) {
             self.runs.remove(&at);
             self.count -= last.min(end).saturating_sub(at.max(first));
@@ -62,13 +60,13 @@ impl Runs {
         self.count - before
     }
 
-    /// First index and count, in turn.
+    /// Returns first index and count of each run, flattened.
     pub(crate) fn flat(&self) -> Vec<u64> {
         self.iter().flat_map(|(first, count)| [first, count]).collect()
     }
 }
 
-/// Of first indices and counts.
+/// From first indices and counts.
 impl FromIterator<(u64, u64)> for Runs {
     fn from_iter<T: IntoIterator<Item = (u64, u64)>>(runs: T) -> Self {
         let mut all = Self::default();
@@ -79,7 +77,7 @@ impl FromIterator<(u64, u64)> for Runs {
     }
 }
 
-/// The runs of first index and count, in turn; none that there cannot be.
+/// Returns the runs from flattened first indices and counts, without impossible ones.
 pub(crate) fn pairs(flat: &[u64]) -> impl Iterator<Item = (u64, u64)> + '_ {
     flat.chunks_exact(2).filter_map(|pair| Some((pair[0], pair[0].checked_add(pair[1])?)))
 }

@@ -1,4 +1,4 @@
-//! What a journal can be told.
+//! Appending to a journal.
 
 use std::fmt;
 
@@ -17,11 +17,11 @@ use super::tail::Tail;
 use crate::error::{JobStoreError, JobStoreErrorKind};
 use crate::job::{Job, Known, Phase};
 
-/// Nothing here is durable before what [`flush`](Self::flush) said is. Times are milliseconds since 1970. What is said of a
-/// job that runs is taken in any case, also while nothing can be written.
+/// Nothing is durable before the number from [`flush`](Self::flush) is. Times are milliseconds since 1970. Entries of a
+/// running job are accepted in any case, even while nothing can be written.
 impl Journal {
-    /// Whether jobs and items of so many bytes would be taken now. If it is [`Full`](JobStoreErrorKind::Full) or
-    /// [`Busy`](JobStoreErrorKind::Busy), that may change with every [`progress`](Self::progress).
+    /// Checks whether jobs and items of so many bytes would be accepted now. If it is [`Full`](JobStoreErrorKind::Full)
+    /// or [`Busy`](JobStoreErrorKind::Busy), that may change with every [`progress`](Self::progress).
     ///
     /// # Errors
     /// Why not.
@@ -42,8 +42,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether items should go on being run: their results are taken in any case, but the journal would become larger
-    /// than it may be, or they would fill the memory.
+    /// Whether to continue running items. Their results are accepted in any case, but would exceed the journal's size
+    /// or fill the memory.
     pub(super) fn has_room_for_outcomes(&self) -> bool {
         self.failed.is_none() && self.bytes() < self.settings.size && self.backlog() < 2 * self.settings.backlog
     }
@@ -61,7 +61,7 @@ impl Journal {
         Ok(pool)
     }
 
-    /// No more jobs are opened in a pool. Those that are there go on.
+    /// Closes a pool to new jobs. Its jobs continue.
     pub(super) fn close_pool(&mut self, pool: u64) {
         self.index.release_pool(pool);
     }
@@ -69,7 +69,7 @@ impl Journal {
     /// Opens a job in a pool; returns its number.
     ///
     /// # Errors
-    /// If the name is taken or none, if there is no such pool, if there is no room, or if nothing can be written.
+    /// If the name is taken or empty, if there is no such pool, if there is no room, or if nothing can be written.
     pub(super) fn open_job(
         &mut self,
         pool: u64,
@@ -101,14 +101,14 @@ impl Journal {
         Ok(job)
     }
 
-    /// Items come, in the layout of `farpool.v1.Items`: behind those that came before.
+    /// Appends items, in the layout of `farpool.v1.Items`, after all previous ones.
     ///
     /// # Errors
-    /// If the job does not take them, if there is no room, or if nothing can be written.
+    /// If the job does not accept them, if there is no room, or if nothing can be written.
     pub(super) fn items(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes) -> Result<(), JobStoreError> {
-        let there = self.there(job)?;
+        let existing = self.existing(job)?;
         let count = count(first, &data, &ends)?;
-        if there.phase() != Phase::Feeding || first < there.end {
+        if existing.phase() != Phase::Feeding || first < existing.end {
             let message = format_args!("items from {first} on come behind the end of job {job}");
             return Err(JobStoreError::new(JobStoreErrorKind::Invalid, message));
         }
@@ -118,38 +118,38 @@ impl Journal {
         Ok(())
     }
 
-    /// No more items come. `end` is one behind the highest index.
+    /// Ends the items of a job. `end` is one above the highest index.
     ///
     /// # Errors
     /// If there is no such job, or nothing can be written.
     pub(super) fn end_items(&mut self, job: u64, end: u64, now_ms: u64) -> Result<(), JobStoreError> {
-        self.there(job)?;
+        self.existing(job)?;
         self.check_writes()?;
         let place = self.append(&Body::ItemsEnded(record::ItemsEnded { job, end, at_ms: now_ms }), &[]);
         self.completing.insert(job, Withdrawal { number: self.tail.number, place });
         Ok(())
     }
 
-    /// Makes a job incomplete again of which it is not durable that no more items come, while nothing can be written. Not at once, and
-    /// perhaps not at all: `Progress::withdrawn` has the job when it is so. From then on it
-    /// is never found complete, whenever the coordinator ends.
+    /// Makes a job incomplete again whose end of items is not durable, while nothing can be written. This takes time,
+    /// and may not succeed: `Progress::withdrawn` reports the job when it is done. After that, the job is never found
+    /// complete, even if the coordinator ends at any time.
     pub(super) fn withdraw_end(&mut self, job: u64) {
         let Some(&withdrawal) = self.completing.get(&job) else { return };
-        // A summary of it that is as new says the same, and would be found instead.
+        // A summary of it that is as new has the same information, and would be found instead.
         let state = self.located(job).and_then(|located| located.state);
         if state.is_none_or(|place| self.is_durable(place)) && self.withdrawing.insert(job) {
             self.shared.withdraw(withdrawal);
         }
     }
 
-    /// Forgets a job that is not complete, also while nothing can be written: its name is free at once. As long as that is not durable
-    /// it may be found again, incomplete. If nothing can be written, its items are not either, and those that were go where
-    /// they are the last ones: they may be what has filled the disk.
+    /// Forgets a job that is not complete, even while nothing can be written: its name is free at once. Until this is
+    /// durable, the job may be found again, incomplete. If nothing can be written, its items are not written either,
+    /// and those at the end of the log are cut off: they may be what has filled the disk.
     ///
     /// # Errors
     /// If there is no such job, or if it is complete.
     pub(super) fn forget_incomplete(&mut self, job: u64) -> Result<(), JobStoreError> {
-        if self.there(job)?.phase() != Phase::Feeding {
+        if self.existing(job)?.phase() != Phase::Feeding {
             return Err(JobStoreError::new(JobStoreErrorKind::Invalid, format_args!("job {job} is complete")));
         }
         self.append(&Body::JobForgotten(record::JobForgotten { job }), &[]);
@@ -159,8 +159,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Items were run, with these results in the layout of `farpool.v1.ItemsDone`. `failed`: they count as failed. `attempts`: how
-    /// many each took; 0: one.
+    /// Appends results of items, in the layout of `farpool.v1.ItemsDone`. `failed`: they count as failed. `attempts`:
+    /// how many each took; 0: one.
     ///
     /// # Errors
     /// If one of them has an outcome already, if there is no such job, or if they are too long for a record.
@@ -181,7 +181,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Consecutive items, at least one, have failed alike.
+    /// Appends the failure of consecutive items, at least one.
     ///
     /// # Errors
     /// If one of them has an outcome already, if there is no such job, or if it is too long for a record.
@@ -197,27 +197,27 @@ impl Journal {
         Ok(())
     }
 
-    /// Items in front of this index may be at agents when this is durable.
+    /// Records that items below this index may be at agents once this is durable.
     ///
     /// # Errors
     /// If there is no such job.
     pub(super) fn fed(&mut self, job: u64, end: u64) -> Result<(), JobStoreError> {
-        self.there(job)?;
+        self.existing(job)?;
         self.append(&Body::ItemsFed(record::ItemsFed { job, end }), &[]);
         Ok(())
     }
 
-    /// The job's pool runs at an agent from now on, or does not any more.
+    /// Records that the job's pool runs at an agent from now on, or does not any more.
     ///
     /// # Errors
     /// If there is no such job.
     pub(super) fn placed(&mut self, job: u64, agent: Bytes, gone: bool) -> Result<(), JobStoreError> {
-        self.there(job)?;
+        self.existing(job)?;
         self.append(&Body::Placed(record::Placed { job, agent, gone }), &[]);
         Ok(())
     }
 
-    /// No more outcomes come. `failure`: the pool cannot run.
+    /// Ends a job: no more outcomes will arrive. `failure`: the pool cannot run.
     ///
     /// # Errors
     /// If there is no such job.
@@ -228,22 +228,22 @@ impl Journal {
         failure: Option<Failure>,
         now_ms: u64,
     ) -> Result<(), JobStoreError> {
-        self.there(job)?;
+        self.existing(job)?;
         let ended = record::JobEnded { job, cancelled, at_ms: now_ms, failure };
         self.append(&Body::JobEnded(Box::new(ended)), &[]);
         Ok(())
     }
 
-    /// Nobody wants the job any more: all of it goes, and its name is free.
+    /// Drops a job that is not needed any more, and frees its name.
     ///
     /// # Errors
     /// If there is no such job, or nothing can be written.
     pub(super) fn forget(&mut self, job: u64) -> Result<(), JobStoreError> {
-        self.there(job)?;
-        self.say(&Body::JobForgotten(record::JobForgotten { job }))
+        self.existing(job)?;
+        self.append_checked(&Body::JobForgotten(record::JobForgotten { job }))
     }
 
-    /// Forgets jobs that ended long enough ago, and says which they were and how they were called.
+    /// Forgets jobs whose outcomes have expired, and returns their numbers and names.
     ///
     /// # Errors
     /// If nothing can be written.
@@ -258,7 +258,7 @@ impl Journal {
         Ok(names)
     }
 
-    /// When [`expire`](Self::expire) has something to do next, as far as is known.
+    /// Returns when [`expire`](Self::expire) next has something to do, as far as is known.
     pub(super) fn next_expiry(&self) -> Option<u64> {
         let expiry = self.settings.expiry.as_millis().try_into().unwrap_or(u64::MAX);
         self.index.first_waits_since().map(|since| since.saturating_add(expiry))
@@ -276,28 +276,28 @@ impl Journal {
         }
     }
 
-    /// Whether a record that makes the journal larger may come.
+    /// Checks whether a record may be added that makes the journal larger.
     fn admit(&self, body: &Body, payload: &[Bytes]) -> Result<(), JobStoreError> {
         let length = Tail::length(body, payload);
         check_length(length)?;
         self.would_fit(length)
     }
 
-    fn say(&mut self, body: &Body) -> Result<(), JobStoreError> {
+    fn append_checked(&mut self, body: &Body) -> Result<(), JobStoreError> {
         self.check_writes()?;
         self.append(body, &[]);
         Ok(())
     }
 
-    fn there(&self, job: u64) -> Result<&Job, JobStoreError> {
+    fn existing(&self, job: u64) -> Result<&Job, JobStoreError> {
         let missing = || JobStoreError::new(JobStoreErrorKind::NotFound, format_args!("there is no job {job}"));
         self.job(job).ok_or_else(missing)
     }
 
     fn lack_outcomes(&self, job: u64, first: u64, end: u64) -> Result<(), JobStoreError> {
-        let there = self.there(job)?;
+        let existing = self.existing(job)?;
         let gathered = self.gathered.as_ref().is_some_and(|gathered| gathered.touches(job, first, end));
-        if gathered || there.done.touches(first, end) {
+        if gathered || existing.done.touches(first, end) {
             let message = format_args!("job {job} has an outcome already of items {first} to {}", end - 1);
             return Err(JobStoreError::new(JobStoreErrorKind::Invalid, message));
         }
@@ -312,7 +312,7 @@ fn full(of: impl fmt::Display) -> JobStoreError {
     JobStoreError::new(JobStoreErrorKind::Full, message)
 }
 
-/// How many items these are.
+/// Returns the number of items.
 fn count(first: u64, data: &Bytes, ends: &Bytes) -> Result<u64, JobStoreError> {
     let count = ends.len() as u64 / 4;
     let last = ends.last_chunk::<4>().map(|end| u32::from_le_bytes(*end) as usize);

@@ -1,4 +1,4 @@
-//! What the journal's thread is to do next: records that were gathered since it was last told, in the order of the log.
+//! What the journal's thread must do next: the records since the last flush, in the order of the log.
 
 use std::io::IoSlice;
 
@@ -10,14 +10,14 @@ use prost::Message;
 use super::place::Place;
 use super::record::{Checksum, HEADER, Lengths, begin, checksum};
 
-/// Payloads up to this size are copied: it is cheaper than to refer to them.
+/// Payloads up to this size are copied, which is cheaper than to refer to them.
 const SMALL: usize = 4 << 10;
 
-/// In the order in which it is to be done. Segments that go do so when all the rest is durable.
+/// Steps in order. Segments are removed when all the rest is durable.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) steps: Vec<Step>,
-    /// Bytes to be written.
+    /// Bytes to write.
     pub(super) bytes: u64,
 }
 
@@ -25,18 +25,18 @@ pub(super) struct Batch {
 pub(super) enum Step {
     Create(u32),
     Write(Chunk),
-    /// There is a filler here, whose bytes are not written.
+    /// A filler whose bytes are not written.
     Hole(Place),
     Copy {
         from: Place,
         to: Place,
     },
     Remove(u32),
-    /// As `Remove`, but what is in it is kept under another name.
+    /// Like `Remove`, but the file is kept under another name.
     SetAside(u32),
 }
 
-/// Records that lie one behind the other.
+/// Consecutive records.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) segment: u32,
@@ -44,14 +44,14 @@ pub(super) struct Chunk {
     pub(super) length: u64,
     /// Everything but large payloads.
     small: Vec<u8>,
-    /// Where in `small` each record begins.
+    /// The start of each record in `small`.
     starts: Vec<usize>,
-    /// Payloads, and in front of which byte of `small` they lie; rising.
+    /// Payloads, and the positions in `small` where they belong; sorted.
     large: Vec<(usize, Bytes)>,
 }
 
 impl Batch {
-    /// Adds a record, and says where it will be. Its checksum is left to [`seal`](Self::seal).
+    /// Adds a record, and returns its place. [`seal`](Self::seal) adds its checksum.
     pub(super) fn record(&mut self, segment: u32, offset: u32, body: &Body, payload: &[Bytes]) -> Place {
         let behind =
             |chunk: &Chunk| chunk.segment == segment && u64::from(chunk.offset) + chunk.length == offset.into();
@@ -65,7 +65,7 @@ impl Batch {
         Place { segment, offset, length }
     }
 
-    /// Puts the checksums where they belong; once.
+    /// Fills in the checksums; once.
     pub(super) fn seal(&mut self) {
         for step in &mut self.steps {
             if let Step::Write(chunk) = step {
@@ -80,7 +80,7 @@ impl Batch {
     }
 }
 
-/// Adds a hole behind what there is; with one in front of it it is one.
+/// Adds a hole at the end, joining it with a hole right before it.
 pub(super) fn add_hole(steps: &mut Vec<Step>, place: Place) {
     match steps.last_mut() {
         Some(Step::Hole(before)) if before.segment == place.segment && before.end() == u64::from(place.offset) => {
@@ -90,7 +90,7 @@ pub(super) fn add_hole(steps: &mut Vec<Step>, place: Place) {
     }
 }
 
-/// What a record says of which this is all but its large payloads.
+/// Returns the body of a record from all of its bytes but large payloads.
 fn body(record: &[u8]) -> Option<Body> {
     let head = Lengths::of(record.first_chunk()?).head as usize;
     JournalRecord::decode(record.get(HEADER..HEADER + head)?).ok()?.body
@@ -116,7 +116,7 @@ impl Chunk {
         let mut large = self.large.iter().peekable();
         for (at, &start) in self.starts.iter().enumerate() {
             let end = self.starts.get(at + 1).copied().unwrap_or(self.small.len());
-            // A record begins with its header: so what lies in front of its end and behind its start is its own.
+            // A record begins with its header, so what is between its start and its end is its own.
             let sum = if large.peek().is_some_and(|(at, _)| *at <= end) {
                 let header: &[u8; HEADER] = self.small[start..start + HEADER].try_into().expect("a header is as long");
                 let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -136,7 +136,7 @@ impl Chunk {
         }
     }
 
-    /// Puts a filler in the place of a record that has no large payload; says whether the record is one of these.
+    /// Replaces a record without large payload by a filler. Returns whether the record is one of these.
     pub(super) fn leave_out(&mut self, place: Place, filler: &[u8]) -> bool {
         if self.segment != place.segment {
             return false;
@@ -153,8 +153,8 @@ impl Chunk {
         true
     }
 
-    /// The same records without those that nobody wants, in whose place there are holes. They were not written by now, or what was
-    /// is cut off.
+    /// Returns the records without the unwanted ones, which become holes. They must not have been written, or must have
+    /// been cut off.
     pub(super) fn without(self, mut is_unwanted: impl FnMut(&Body) -> bool) -> Vec<Step> {
         let Self { segment, small, starts, large, .. } = self;
         let mut steps = Vec::new();
@@ -195,7 +195,7 @@ impl Chunk {
         steps
     }
 
-    /// All of it, to be written at once.
+    /// Returns all of it as slices for one write.
     pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
         let mut slices = Vec::with_capacity(2 * self.large.len() + 1);
         let mut from = 0;

@@ -1,8 +1,8 @@
-//! How segments are emptied, so that what nobody wants does not fill the disk: which one is next, and which of its records
-//! go where the log ends. Here it is only decided.
+//! Decides how segments are emptied, so that unneeded records do not fill the disk: which segment is next, and which of
+//! its records move to the end of the log. It writes nothing.
 //!
-//! What is wanted is copied; what records only *said* (that items have outcomes, that a job has ended or
-//! was forgotten) is said again, in one record a job, since it still counts when they are gone.
+//! Needed records are copied. What records only *state* (that items have outcomes, that a job has ended or was
+//! forgotten) still counts when they are gone. It is written again, in one record per job.
 
 use farpool_proto::v1::journal_record::{Body, JobForgotten, JobState};
 
@@ -12,24 +12,24 @@ use super::place::Place;
 use super::segments::Segment;
 use crate::job::{Ended, Job};
 
-/// As long as nothing presses, there may be as many unwanted bytes as wanted ones, and these segments beside.
+/// While there is room, there may be as many unneeded bytes as needed ones, and these segments in addition.
 const SPARE_SEGMENTS: u64 = 4;
 
-/// What one step may copy, and how many entries it may look at: other work waits for it.
+/// How much one step may copy, and how many entries it may check: other work waits for it.
 const STEP_BYTES: u64 = 4 << 20;
 const STEP_LOOKS: usize = 4096;
 
-/// A segment on its way out.
+/// A segment that is being emptied.
 #[derive(Debug)]
 pub(super) struct Compaction {
     pub(super) segment: u32,
-    /// Those that were not looked at, the next one last.
+    /// Pools that were not checked yet, the next one last.
     pools: Vec<u64>,
     jobs: Vec<u64>,
     stage: Stage,
 }
 
-/// Where the next step goes on with the last of the jobs.
+/// Where the next step continues with the last of the jobs.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Opened,
@@ -38,7 +38,7 @@ enum Stage {
     Said,
 }
 
-/// What is to be written.
+/// What must be written.
 #[derive(Debug)]
 pub(super) enum Move {
     Copy(Part, Place),
@@ -46,8 +46,8 @@ pub(super) enum Move {
 }
 
 impl Compaction {
-    /// The next segment that is damaged or worth it, if there is one. `active` is being written; `room` is what there may be in all
-    /// before new items are refused.
+    /// Returns the next segment that is damaged or worth emptying, if there is one. `active` is being written; `room`
+    /// is the size beyond which new items are refused.
     pub(super) fn choose(index: &Index, active: u32, room: u64) -> Option<Self> {
         let segments = &index.segments;
         let damaged = |(number, segment): &(&u32, &Segment)| segment.damaged && !segment.stuck && **number != active;
@@ -74,7 +74,7 @@ impl Compaction {
         Self { segment, pools: pools.collect(), jobs: jobs.collect(), stage: Stage::Opened }
     }
 
-    /// Says what is to be written next; nothing: it is through.
+    /// Returns what must be written next; nothing: it is done.
     pub(super) fn step(&mut self, index: &Index) -> Vec<Move> {
         let (mut moves, mut bytes, mut looks) = (Vec::new(), 0, 0);
         let segment = self.segment;
@@ -139,16 +139,16 @@ impl Compaction {
         moves
     }
 
-    /// Whether everything was looked at.
-    pub(super) fn is_through(&self) -> bool {
+    /// Whether everything was checked.
+    pub(super) fn is_done(&self) -> bool {
         self.pools.is_empty() && self.jobs.is_empty()
     }
 }
 
-/// What must be said again of a job that is not there.
+/// Returns what must be written again of a forgotten job.
 fn forgotten(index: &Index, number: u64, segment: u32) -> Option<Body> {
     let forgotten = index.forgotten.get(&number)?;
-    (forgotten.said.segment == segment).then_some(Body::JobForgotten(JobForgotten { job: number }))
+    (forgotten.record.segment == segment).then_some(Body::JobForgotten(JobForgotten { job: number }))
 }
 
 pub(super) fn state(job: &Job) -> JobState {

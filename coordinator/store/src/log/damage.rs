@@ -1,29 +1,29 @@
-//! What is known of damage to a journal's segments.
+//! Damage to a journal's segments.
 
 use std::fmt;
 
 use farpool_common::units::ByteSize;
 use farpool_proto::v1::journal_record::Sealed;
 
-/// A segment that is not as it was written.
+/// A damaged segment.
 #[derive(Debug)]
 pub(super) struct Damage {
     name: String,
-    /// Bytes that are no whole records: from where, to where, and why not.
+    /// Bytes that are not whole records: start, end, and why.
     regions: Vec<(u64, u64, String)>,
     /// What else is wrong with it.
     pub(super) lacks: Option<String>,
-    /// Whose records it had; none: anybody's.
+    /// The jobs whose records it had; none: any job's.
     pub(super) seal: Option<Sealed>,
-    /// Not all of its bytes were understood, or it cannot be continued.
+    /// Whether some of its bytes were not understood, or it cannot be continued.
     pub(super) is_set_aside: bool,
-    /// As what its file is kept, if that is done.
+    /// The name under which its file is kept, if it was set aside.
     pub(super) aside: Option<String>,
-    /// There is no such file: so much of it was durable, in bytes.
+    /// Its file is missing; this many bytes of it were durable.
     missing: Option<u64>,
 }
 
-/// Regions that are told one by one.
+/// The most regions that are listed individually.
 const SHOWN: usize = 5;
 
 impl Damage {
@@ -31,7 +31,7 @@ impl Damage {
         Self { name, regions: Vec::new(), lacks: None, seal: None, is_set_aside: true, aside: None, missing: None }
     }
 
-    /// A segment of which there is no file, though so many bytes of it were durable.
+    /// Makes the damage of a segment without file, of which so many bytes were durable.
     pub(super) fn missing(name: String, bytes: u64) -> Self {
         Self { missing: Some(bytes), ..Self::new(name) }
     }
@@ -44,12 +44,12 @@ impl Damage {
         self.regions.is_empty() && self.lacks.is_none()
     }
 
-    /// Whether something that is missing may have been a record of this job.
+    /// Whether the missing part may have had a record of this job.
     pub(super) fn affects(&self, job: u64) -> bool {
         self.seal.as_ref().is_none_or(|seal| seal.jobs.contains(&job) || seal.forgotten.contains(&job))
     }
 
-    /// Whether all that there was of a job may have been in what is missing. `is_known`: something is there of it.
+    /// Whether the missing part may have had all records of a job. `is_known`: some record of the job exists.
     pub(super) fn may_hide_jobs(&self, is_known: impl Fn(u64) -> bool) -> bool {
         self.seal.as_ref().is_none_or(|seal| !seal.jobs.iter().all(|&job| is_known(job)))
     }

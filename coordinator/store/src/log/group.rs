@@ -1,15 +1,17 @@
-//! What is written and made durable together: all batches that were there, as steps that are taken one by one.
+//! Batches that are written and made durable together, as steps that are done one by one.
 //!
-//! Should one fail, they are taken again from where all before was durable: what the system could not write it may have dropped, and a
-//! later sync would not tell. What is durable is not touched again: a segment that is made anew is always the last one, as it must be
-//! should it be found without its records; and when segments go, what was said in them has been said again.
+//! If one fails, the steps are repeated from where all before was durable: the system may have dropped what it could
+//! not write, and a later sync would not report that. What is durable is not written again. A segment that is created
+//! again is always the last one, as it must be if it is found without its records. When segments are removed, what
+//! their records stated has been written again.
 //!
-//! Between two attempts a record can be withdrawn ([`Group::withdraw`]): it is never found again, whenever the computer goes down. What
-//! attempts have written behind all that is durable is cut off first, which must be durable itself; from then on the record is
-//! nowhere on the disk, and in its place a filler is written.
+//! Between two attempts a record can be withdrawn ([`Group::withdraw`]): it is never found again, even if the computer
+//! crashes at any time. First, what attempts have written beyond the durable part is cut off, which must be durable
+//! itself. From then on the record is nowhere on the disk, and a filler is written in its place.
 //!
-//! So are the items of a job that was refused ([`Group::leave_out_refused`]): these may be what has filled the disk. Those that are durable
-//! are cut off as well, as far as nothing else is behind them, so that there is room for the record that forgets the job, and for others.
+//! The items of a refused job are left out too ([`Group::leave_out_refused`]): they may be what has filled the disk.
+//! Durable ones are cut off as well, as long as nothing else is behind them. This makes room for the record that
+//! forgets the job, and for others.
 
 use std::io::{self, IoSlice};
 
@@ -18,35 +20,36 @@ use farpool_proto::v1::journal_record::{Body, Filler};
 use prost::Message;
 
 use super::batch::{Step, add_hole};
-use super::handed::Handed;
 use super::left_out::{LeftOut, Refused, forgets};
 use super::place::Place;
+use super::queued::QueuedBatch;
 use super::reader::{NotRead, whole};
 use super::record::{Checksum, HEADER, checksum, placed};
 use super::segment::{SEGMENT_HEADER, header};
 use super::source::Source;
 use super::storage::Storage;
 
-/// Bytes that are written before they are made durable, however much there is: somebody waits for the first of them.
+/// How many bytes are written before they are made durable, however many there are: someone waits for the first of
+/// them.
 const AT_ONCE: u64 = 32 << 20;
 
 #[derive(Debug)]
 pub(super) struct Group {
-    /// Segments go last.
+    /// Removals of segments go last.
     steps: Vec<Step>,
-    /// Where another attempt begins: what is to be done before is durable.
+    /// Where the next attempt begins: the steps before are durable.
     from: usize,
-    /// At which steps what could not be copied, and why.
+    /// Steps whose record could not be copied, and why.
     unreadable: Vec<(usize, Place, String)>,
-    /// Segments that were set aside, and under which names.
+    /// Segments that were set aside, and their new names.
     set_aside: Vec<(u32, String)>,
     /// Records that are to be withdrawn, and could not be yet.
     withdrawals: Vec<Withdrawal>,
-    /// Of what was refused, as much as was left out of it: see [`Refused::version`].
+    /// The version of the refused jobs that was left out: see [`Refused::version`].
     refused: u64,
-    /// Jobs that it forgets, if items of some were to be left out of it.
+    /// Jobs that it forgets, if items of some were to be left out.
     forgets: Vec<u64>,
-    /// What is durable when it is.
+    /// What is durable when the group is.
     pub(super) number: u64,
 }
 
@@ -58,11 +61,15 @@ pub(super) struct Withdrawal {
 }
 
 impl Group {
-    /// A first batch and all further ones that are there, if it is not too much, without what is to be left out.
-    pub(super) fn gather(first: Handed, left_out: &mut LeftOut, mut next: impl FnMut() -> Option<Handed>) -> Self {
+    /// Gathers a first batch and all waiting ones, up to a bound, without what is to be left out.
+    pub(super) fn gather(
+        first: QueuedBatch,
+        left_out: &mut LeftOut,
+        mut next: impl FnMut() -> Option<QueuedBatch>,
+    ) -> Self {
         let (mut steps, mut removals, mut bytes, mut last) = (Vec::new(), Vec::new(), 0, 0);
-        let mut handed = Some(first);
-        while let Some(Handed { mut batch, number }) = handed {
+        let mut queued = Some(first);
+        while let Some(QueuedBatch { mut batch, number }) = queued {
             batch.seal();
             bytes += batch.bytes;
             last = number;
@@ -70,7 +77,7 @@ impl Group {
                 batch.steps.into_iter().partition(|step| matches!(step, Step::Remove(_) | Step::SetAside(_)));
             steps.extend(rest);
             removals.extend(go);
-            handed = if bytes < AT_ONCE { next() } else { None };
+            queued = if bytes < AT_ONCE { next() } else { None };
         }
         steps.append(&mut removals);
         let (unreadable, set_aside, withdrawals) = (Vec::new(), Vec::new(), Vec::new());
@@ -83,13 +90,13 @@ impl Group {
         group
     }
 
-    /// Leaves out the items of jobs that were refused, after an attempt that has failed; says whether another one may go better. What is
-    /// durable of them goes as far as nothing else is behind it.
+    /// Leaves out the items of refused jobs after a failed attempt; returns whether another attempt may succeed.
+    /// Durable ones are cut off as far as nothing else is behind them.
     pub(super) fn leave_out_refused(&mut self, storage: &dyn Storage, refused: &Refused) -> bool {
         if refused.is_empty() || self.refused == refused.version {
             return false;
         }
-        // What was written by now would be in the holes.
+        // Bytes that were written already would be in the holes.
         if self.cut_back(storage).is_err() {
             return false;
         }
@@ -99,13 +106,13 @@ impl Group {
         if let Some(place) = hole {
             let behind = self.steps.split_off(self.from);
             add_hole(&mut self.steps, place);
-            // With what was left out behind it it is one.
+            // It joins the hole of what was left out right behind it.
             behind.into_iter().for_each(|step| add(&mut self.steps, step));
         }
         changed || hole.is_some()
     }
 
-    /// Has holes made in place of items that nobody wants; says whether there are some.
+    /// Replaces unneeded items by holes; returns whether there are any.
     fn leave_out_items(&mut self, refused: &Refused) -> bool {
         let mut changed = false;
         for step in self.steps.split_off(self.from) {
@@ -124,14 +131,14 @@ impl Group {
         changed
     }
 
-    /// Cuts off what nobody wants at the end of all that is durable, and says what is missing there then. If the computer goes down
-    /// before anything else is written, jobs that were refused have fewer items.
+    /// Cuts off unneeded items at the end of the durable part, and returns the place that is missing then. If the
+    /// computer crashes before anything else is written, refused jobs have fewer items.
     fn cut_durable(&self, storage: &dyn Storage, refused: &Refused) -> io::Result<Option<Place>> {
         let Some((segment, end)) = self.begins() else { return Ok(None) };
         let mut source = Source::new(storage, segment)?;
         let (mut at, mut wanted, mut found) = (SEGMENT_HEADER as u64, SEGMENT_HEADER as u64, false);
         while at < end.into() {
-            // What is damaged is not touched.
+            // Damaged parts are not changed.
             let Ok((body, place)) = source.record(at)? else { return Ok(None) };
             at = place.end();
             if refused.is_unwanted(&body) {
@@ -143,14 +150,14 @@ impl Group {
         if !found || at != end.into() {
             return Ok(None);
         }
-        // Otherwise it would be missing as damage is.
+        // Otherwise the cut part would look like damage.
         storage.lower_synced(segment, wanted)?;
         storage.truncate(segment, wanted)?;
         let offset = wanted as u32;
         Ok(Some(Place { segment, offset, length: end - offset }))
     }
 
-    /// In which segment, and from which byte on, what is not durable is written; none: in a new one, or nowhere.
+    /// Returns the segment and offset where the part that is not durable begins; none: in a new segment, or nowhere.
     fn begins(&self) -> Option<(u32, u32)> {
         match self.steps.get(self.from)? {
             Step::Write(chunk) => Some((chunk.segment, chunk.offset)),
@@ -164,8 +171,8 @@ impl Group {
         Attempt { next: self.from, group: self, written: None, end: None }
     }
 
-    /// Withdraws these records and those of before, after an attempt that has failed; returns those that are. If what was written cannot
-    /// be cut off, that is tried again after the next attempt. What is durable stays.
+    /// Withdraws these and earlier records after a failed attempt; returns those that are withdrawn. If what was
+    /// written cannot be cut off, this is retried after the next attempt. What is durable stays.
     pub(super) fn withdraw(
         &mut self,
         storage: &dyn Storage,
@@ -196,13 +203,13 @@ impl Group {
             _ => return Ok(()),
         };
         match storage.truncate(segment, end.into()) {
-            // It could not even be made.
+            // The segment could not even be created.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             cut => cut,
         }
     }
 
-    /// Has a filler written instead of a record, if that is still to be written.
+    /// Replaces a record that is still to be written by a filler.
     fn leave_out(&mut self, place: Place) -> bool {
         let filler = filler(place);
         self.steps[self.from..].iter_mut().any(|step| match step {
@@ -211,17 +218,17 @@ impl Group {
         })
     }
 
-    /// Jobs that are forgotten when it is durable, as far as items of jobs were to be left out of it.
+    /// Returns the jobs that it forgets, if items of jobs were to be left out of it.
     pub(super) fn forgets(&self) -> &[u64] {
         &self.forgets
     }
 
-    /// Segments that were set aside, and under which names.
+    /// Returns segments that were set aside, and their new names.
     pub(super) fn take_set_aside(&mut self) -> Vec<(u32, String)> {
         std::mem::take(&mut self.set_aside)
     }
 
-    /// What could not be copied, and why.
+    /// Returns what could not be copied, and why.
     pub(super) fn take_unreadable(&mut self) -> impl Iterator<Item = (Place, String)> {
         std::mem::take(&mut self.unreadable).into_iter().map(|(_, place, why)| (place, why))
     }
@@ -233,17 +240,17 @@ pub(super) struct Attempt<'a> {
     next: usize,
     /// The segment that was written to and is not durable.
     written: Option<u32>,
-    /// Behind which byte of which segment nothing was written.
+    /// The segment and byte behind which nothing was written.
     end: Option<(u32, u64)>,
 }
 
 impl Attempt<'_> {
-    /// Takes the next step; says whether there was one.
+    /// Does the next step; returns whether there was one.
     pub(super) fn step(&mut self, storage: &dyn Storage) -> io::Result<bool> {
         let Self { group: Group { steps, from, unreadable, set_aside, .. }, next, written, end } = self;
         match steps.get(*next) {
             Some(Step::Create(segment)) => {
-                // What is in a segment counts only if everything before it does.
+                // A segment counts only if everything before it does.
                 sync(written, storage)?;
                 *from = *next;
                 storage.create(*segment)?;
@@ -295,7 +302,7 @@ impl Attempt<'_> {
     }
 }
 
-/// A segment goes since nobody wants anything of it: it is not missing then, though the note may have it.
+/// A segment is removed because nothing in it is needed. It must not count as missing, although the note may name it.
 fn goes(storage: &dyn Storage, segment: u32) {
     if storage.synced().is_some_and(|(noted, _)| noted == segment) {
         storage.note_synced(segment, 0);
@@ -306,13 +313,13 @@ fn sync(written: &mut Option<u32>, storage: &dyn Storage) -> io::Result<()> {
     written.take().map_or(Ok(()), |segment| storage.sync(segment))
 }
 
-/// A record as it is to be at another place.
+/// Returns a record as it must be at another place.
 fn copy(storage: &dyn Storage, from: Place, to: Place) -> Result<Vec<u8>, NotRead> {
     let (record, _) = whole(storage, from)?;
     Ok(seal(record, to))
 }
 
-/// Adds a step behind the others.
+/// Adds a step at the end.
 fn add(steps: &mut Vec<Step>, step: Step) {
     match step {
         Step::Hole(place) => add_hole(steps, place),
@@ -320,14 +327,14 @@ fn add(steps: &mut Vec<Step>, step: Step) {
     }
 }
 
-/// What is put where a record cannot be copied to: something has to be there.
+/// Returns the filler for a place where a record could not be copied: something must be there.
 fn filler(to: Place) -> Vec<u8> {
     let mut record = filler_head(to);
     record.resize(to.length as usize, 0);
     seal(record, to)
 }
 
-/// All of a filler but the zeros at its end.
+/// Returns a filler without the zeros at its end.
 fn hole(at: Place) -> Vec<u8> {
     let mut record = filler_head(at);
     let header = record.first_chunk().expect("a record has a header");
@@ -353,7 +360,7 @@ fn filler_head(to: Place) -> Vec<u8> {
     record
 }
 
-/// Gives a whole record the checksum that it has at a place.
+/// Gives a whole record the checksum for a place.
 fn seal(mut record: Vec<u8>, at: Place) -> Vec<u8> {
     let header: [u8; HEADER] = record[..HEADER].try_into().expect("a record has a header");
     record[..HEADER].copy_from_slice(&placed(at.segment, at.offset, &header));
@@ -371,11 +378,14 @@ mod tests {
     use super::super::simulated::{Done, Simulated};
     use super::*;
 
-    /// Takes these steps on a disk with two segments where the first of what `fails` names fails, and then all is well.
+    /// Takes these steps on a disk with two segments. The first operation that `fails` selects fails, and all later
+    /// ones succeed.
     fn done(steps: Vec<Step>, fails: impl Fn(&Done) -> bool + Send + 'static) -> Vec<Done> {
         let disk = Simulated::new([(1, vec![7]), (2, vec![7])].into());
         let mut group =
-            Group::gather(Handed { batch: Batch { steps, bytes: 0 }, number: 9 }, &mut LeftOut::default(), || None);
+            Group::gather(QueuedBatch { batch: Batch { steps, bytes: 0 }, number: 9 }, &mut LeftOut::default(), || {
+                None
+            });
         let mut failures = 1;
         disk.fail(Some(Box::new(move |done| {
             let fails = failures > 0 && fails(done);
@@ -397,14 +407,14 @@ mod tests {
     }
 
     #[test]
-    fn when_segments_go_nothing_is_written_again() {
+    fn nothing_is_rewritten_when_segments_are_removed() {
         let steps = vec![Step::Remove(1), Step::Create(3), Step::Remove(2)];
         let done = done(steps, |done| matches!(done, Remove(2)));
         assert!(matches!(done[..], [Create(3), Write(3, ..), Sync(3), Remove(1), Remove(2)]), "{done:?}");
     }
 
     #[test]
-    fn only_the_last_segment_is_made_anew() {
+    fn only_the_last_segment_is_recreated() {
         let done = done(vec![Step::Create(3), Step::Create(4)], |done| matches!(done, Sync(4)));
         let again = [Create(3), Sync(3), Create(4), Create(4), Sync(4)];
         let told: Vec<_> = done.iter().filter(|done| !matches!(done, Write(..))).collect();

@@ -1,4 +1,4 @@
-//! A journal whose disk is simulated, written by a task in simulated time. For simulations.
+//! A journal on a simulated disk, written by a task in simulated time. For simulations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,19 +7,20 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::{sleep, timeout};
 
 use super::group::{Attempt, Group};
-use super::handed::Handed;
-use super::hands::{BATCHES, Hands};
 use super::left_out::LeftOut;
 use super::owner::Journal;
+use super::queued::QueuedBatch;
 use super::settings::Settings;
 use super::simulated::Simulated;
-use super::writer::{Shared, Waits};
+use super::writer::{Backoff, Shared};
+use super::writer_handle::{BATCHES, WriterHandle};
 use crate::error::JobStoreError;
 
-/// Opens the journal on a simulated disk, and says what writes it: with that it is as a process that was killed.
+/// Opens the journal on a simulated disk, and returns the task that writes it. Dropping the task is like killing the
+/// process.
 ///
 /// # Errors
-/// As [`Journal::open`].
+/// Like [`Journal::open`].
 #[doc(hidden)]
 pub fn open_simulated(
     disk: &Arc<Simulated>,
@@ -31,23 +32,23 @@ pub fn open_simulated(
     let storage = (Arc::clone(disk) as _, Some(Arc::clone(disk)));
     let journal = Journal::open_with(storage, settings, warn, |own| {
         shared = own;
-        Ok(Hands::Task(batches))
+        Ok(WriterHandle::Task(batches))
     })?;
     Ok((journal, write_all(Arc::clone(disk), received, shared)))
 }
 
-/// As the thread does it, with time between the steps.
-async fn write_all(disk: Arc<Simulated>, mut batches: Receiver<Handed>, shared: Arc<Shared>) {
+/// Writes like the thread, with time between the steps.
+async fn write_all(disk: Arc<Simulated>, mut batches: Receiver<QueuedBatch>, shared: Arc<Shared>) {
     let mut left_out = LeftOut::default();
     while let Some(first) = batches.recv().await {
         let mut group = Group::gather(first, &mut left_out, || batches.try_recv().ok());
-        let mut waits = Waits::default();
+        let mut backoff = Backoff::default();
         loop {
             let written = take_steps(&disk, group.attempt()).await;
             if shared.note(&*disk, &mut group, written, &mut left_out) {
                 break;
             }
-            let _ = timeout(waits.next(), shared.hurry.notified()).await;
+            let _ = timeout(backoff.next(), shared.retry_now.notified()).await;
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What the journal's records come to: which jobs there are, how far they are, and where what is wanted of them lies.
+//! The contents of the journal: which jobs there are, their state, and the places of the records that are needed.
 //!
-//! Records are taken in one by one, in the order of the log: the same way when they are written and when they are read
-//! again at the start. Compaction moves records behind others that came later, and after a crash a record may be there
-//! twice. So nothing here depends on which of a job's records comes first, except that its end ([`JobForgotten`]) is behind
-//! all others: what items have outcomes is a set, and a record with the same items as one before takes its place.
+//! Records are applied one by one, in the order of the log, in the same way when they are written and when they are
+//! read at the start. Compaction moves records behind later ones, and after a crash a record may exist twice. So the
+//! order of a job's records does not matter, except that its end ([`JobForgotten`]) is behind all others. The items
+//! with outcomes are a set, and a record with the same items as an earlier one replaces it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use super::segments::Segments;
 use crate::job::{Ended, Job, Known};
 use crate::runs::pairs;
 
-/// All that is in memory of what is on disk.
+/// The in-memory index of what is on disk.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     pub(super) jobs: BTreeMap<u64, Located>,
@@ -26,31 +26,31 @@ pub(super) struct Index {
     pub(super) pools: BTreeMap<u64, Pool>,
     pub(super) forgotten: BTreeMap<u64, Forgotten>,
     pub(super) segments: Segments,
-    /// Jobs that wait to be picked up, by since when.
+    /// Jobs that wait to be picked up, by their time.
     waiting: BTreeSet<(u64, u64)>,
     pub(super) last_job: u64,
     pub(super) last_pool: u64,
 }
 
-/// What jobs were opened in.
+/// A pool in which jobs were opened.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     pub(super) opened: Option<Place>,
     pub(super) jobs: u64,
-    /// Further jobs may be opened in it.
+    /// Whether more jobs may be opened in it.
     pub(super) held: bool,
 }
 
-/// A job that is not wanted any more, as long as there are records of it: the one that says so must outlive the others.
+/// A forgotten job, as long as it has records: the record that states this must outlive the others.
 #[derive(Debug)]
 pub(super) struct Forgotten {
-    pub(super) said: Place,
-    /// Segments with records of it.
+    pub(super) record: Place,
+    /// Number of segments with records of it.
     pub(super) segments: u32,
 }
 
 impl Index {
-    /// Why a record cannot be what comes next, if so.
+    /// Returns why a record cannot come next, if so.
     pub(super) fn misfit(&self, body: &Body) -> Option<String> {
         match body {
             Body::JobOpened(opened) => {
@@ -62,7 +62,7 @@ impl Index {
                 let end = first + count;
                 let known = self.jobs.get(&job)?;
                 let pieces = if matches!(body, Body::Items(_)) { &known.items } else { &known.outcomes };
-                // What was moved is as it was: it takes the place of whole records.
+                // A record that was moved is unchanged, so it replaces whole records.
                 let mut others = overlapping(pieces, first, end);
                 let part = others.find(|&(at, piece)| at < first || piece.end(at) > end)?;
                 Some(format!("items {first} to {end} of job {job} are a part of what is there from item {} on", part.0))
@@ -71,7 +71,7 @@ impl Index {
         }
     }
 
-    /// A job was discarded: its name is another one's from now on.
+    /// The job was discarded, and its name now belongs to another job.
     pub(super) fn free_name(&mut self, number: u64) {
         if let Some(Located { job, .. }) = self.jobs.get_mut(&number) {
             self.names.remove(&key(&job.known));
@@ -79,15 +79,15 @@ impl Index {
         }
     }
 
-    /// The record that has made a job complete is withdrawn.
+    /// The record that made a job complete was withdrawn.
     pub(super) fn is_incomplete(&mut self, number: u64) {
         if let Some(Located { job, .. }) = self.jobs.get_mut(&number) {
             (job.items_ended, job.complete_ms) = (false, 0);
         }
     }
 
-    /// Takes in a record that fits.
-    pub(super) fn take_in(&mut self, body: &Body, place: Place) {
+    /// Applies a record that fits.
+    pub(super) fn apply(&mut self, body: &Body, place: Place) {
         self.segments.written(place);
         match body {
             Body::PoolOpened(opened) => self.pool_opened(opened.pool, place),
@@ -105,7 +105,7 @@ impl Index {
                 false => drop(job.agents.insert(placed.agent.clone())),
             }),
             Body::JobEnded(ended) => self.change(ended.job, place, |job| {
-                job.ended = Some(how(ended.cancelled, ended.failure.is_some()));
+                job.ended = Some(ended_kind(ended.cancelled, ended.failure.is_some()));
                 job.failure = ended.failure.clone().map(Box::new);
                 job.ended_ms = ended.at_ms;
             }),
@@ -115,25 +115,25 @@ impl Index {
         }
     }
 
-    /// Jobs that have waited since then or longer.
+    /// Returns jobs that have waited since this time or longer.
     pub(super) fn waiting_since(&self, at_ms: u64) -> impl Iterator<Item = u64> + '_ {
         self.waiting.range(..=(at_ms, u64::MAX)).map(|&(_, job)| job)
     }
 
-    /// When the first of those that wait began to.
+    /// Returns when the longest-waiting job began to wait.
     pub(super) fn first_waits_since(&self) -> Option<u64> {
         self.waiting.first().map(|&(since, _)| since)
     }
 
-    /// No more jobs are opened in a pool: it goes with its last one.
+    /// Closes a pool to new jobs: it is removed with its last one.
     pub(super) fn release_pool(&mut self, pool: u64) {
-        if let Some(there) = self.pools.get_mut(&pool) {
-            there.held = false;
+        if let Some(entry) = self.pools.get_mut(&pool) {
+            entry.held = false;
             self.drop_unused(pool);
         }
     }
 
-    /// Where this is, if it is still wanted.
+    /// Returns the place of this, if it is still needed.
     pub(super) fn place_of(&self, part: Part) -> Option<Place> {
         match part {
             Part::Pool(pool) => self.pools.get(&pool)?.opened,
@@ -143,7 +143,7 @@ impl Index {
         }
     }
 
-    /// There is a copy of this now, and it is what counts, if it is still wanted.
+    /// A copy exists now, and is used from now on if it is still needed.
     pub(super) fn moved(&mut self, part: Part, to: Place) {
         let place = match part {
             Part::Pool(pool) => self.pools.get_mut(&pool).and_then(|pool| pool.opened.as_mut()),
@@ -175,7 +175,7 @@ impl Index {
         }
     }
 
-    /// The segment is not there any more, nor does anything refer to it.
+    /// The segment is gone, and nothing refers to it.
     pub(super) fn remove_segment(&mut self, segment: u32) {
         let removed = self.segments.remove(segment);
         for number in removed.jobs {
@@ -185,10 +185,10 @@ impl Index {
             if let Some(forgotten) = self.forgotten.get_mut(&number) {
                 forgotten.segments -= 1;
                 if forgotten.segments == 1 {
-                    // Only the segment is left in which it is said.
-                    let said = forgotten.said;
+                    // Only the segment with the record itself is left.
+                    let record = forgotten.record;
                     self.forgotten.remove(&number);
-                    self.segments.release(said);
+                    self.segments.release(record);
                 }
             }
         }
@@ -208,7 +208,7 @@ impl Index {
         if !self.enter(opened.job, place) {
             return;
         }
-        let located = there(&mut self.jobs, opened.job);
+        let located = entry(&mut self.jobs, opened.job);
         let moved = located.opened.replace(place);
         located.pool = opened.pool;
         let JobOpened { name, id, result, format, label, named, owner, .. } = opened.clone();
@@ -230,7 +230,7 @@ impl Index {
         if !self.enter(number, place) {
             return;
         }
-        let Located { job, items, .. } = there(&mut self.jobs, number);
+        let Located { job, items, .. } = entry(&mut self.jobs, number);
         let end = first + count;
         job.end = job.end.max(end);
         if job.done.covers(first, end) {
@@ -251,7 +251,7 @@ impl Index {
         if !self.enter(number, place) {
             return;
         }
-        let Located { job, outcomes, .. } = there(&mut self.jobs, number);
+        let Located { job, outcomes, .. } = entry(&mut self.jobs, number);
         let end = first + count;
         let new = job.done.insert(first, end);
         job.failed += if failed { new } else { 0 };
@@ -270,9 +270,9 @@ impl Index {
 
     fn forgotten(&mut self, number: u64, place: Place) {
         if let Some(forgotten) = self.forgotten.get_mut(&number) {
-            // Said again, since the segment goes in which it was said.
+            // It was stated again because the segment with the old record is removed.
             forgotten.segments += u32::from(self.segments.has_job(place, number));
-            let before = std::mem::replace(&mut forgotten.said, place);
+            let before = std::mem::replace(&mut forgotten.record, place);
             self.segments.keep(place);
             self.segments.release(before);
             return;
@@ -299,7 +299,7 @@ impl Index {
         }
         if located.segments > 1 {
             self.segments.keep(place);
-            self.forgotten.insert(number, Forgotten { said: place, segments: located.segments });
+            self.forgotten.insert(number, Forgotten { record: place, segments: located.segments });
         }
     }
 
@@ -308,7 +308,7 @@ impl Index {
             job.end = job.end.max(state.end);
             job.items_ended |= state.items_ended;
             if state.ended {
-                job.ended = Some(how(state.cancelled, state.failure.is_some()));
+                job.ended = Some(ended_kind(state.cancelled, state.failure.is_some()));
                 job.failure = state.failure.clone().map(Box::new);
             }
             job.failed = state.failed;
@@ -324,9 +324,9 @@ impl Index {
         self.drop_done(state.job, 0, u64::MAX);
     }
 
-    /// Lets go of items that all have outcomes.
+    /// Drops items that all have outcomes.
     fn drop_done(&mut self, number: u64, first: u64, end: u64) {
-        let Located { job, items, .. } = there(&mut self.jobs, number);
+        let Located { job, items, .. } = entry(&mut self.jobs, number);
         let over = |&(at, piece): &(u64, Piece)| job.done.covers(at, piece.end(at));
         let gone: Vec<_> = overlapping(items, first, end).filter(over).collect();
         for (at, piece) in gone {
@@ -348,13 +348,13 @@ impl Index {
         if !self.enter(number, place) {
             return;
         }
-        change(&mut there(&mut self.jobs, number).job);
+        change(&mut entry(&mut self.jobs, number).job);
         self.wait(number);
     }
 
     /// Notes since when a job waits.
     fn wait(&mut self, number: u64) {
-        let located = there(&mut self.jobs, number);
+        let located = entry(&mut self.jobs, number);
         let since = located.may_expire();
         if since != located.waits_since {
             if let Some(before) = std::mem::replace(&mut located.waits_since, since) {
@@ -364,8 +364,8 @@ impl Index {
         }
     }
 
-    /// A record of this job is at this place. The job gets an entry if the record was moved in front of what opens it; what was
-    /// forgotten stays so: then it has none.
+    /// Notes a record of this job at this place. The job gets an entry, since the record may have been moved in front
+    /// of the one that opens it. A forgotten job gets none.
     fn enter(&mut self, number: u64, place: Place) -> bool {
         if self.forgotten.contains_key(&number) {
             return false;
@@ -378,16 +378,16 @@ impl Index {
     }
 }
 
-/// What a job that was opened by this record is found by.
+/// Returns the key of the job that this record opened.
 pub(super) fn key_of(opened: &JobOpened) -> JobKey {
     (Principal::named(opened.owner.as_ref()).tenant().to_owned(), opened.name.clone())
 }
 
-fn there(jobs: &mut BTreeMap<u64, Located>, number: u64) -> &mut Located {
+fn entry(jobs: &mut BTreeMap<u64, Located>, number: u64) -> &mut Located {
     jobs.get_mut(&number).expect("it has an entry")
 }
 
-fn how(cancelled: bool, failed: bool) -> Ended {
+fn ended_kind(cancelled: bool, failed: bool) -> Ended {
     match (cancelled, failed) {
         (true, _) => Ended::Cancelled,
         (false, true) => Ended::Failed,

@@ -1,7 +1,8 @@
-//! Records that are not written although the writer was given them, or will be: they were withdrawn, or are items of refused jobs.
+//! Records that are not written although the writer got them or will get them: withdrawn records, and items of refused
+//! jobs.
 //!
-//! In their place there are fillers, so that no other record has another place than was said. A filler in place of items is a hole in
-//! its file and takes next to no room: what fills the disk may be these items.
+//! Fillers take their places, so that all other records keep theirs. A filler in place of items is a hole in the file
+//! and takes almost no room: these items may be what fills the disk.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +10,20 @@ use farpool_proto::v1::journal_record::Body;
 
 use super::place::Place;
 
-/// What is left out of all groups that come.
+/// What is left out of all later groups.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
-    /// Records that were withdrawn before they came.
+    /// Records that were withdrawn before the writer got them.
     pub(super) withdrawn: Vec<Place>,
     pub(super) refused: Refused,
 }
 
-/// Jobs that were refused since nothing could be written: nobody wants their items. Each is in it until the record is durable that
-/// forgets it.
+/// Jobs that were refused because nothing could be written, so that their items are not needed. A job stays here until
+/// the record that forgets it is durable.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     jobs: BTreeSet<u64>,
-    /// How many times some were added.
+    /// Number of additions.
     pub(super) version: u64,
 }
 
@@ -37,19 +38,19 @@ impl Refused {
         self.jobs.is_empty()
     }
 
-    /// Whether nobody wants this record. What a job was opened with stays until the job is forgotten: items that are
-    /// somewhere else would be found without a name.
+    /// Whether this record is unneeded. The record that opened a job stays until the job is forgotten: otherwise its
+    /// items elsewhere would be found without a name.
     pub(super) fn is_unwanted(&self, body: &Body) -> bool {
         matches!(body, Body::Items(items) if self.jobs.contains(&items.job))
     }
 
-    /// Records that forget these jobs are durable: no more items of them come.
+    /// Records that forget these jobs are durable: no more items of them will come.
     pub(super) fn forget(&mut self, jobs: &[u64]) {
         jobs.iter().for_each(|job| _ = self.jobs.remove(job));
     }
 }
 
-/// The job that a record forgets.
+/// Returns the job that a record forgets.
 pub(super) fn forgets(body: &Body) -> Option<u64> {
     match body {
         Body::JobForgotten(forgotten) => Some(forgotten.job),

@@ -1,4 +1,4 @@
-//! A job in the index: what is known of it, and where its records are.
+//! A job in the index: its state, and the places of its records.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::place::Place;
 use crate::job::{Job, Known};
 use crate::runs::Runs;
 
-/// A job, and where its records are. Of items and outcomes only places are in memory.
+/// A job, and the places of its records. Items and outcomes themselves are not in memory.
 #[derive(Debug, Default)]
 pub(super) struct Located {
     pub(super) job: Job,
@@ -17,20 +17,20 @@ pub(super) struct Located {
     /// By first index: items without outcomes, and outcomes.
     pub(super) items: BTreeMap<u64, Piece>,
     pub(super) outcomes: BTreeMap<u64, Piece>,
-    /// Under which time it waits to expire.
+    /// The time under which it waits to expire.
     pub(super) waits_since: Option<u64>,
-    /// How many segments have records of it.
+    /// Number of segments with records of it.
     pub(super) segments: u32,
 }
 
-/// What a job is found by: its tenant and its name, which no other job has together.
+/// The unique key of a job: its tenant and its name.
 pub(super) type JobKey = (String, String);
 
 pub(super) fn key(known: &Known) -> JobKey {
     (known.owner.tenant().to_owned(), known.name.clone())
 }
 
-/// Consecutive items, or their outcomes, that are one record.
+/// Consecutive items, or their outcomes, in one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) place: Place,
@@ -42,18 +42,18 @@ impl Located {
         Self { job: Job { number, ..Job::default() }, ..Self::default() }
     }
 
-    /// Records with items that lack outcomes, from those on that have items from `first` on: first index, count and
-    /// place. Some of the items of a record may have outcomes.
+    /// Returns the records with items that lack outcomes, for items from `first` on: first index, count and place. Some
+    /// items of a record may have outcomes.
     pub(super) fn items_from(&self, first: u64) -> impl Iterator<Item = (u64, u64, Place)> + '_ {
         from(&self.items, first)
     }
 
-    /// Records with outcomes, in the same manner. What of it is durable can be read.
+    /// Returns the records with outcomes, in the same way. Durable records can be read.
     pub(super) fn outcomes_from(&self, first: u64) -> impl Iterator<Item = (u64, u64, Place)> + '_ {
         from(&self.outcomes, first)
     }
 
-    /// Items that have no outcome and are not here, as runs: damage has taken them, if their client did not leave them
+    /// Returns items without outcome that are not stored, as runs: damage has taken them, unless their client left them
     /// out.
     pub(super) fn lost(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let mut here = self.job.done.clone();
@@ -63,7 +63,7 @@ impl Located {
         here.gaps(self.job.end).collect::<Vec<_>>().into_iter()
     }
 
-    /// Items that have an outcome which is not here.
+    /// Returns items whose outcome is not stored.
     pub(super) fn lost_outcomes(&self) -> Runs {
         let here: u64 = self.outcomes.values().map(|piece| u64::from(piece.count)).sum();
         if here == self.job.done.count() {
@@ -81,7 +81,7 @@ impl Located {
         lost
     }
 
-    /// Since when it waits to be picked up, if it has ended.
+    /// Returns since when it waits to be picked up, if it has ended.
     pub(super) fn may_expire(&self) -> Option<u64> {
         (self.opened.is_some() && self.job.ended.is_some()).then_some(self.job.ended_ms)
     }
@@ -98,7 +98,7 @@ fn from(pieces: &BTreeMap<u64, Piece>, first: u64) -> impl Iterator<Item = (u64,
     earlier.into_iter().chain(pieces.range(first..)).map(|(&at, piece)| (at, piece.count.into(), piece.place))
 }
 
-/// The first indices of the pieces that have one of the items from `first` to below `end`.
+/// Returns the first indices of the pieces that have one of the items from `first` to below `end`.
 pub(super) fn overlapping(pieces: &BTreeMap<u64, Piece>, first: u64, end: u64) -> impl Iterator<Item = (u64, Piece)> {
     let earlier = pieces.range(..first).next_back().filter(|(at, piece)| piece.end(**at) > first);
     earlier.into_iter().chain(pieces.range(first..end)).map(|(&at, &piece)| (at, piece))

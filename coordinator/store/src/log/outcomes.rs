@@ -1,9 +1,9 @@
-//! Results that come one by one become one record if they are consecutive: a record costs more than a small result.
+//! Joins consecutive results that arrive one by one into one record: a record costs more than a small result.
 
 use bytes::Bytes;
 use farpool_proto::v1::journal_record::{Body, ItemsDone};
 
-/// Results of this size and above are a record of their own, and so are those together.
+/// Results of this size and above are a record of their own, and so are results of this size together.
 const LARGE: usize = 64 << 10;
 
 /// Results of consecutive items that are not in the log yet.
@@ -12,14 +12,14 @@ pub(super) struct Gathered {
     job: u64,
     first: u64,
     count: u64,
-    /// The first ones as they came.
+    /// The first ones as they arrived.
     data: Bytes,
     ends: Bytes,
-    /// They count as failed.
+    /// Whether they count as failed.
     failed: bool,
     /// How many attempts each took; 0: one.
     attempts: u32,
-    /// All of them, if there were further ones.
+    /// All of them, if there were more.
     joined: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -34,7 +34,7 @@ impl Gathered {
         Self { job, first, count, data, ends, failed, attempts, joined: None }
     }
 
-    /// Takes further results in, unless they do not follow, differ in `alike`, or would be too much for one record.
+    /// Adds more results, unless they are not consecutive, differ in `alike`, or would be too much for one record.
     pub(super) fn takes(&mut self, (job, first): (u64, u64), data: &[u8], ends: &[u8], alike: (bool, u32)) -> bool {
         let takes = (self.job, self.first + self.count, (self.failed, self.attempts)) == (job, first, alike)
             && self.bytes() + data.len() + ends.len() <= LARGE;
@@ -44,7 +44,7 @@ impl Gathered {
         takes
     }
 
-    /// The record of all of them.
+    /// Returns the record of all of them.
     pub(super) fn into_record(self) -> (Body, [Bytes; 2]) {
         let Self { job, first, count, data, ends, failed, attempts, joined } = self;
         let payload = joined.map_or([data, ends], |(data, ends)| [data.into(), ends.into()]);

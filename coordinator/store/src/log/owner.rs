@@ -1,4 +1,4 @@
-//! The journal as its owner has it.
+//! The journal from its owner's side.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -11,13 +11,12 @@ use farpool_proto::v1::journal_record::Body;
 use super::compaction::{Compaction, Move};
 use super::damage::Damage;
 use super::group::Withdrawal;
-use super::handed::Handed;
-use super::hands::Hands;
 use super::index::Index;
 use super::located::Located;
 use super::outcomes::Gathered;
 use super::part::Part;
 use super::place::Place;
+use super::queued::QueuedBatch;
 use super::reader::Reader;
 use super::reads::Reads;
 use super::repair::Repair;
@@ -26,42 +25,43 @@ use super::settings::Settings;
 use super::simulated::Simulated;
 use super::storage::{Directory, Storage};
 use super::tail::Tail;
-use super::writer::{Question, Shared};
+use super::writer::{Lookup, Shared};
+use super::writer_handle::WriterHandle;
 use crate::error::{JobStoreError, JobStoreErrorKind};
 use crate::job::Job;
 use crate::progress::Progress;
 
-/// What detached jobs were told and came to, on disk. One thread owns it, and never waits for the disk.
+/// Detached jobs and their outcomes, on disk. One thread owns it, and never waits for the disk.
 #[derive(Debug)]
 pub struct Journal {
     pub(super) settings: Settings,
     pub(super) index: Index,
     pub(super) tail: Tail,
-    /// Results that may become one record with those that come next.
+    /// Results that may be joined with the next ones in one record.
     pub(super) gathered: Option<Gathered>,
     /// Why nothing can be written, as far as the owner was told.
     pub(super) failed: Option<Arc<str>>,
     durable: u64,
-    /// In front of this byte of this segment everything is durable.
+    /// Everything before this byte of this segment is durable.
     durable_end: (u32, u64),
-    /// What the thread was given and has not written.
-    handed: VecDeque<Outstanding>,
-    /// Copies that are being written, and by which number they are.
+    /// Batches that the thread got and has not written.
+    queued: VecDeque<Outstanding>,
+    /// Copies that are being written, and their numbers.
     copies: VecDeque<(u64, Part, Place, Place)>,
     pub(super) compaction: Option<Compaction>,
-    /// Of jobs that are complete, which is not durable: the record that says so.
+    /// The records that complete jobs and are not durable.
     pub(super) completing: BTreeMap<u64, Withdrawal>,
-    /// Jobs of which it was asked that this be withdrawn, since nothing can be written.
+    /// Jobs whose completing record is to be withdrawn because nothing can be written.
     pub(super) withdrawing: BTreeSet<u64>,
     pub(super) reads: Reads,
     pub(super) shared: Arc<Shared>,
     /// None when it is being dropped.
-    hands: Option<Hands>,
+    writer_handle: Option<WriterHandle>,
     /// What was damaged or missing when it was opened, and what that means for jobs.
     damage: Vec<String>,
 }
 
-/// How many texts about damage are kept while the journal is open; one more says how many were left out.
+/// The most texts about damage that are kept while the journal is open; one more has the number of the others.
 const DAMAGE_SHOWN: usize = 100;
 
 #[derive(Debug)]
@@ -72,12 +72,11 @@ struct Outstanding {
 }
 
 impl Journal {
-    /// Opens a journal, which is made if it is not there, and reads all of it. What operators should know of it is given to
-    /// `warn`.
+    /// Opens a journal, or creates one if there is none, and reads all of it. `warn` gets what operators should know.
     ///
     /// # Errors
-    /// If another process has it, if a later version wrote it, if records that matter cannot be read, or if the directory
-    /// cannot be used.
+    /// If another process has it, if a later version wrote it, if records that matter cannot be read, or if the
+    /// directory cannot be used.
     pub fn open(settings: Settings, mut warn: impl FnMut(String)) -> Result<Self, JobStoreError> {
         let directory = Directory::open(&settings.directory)?;
         Self::open_in(Arc::new(directory), settings, &mut warn)
@@ -89,21 +88,21 @@ impl Journal {
         warn: &mut dyn FnMut(String),
     ) -> Result<Self, JobStoreError> {
         let own = Arc::clone(&storage);
-        Self::open_with((storage, None), settings, warn, |shared| Hands::start(own, shared))
+        Self::open_with((storage, None), settings, warn, |shared| WriterHandle::start(own, shared))
     }
 
-    /// `start` says who writes. On a disk `in_time` nobody waits for it but tasks.
+    /// `start` starts the writer. With a simulated disk, only tasks wait for it.
     pub(super) fn open_with(
         (storage, in_time): (Arc<dyn Storage>, Option<Arc<Simulated>>),
         settings: Settings,
         warn: &mut dyn FnMut(String),
-        start: impl FnOnce(Arc<Shared>) -> io::Result<Hands>,
+        start: impl FnOnce(Arc<Shared>) -> io::Result<WriterHandle>,
     ) -> Result<Self, JobStoreError> {
-        tell_what_is_beside(&*storage, warn);
+        warn_of_other_files(&*storage, warn);
         let Replayed { index, end, damages, discarded } = replay(&*storage, warn)?;
         let shared = Arc::<Shared>::default();
         let reads = Reads::new(Reader::new(storage), in_time, Arc::clone(&shared));
-        let hands = start(Arc::clone(&shared)).map_err(|error| {
+        let writer_handle = start(Arc::clone(&shared)).map_err(|error| {
             JobStoreError::new(JobStoreErrorKind::Io, format_args!("starting the journal's thread: {error}"))
         })?;
         let mut journal = Self {
@@ -114,14 +113,14 @@ impl Journal {
             failed: None,
             durable: 0,
             durable_end: (end.segment, end.offset),
-            handed: VecDeque::new(),
+            queued: VecDeque::new(),
             copies: VecDeque::new(),
             compaction: None,
             completing: BTreeMap::new(),
             withdrawing: BTreeSet::new(),
             reads,
             shared,
-            hands: Some(hands),
+            writer_handle: Some(writer_handle),
             damage: Vec::new(),
         };
         let mut damage: Vec<String> = damages.iter().map(Damage::to_string).collect();
@@ -142,7 +141,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Lets go of what belongs to nobody.
+    /// Drops records that belong to nothing.
     fn settle(&mut self) {
         for pool in self.index.pools.keys().copied().collect::<Vec<_>>() {
             self.index.release_pool(pool);
@@ -153,23 +152,23 @@ impl Journal {
         self.flush();
     }
 
-    /// Returns the tenant's job of this name.
+    /// Returns the tenant's job with this name.
     pub(super) fn find(&self, tenant: &str, name: &str) -> Option<&Job> {
         let number = self.index.names.get(&(tenant.to_owned(), name.to_owned()))?;
         self.job(*number)
     }
 
-    /// The job of this number.
+    /// Returns the job with this number.
     pub(super) fn job(&self, number: u64) -> Option<&Job> {
         self.located(number).map(|located| &located.job)
     }
 
-    /// The job of this number, and where its records are.
+    /// Returns the job with this number, and the places of its records.
     pub(super) fn located(&self, number: u64) -> Option<&Located> {
         self.index.jobs.get(&number)
     }
 
-    /// All jobs, in the order in which they were opened.
+    /// Returns all jobs, in the order in which they were opened.
     pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.index.jobs.values().map(|located| &located.job)
     }
@@ -179,12 +178,12 @@ impl Journal {
         (place.segment, place.end()) <= self.durable_end
     }
 
-    /// Bytes that it takes up on disk, or will when all is written.
+    /// Returns the bytes that it takes on disk, or will when all is written.
     pub(super) fn bytes(&self) -> u64 {
         self.index.segments.bytes
     }
 
-    /// Of these, bytes of records that are wanted.
+    /// Returns the bytes of needed records among them.
     pub(super) fn live_bytes(&self) -> u64 {
         self.index.segments.live
     }
@@ -194,66 +193,65 @@ impl Journal {
         &self.damage
     }
 
-    /// Whether it becomes smaller by itself now: who finds it full may wait for that.
+    /// Whether it is shrinking by itself: then a caller that finds it full may wait.
     pub(super) fn makes_room(&self) -> bool {
         let chosen = || Compaction::choose(&self.index, self.tail.active(), self.settings.room_for_items());
         self.failed.is_none() && (self.compaction.is_some() || !self.copies.is_empty() || chosen().is_some())
     }
 
-    /// Takes in results that are sound.
+    /// Gathers valid results.
     pub(super) fn gather(&mut self, job: u64, first: u64, data: Bytes, ends: Bytes, alike: (bool, u32)) {
         if self.gathered.as_mut().is_some_and(|gathered| gathered.takes((job, first), &data, &ends, alike)) {
             return;
         }
-        self.end_gathered();
+        self.append_gathered();
         self.gathered = Some(Gathered::new(job, first, data, ends, alike));
     }
 
-    /// Writes down what was gathered.
-    pub(super) fn end_gathered(&mut self) {
+    /// Appends the gathered results.
+    pub(super) fn append_gathered(&mut self) {
         if let Some(gathered) = self.gathered.take() {
             let (body, payload) = gathered.into_record();
             self.tail.append(&mut self.index, &body, &payload);
         }
     }
 
-    /// Hands what has come to the thread that writes, which makes it durable together with whatever else there is. The
-    /// number is that of the last record: what came so far is durable when it is.
+    /// Sends everything appended so far to the thread that writes, which makes it durable together with other batches.
+    /// Returns the number of the last record: all records so far are durable when it is.
     pub(super) fn flush(&mut self) -> u64 {
-        self.end_gathered();
+        self.append_gathered();
         let number = self.tail.number;
         if self.tail.batch.steps.is_empty() {
             return number;
         }
-        let Some(hands) = &self.hands else { return number };
+        let Some(writer_handle) = &self.writer_handle else { return number };
         let batch = std::mem::take(&mut self.tail.batch);
         let bytes = batch.bytes;
-        match hands.give(Handed { batch, number }) {
+        match writer_handle.send(QueuedBatch { batch, number }) {
             Ok(()) => {
                 let end = (self.tail.end.segment, self.tail.end.offset);
-                self.handed.push_back(Outstanding { number, bytes, end });
+                self.queued.push_back(Outstanding { number, bytes, end });
             }
-            // It is handed over when the thread has said that it went on.
+            // It is sent again after the thread has reported progress.
             Err(back) => self.tail.batch = back.batch,
         }
         number
     }
 
-    /// Takes note of what the thread has written, and goes on with what follows from it. To be called when
-    /// there is a wakeup.
+    /// Handles what the thread has written, and continues with what follows from it. To be called after each wakeup.
     pub(super) fn progress(&mut self) -> Progress {
-        let (unreadable, set_aside, withdrawn, questions);
+        let (unreadable, set_aside, withdrawn, lookups);
         {
             let mut report = self.shared.report();
             (self.durable, self.failed) = (report.durable, report.failed.clone());
             unreadable = std::mem::take(&mut report.unreadable);
             set_aside = std::mem::take(&mut report.set_aside);
             withdrawn = std::mem::take(&mut report.withdrawn);
-            questions = std::mem::take(&mut report.questions);
+            lookups = std::mem::take(&mut report.lookups);
         }
         let (durable, withdrawn) = (self.durable, self.take_withdrawn(&withdrawn));
-        while self.handed.front().is_some_and(|handed| handed.number <= durable) {
-            self.durable_end = self.handed.pop_front().expect("it is there").end;
+        while self.queued.front().is_some_and(|queued| queued.number <= durable) {
+            self.durable_end = self.queued.pop_front().expect("it is there").end;
         }
         let mut warnings = Vec::new();
         for (place, why) in unreadable {
@@ -272,8 +270,8 @@ impl Journal {
             self.copies.pop_front();
             self.index.moved(part, to);
         }
-        for Question { parts, reply } in questions {
-            // Who does not wait any more does not want to know.
+        for Lookup { parts, reply } in lookups {
+            // If the reader has stopped waiting, it does not need the answer.
             let _ = reply.send(parts.into_iter().map_while(|part| self.index.place_of(part)).collect());
         }
         self.compact();
@@ -281,7 +279,7 @@ impl Journal {
         Progress { acknowledged: durable, failed: self.failed.clone(), warnings, withdrawn }
     }
 
-    /// Takes note of records that were withdrawn; says of which jobs they were.
+    /// Handles records that were withdrawn; returns their jobs.
     fn take_withdrawn(&mut self, places: &[Place]) -> Vec<u64> {
         let jobs = self.completing.iter().filter(|(_, record)| places.contains(&record.place));
         let jobs: Vec<u64> = jobs.map(|(job, _)| *job).collect();
@@ -294,26 +292,26 @@ impl Journal {
         jobs
     }
 
-    /// Records up to this number are durable: see [`flush`](Self::flush).
+    /// Returns the number up to which records are durable: see [`flush`](Self::flush).
     pub(super) fn durable(&self) -> u64 {
         self.durable
     }
 
-    /// Whether the disk has nothing to do: what is handed over now is written at once, and what comes meanwhile with the next.
+    /// Whether the disk is idle: then a batch is written at once, and what arrives meanwhile with the next.
     pub(super) fn is_idle(&self) -> bool {
-        self.handed.is_empty()
+        self.queued.is_empty()
     }
 
-    /// Waits until everything that came so far is durable, blocking this thread.
+    /// Waits until everything appended so far is durable, blocking this thread.
     ///
     /// # Errors
     /// If it cannot be written for now.
     pub fn sync(&mut self) -> Result<Progress, JobStoreError> {
         loop {
             let number = self.flush();
-            // What did not fit into the queue is handed over below.
-            let handed = self.handed.back().map_or(self.durable, |handed| handed.number);
-            self.shared.wait_for(handed);
+            // What did not fit into the queue is sent below.
+            let queued = self.queued.back().map_or(self.durable, |queued| queued.number);
+            self.shared.wait_for(queued);
             let progress = self.progress();
             self.check_writes()?;
             if progress.acknowledged >= number {
@@ -322,12 +320,12 @@ impl Journal {
         }
     }
 
-    /// Bytes that wait for the disk.
+    /// Returns the bytes that wait for the disk.
     pub(super) fn backlog(&self) -> u64 {
-        self.tail.batch.bytes + self.handed.iter().map(|handed| handed.bytes).sum::<u64>()
+        self.tail.batch.bytes + self.queued.iter().map(|queued| queued.bytes).sum::<u64>()
     }
 
-    /// Goes on with emptying segments: a step at a time, each when the one before is durable.
+    /// Continues to empty segments, one step at a time, each when the previous one is durable.
     fn compact(&mut self) {
         if self.failed.is_some() || !self.copies.is_empty() || self.backlog() >= self.settings.backlog {
             return;
@@ -338,7 +336,7 @@ impl Journal {
         if self.index.segments.all[&segment].stuck {
             return;
         }
-        if compaction.is_through() {
+        if compaction.is_done() {
             let damaged = self.index.segments.all[&segment].damaged;
             self.index.remove_segment(segment);
             self.tail.remove(segment, damaged);
@@ -358,19 +356,19 @@ impl Journal {
         }
         self.compaction = Some(compaction);
         if self.tail.number == before {
-            // There is nothing to wait for, and the owner may have other things to do first.
+            // Nothing has to be written first, but the owner may have other things to do.
             self.shared.wakeup.wake();
         }
     }
 
     pub(super) fn append(&mut self, body: &Body, payload: &[Bytes]) -> Place {
-        self.end_gathered();
+        self.append_gathered();
         self.tail.append(&mut self.index, body, payload)
     }
 }
 
-/// Tells what else is in the journal's folder.
-fn tell_what_is_beside(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
+/// Warns of other files in the journal's folder.
+fn warn_of_other_files(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
     const SHOWN: usize = 10;
     let aside = storage.aside();
     let files = aside.len();
@@ -393,13 +391,13 @@ fn tell_what_is_beside(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
 }
 
 impl Drop for Journal {
-    /// Writes what came so far, if it can be written.
+    /// Writes everything appended so far, if possible.
     fn drop(&mut self) {
-        self.shared.turn_deaf();
-        self.end_gathered();
+        self.shared.stop_answering();
+        self.append_gathered();
         let batch = std::mem::take(&mut self.tail.batch);
-        if let Some(hands) = self.hands.take() {
-            hands.end(Handed { batch, number: self.tail.number }, &self.shared);
+        if let Some(writer_handle) = self.writer_handle.take() {
+            writer_handle.end(QueuedBatch { batch, number: self.tail.number }, &self.shared);
         }
     }
 }

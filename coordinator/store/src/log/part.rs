@@ -1,6 +1,5 @@
-//! What records are kept for.
-
-/// What a record is kept for: what the index has a place of. It stays the same when compaction moves the record.
+/// What a record is kept for: the index has the place of each part. A part stays the same when compaction moves the
+/// record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Pool(u64),

@@ -1,6 +1,4 @@
-//! Where a record is.
-
-/// Where a record is: the segment, the byte at which it begins there, and how long it is with its header.
+/// The place of a record: its segment, its first byte there, and its length including the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) segment: u32,
@@ -9,12 +7,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Bytes that the record takes up in its segment.
+    /// Returns the bytes that the record takes in its segment.
     pub(super) fn bytes(self) -> u64 {
         self.length.into()
     }
 
-    /// The first byte behind it.
+    /// Returns the first byte behind it.
     pub(super) fn end(self) -> u64 {
         u64::from(self.offset) + u64::from(self.length)
     }

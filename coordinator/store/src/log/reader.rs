@@ -1,4 +1,4 @@
-//! Reads what is kept, record by record.
+//! Reads records.
 
 use std::fmt;
 use std::io;
@@ -14,18 +14,18 @@ use super::record::{HEADER, Lengths, checksum, decode, placed};
 use super::storage::Storage;
 use crate::progress::Aside;
 
-/// Reads records, also on other threads than the journal's owner: it waits for the disk. All clones read the same journal.
+/// Reads records, and waits for the disk. It can be used on any thread. All clones read the same journal.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
     storage: Arc<dyn Storage>,
 }
 
-/// What a record keeps.
+/// The contents of a record.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Kept {
-    /// What jobs are opened in.
+    /// The message that opened a pool.
     Pool(Box<OpenPool>),
-    /// What a job was opened with.
+    /// The message that opened a job.
     Job(Box<OpenJob>),
     /// Items, in the layout of `farpool.v1.Items`.
     Items {
@@ -33,7 +33,7 @@ pub(super) enum Kept {
         first: u64,
         /// Their bytes.
         data: Bytes,
-        /// Where each of them ends.
+        /// The end of each of them.
         ends: Bytes,
     },
     /// Results, in the same layout.
@@ -42,30 +42,30 @@ pub(super) enum Kept {
         first: u64,
         /// Their bytes.
         data: Bytes,
-        /// Where each of them ends.
+        /// The end of each of them.
         ends: Bytes,
-        /// The items count as failed.
+        /// Whether the items count as failed.
         failed: bool,
-        /// How many attempts each took; 0: one, or not known.
+        /// How many attempts each took; 0: one, or unknown.
         attempts: u32,
     },
     /// Why items failed.
     Failed {
         /// Index of the first one.
         first: u64,
-        /// How many there are.
+        /// The number of items.
         count: u64,
         /// Why.
         failure: Box<Failure>,
     },
 }
 
-/// A record is not read.
+/// Why a record was not read.
 #[derive(Debug)]
 pub(super) enum NotRead {
-    /// It has been moved: the index says where it is now, if it is still kept.
+    /// It was moved: the index has its new place, if it is still kept.
     Moved,
-    /// It is not on disk yet, or is not what was written.
+    /// It is not on disk yet, or differs from what was written.
     Damaged(String),
     /// The disk failed.
     Io(io::Error),
@@ -76,7 +76,7 @@ impl Reader {
         Self { storage }
     }
 
-    /// Reads what is at a place.
+    /// Reads the record at a place.
     pub(super) fn read(&self, place: Place) -> Result<Kept, NotRead> {
         let (body, payload) = self.record(place)?;
         let unsound = |error: prost::DecodeError| self.damaged(place, &error.to_string());
@@ -117,7 +117,7 @@ impl Reader {
     }
 }
 
-/// A record's bytes, if they are what was written.
+/// Returns a record's bytes, if they are as they were written.
 pub(super) fn whole(storage: &dyn Storage, place: Place) -> Result<(Vec<u8>, Lengths), NotRead> {
     let mut record = vec![0; place.length as usize];
     match storage.read(place.segment, place.offset.into(), &mut record) {

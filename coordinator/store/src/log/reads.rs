@@ -1,7 +1,8 @@
-//! Reading without waiting for the disk: tasks read, a few at a time, on threads that may wait.
+//! Reading without waiting for the disk: a few tasks at a time read, on threads that may block.
 //!
-//! What is to be read is looked up in the index when it is asked for. Until it is read, compaction may have moved it and removed the
-//! segment. Then the journal's owner is asked where it is now, and it is read there: nobody else hears of that.
+//! Places are looked up in the index when a read begins. Before it ends, compaction may have moved the records and
+//! removed the segment. Then the task asks the journal's owner for the new places and reads there; callers do not
+//! notice.
 
 use std::sync::Arc;
 
@@ -16,20 +17,20 @@ use super::simulated::Simulated;
 use super::writer::Shared;
 use crate::reading::{Read, ReadError, Unread};
 
-/// Records that are read from disk at once, each by a thread.
+/// The most reads from disk at once, each on a thread.
 const AT_ONCE: usize = 8;
 
-/// Who reads. All clones read the same journal.
+/// Reads on behalf of tasks. All clones read the same journal.
 #[derive(Clone, Debug)]
 pub(super) struct Reads {
     pub(super) reader: Reader,
     turns: Arc<Semaphore>,
-    /// A disk that is read in simulated time, by the task itself.
+    /// A simulated disk, which the task itself reads in simulated time.
     in_time: Option<Arc<Simulated>>,
     shared: Arc<Shared>,
 }
 
-/// A record that is to be read, and the items that it is of.
+/// A record to read, and its items.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
     pub(super) part: Part,
@@ -38,13 +39,13 @@ pub(super) struct Wanted {
     pub(super) count: u64,
 }
 
-/// Why no more was read.
+/// Why reading stopped.
 enum Stop {
-    /// That was all.
-    Through,
+    /// All were read.
+    Done,
     /// The next one cannot be read.
     Unread(Wanted, ReadError),
-    /// The next one has been moved: these are to be read.
+    /// The next one was moved: these remain to be read.
     Moved(Vec<Wanted>),
 }
 
@@ -63,17 +64,17 @@ impl Reads {
         Self { reader, turns: Arc::new(Semaphore::new(AT_ONCE)), in_time, shared }
     }
 
-    /// Reads these one behind the other, up to the first that cannot be read or is not kept any more. `made` makes of a record what is
-    /// wanted, if it is of the right kind.
+    /// Reads these in order, up to the first that cannot be read or is not kept any more. `made` converts a record of
+    /// the right kind.
     pub(super) async fn all<T>(self, wanted: Vec<Wanted>, made: fn(Kept) -> Option<T>) -> Read<T> {
         let mut parts = Vec::with_capacity(wanted.len());
         let unread = self.each(wanted, |kept| made(kept).map(|part| parts.push(part)).is_some()).await;
         Read { parts, unread }
     }
 
-    /// Reads these, and gives them to `takes`, which says whether they are of the right kind.
+    /// Reads these, and passes them to `takes`, which returns whether they are of the right kind.
     pub(super) async fn each(self, mut wanted: Vec<Wanted>, mut takes: impl FnMut(Kept) -> bool) -> Option<Unread> {
-        // Nobody closes it.
+        // It is never closed.
         let _turn = self.turns.acquire().await.ok();
         loop {
             let next = *wanted.first()?;
@@ -88,7 +89,7 @@ impl Reads {
                 }
             }
             match stop {
-                Stop::Through => return None,
+                Stop::Done => return None,
                 Stop::Unread(wanted, error) => return Some(wanted.unread(error)),
                 Stop::Moved(rest) => {
                     let first = *rest.first()?;
@@ -101,7 +102,7 @@ impl Reads {
         }
     }
 
-    /// The same where they are now, up to the first that is not kept any more.
+    /// Returns them with their current places, up to the first that is not kept any more.
     async fn found(&self, mut wanted: Vec<Wanted>) -> Vec<Wanted> {
         let places = self.shared.find(wanted.iter().map(|wanted| wanted.part).collect()).await;
         wanted.truncate(places.len());
@@ -134,5 +135,5 @@ fn read_all(reader: &Reader, wanted: Vec<Wanted>) -> (Vec<(Wanted, Kept)>, Stop)
         };
         return (read, Stop::Unread(next, error));
     }
-    (read, Stop::Through)
+    (read, Stop::Done)
 }

@@ -1,13 +1,13 @@
-//! How a record lies in its segment: a header, a head (an encoded [`JournalRecord`]), and the payload, which is not
-//! encoded again.
+//! The format of a record in its segment: a header, a head (an encoded [`JournalRecord`]), and the payload, which is
+//! not encoded again.
 //!
 //! ```text
 //! checksum u64 | length u32: head and payload | head u32: of the head alone | head | payload       all little-endian
 //! ```
 //!
-//! The checksum is the first half of a half of BLAKE3, over where the record is (segment and offset, in place of the checksum) and
-//! all that follows. So a record that lies somewhere else than where it was written is none, be it in a file that was mixed
-//! up or within somebody's items.
+//! The checksum is the first half of a half of BLAKE3, over the record's place (segment and offset, instead of the
+//! checksum) and everything after it. So a record at another place than it was written to is invalid, be it in a file
+//! that was mixed up or within an item.
 
 use farpool_proto::v1::JournalRecord;
 use farpool_proto::v1::journal_record::Body;
@@ -15,10 +15,10 @@ use prost::Message;
 
 use super::place::Place;
 
-/// Bytes in front of the head.
+/// Bytes before the head.
 pub(super) const HEADER: usize = 16;
 
-/// The longest head and payload: two of the largest messages that an agent may send, less what may lie in front.
+/// The longest head and payload: two of the largest messages that an agent may send, less what may precede them.
 pub(super) const MAX_LENGTH: u64 = u32::MAX as u64 - (64 << 10);
 
 /// Of the bytes behind the checksum: how many there are, and how many of them are the head.
@@ -39,12 +39,12 @@ impl Lengths {
     }
 }
 
-/// Puts header and head behind what is in `to`; the payload has to follow. In the place of the checksum is where the
-/// record will be, as the checksum wants it.
+/// Appends header and head to `to`; the payload must follow. The checksum's field has the record's place, as the
+/// checksum requires.
 pub(super) fn begin(to: &mut Vec<u8>, segment: u32, offset: u32, body: &Body, payload: u64) -> u32 {
     let start = to.len();
     to.extend([0; HEADER]);
-    // Which is all that there is in a JournalRecord.
+    // A JournalRecord has no other field.
     body.encode(to);
     let head = to.len() - start - HEADER;
     let all = u32::try_from(head as u64 + payload).expect("what is too long was refused");
@@ -54,13 +54,13 @@ pub(super) fn begin(to: &mut Vec<u8>, segment: u32, offset: u32, body: &Body, pa
     all + HEADER as u32
 }
 
-/// The checksum of a record, its bytes given piece by piece.
+/// The checksum of a record, fed piece by piece.
 pub(super) struct Checksum {
     hasher: blake3::Hasher,
 }
 
 impl Checksum {
-    /// Of the record with this header, at this place.
+    /// Begins the checksum of the record with this header at this place.
     pub(super) fn new(segment: u32, offset: u32, header: &[u8; HEADER]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&placed(segment, offset, header));
@@ -76,12 +76,12 @@ impl Checksum {
     }
 }
 
-/// The checksum of a record whose header says where it is, all of it in one piece.
+/// Returns the checksum of a record in one piece, whose header has its place.
 pub(super) fn checksum(placed: &[u8]) -> [u8; 8] {
     first_half(&blake3::hash(placed))
 }
 
-/// A header with the place for which the checksum is to be.
+/// Returns a header with the place instead of the checksum.
 pub(super) fn placed(segment: u32, offset: u32, header: &[u8; HEADER]) -> [u8; HEADER] {
     let mut placed = *header;
     placed[..4].copy_from_slice(&segment.to_le_bytes());
@@ -95,7 +95,7 @@ fn first_half(hash: &blake3::Hash) -> [u8; 8] {
     half
 }
 
-/// What the head says, and whether the payload can be what it says: it is none of ours otherwise.
+/// Decodes the head, and checks that the payload fits it. Otherwise the record is invalid.
 pub(super) fn decode(head: &[u8], payload: u32) -> Result<Body, String> {
     let record = JournalRecord::decode(head).map_err(|error| format!("its head cannot be read: {error}"))?;
     let body = record.body.ok_or("it is of a kind that this version does not know")?;
@@ -108,7 +108,7 @@ pub(super) fn decode(head: &[u8], payload: u32) -> Result<Body, String> {
     Ok(body)
 }
 
-/// Job, first index and count of a record that is of items.
+/// Returns job, first index and count of a record with items.
 pub(super) fn run(body: &Body) -> Option<(u64, u64, u64)> {
     match body {
         Body::Items(run) => Some((run.job, run.first, run.count)),
@@ -118,7 +118,7 @@ pub(super) fn run(body: &Body) -> Option<(u64, u64, u64)> {
     }
 }
 
-/// How long a record at this place may be at most, so that places can be told in 32 bits.
+/// Whether a record at this place is short enough that places fit in 32 bits.
 pub(super) fn fits(place: Place) -> bool {
     place.end() <= u64::from(u32::MAX)
 }

@@ -1,15 +1,15 @@
-//! What becomes of jobs of which records are missing: everything that is whole stays, and what is missing is told.
+//! Repairs jobs with missing records: everything that is whole stays, and what is missing is reported.
 //!
-//! | missing | so |
+//! | missing | consequence |
 //! |---|---|
 //! | an item that has no outcome | it fails |
-//! | an outcome: the item counts as done, or its job had finished | it is told as a failure |
-//! | what the job was opened with, its name included | it gets another name, and ends |
-//! | what its pool was opened with | it ends, if it has not |
-//! | perhaps some of its last items: it is not known that it was complete | it ends, or has failed if it had finished |
-//! | perhaps that items were given out, which must not run twice | all its items without outcomes fail |
-//! | all that there was of it | nothing is left to tell, but that there may have been such jobs |
-//! | that it was discarded | it is there again, unless a segment's seal knows, or another job has its name |
+//! | an outcome: the item counts as done, or its job had finished | it is reported as a failure |
+//! | the record that opened the job, with its name | it gets another name, and ends |
+//! | the record that opened its pool | it ends, if it has not |
+//! | perhaps some of its last items: it is unknown whether it was complete | it ends, or has failed if it had finished |
+//! | perhaps that items were handed out, which must not run twice | all its items without outcomes fail |
+//! | all its records | nothing is left to report, but that there may have been such jobs |
+//! | that it was discarded | it exists again, unless a segment's seal knows, or another job has its name |
 
 use bytes::Bytes;
 use farpool_proto::v1::journal_record::{Body, ItemsFailed, JobEnded, JobForgotten, JobOpened};
@@ -24,7 +24,7 @@ use super::tail::Tail;
 use crate::job::{Ended, Phase};
 use crate::runs::Runs;
 
-/// Names and runs of items that are told one by one.
+/// The most names and runs of items that are listed individually.
 const SHOWN: usize = 20;
 
 const LOST_ITEM: &str = "the coordinator's journal was damaged, and the item is lost";
@@ -35,7 +35,7 @@ const LOST_OPENING: &str = "the coordinator's journal was damaged, and the job's
 const LOST_END: &str =
     "the coordinator's journal was damaged, and it is unknown whether all items of the job had arrived";
 
-/// What is repaired: the index, by records that are put where the log ends.
+/// Repairs the index by appending records to the log.
 pub(super) struct Repair<'a> {
     pub(super) index: &'a mut Index,
     pub(super) tail: &'a mut Tail,
@@ -45,7 +45,7 @@ pub(super) struct Repair<'a> {
 }
 
 impl Repair<'_> {
-    /// Has every job be one that can continue or be read. What is missing is told.
+    /// Repairs all jobs, so that each can continue or be read. Reports what is missing.
     pub(super) fn all(
         &mut self,
         damages: &[Damage],
@@ -69,12 +69,12 @@ impl Repair<'_> {
         let mut untouched = Vec::new();
         for number in self.index.jobs.keys().copied().collect::<Vec<_>>() {
             let affected = damages.iter().any(|damage| damage.affects(number));
-            let told = self.repair_job(number, affected);
+            let texts = self.repair_job(number, affected);
             let name = self.index.jobs.get(&number).map(|located| located.job.name()).unwrap_or_default();
-            match told[..] {
+            match texts[..] {
                 [] if affected => untouched.push(format!("{name:?}")),
                 [] => {}
-                _ => warn(format!("job {name:?}: {}", told.join("; "))),
+                _ => warn(format!("job {name:?}: {}", texts.join("; "))),
             }
         }
         if !untouched.is_empty() {
@@ -89,70 +89,70 @@ impl Repair<'_> {
         }
     }
 
-    /// Says what is missing of a job.
+    /// Reports what is missing of a job.
     fn repair_job(&mut self, number: u64, affected: bool) -> Vec<String> {
-        let mut told = Vec::new();
+        let mut texts = Vec::new();
         let lost = self.index.jobs[&number].lost_outcomes();
         if lost.count() > 0 {
             self.fail(number, &lost, LOST_OUTCOME);
             let job = &self.index.jobs[&number].job;
-            // Those that were failures are counted twice then.
+            // Those that were failures are counted twice here.
             let failed = (job.failed + lost.count()).min(job.done.count());
             let mut state = state(job);
             state.failed = failed;
             self.append(&Body::JobState(Box::new(state)), &[]);
-            told.push(format!("{} are lost and reported as failures", of(&lost, "outcome")));
+            texts.push(format!("{} are lost and reported as failures", count_text(&lost, "outcome")));
         }
         if self.index.jobs[&number].opened.is_none() {
-            self.open_again(number);
-            told.push("it now has this name, because its settings are lost".to_owned());
-            self.end_early(number, LOST_OPENING, &mut told);
+            self.reopen(number);
+            texts.push("it now has this name, because its settings are lost".to_owned());
+            self.end_early(number, LOST_OPENING, &mut texts);
         }
         let pool = self.index.jobs[&number].pool;
         let has_pool = self.index.pools.get(&pool).is_some_and(|pool| pool.opened.is_some());
         if !has_pool {
-            self.end_early(number, LOST_POOL, &mut told);
+            self.end_early(number, LOST_POOL, &mut texts);
         }
         let located = &self.index.jobs[&number];
         let job = &located.job;
         match job.phase() {
             _ if !affected => {}
-            Phase::Feeding => self.end_early(number, LOST_END, &mut told),
+            Phase::Feeding => self.end_early(number, LOST_END, &mut texts),
             Phase::Running => {
                 let lost: Runs = located.lost().collect();
                 self.fail(number, &lost, LOST_ITEM);
                 if lost.count() > 0 {
-                    told.push(format!("{} are lost, and fail", of(&lost, "item")));
+                    texts.push(format!("{} are lost, and fail", count_text(&lost, "item")));
                 }
                 if self.runs_at_most_once(number) {
                     let job = &self.index.jobs[&number].job;
                     let open: Runs = job.done.gaps(job.end).collect();
                     self.fail(number, &open, RUN_TWICE);
                     if open.count() > 0 {
-                        let open = of(&open, "item");
-                        told.push(format!("{open} fail, because they may have run and must not run twice"));
+                        let open = count_text(&open, "item");
+                        texts.push(format!("{open} fail, because they may have run and must not run twice"));
                     }
                 }
             }
-            Phase::Ended(Ended::Finished) if !job.items_ended => self.end_as_failed(number, LOST_END, &mut told),
+            Phase::Ended(Ended::Finished) if !job.items_ended => self.end_as_failed(number, LOST_END, &mut texts),
             Phase::Ended(Ended::Finished) => {
                 let lost: Runs = job.done.gaps(job.end).collect();
                 self.fail(number, &lost, LOST_OUTCOME);
                 if lost.count() > 0 {
-                    told.push(format!("{} are lost and reported as failures", of(&lost, "outcome")));
+                    texts.push(format!("{} are lost and reported as failures", count_text(&lost, "outcome")));
                 }
             }
-            Phase::Ended(_) if !job.items_ended => told.push("its number of items is unknown".to_owned()),
+            Phase::Ended(_) if !job.items_ended => texts.push("its number of items is unknown".to_owned()),
             Phase::Ended(_) => {}
         }
-        told
+        texts
     }
 
     fn append(&mut self, body: &Body, payload: &[Bytes]) {
         self.tail.append(self.index, body, payload);
     }
 
-    /// Writes down why items fail.
+    /// Appends the reason why items fail.
     fn fail(&mut self, job: u64, items: &Runs, why: &str) {
         let payload = [failure(why).encode_to_vec().into()];
         for (first, count) in items.iter() {
@@ -162,22 +162,22 @@ impl Repair<'_> {
     }
 
     /// Ends a job that cannot continue.
-    fn end_early(&mut self, job: u64, why: &str, told: &mut Vec<String>) {
+    fn end_early(&mut self, job: u64, why: &str, texts: &mut Vec<String>) {
         if self.index.jobs[&job].job.ended.is_none() {
-            self.end_as_failed(job, why, told);
+            self.end_as_failed(job, why, texts);
         }
     }
 
-    fn end_as_failed(&mut self, job: u64, why: &str, told: &mut Vec<String>) {
-        let there = &self.index.jobs[&job].job;
-        told.push(format!("it ends with {} of {} outcomes: {why}", there.done.count(), there.end));
+    fn end_as_failed(&mut self, job: u64, why: &str, texts: &mut Vec<String>) {
+        let state = &self.index.jobs[&job].job;
+        texts.push(format!("it ends with {} of {} outcomes: {why}", state.done.count(), state.end));
         let (at_ms, failure) = (self.now_ms, Some(failure(why)));
         let ended = JobEnded { job, cancelled: false, at_ms, failure };
         self.append(&Body::JobEnded(Box::new(ended)), &[]);
     }
 
-    /// Gives a job a name, so that what is left of it can be read. Its owner is lost too: `local` gets it.
-    fn open_again(&mut self, job: u64) {
+    /// Gives a job a name, so that its remains can be read. Its owner is lost too: `local` gets it.
+    fn reopen(&mut self, job: u64) {
         let (pool, at_ms) = (self.index.jobs[&job].pool, self.now_ms);
         let name = format!("recovered-{job}");
         let mut opened = JobOpened { job, pool, name, at_ms, ..JobOpened::default() };
@@ -190,7 +190,7 @@ impl Repair<'_> {
 
     fn runs_at_most_once(&self, job: u64) -> bool {
         let opened = self.index.jobs[&job].opened.map(|place| self.reader.read(place));
-        // What cannot be read is told when the job is started.
+        // What cannot be read is reported when the job is started.
         matches!(opened, Some(Ok(Kept::Job(opened))) if opened.retries == 0)
     }
 }
@@ -200,7 +200,7 @@ fn failure(why: &str) -> Failure {
 }
 
 /// "3 items (1, 4 to 5)".
-fn of(items: &Runs, noun: &str) -> String {
+fn count_text(items: &Runs, noun: &str) -> String {
     let plural = if items.count() == 1 { "" } else { "s" };
     let run = |(first, count): (u64, u64)| match count {
         1 => first.to_string(),

@@ -1,18 +1,18 @@
 //! Reads the log when a journal is opened.
 //!
-//! **What was being written** when a computer went down lies behind all that is durable, at the end of the last segment: it is cut
-//! off in front of the first record that is not whole, and the log continues from there. If it is not what is left of a
-//! record, it is copied into a file beside the segment first.
+//! **Interrupted writes** of a crashed computer are behind all that is durable, at the end of the last segment. They
+//! are cut off before the first record that is not whole, and the log continues from there. If they are not the
+//! beginning of a record, they are first copied into a file beside the segment.
 //!
-//! **What was durable** and cannot be read is damage: in an older segment, or in front of the byte that the note of what is durable has
-//! (without one: in front of another whole record). All whole records behind it are read. The segment is closed, emptied like one
-//! that is not worth its place, and set aside when what is wanted of it has been copied. What is missing is told job by job
-//! (`repair.rs`).
+//! **Durable bytes** that cannot be read are damage: in an older segment, or before the position in the `synced` note
+//! (without a note: before another whole record). All whole records behind them are read. The segment is closed,
+//! emptied like one with too little live data, and set aside when its needed records have been copied. What is missing
+//! is reported job by job (`repair.rs`).
 //!
-//! **A segment that is not there** although the note has it is damage too: nothing is known of what was in it. The log continues
-//! behind it, in a segment of its own, and the note stays as it is until then: as long as nothing is written, each start tells of it.
+//! **A missing segment** that the note names is damage too: nothing is known of its contents. The log continues behind
+//! it, in a new segment. The note stays as it is until then: as long as nothing is written, each start reports it.
 //!
-//! A file that another version or another segment's number is in is refused, and nothing is changed.
+//! A file of another version, or with another segment's number, is refused, and nothing is changed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -29,27 +29,27 @@ use super::source::Source;
 use super::storage::Storage;
 use crate::error::{JobStoreError, JobStoreErrorKind};
 
-/// Where the log goes on.
+/// Where the log continues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct End {
     /// The last segment; 0: there is none.
     pub(super) segment: u32,
     pub(super) offset: u64,
-    /// Nothing more goes into it, whatever its size.
+    /// Whether nothing more is written to it, whatever its size.
     pub(super) closed: bool,
 }
 
-/// What was read.
+/// The result of reading the log.
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
     pub(super) index: Index,
     pub(super) end: End,
     pub(super) damages: Vec<Damage>,
-    /// Jobs that must have been discarded, though the record that says so need not be there.
+    /// Jobs that must have been discarded, although the record of that may be missing.
     pub(super) discarded: BTreeSet<u64>,
 }
 
-/// Reads the whole log, and cuts off what was not written to its end.
+/// Reads the whole log, and cuts off interrupted writes.
 pub(super) fn replay(storage: &dyn Storage, warn: &mut dyn FnMut(String)) -> Result<Replayed, JobStoreError> {
     let mut segments = storage.segments();
     let failed = |segment: u32, error: io::Error| {
@@ -82,16 +82,16 @@ pub(super) fn replay(storage: &dyn Storage, warn: &mut dyn FnMut(String)) -> Res
     }
     let End { segment, offset, .. } = replayed.end;
     if segment > 0 {
-        // What a process had written that was killed need not be durable.
+        // What a killed process had written may not be durable.
         storage.sync(segment).map_err(|error| failed(segment, error))?;
     }
     storage.note_synced(segment, offset);
     Ok(replayed)
 }
 
-/// A segment behind all that there are, of which so many bytes were durable.
+/// Returns a missing segment behind all others, and how many bytes of it were durable.
 fn missing(storage: &dyn Storage, last: u32) -> Option<(u32, u64)> {
-    // A segment that was just being made had nothing in it.
+    // A segment that was just being created was empty.
     storage.synced().filter(|&(segment, end)| segment > last && end > SEGMENT_HEADER as u64)
 }
 
@@ -124,14 +124,14 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// Takes the last file out of the journal if it is no segment and has no records; says whether it did.
+    /// Sets the last file aside if it is not a segment and has no records; returns whether it did.
     fn drop_if_empty(&mut self, segment: u32, warn: &mut dyn FnMut(String)) -> io::Result<bool> {
         let (storage, name) = (self.storage, self.storage.name(segment));
         let mut source = Source::new(storage, segment)?;
         let Header::Bad(reason) = source.header()? else { return Ok(false) };
         let durable = self.durable_end(segment);
         if durable.is_none_or(|durable| durable <= SEGMENT_HEADER as u64) && source.is_unfinished()? {
-            // The segment was just being made.
+            // The segment was just being created.
             warn(format!("{name} has only a partial header: removing it"));
             storage.remove(segment)?;
             return Ok(true);
@@ -156,7 +156,7 @@ impl Replay<'_> {
         Ok(!has_records)
     }
 
-    /// Reads a segment, and says where it ends; none: there was nothing in it, and it was set aside.
+    /// Reads a segment, and returns where it ends; none: it was empty, and was set aside.
     fn segment(&mut self, segment: u32, last: bool, warn: &mut dyn FnMut(String)) -> io::Result<Option<End>> {
         let (storage, name) = (self.storage, self.storage.name(segment));
         let mut source = Source::new(storage, segment)?;
@@ -212,7 +212,7 @@ impl Replay<'_> {
         Ok(Some(end))
     }
 
-    /// In front of which byte of the last segment all was durable, if that was noted.
+    /// Returns the byte before which all of the last segment was durable, if that was noted.
     fn durable_end(&self, segment: u32) -> Option<u64> {
         let (noted, end) = self.storage.synced()?;
         Some(match noted.cmp(&segment) {
@@ -222,7 +222,7 @@ impl Replay<'_> {
         })
     }
 
-    /// Whether something is missing at the segment's end.
+    /// Checks whether something is missing at the segment's end.
     fn look_at_the_end(
         &self,
         source: &Source<'_>,
@@ -245,7 +245,7 @@ impl Replay<'_> {
         }
     }
 
-    /// Takes in a whole record, or says why it cannot be what comes next.
+    /// Applies a whole record, or returns why it cannot come next.
     fn take(&mut self, body: &Body, place: Place, end: &mut End) -> Result<(), String> {
         let Replayed { index, discarded, .. } = &mut self.replayed;
         if let Body::JobOpened(opened) = body {
@@ -257,14 +257,15 @@ impl Replay<'_> {
         if let Body::Sealed(seal) = body {
             discarded.extend(&seal.forgotten);
         }
-        index.take_in(body, place);
+        index.apply(body, place);
         end.offset = place.end();
         end.closed = matches!(body, Body::Sealed(_));
         Ok(())
     }
 }
 
-/// What is missing at the end of a segment that is so long, and of which so much was durable; `u64::MAX`: all of it, however much that was.
+/// Returns what is missing at the end of a segment with this length, of which so much was durable; `u64::MAX`: all of
+/// it, however much that was.
 fn lacks(length: u64, durable: Option<u64>) -> Option<String> {
     match durable.filter(|durable| (length + 1..u64::MAX).contains(durable)) {
         Some(durable) if length == 0 => Some(format!("it is empty, and {} of it were durable", ByteSize(durable))),
@@ -273,8 +274,8 @@ fn lacks(length: u64, durable: Option<u64>) -> Option<String> {
     }
 }
 
-/// A name is given to another job only when the one before was discarded: if that one is there, it is because the record is lost
-/// that says so.
+/// A name is given to another job only when the previous one was discarded. If that one still exists, the record of its
+/// end is lost.
 fn take_name(index: &mut Index, discarded: &mut BTreeSet<u64>, opened: &JobOpened) {
     if let Some(&other) = index.names.get(&key_of(opened))
         && other < opened.job
@@ -284,7 +285,7 @@ fn take_name(index: &mut Index, discarded: &mut BTreeSet<u64>, opened: &JobOpene
     }
 }
 
-/// Cuts off what was being written. What is not the rest of a record is kept.
+/// Cuts off interrupted writes. What is not the beginning of a record is copied first.
 fn cut_off(
     storage: &dyn Storage,
     source: &mut Source<'_>,

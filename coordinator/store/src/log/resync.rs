@@ -1,28 +1,28 @@
-//! Finds whole records behind bytes that are none.
+//! Finds whole records behind invalid bytes.
 //!
-//! A record is taken only where it was written: its checksum is over its place too. So bytes in somebody's items that look like
-//! records, or records that were moved, are passed over.
+//! A record is valid only where it was written: its checksum includes its place. So bytes in items that look like
+//! records, and records that were moved, are skipped.
 
 use std::io;
 
 use super::record::{HEADER, Lengths};
 use super::source::Source;
 
-/// Bytes in front of which nothing can be said about a record: its header, and the first two bytes of its head.
+/// The fewest bytes to recognize a record: its header, and the first two bytes of its head.
 const LEAST: usize = HEADER + 2;
 
 /// More zeros than this at the end are blocks of a file that were never written.
 const NEVER_WRITTEN: u64 = 512;
 
-/// A head of which a part is there is believed to be one if it is not longer.
+/// A partial head is believed to be one if it is not longer.
 const LONGEST_CUT: u64 = 64 << 10;
 
-/// How many times the bytes of a segment may be read for what turns out to be no record.
+/// How many times the bytes of a segment may be read for candidates that turn out not to be records.
 const BUDGET: u64 = 16;
 
-/// Where the next whole record begins, if there is one. `bad` is where a record should begin and does not.
+/// Returns where the next whole record begins, if there is one. `bad` is where a record should begin and does not.
 pub(super) fn next_whole(source: &mut Source<'_>, bad: u64) -> io::Result<Option<u64>> {
-    // If only what is behind its header is damaged, what looks like a record within it is none.
+    // If only the part behind its header is damaged, what looks like a record within it is not one.
     if let Some(end) = end_of(source, bad)?
         && end < source.length()
         && source.record(end)?.is_ok()
@@ -44,8 +44,8 @@ pub(super) fn next_whole(source: &mut Source<'_>, bad: u64) -> io::Result<Option
     Ok(None)
 }
 
-/// Whether the bytes from here to the segment's end are what is left of one record that was not written to its end: the first
-/// part of it and no more, or with zeros behind that which were never written; or nothing but zeros.
+/// Whether the bytes from here to the segment's end are one partially written record: its first part and nothing else,
+/// or followed by zeros that were never written; or only zeros.
 pub(super) fn is_torn_record(source: &mut Source<'_>, from: u64) -> io::Result<bool> {
     let Some(last) = source.last_written(from)? else { return Ok(true) };
     let start = source.bytes(from, LEAST)?;
@@ -65,7 +65,7 @@ pub(super) fn is_torn_record(source: &mut Source<'_>, from: u64) -> io::Result<b
     source.has_head(from, lengths)
 }
 
-/// Where the record ends that begins here, as its header has it, if it can be.
+/// Returns where the record that begins here ends according to its header, if that is possible.
 fn end_of(source: &mut Source<'_>, at: u64) -> io::Result<Option<u64>> {
     let Ok(header) = <[u8; HEADER]>::try_from(source.bytes(at, HEADER)?) else { return Ok(None) };
     let lengths = Lengths::of(&header);
@@ -73,7 +73,7 @@ fn end_of(source: &mut Source<'_>, at: u64) -> io::Result<Option<u64>> {
     Ok((lengths.head <= lengths.all && end <= source.length()).then_some(end))
 }
 
-/// The next place at which a record could begin, as far as its header and the first bytes of its head tell.
+/// Returns the next place where a record could begin, as far as its header and the first bytes of its head show.
 fn next_candidate(source: &mut Source<'_>, mut at: u64) -> io::Result<Option<u64>> {
     let length = source.length();
     loop {
@@ -101,7 +101,7 @@ fn could_begin(bytes: &[u8]) -> bool {
     }
     let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let (all, head, first) = (word(8), word(12), bytes[HEADER + 1]);
-    // What has more than 127 bytes has its length in several.
+    // A length above 127 takes several bytes.
     let fits = if first < 0x80 { head == 2 + u32::from(first) } else { head > 2 + 0x7f };
     head <= all && fits
 }

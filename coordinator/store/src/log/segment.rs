@@ -1,20 +1,21 @@
-//! A segment: a file that begins with a header, has records behind it, and ends, when it is full, with a seal.
+//! A segment: a file with a header, records, and, when it is full, a seal.
 
 use bytes::Bytes;
 
-/// Bytes of a segment's header: a mark, the version of the format, the segment's number, 8 bytes of nothing, and a checksum of these.
+/// Bytes of a segment's header: a mark, the version of the format, the segment's number, 8 unused bytes, and a checksum
+/// of these.
 pub(super) const SEGMENT_HEADER: usize = 32;
 
-/// Which format this is. A journal of a later one is refused.
+/// The version of the format. A journal of a later one is refused.
 pub(super) const FORMAT: u32 = 1;
 
-/// How long a sealed segment's end is that tells where the seal begins.
+/// Length of the end of a sealed segment, which has the position of the seal.
 pub(super) const SEAL_END: usize = 12;
 
 const MARK: &[u8; 8] = b"farpoolj";
 const SEAL_MARK: &[u8; 8] = b"sealed\r\n";
 
-/// The header of a segment.
+/// Makes the header of a segment.
 pub(super) fn header(segment: u32) -> [u8; SEGMENT_HEADER] {
     let mut header = [0; SEGMENT_HEADER];
     header[..8].copy_from_slice(MARK);
@@ -25,20 +26,20 @@ pub(super) fn header(segment: u32) -> [u8; SEGMENT_HEADER] {
     header
 }
 
-/// What a segment's header is.
+/// The result of checking a segment's header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Header {
-    /// The header of this segment.
+    /// The valid header of this segment.
     Sound,
-    /// Of a format that came later.
+    /// A header of a later format.
     Newer(u32),
-    /// Of the segment with this number: the file has another one's name.
+    /// The header of the segment with this number: the file has a wrong name.
     Other(u32),
-    /// None, and why.
+    /// Not a header, and why.
     Bad(&'static str),
 }
 
-/// Looks at the first bytes of a segment's file.
+/// Checks the first bytes of a segment's file.
 pub(super) fn check(segment: u32, bytes: &[u8]) -> Header {
     let Ok(bytes) = <&[u8; SEGMENT_HEADER]>::try_from(bytes) else { return Header::Bad("its header is cut off") };
     if bytes[..8] != *MARK {
@@ -57,13 +58,13 @@ pub(super) fn check(segment: u32, bytes: &[u8]) -> Header {
     Header::Sound
 }
 
-/// Whether a file with these bytes is a segment whose header was being written: there is nothing else in it.
+/// Whether a file with these bytes is a segment whose header was being written: it has nothing else.
 pub(super) fn is_unfinished(segment: u32, bytes: &[u8]) -> bool {
     let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     header(segment).starts_with(&bytes[..written])
 }
 
-/// The payload of a seal that is `length` bytes long in all.
+/// Makes the payload of a seal that is `length` bytes long in all.
 pub(super) fn seal_end(length: u32) -> Bytes {
     let mut end = Vec::with_capacity(SEAL_END);
     end.extend(length.to_le_bytes());
@@ -71,7 +72,7 @@ pub(super) fn seal_end(length: u32) -> Bytes {
     end.into()
 }
 
-/// How long the seal is that ends with these bytes, if it is one.
+/// Returns the length of the seal that ends with these bytes, if it is one.
 pub(super) fn sealed(end: &[u8; SEAL_END]) -> Option<u32> {
     let length = u32::from_le_bytes([end[0], end[1], end[2], end[3]]);
     (end[4..] == *SEAL_MARK).then_some(length)
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_known_again_and_every_other_is_not() {
+    fn only_the_written_header_is_valid() {
         let sound = header(7);
         assert_eq!(check(7, &sound), Header::Sound);
         assert_eq!(check(8, &sound), Header::Other(7));
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_was_being_written_is_told_from_what_others_wrote() {
+    fn unfinished_headers_are_distinguished_from_foreign_files() {
         let sound = header(7);
         for at in 0..SEGMENT_HEADER {
             assert!(is_unfinished(7, &sound[..at]), "{at} bytes");
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_later_is_known_as_such() {
+    fn later_formats_are_recognized() {
         let mut later = header(7);
         later[8..12].copy_from_slice(&(FORMAT + 1).to_le_bytes());
         let checksum = blake3::hash(&later[..24]);

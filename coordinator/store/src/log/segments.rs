@@ -1,19 +1,19 @@
-//! What the segments hold: how much of it is still wanted, and whose it is.
+//! The contents of the segments: how much is still needed, and by which jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::place::Place;
 use super::segment::SEGMENT_HEADER;
 
-/// All segments there are.
+/// All segments.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
     pub(super) all: BTreeMap<u32, Segment>,
     /// Bytes of all of them.
     pub(super) bytes: u64,
-    /// Bytes of the records that are wanted.
+    /// Bytes of the needed records.
     pub(super) live: u64,
-    /// How many records that is, each of which has an entry in the index.
+    /// Number of the needed records, each of which has an entry in the index.
     pub(super) entries: u64,
 }
 
@@ -21,12 +21,12 @@ pub(super) struct Segments {
 pub(super) struct Segment {
     pub(super) bytes: u64,
     pub(super) live: u64,
-    /// Who has records in it, wanted or not: what they say must be said again before they go.
+    /// The jobs with records in it, needed or not: what these state must be written again before they go.
     pub(super) jobs: BTreeSet<u64>,
     pub(super) pools: BTreeSet<u64>,
-    /// Something in it cannot be read, so that it cannot be emptied.
+    /// Whether something in it cannot be read, so that it cannot be emptied.
     pub(super) stuck: bool,
-    /// Not all of its bytes are whole records: it is emptied first, and set aside instead of removed.
+    /// Whether some of its bytes are not whole records: it is emptied first, and set aside instead of removed.
     pub(super) damaged: bool,
 }
 
@@ -45,7 +45,7 @@ impl Segments {
         removed
     }
 
-    /// It is damaged, and this is how long its file is.
+    /// It is damaged, and its file has this length.
     pub(super) fn is_damaged(&mut self, segment: u32, length: u64) {
         let damaged = self.all.get_mut(&segment).expect("it has begun");
         damaged.damaged = true;
@@ -67,14 +67,14 @@ impl Segments {
         self.entries += 1;
     }
 
-    /// It has none any more.
+    /// A record has no entry any more.
     pub(super) fn release(&mut self, place: Place) {
         self.at(place).live -= place.bytes();
         self.live -= place.bytes();
         self.entries -= 1;
     }
 
-    /// A record of this job is there. Says whether it is the segment's first.
+    /// Notes a record of this job. Returns whether it is the segment's first.
     pub(super) fn has_job(&mut self, place: Place, job: u64) -> bool {
         self.at(place).jobs.insert(job)
     }

@@ -1,5 +1,5 @@
-//! A disk in memory that remembers what was done to it, in order, takes its time, can fail, and loses what was not synced when
-//! there is a crash.
+//! A disk in memory for simulations. It records all operations in order, takes time, can fail, and loses what was not
+//! synced in a crash.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,38 +11,38 @@ use std::time::Duration;
 use super::storage::Storage;
 use crate::progress::Aside;
 
-/// What is done to a disk, by segment.
+/// An operation on a disk, by segment.
 #[derive(Clone, Debug)]
 pub enum Done {
-    /// An empty segment is made; that it is there is durable.
+    /// An empty segment is created, durably.
     Create(u32),
     /// Bytes are written from here on.
     Write(u32, u64, Vec<u8>),
-    /// A segment is made so long: what comes to be in it is zeros.
+    /// A segment is extended to this length with zeros.
     Extend(u32, u64),
     /// What was written is made durable.
     Sync(u32),
-    /// A segment is cut off, which is durable.
+    /// A segment is cut off, durably.
     Truncate(u32, u64),
-    /// A segment is removed, which is durable.
+    /// A segment is removed, durably.
     Remove(u32),
-    /// A segment is taken out of the journal and kept, which is durable.
+    /// A segment is taken out of the journal and kept, durably.
     SetAside(u32),
-    /// What is in a segment from a byte on is copied into a file beside it, which is durable.
+    /// A segment's contents from a byte on are copied into a file beside it, durably.
     CopyAside(u32, u64),
 }
 
 /// Segments as they are on disk.
 pub type Files = BTreeMap<u32, Vec<u8>>;
 
-/// Says whether the next thing that is done fails. Of a write so many bytes are written all the same; of what is synced, so many
-/// that were not durable are left.
+/// Returns whether the next operation fails. For a write, this many bytes are written all the same. For a sync, this
+/// many bytes that were not durable remain.
 pub type Fault = Box<dyn FnMut(&Done) -> Option<(io::Error, usize)> + Send>;
 
-/// How long the next thing that is done takes.
+/// Returns how long the next operation takes.
 pub type Lag = Box<dyn FnMut() -> Duration + Send>;
 
-/// The disk. Nobody else sees what a coordinator writes on it, and the next coordinator finds it there.
+/// The disk. Only one coordinator uses it at a time, and the next coordinator finds what it wrote.
 #[derive(Default)]
 pub struct Simulated {
     state: Mutex<State>,
@@ -51,72 +51,72 @@ pub struct Simulated {
 #[derive(Default)]
 struct State {
     files: Files,
-    /// Of each segment, as much as a crash does not touch.
+    /// How many bytes of each segment a crash does not touch.
     durable: BTreeMap<u32, usize>,
     done: Vec<Done>,
     fault: Option<Fault>,
     lag: Option<Lag>,
     unreadable: bool,
-    /// What was kept, and of which segments.
+    /// What was set aside, and from which segments.
     aside: Vec<(u32, Vec<u8>)>,
     synced: Option<(u32, u64)>,
 }
 
 impl Simulated {
-    /// A disk with these segments, all of them durable.
+    /// Creates a disk with these segments, all of them durable.
     pub fn new(files: Files) -> Self {
         let durable = files.iter().map(|(segment, file)| (*segment, file.len())).collect();
         Self { state: Mutex::new(State { files, durable, ..State::default() }) }
     }
 
-    /// What is on it.
+    /// Returns its segments.
     pub fn files(&self) -> Files {
         self.state().files.clone()
     }
 
-    /// What was kept aside: of which segment, and what.
+    /// Returns what was set aside: the segment and the contents.
     pub fn set_aside(&self) -> Vec<(u32, Vec<u8>)> {
         self.state().aside.clone()
     }
 
-    /// Notes up to where it is durable, as a journal on this disk would.
+    /// Sets the note of what is durable, as a journal on this disk would.
     #[cfg(test)]
     pub(super) fn set_synced(&self, synced: Option<(u32, u64)>) {
         self.state().synced = synced;
     }
 
-    /// What was done, in order.
+    /// Returns the operations so far, in order.
     pub fn done(&self) -> Vec<Done> {
         self.state().done.clone()
     }
 
-    /// Has it fail from now on, or not any more.
+    /// Sets whether it fails from now on.
     pub fn fail(&self, fault: Option<Fault>) {
         self.state().fault = fault;
     }
 
-    /// Has it be slow.
+    /// Sets how slow it is.
     pub fn set_lag(&self, lag: Lag) {
         self.state().lag = Some(lag);
     }
 
-    /// How long the next thing takes. Whoever does it waits so long.
+    /// Returns how long the next operation takes. The caller must wait so long.
     pub fn lag(&self) -> Duration {
         self.state().lag.as_mut().map_or(Duration::ZERO, |lag| lag())
     }
 
-    /// Whether reading fails.
+    /// Sets whether reading fails.
     pub fn set_unreadable(&self, unreadable: bool) {
         self.state().unreadable = unreadable;
     }
 
-    /// As long as this is there nothing can be done.
+    /// Blocks all operations as long as the returned guard exists.
     pub fn hold(&self) -> impl Drop + '_ {
         self.state()
     }
 
-    /// The power goes, or the system does. `keep` says for each segment how many bytes are left of those that were
-    /// not durable, and which of these were never written: they are 0.
+    /// Simulates a crash of the computer. `keep` returns for each segment how many bytes that were not durable remain,
+    /// and which of these were never written: they are 0.
     pub fn crash(&self, mut keep: impl FnMut(usize) -> (usize, Range<usize>)) {
         let mut state = self.state();
         let State { files, durable, .. } = &mut *state;
@@ -129,7 +129,7 @@ impl Simulated {
         }
     }
 
-    /// Does this.
+    /// Does this operation.
     pub fn act(&self, done: Done) -> io::Result<()> {
         let mut state = self.state();
         let fault = state.fault.as_mut().and_then(|fault| fault(&done));
@@ -146,7 +146,7 @@ impl Simulated {
                 state.done.push(part);
                 Err(error)
             }
-            // Who reads it again finds what there was.
+            // A reader finds what was there before.
             (Some((error, left)), Done::Sync(segment)) => {
                 let safe = state.durable.get(&segment).copied().unwrap_or_default();
                 state.files.entry(segment).and_modify(|file| file.truncate(safe + left));
@@ -174,7 +174,7 @@ impl State {
                 let from = *offset as usize;
                 file.resize(file.len().max(from + bytes.len()), 0);
                 let there = &mut file[from..][..bytes.len()];
-                // What is another one than before may be lost, and what was there before with it.
+                // From the first changed byte on, data may be lost, including what was there before.
                 let same = there.iter().zip(bytes).take_while(|(there, new)| there == new).count();
                 there.copy_from_slice(bytes);
                 let durable = self.durable.entry(*segment).or_default();

@@ -9,7 +9,7 @@ use super::record::{Checksum, HEADER, Lengths, checksum, decode, fits, placed};
 use super::segment::{Header, SEAL_END, SEGMENT_HEADER, check, is_unfinished, sealed};
 use super::storage::Storage;
 
-/// What is read at once.
+/// How many bytes are read at once.
 const BLOCK: usize = 1 << 20;
 
 pub(super) struct Source<'a> {
@@ -36,7 +36,7 @@ impl<'a> Source<'a> {
         Ok(check(segment, self.bytes(0, SEGMENT_HEADER)?))
     }
 
-    /// The record that begins here, or why there is none.
+    /// Returns the record that begins here, or why there is none.
     pub(super) fn record(&mut self, offset: u64) -> io::Result<Result<(Body, Place), String>> {
         let left = self.length.saturating_sub(offset);
         let Ok(header) = <[u8; HEADER]>::try_from(self.bytes(offset, HEADER)?) else {
@@ -58,7 +58,7 @@ impl<'a> Source<'a> {
         Ok(decode(head, lengths.payload()).map(|body| (body, place)))
     }
 
-    /// The seal at the segment's end, however its records are.
+    /// Returns the seal at the segment's end, whatever the state of its records.
     pub(super) fn seal(&mut self) -> io::Result<Option<Sealed>> {
         let Some(end) = self.length.checked_sub(SEAL_END as u64) else { return Ok(None) };
         let Ok(end) = <[u8; SEAL_END]>::try_from(self.bytes(end, SEAL_END)?) else { return Ok(None) };
@@ -71,7 +71,7 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// Whether the file is what is left of a segment that was being made: there is nothing in it.
+    /// Whether the file is an unfinished new segment without records.
     pub(super) fn is_unfinished(&mut self) -> io::Result<bool> {
         if self.last_written(SEGMENT_HEADER as u64)?.is_some() {
             return Ok(false);
@@ -80,7 +80,7 @@ impl<'a> Source<'a> {
         Ok(is_unfinished(segment, self.bytes(0, SEGMENT_HEADER)?))
     }
 
-    /// The last byte that is not 0, from here on.
+    /// Returns the last byte that is not 0, from here on.
     pub(super) fn last_written(&mut self, from: u64) -> io::Result<Option<u64>> {
         let mut end = self.length;
         while end > from {
@@ -100,7 +100,7 @@ impl<'a> Source<'a> {
         Ok(decode(head, lengths.payload()).is_ok())
     }
 
-    /// Many bytes from here on, or so many at least; fewer only at the segment's end.
+    /// Returns a large number of bytes from here on, at least `least`; fewer only at the segment's end.
     pub(super) fn window(&mut self, offset: u64, least: usize) -> io::Result<&[u8]> {
         if self.bytes(offset, least)?.len() < least {
             return Ok(&[]);
@@ -109,7 +109,7 @@ impl<'a> Source<'a> {
         Ok(&self.block[from..])
     }
 
-    /// The checksum that the record must have.
+    /// Returns the checksum that the record must have.
     fn sum(&mut self, place: Place, header: &[u8; HEADER]) -> io::Result<[u8; 8]> {
         let (offset, length) = (u64::from(place.offset), place.length as usize);
         let header = placed(place.segment, place.offset, header);
@@ -134,7 +134,7 @@ impl<'a> Source<'a> {
         Ok(sum.end())
     }
 
-    /// The bytes from here on, as many as asked for if the segment has so many.
+    /// Returns the bytes from here on, as many as asked for if the segment has them.
     pub(super) fn bytes(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
         self.bytes_mut(offset, count).map(|bytes| &*bytes)
     }

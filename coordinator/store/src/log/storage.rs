@@ -1,4 +1,4 @@
-//! Where segments are: a directory, or what stands in for one when crashes are simulated.
+//! Storage of segments: a directory, or a simulated one when crashes are simulated.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,22 +14,22 @@ use nix::sys::uio::pwritev;
 use crate::error::{JobStoreError, JobStoreErrorKind};
 use crate::progress::Aside;
 
-/// Segments by number. Writing is one thread's, reading anybody's.
+/// Segments by number. One thread writes; any thread may read.
 pub(super) trait Storage: fmt::Debug + Send + Sync + 'static {
-    /// Which there are, rising.
+    /// Returns the segments, sorted.
     fn segments(&self) -> Vec<u32>;
 
     fn length(&self, segment: u32) -> io::Result<u64>;
 
-    /// Reads as much as there is room for; less, if the segment ends. `NotFound`: it is not there (any more).
+    /// Reads until `to` is full or the segment ends. `NotFound`: the segment does not exist (any more).
     fn read(&self, segment: u32, offset: u64, to: &mut [u8]) -> io::Result<usize>;
 
-    /// Makes an empty segment, also in place of one that is there; that it is there is durable.
+    /// Creates an empty segment durably, also in place of an existing one.
     fn create(&self, segment: u32) -> io::Result<()>;
 
     fn write(&self, segment: u32, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()>;
 
-    /// Makes a segment so long, if it is shorter. What comes to be in it is zeros, and takes no room.
+    /// Extends a segment to this length with zeros, which take no room, if it is shorter.
     fn extend(&self, segment: u32, length: u64) -> io::Result<()>;
 
     /// Makes durable what was written.
@@ -37,31 +37,32 @@ pub(super) trait Storage: fmt::Debug + Send + Sync + 'static {
 
     fn truncate(&self, segment: u32, length: u64) -> io::Result<()>;
 
-    /// Removes a segment, if it is there.
+    /// Removes a segment, if it exists.
     fn remove(&self, segment: u32) -> io::Result<()>;
 
     /// Takes a segment out of the journal: its file gets another name, which is returned.
     fn set_aside(&self, segment: u32) -> io::Result<String>;
 
-    /// Copies what is in a segment from a byte on into a file beside it, durably; returns its name.
+    /// Copies a segment's contents from a byte on into a file beside it, durably; returns its name.
     fn copy_aside(&self, segment: u32, from: u64) -> io::Result<String>;
 
-    /// What was set aside by now.
+    /// Returns what was set aside so far.
     fn aside(&self) -> Vec<Aside>;
 
-    /// What else there is beside the journal. Nobody touches it.
+    /// Returns the other files beside the journal, which are never changed.
     fn foreign(&self) -> Vec<String>;
 
-    /// Notes up to which byte of the last segment everything is durable. The note may be lost; then an earlier one is found.
+    /// Notes up to which byte of the last segment everything is durable. The note may be lost; then an earlier one is
+    /// found.
     fn note_synced(&self, segment: u32, end: u64);
 
-    /// Notes durably that no more than this counts as durable, if more was noted: the rest is about to be cut off.
+    /// Durably lowers the note to this position, if it is higher: the rest is about to be cut off.
     fn lower_synced(&self, segment: u32, end: u64) -> io::Result<()>;
 
-    /// The last such note, if there is one.
+    /// Returns the last such note, if there is one.
     fn synced(&self) -> Option<(u32, u64)>;
 
-    /// What people know it as.
+    /// Returns the name that people know it by.
     fn name(&self, segment: u32) -> String;
 }
 
@@ -72,14 +73,14 @@ pub(super) struct Directory {
     files: Mutex<BTreeMap<u32, Arc<File>>>,
     aside: Mutex<Vec<Aside>>,
     foreign: Vec<String>,
-    /// Where it is noted what is durable; none: it cannot be noted.
+    /// The file with the note of what is durable; none: it cannot be noted.
     synced: Option<File>,
     /// Locked as long as this process has the journal.
     _lock: File,
 }
 
 impl Directory {
-    /// Opens a directory, which is made if it is not there, for this process alone.
+    /// Opens a directory for this process alone, or creates it if there is none.
     pub(super) fn open(path: &Path) -> Result<Self, JobStoreError> {
         let failed = |error: io::Error| {
             JobStoreError::new(
@@ -89,7 +90,7 @@ impl Directory {
         };
         let path = std::path::absolute(path).map_err(failed)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
-        // What is somebody's folder of other things stays as it is: the files in it are closed in any case.
+        // A folder with other files keeps its permissions: the journal's own files are private in any case.
         if path.join(LOCK).exists() || fs::read_dir(&path).map_err(failed)?.next().is_none() {
             close_to_others(&path, 0o700).map_err(failed)?;
         }
@@ -104,20 +105,20 @@ impl Directory {
         let (mut files, mut aside, mut foreign) = (BTreeMap::new(), Vec::new(), Vec::new());
         for entry in fs::read_dir(&path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            match what_is(&entry.file_name().to_string_lossy()) {
-                Named::Segment(segment) => {
+            match kind_of(&entry.file_name().to_string_lossy()) {
+                FileKind::Segment(segment) => {
                     let file = File::options().read(true).write(true).open(entry.path()).map_err(failed)?;
                     close_to_others(&entry.path(), 0o600).map_err(failed)?;
                     files.insert(segment, Arc::new(file));
                 }
-                Named::Aside => aside.push(named(&entry.path(), entry.metadata().map_err(failed)?.len())),
-                Named::Ours => {}
-                Named::Foreign => foreign.push(entry.file_name().to_string_lossy().into_owned()),
+                FileKind::Aside => aside.push(aside_of(&entry.path(), entry.metadata().map_err(failed)?.len())),
+                FileKind::Ours => {}
+                FileKind::Foreign => foreign.push(entry.file_name().to_string_lossy().into_owned()),
             }
         }
         foreign.sort();
         aside.sort_by(|one: &Aside, other| one.name.cmp(&other.name));
-        // Without it more is taken for durable than may be.
+        // Without it, more counts as durable than may be.
         let synced = File::options()
             .read(true)
             .write(true)
@@ -129,7 +130,7 @@ impl Directory {
         Ok(Self { path, files: Mutex::new(files), aside: Mutex::new(aside), foreign, synced, _lock: lock })
     }
 
-    /// A name that is not taken, for what is kept of a segment.
+    /// Returns an unused name for a file set aside from a segment.
     fn aside_name(&self, segment: u32, what: &str) -> PathBuf {
         let name = format!("{segment:010}{SUFFIX}.{what}-{}", Utc::now().compact());
         let numbered = (2..).map(|number| format!("{name}-{number}"));
@@ -138,7 +139,7 @@ impl Directory {
     }
 
     fn add_aside(&self, path: &Path, bytes: u64) {
-        self.aside.lock().unwrap_or_else(PoisonError::into_inner).push(named(path, bytes));
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner).push(aside_of(path, bytes));
     }
 
     fn path_of(&self, segment: u32) -> PathBuf {
@@ -150,7 +151,7 @@ impl Directory {
         files.get(&segment).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Makes durable which files there are.
+    /// Makes the list of files durable.
     fn sync_names(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
@@ -160,40 +161,40 @@ const SUFFIX: &str = ".farpool-journal";
 const LOCK: &str = "lock";
 const SYNCED: &str = "synced";
 
-/// What is behind a segment's name when its file is kept aside: all of it, or what was behind its last whole record.
+/// Suffix of a segment's name when its file is set aside: all of it, or what was behind its last whole record.
 const DAMAGED: &str = "damaged";
 const CUT_OFF: &str = "cut-off";
 
-/// The highest number that is taken for a segment's: there are as many behind it.
+/// The highest number that counts as a segment's: there is room for as many after it.
 const LAST_SEGMENT: u32 = u32::MAX / 2;
 
-/// What a file is by its name.
+/// The kind of a file, by its name.
 #[derive(Debug, PartialEq, Eq)]
-enum Named {
+enum FileKind {
     Segment(u32),
-    /// Something that was kept of a segment.
+    /// A file that was set aside from a segment.
     Aside,
-    /// Something else that coordinators put there.
+    /// Another file of a coordinator.
     Ours,
     Foreign,
 }
 
-fn what_is(name: &str) -> Named {
+fn kind_of(name: &str) -> FileKind {
     let Some((digits, rest)) = name.split_once(SUFFIX) else {
         let ours = [LOCK, SYNCED, "programs", "lost+found"].contains(&name);
-        return if ours { Named::Ours } else { Named::Foreign };
+        return if ours { FileKind::Ours } else { FileKind::Foreign };
     };
     let number = Some(digits).filter(|digits| digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit()));
     let number = number.and_then(|digits| digits.parse().ok()).filter(|number| (1..=LAST_SEGMENT).contains(number));
     let kept = |what: &str| rest.strip_prefix('.').and_then(|rest| rest.strip_prefix(what)).is_some();
     match number {
-        Some(number) if rest.is_empty() => Named::Segment(number),
-        Some(_) if kept(DAMAGED) || kept(CUT_OFF) => Named::Aside,
-        _ => Named::Foreign,
+        Some(number) if rest.is_empty() => FileKind::Segment(number),
+        Some(_) if kept(DAMAGED) || kept(CUT_OFF) => FileKind::Aside,
+        _ => FileKind::Foreign,
     }
 }
 
-/// What a note of what is durable consists of: segment, byte, and a checksum of the two.
+/// Bytes of the note of what is durable: segment, byte, and a checksum of the two.
 const NOTE: usize = 24;
 
 fn note(segment: u32, end: u64) -> [u8; NOTE] {
@@ -211,7 +212,7 @@ fn noted(bytes: [u8; NOTE]) -> Option<(u32, u64)> {
     (note(segment, end) == bytes).then_some((segment, end))
 }
 
-fn named(path: &Path, bytes: u64) -> Aside {
+fn aside_of(path: &Path, bytes: u64) -> Aside {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Aside { name, bytes }
 }
@@ -291,7 +292,7 @@ impl Storage for Directory {
         let to = self.aside_name(segment, DAMAGED);
         let bytes = match fs::rename(self.path_of(segment), &to) {
             Ok(()) => fs::metadata(&to)?.len(),
-            // It was renamed before, and that this is durable is what failed.
+            // It was renamed earlier, and only making that durable had failed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
@@ -325,7 +326,7 @@ impl Storage for Directory {
     }
 
     fn note_synced(&self, segment: u32, end: u64) {
-        // It is only a note: what is not noted counts as what may not be durable.
+        // It is only a note: what is not noted counts as not durable.
         let _ = self.synced.as_ref().map(|file| file.write_all_at(&note(segment, end), 0));
     }
 
@@ -350,7 +351,7 @@ impl Storage for Directory {
     }
 }
 
-/// Items and results are for this user alone: a folder or file that others may look into becomes one that they may not.
+/// Items and results are private to this user: other users lose access to an existing folder or file.
 fn close_to_others(path: &Path, mode: u32) -> io::Result<()> {
     if path.metadata()?.permissions().mode() & 0o077 == 0 {
         return Ok(());
@@ -361,7 +362,7 @@ fn close_to_others(path: &Path, mode: u32) -> io::Result<()> {
     })
 }
 
-/// What one call may be given (IOV_MAX).
+/// The most parts of one call (IOV_MAX).
 const MAX_PARTS: usize = 1024;
 
 #[cfg(test)]
@@ -369,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_open_to_others_is_closed() {
+    fn files_become_private() {
         let path = std::env::temp_dir().join(format!("farpool-open-journal-{}", std::process::id()));
         fs::create_dir_all(&path).expect("a folder can be made");
         let old = path.join("0000000001.farpool-journal");
@@ -387,23 +388,23 @@ mod tests {
     }
 
     #[test]
-    fn only_segments_are_taken_for_segments() {
-        assert_eq!(what_is("0000000012.farpool-journal"), Named::Segment(12));
+    fn only_segment_names_count_as_segments() {
+        assert_eq!(kind_of("0000000012.farpool-journal"), FileKind::Segment(12));
         for name in ["0000000012.farpool-journal.damaged-20261130T021338Z", "0000000012.farpool-journal.cut-off-x-2"] {
-            assert_eq!(what_is(name), Named::Aside, "{name}");
+            assert_eq!(kind_of(name), FileKind::Aside, "{name}");
         }
         for name in ["lock", "synced", "programs"] {
-            assert_eq!(what_is(name), Named::Ours, "{name}");
+            assert_eq!(kind_of(name), FileKind::Ours, "{name}");
         }
         let foreign = ["12.farpool-journal", "0000000012.farpool-journal~", "000000001x.farpool-journal"];
         for name in foreign.into_iter().chain(["0000000000.farpool-journal", "4294967295.farpool-journal", "notes.txt"])
         {
-            assert_eq!(what_is(name), Named::Foreign, "{name}");
+            assert_eq!(kind_of(name), FileKind::Foreign, "{name}");
         }
     }
 
     #[test]
-    fn a_note_that_is_not_whole_is_none() {
+    fn a_partial_note_is_invalid() {
         let whole = note(7, 1 << 33);
         assert_eq!(noted(whole), Some((7, 1 << 33)));
         assert_eq!(noted([0; NOTE]), None);

@@ -1,4 +1,4 @@
-//! The journal as the server knows it.
+//! Implements [`JobStore`] for the journal.
 
 use std::future::ready;
 use std::ops::Range;
@@ -183,7 +183,7 @@ impl JobStore for Journal {
     }
 }
 
-/// Whoever finds it full may wait if it becomes smaller by itself.
+/// A caller that finds it full may wait if it is shrinking by itself.
 fn busy_if_it_makes_room(journal: &Journal, error: JobStoreError) -> JobStoreError {
     match error.kind() {
         JobStoreErrorKind::Full if journal.makes_room() => JobStoreError::new(JobStoreErrorKind::Busy, error),
@@ -195,7 +195,7 @@ fn wanted(part: Part, place: Place, first: u64, count: u64) -> Wanted {
     Wanted { part, place, first, count }
 }
 
-/// Those that are read in one go, of all that are wanted.
+/// Returns the first records of `wanted` that are read in one go.
 fn some(wanted: impl Iterator<Item = Wanted>, bytes: u64) -> Vec<Wanted> {
     let (mut some, mut together) = (Vec::new(), 0);
     for next in wanted {
@@ -213,7 +213,7 @@ fn nothing<T: Send + 'static>(unread: Option<Unread>) -> Reading<Read<T>> {
     Reading::new(0, ready(Read { parts: Vec::new(), unread }))
 }
 
-/// The records that a job was opened with: that of its pool, and its own.
+/// Returns the records that opened a job: that of its pool, and its own.
 fn opening(journal: &Journal, job: u64) -> Option<[Wanted; 2]> {
     let located = journal.located(job)?;
     let pool = Part::Pool(located.pool);

@@ -1,4 +1,4 @@
-//! Where the log goes on: every record gets its place here, before it is written.
+//! The end of the log: every record gets its place here, before it is written.
 
 use bytes::Bytes;
 use farpool_proto::v1::journal_record::{Body, Sealed};
@@ -13,12 +13,12 @@ use super::segment::{SEAL_END, SEGMENT_HEADER, seal_end};
 
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// When a segment is full.
+    /// The size of a full segment.
     segment_size: u64,
     pub(super) end: End,
-    /// What was not handed to the thread that writes.
+    /// Records that were not sent to the thread that writes.
     pub(super) batch: Batch,
-    /// What was put here since the journal was opened: records, for the most part.
+    /// Number of steps since the journal was opened; most of them are records.
     pub(super) number: u64,
 }
 
@@ -27,22 +27,22 @@ impl Tail {
         Self { segment_size, end, batch: Batch::default(), number: 0 }
     }
 
-    /// Bytes that a record takes up.
+    /// Returns the bytes that a record takes.
     pub(super) fn length(body: &Body, payload: &[Bytes]) -> u64 {
         let payload: u64 = payload.iter().map(|part| part.len() as u64).sum();
         HEADER as u64 + body.encoded_len() as u64 + payload
     }
 
-    /// Puts a record where the log ends, and says where that is. It fits, and is not too long.
+    /// Appends a record, and returns its place. The record fits, and is not too long.
     pub(super) fn append(&mut self, index: &mut Index, body: &Body, payload: &[Bytes]) -> Place {
         self.make_room(index, Self::length(body, payload));
         let place = self.write(body, payload);
-        index.take_in(body, place);
+        index.apply(body, place);
         self.number += 1;
         place
     }
 
-    /// Has a record copied to where the log ends.
+    /// Has a record copied to the end of the log.
     pub(super) fn copy(&mut self, index: &mut Index, part: Part, from: Place) -> Place {
         self.make_room(index, from.bytes());
         let to = Place { segment: self.end.segment, offset: self.end.offset as u32, length: from.length };
@@ -53,13 +53,13 @@ impl Tail {
         to
     }
 
-    /// Has a segment go, when everything before is durable; if it is damaged, under another name.
+    /// Has a segment removed when everything before is durable; a damaged one is renamed instead.
     pub(super) fn remove(&mut self, segment: u32, damaged: bool) {
         self.batch.steps.push(if damaged { Step::SetAside(segment) } else { Step::Remove(segment) });
         self.number += 1;
     }
 
-    /// The segment that is being written; 0: none is.
+    /// Returns the segment that is being written; 0: none is.
     pub(super) fn active(&self) -> u32 {
         if self.end.closed { 0 } else { self.end.segment }
     }
@@ -90,10 +90,10 @@ impl Tail {
         let seal = Sealed { jobs, forgotten, pools: full.pools.iter().copied().collect() };
         let seal = Body::Sealed(Box::new(seal));
         let length = HEADER + seal.encoded_len() + SEAL_END;
-        // Behind a record of gigabytes there may be no room, and it goes without one.
+        // Behind a record of gigabytes there may be no room: then the segment has no seal.
         if self.end.offset + length as u64 <= u64::from(u32::MAX) {
             let place = self.write(&seal, &[seal_end(length as u32)]);
-            index.take_in(&seal, place);
+            index.apply(&seal, place);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The thread that writes: the journal's owner never waits for the disk.
+//! The thread that writes, so that the journal's owner never waits for the disk.
 //!
-//! It takes all batches that are there, writes them, and makes them durable together ([`Group`]). If that fails, they are kept, and
-//! written again, until it does not. While it fails the owner can have records withdrawn.
+//! It takes all waiting batches, writes them, and makes them durable together ([`Group`]). If that fails, it keeps them
+//! and retries until it succeeds. Meanwhile the owner can have records withdrawn.
 
 use std::io;
 use std::sync::mpsc::Receiver;
@@ -11,25 +11,25 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::group::{Attempt, Group, Withdrawal};
-use super::handed::Handed;
 use super::left_out::LeftOut;
 use super::part::Part;
 use super::place::Place;
+use super::queued::QueuedBatch;
 use super::storage::Storage;
 use crate::progress::Wakeup;
 
-/// How long it waits before it tries again, at first and at most.
+/// The first and the longest delay before a retry.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// What the thread has to tell.
+/// State that the thread shares with the owner.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     report: Mutex<Report>,
     changed: Condvar,
     pub(super) wakeup: Wakeup,
-    /// It is to be tried again at once. For who waits in a task.
-    pub(super) hurry: Notify,
+    /// Wakes a task that writes, to retry at once.
+    pub(super) retry_now: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -39,29 +39,29 @@ pub(super) struct Report {
     pub(super) failed: Option<Arc<str>>,
     /// Records that could not be copied, and why.
     pub(super) unreadable: Vec<(Place, String)>,
-    /// Segments that were set aside, and under which names.
+    /// Segments that were set aside, and their new names.
     pub(super) set_aside: Vec<(u32, String)>,
     /// Records that are to be withdrawn, unless they become durable now.
     withdrawals: Vec<Withdrawal>,
-    /// It is to be tried again at once.
-    hurry: bool,
-    /// Those that were.
+    /// Whether to retry at once.
+    retry_now: bool,
+    /// Records that were withdrawn.
     pub(super) withdrawn: Vec<Place>,
-    /// Jobs of which nobody wants the items any more.
+    /// Jobs whose items are not needed any more.
     refused: Vec<u64>,
-    /// Records that readers look for, since they have been moved.
-    pub(super) questions: Vec<Question>,
-    /// The owner is gone, and answers nothing.
-    is_deaf: bool,
-    /// The owner is going.
+    /// Readers' lookups of records that were moved.
+    pub(super) lookups: Vec<Lookup>,
+    /// Whether the owner is gone, so that it answers no lookups.
+    owner_gone: bool,
+    /// Whether the owner is closing the journal.
     stopping: bool,
-    /// The thread has ended.
-    gone: bool,
+    /// Whether the thread has ended.
+    exited: bool,
 }
 
-/// Asks where parts are now. The answer ends in front of the first that is not kept any more.
+/// Asks for the current places of parts. The answer ends before the first that is not kept any more.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct Lookup {
     pub(super) parts: Vec<Part>,
     pub(super) reply: oneshot::Sender<Vec<Place>>,
 }
@@ -71,69 +71,70 @@ impl Shared {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the owner where these are now; nowhere, if it is gone.
+    /// Asks the owner for the current places of these; there are none if it is gone.
     pub(super) async fn find(&self, parts: Vec<Part>) -> Vec<Place> {
         let (reply, answer) = oneshot::channel();
         {
             let mut report = self.report();
-            if report.is_deaf {
+            if report.owner_gone {
                 return Vec::new();
             }
-            report.questions.push(Question { parts, reply });
+            report.lookups.push(Lookup { parts, reply });
         }
         self.wakeup.wake();
         answer.await.unwrap_or_default()
     }
 
-    /// The owner answers no more questions.
-    pub(super) fn turn_deaf(&self) {
+    /// The owner answers no more lookups.
+    pub(super) fn stop_answering(&self) {
         let mut report = self.report();
-        report.is_deaf = true;
-        report.questions.clear();
+        report.owner_gone = true;
+        report.lookups.clear();
     }
 
-    /// Has the thread try once more, and then no longer.
+    /// Has the thread retry once more, and then end.
     pub(super) fn stop(&self) {
         self.report().stopping = true;
         self.changed.notify_all();
     }
 
-    /// Has the thread try once more at once, and withdraw a record if that fails. Nothing, if it does not fail any more.
+    /// Has the thread retry at once, and withdraw a record if that fails. Does nothing if writing does not fail any
+    /// more.
     pub(super) fn withdraw(&self, withdrawal: Withdrawal) {
-        self.hurry(|report| report.withdrawals.push(withdrawal));
+        self.retry_now(|report| report.withdrawals.push(withdrawal));
     }
 
-    /// Has the thread leave out the items of a job, since they may be what the disk has no room for.
+    /// Has the thread leave out the items of a job, as they may be what the disk has no room for.
     pub(super) fn refuse(&self, job: u64) {
         self.report().refused.push(job);
         self.try_again();
     }
 
-    /// Has the thread try once more at once, if it fails.
+    /// Has the thread retry at once, if writing fails.
     pub(super) fn try_again(&self) {
-        self.hurry(|_| ());
+        self.retry_now(|_| ());
     }
 
-    fn hurry(&self, change: impl FnOnce(&mut Report)) {
+    fn retry_now(&self, change: impl FnOnce(&mut Report)) {
         let mut report = self.report();
         if report.failed.is_some() {
             change(&mut report);
-            report.hurry = true;
+            report.retry_now = true;
             drop(report);
             self.changed.notify_all();
-            self.hurry.notify_one();
+            self.retry_now.notify_one();
         }
     }
 
-    /// Waits until so much is durable, or it fails; says whether it is.
+    /// Waits until this number is durable or writing fails; returns whether it is durable.
     pub(super) fn wait_for(&self, number: u64) -> bool {
-        let over = |report: &mut Report| report.durable < number && report.failed.is_none() && !report.gone;
+        let over = |report: &mut Report| report.durable < number && report.failed.is_none() && !report.exited;
         let report = self.changed.wait_while(self.report(), over).unwrap_or_else(PoisonError::into_inner);
         report.durable >= number
     }
 
-    /// An attempt to write a group has ended; says whether it is written. If not, what is to be withdrawn is, and items that nobody wants
-    /// are left out. `left_out`: what is left out of later groups.
+    /// Handles the end of an attempt to write a group; returns whether it is written. If not, it withdraws records and
+    /// leaves out unneeded items. `left_out`: what is left out of later groups.
     pub(super) fn note(
         &self,
         storage: &dyn Storage,
@@ -148,20 +149,20 @@ impl Shared {
         } else {
             let asked = {
                 let mut report = self.report();
-                report.hurry = false;
+                report.retry_now = false;
                 std::mem::take(&mut report.withdrawals)
             };
             let withdrawn = group.withdraw(storage, asked, &mut left_out.withdrawn);
             self.report().withdrawn.extend(withdrawn);
             if group.leave_out_refused(storage, &left_out.refused) {
-                self.report().hurry = true;
-                self.hurry.notify_one();
+                self.report().retry_now = true;
+                self.retry_now.notify_one();
             }
         }
-        self.tell(|report| match written {
+        self.update(|report| match written {
             Ok(()) => {
                 (report.durable, report.failed) = (group.number, None);
-                (report.hurry, report.withdrawals) = (false, Vec::new());
+                (report.retry_now, report.withdrawals) = (false, Vec::new());
                 report.unreadable.extend(group.take_unreadable());
                 report.set_aside.append(&mut group.take_set_aside());
             }
@@ -170,55 +171,55 @@ impl Shared {
         is_written
     }
 
-    fn tell(&self, change: impl FnOnce(&mut Report)) {
+    fn update(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.report());
         self.changed.notify_all();
         self.wakeup.wake();
     }
 
-    /// Waits a while, or until it is to be tried again; says whether it is the last try that follows.
+    /// Waits a while, or until a retry is due; returns whether the next attempt is the last.
     fn pause(&self, time: Duration) -> bool {
-        let rest = |report: &mut Report| !report.stopping && !report.hurry;
+        let rest = |report: &mut Report| !report.stopping && !report.retry_now;
         let waited = self.changed.wait_timeout_while(self.report(), time, rest);
         waited.unwrap_or_else(PoisonError::into_inner).0.stopping
     }
 }
 
-/// However the thread ends, nobody waits for it any more.
-struct Gone(Arc<Shared>);
+/// Wakes everyone who waits for the thread, however it ends.
+struct ExitGuard(Arc<Shared>);
 
-impl Drop for Gone {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
-        self.0.tell(|report| {
-            report.gone = true;
+        self.0.update(|report| {
+            report.exited = true;
             report.failed.get_or_insert_with(|| "its thread has ended".into());
         });
     }
 }
 
-/// How long to wait before the next try: longer and longer.
-pub(super) struct Waits(Duration);
+/// The delay before the next retry, which grows.
+pub(super) struct Backoff(Duration);
 
-impl Default for Waits {
+impl Default for Backoff {
     fn default() -> Self {
         Self(FIRST_WAIT)
     }
 }
 
-impl Waits {
+impl Backoff {
     pub(super) fn next(&mut self) -> Duration {
         let longer = (2 * self.0).min(LONGEST_WAIT);
         std::mem::replace(&mut self.0, longer)
     }
 }
 
-/// Writes until there is nobody any more who could send something.
-pub(super) fn run(storage: &dyn Storage, batches: &Receiver<Handed>, shared: &Arc<Shared>) {
-    let _gone = Gone(Arc::clone(shared));
+/// Writes until all senders are gone.
+pub(super) fn run(storage: &dyn Storage, batches: &Receiver<QueuedBatch>, shared: &Arc<Shared>) {
+    let _guard = ExitGuard(Arc::clone(shared));
     let mut left_out = LeftOut::default();
     while let Ok(first) = batches.recv() {
         let mut group = Group::gather(first, &mut left_out, || batches.try_recv().ok());
-        let (mut waits, mut last_try) = (Waits::default(), false);
+        let (mut backoff, mut last_try) = (Backoff::default(), false);
         loop {
             let written = write(storage, group.attempt());
             if shared.note(storage, &mut group, written, &mut left_out) {
@@ -227,7 +228,7 @@ pub(super) fn run(storage: &dyn Storage, batches: &Receiver<Handed>, shared: &Ar
             if last_try {
                 return;
             }
-            last_try = shared.pause(waits.next());
+            last_try = shared.pause(backoff.next());
         }
     }
 }

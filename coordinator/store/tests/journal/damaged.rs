@@ -20,14 +20,14 @@ fn open(directory: &Path) -> (Journal, Vec<String>) {
         let mut warnings = Vec::new();
         match Journal::open(Settings::new(directory), |warning| warnings.push(warning)) {
             Ok(journal) => return (journal, warnings),
-            // What another test starts holds all descriptors until its exec, and with them the lock.
+            // Other tests start processes, which hold all descriptors, and so the lock, until their exec.
             Err(error) if error.kind() == JobStoreErrorKind::Locked && Instant::now() < deadline => thread::yield_now(),
             Err(error) => panic!("it does not open: {error}"),
         }
     }
 }
 
-/// A journal of one segment, in which each job has a result of so many bytes; returns the segment's path.
+/// Writes a journal of one segment, in which each job has one large result; returns the segment's path.
 fn write(directory: &Path) -> PathBuf {
     let (mut journal, _) = open(directory);
     for number in 0..JOBS {
@@ -52,7 +52,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Lets a journal do what it does beside until there is a file that was set aside.
+/// Lets a journal do its background work until there is a file that was set aside.
 fn until_set_aside(journal: &mut Journal) -> Vec<String> {
     let mut warnings = Vec::new();
     for _ in 0..1000 {
@@ -65,7 +65,7 @@ fn until_set_aside(journal: &mut Journal) -> Vec<String> {
 }
 
 #[test]
-fn jobs_that_were_not_hit_are_read_and_the_file_is_kept() {
+fn undamaged_jobs_are_read_and_the_file_is_kept() {
     let scratch = Scratch::new("damaged");
     let segment = write(scratch.path());
     fs::write(scratch.path().join("notes.txt"), "not ours").expect("it can be written");
@@ -118,7 +118,7 @@ fn a_file_without_a_header_is_kept_under_another_name() {
 }
 
 #[test]
-fn what_is_behind_the_last_record_is_kept_unless_it_was_being_written() {
+fn bytes_behind_the_last_record_are_kept_unless_it_was_being_written() {
     let scratch = Scratch::new("behind");
     let segment = write(scratch.path());
     let whole = fs::read(&segment).expect("it can be read");
@@ -142,7 +142,7 @@ fn what_is_behind_the_last_record_is_kept_unless_it_was_being_written() {
 }
 
 #[test]
-fn what_a_later_version_wrote_is_refused_and_nothing_is_changed() {
+fn files_of_a_later_version_are_refused_and_not_changed() {
     let scratch = Scratch::new("newer");
     let segment = write(scratch.path());
     let mut file = fs::read(&segment).expect("it can be read");
@@ -165,7 +165,7 @@ fn what_a_later_version_wrote_is_refused_and_nothing_is_changed() {
 }
 
 #[test]
-fn a_segment_that_was_moved_away_is_told_with_what_was_durable_of_it() {
+fn a_missing_segment_is_reported_with_its_durable_size() {
     let scratch = Scratch::new("moved");
     let segment = write(scratch.path());
     let bytes = fs::metadata(&segment).expect("it is there").len();
@@ -182,7 +182,7 @@ fn a_segment_that_was_moved_away_is_told_with_what_was_durable_of_it() {
     assert_eq!(journal.describe().damage, warnings);
     drop(journal);
     assert_eq!(synced(), before, "the note of what was durable is still there");
-    // Who has the file puts it back.
+    // The user puts the file back.
     fs::rename(&away, &segment).expect("it can be moved");
     let (journal, warnings) = open(scratch.path());
     assert_eq!((journal.jobs().count(), warnings, journal.describe().damage.len()), (JOBS as usize, Vec::new(), 0));

@@ -11,7 +11,7 @@ fn open(directory: &std::path::Path) -> Result<Journal, JobStoreError> {
 }
 
 #[test]
-fn a_disk_with_no_space_left_loses_nothing_and_goes_on_when_there_is_some() {
+fn a_full_disk_loses_nothing_and_continues_when_there_is_space() {
     let Some(scratch) = Scratch::small_disk("full", 2048) else {
         eprintln!("left out: a file system can only be mounted by root; disks that fail are simulated elsewhere");
         return;
@@ -54,14 +54,14 @@ fn a_disk_with_no_space_left_loses_nothing_and_goes_on_when_there_is_some() {
 }
 
 #[test]
-fn two_cannot_have_it() {
+fn two_processes_cannot_open_it() {
     let scratch = Scratch::new("locked");
     let journal = open(scratch.path()).expect("it opens");
     let error = open(scratch.path()).expect_err("it is locked");
     assert_eq!(error.kind(), JobStoreErrorKind::Locked);
     assert!(error.to_string().contains(&scratch.path().display().to_string()), "{error}");
     drop(journal);
-    // A process that another test has just forked may have the lock until it is another program.
+    // A process that another test has just forked may have the lock until its exec.
     let deadline = Instant::now() + Duration::from_secs(5);
     while let Err(error) = open(scratch.path()) {
         assert!(error.kind() == JobStoreErrorKind::Locked && Instant::now() < deadline, "{error}");

@@ -1,4 +1,4 @@
-//! A process that writes a journal is killed, again and again: what it had said is durable is there.
+//! A process that writes a journal is killed again and again: what it reported as durable exists.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -40,7 +40,7 @@ fn child() {
     let (Some(directory), Ok(first)) = (env::var_os(DIRECTORY), env::var(FIRST)) else { return };
     let first: u64 = first.parse().expect("it is a number");
     let mut journal = open(directory.as_ref(), |_| ());
-    // What was not durable may be there, or a part of it.
+    // What was not durable may exist, entirely or in part.
     let unsure: Vec<_> = journal.jobs().filter(|job| job.name().parse::<u64>().unwrap() >= first).collect();
     let unsure: Vec<_> = unsure.iter().map(|job| job.number).collect();
     unsure.into_iter().for_each(|job| journal.forget(job).expect("it can be forgotten"));
@@ -69,7 +69,7 @@ fn child() {
 }
 
 #[test]
-fn what_a_killed_process_had_said_is_durable_is_there() {
+fn what_a_killed_process_reported_as_durable_exists() {
     let scratch = Scratch::new("killed");
     let mut next = 1;
     for round in 0..ROUNDS {
@@ -80,7 +80,7 @@ fn what_a_killed_process_had_said_is_durable_is_there() {
     assert!(next > ROUNDS, "something was written: {next}");
 }
 
-/// Starts a process that goes on with this job and kills it; returns the last one that it had said is durable.
+/// Starts a process that continues with this job, and kills it; returns the last job that it reported as durable.
 fn next_killed(directory: &Path, first: u64, after: Duration) -> u64 {
     let mut child = Command::new(env::current_exe().expect("this program has a name"))
         .args(["--exact", "killed::child", "--nocapture"])
@@ -109,7 +109,7 @@ fn check(directory: &Path, durable: u64) {
     assert!(warnings.len() <= 1, "{warnings:?}");
     for number in durable.saturating_sub(KEPT - 1).max(1)..=durable {
         let Some(job) = journal.find("local", &number.to_string()) else {
-            // Forgotten by one that came after the last that is known to be durable.
+            // It was forgotten by a job that came after the last one known to be durable.
             assert!(number + KEPT <= durable + 5 + KEPT / 10 * 2, "job {number} is not there, with {durable} durable");
             continue;
         };

@@ -8,7 +8,7 @@ mod scratch;
 use farpool_store::{JobStore, Outcomes};
 use tokio::runtime::Builder;
 
-/// All outcomes of a job, which must be there.
+/// Returns all outcomes of a job, which must exist.
 fn outcomes(store: &dyn JobStore, job: u64) -> Vec<Outcomes> {
     let reading = store.read_outcomes(job, 0, false, u64::MAX).expect("it has outcomes");
     let runtime = Builder::new_current_thread().build().expect("a runtime");

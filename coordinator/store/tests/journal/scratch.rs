@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A directory that goes when the test is over, and a file system in it, if it was given one.
+/// A directory that is removed after the test, possibly with a file system in it.
 pub(crate) struct Scratch {
     path: PathBuf,
     mounted: bool,
@@ -15,7 +15,7 @@ impl Scratch {
         Scratch { path, mounted: false }
     }
 
-    /// A file system of so many KiB; none: this user may not have one.
+    /// Makes a file system of so many KiB; none: this user may not mount one.
     pub(crate) fn small_disk(name: &str, kib: u32) -> Option<Scratch> {
         let mut scratch = Scratch::new(name);
         let mut mount = Command::new("mount");

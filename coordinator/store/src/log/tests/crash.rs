@@ -1,4 +1,4 @@
-//! Crashes at any moment, with segments being emptied.
+//! Crashes at any moment, while segments are being emptied.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ const SIZE: u64 = 64 << 10;
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// What is there afterwards was there after some step, and no earlier one than the last that was durable.
+    /// The contents after a crash are those after some step, and not one before the last durable one.
     #[test]
-    fn what_was_durable_is_there(
+    fn everything_durable_survives(
         acts in acts(400),
         crashes in prop::collection::vec((any::<prop::sample::Index>(), any::<u64>()), 24),
     ) {
         let mut world = World::new(SIZE);
         let mut models = vec![Model::new()];
-        // How much had been done on the disk when so many steps were durable.
+        // The number of disk operations when so many steps were durable.
         let mut durable = vec![(0, 0)];
         for act in &acts {
             world.act(act);
@@ -50,7 +50,7 @@ proptest! {
     }
 }
 
-/// What is left on a disk to which this was done when there is a crash.
+/// Returns what remains after a crash on a disk with these operations.
 fn crashed(done: &[Done], mut chance: impl FnMut() -> usize) -> Simulated {
     let disk = Simulated::default();
     // The last note, or an earlier one.
@@ -78,7 +78,7 @@ fn contents_when_durable(world: &mut World) -> Model {
 }
 
 #[test]
-fn it_goes_on_after_every_crash() {
+fn it_continues_after_every_crash() {
     let mut files = Files::new();
     let mut expected = 0;
     for round in 0..40u64 {

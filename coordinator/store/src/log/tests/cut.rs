@@ -1,4 +1,4 @@
-//! A log that is cut off anywhere, and records that cannot be what comes next.
+//! A log that is cut off anywhere, and records that cannot come next.
 
 use bytes::Bytes;
 use farpool_proto::v1::journal_record::{self as record, Body};
@@ -10,10 +10,10 @@ use crate::log::simulated::Files;
 use crate::log::{Journal, segment};
 use crate::{Ended, JobStoreErrorKind, Phase};
 
-/// No segment is emptied in a journal of this size as long as these tests write: cutting would take what was moved.
+/// With this size no segment is emptied during these tests: cutting would take what was moved.
 const SIZE: u64 = 1 << 20;
 
-/// Does it all, and returns what is on disk and what was there after each step.
+/// Does all acts, and returns the files and the expected contents after each step.
 fn write(acts: &[Act]) -> (Files, Vec<Model>) {
     let mut world = World::new(SIZE);
     let mut models = vec![Model::new()];
@@ -26,7 +26,7 @@ fn write(acts: &[Act]) -> (Files, Vec<Model>) {
     (world.disk.files(), models)
 }
 
-/// The log up to this byte.
+/// Returns the log up to this byte.
 fn cut(files: &Files, at: usize) -> Files {
     let mut left = at;
     let kept = files.iter().map_while(|(&segment, file)| {
@@ -37,13 +37,14 @@ fn cut(files: &Files, at: usize) -> Files {
     kept.collect()
 }
 
-/// The shortest prefix of what was done, of so many steps or more, that this is the outcome of.
+/// Returns how many acts, at least `least`, have this outcome.
 fn prefix(journal: &Journal, models: &[Model], least: usize) -> Option<usize> {
     let found = contents(journal);
     (least..models.len()).find(|&steps| models[steps] == found)
 }
 
-/// Cuts the log off and opens it again: what is there is there after some of the steps, the more the more is left.
+/// Cuts the log off and opens it again: the contents are those after some of the steps, and a longer log has more of
+/// them.
 fn check_cut(files: &Files, models: &[Model], at: usize, least: usize) -> usize {
     let (journal, warnings) = open(cut(files, at), SIZE);
     let journal = journal.unwrap_or_else(|error| panic!("cut at {at}: {error}"));
@@ -56,7 +57,7 @@ fn check_cut(files: &Files, models: &[Model], at: usize, least: usize) -> usize 
 }
 
 #[test]
-fn cut_at_every_byte_it_opens_at_the_last_whole_record() {
+fn a_log_cut_at_any_byte_opens_at_the_last_whole_record() {
     let long = 40;
     let mut acts = vec![Act::Open { long }, Act::Items { job: 0, count: 5, long }, Act::Open { long: 0 }];
     acts.extend([Act::Sync, Act::Done { job: 0, at: 1, count: 2, long }, Act::Failed { job: 0, at: 0, count: 1 }]);
@@ -75,7 +76,7 @@ fn cut_at_every_byte_it_opens_at_the_last_whole_record() {
 }
 
 #[test]
-fn what_follows_a_cut_is_there_again() {
+fn records_after_a_cut_are_durable() {
     let (files, models) = write(&[Act::Open { long: 9 }, Act::Items { job: 0, count: 4, long: 9 }]);
     let whole: usize = files.values().map(Vec::len).sum();
     let (journal, warnings) = open(cut(&files, whole - 1), SIZE);
@@ -93,7 +94,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn cut_anywhere_a_prefix_is_there(acts in acts(60), cuts in prop::collection::vec(any::<prop::sample::Index>(), 24)) {
+    fn a_log_cut_anywhere_has_a_prefix(acts in acts(60), cuts in prop::collection::vec(any::<prop::sample::Index>(), 24)) {
         let (files, models) = write(&acts);
         let whole: usize = files.values().map(Vec::len).sum();
         let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(whole + 1)).collect();
@@ -119,7 +120,7 @@ fn a_later_format_is_refused() {
     assert_eq!(disk.files(), files, "nothing was changed");
 }
 
-/// A log with these records, which the journal itself would not write.
+/// Returns a log with these records, which the journal itself would not write.
 pub(super) fn written(records: &[(Body, Bytes)]) -> Files {
     let mut batch = Batch::default();
     let mut file = segment::header(1).to_vec();
@@ -134,7 +135,7 @@ pub(super) fn written(records: &[(Body, Bytes)]) -> Files {
 }
 
 #[test]
-fn records_that_contradict_others_are_none() {
+fn contradictory_records_are_invalid() {
     let pool = (Body::PoolOpened(record::PoolOpened { pool: 1 }), Bytes::new());
     let job = |job, name: &str| {
         let (name, at_ms) = (name.to_owned(), 1);
@@ -155,7 +156,7 @@ fn records_that_contradict_others_are_none() {
     check(items(5, 4), "a part of what is there");
     check((Body::Items(record::Items { job: 1, first: 6, count: 2 }), Bytes::from_static(&[0; 7])), "cannot be in 7");
     check((Body::Items(record::Items { job: 1, first: u64::MAX, count: 1 }), Bytes::from_static(&[0; 8])), "cannot be");
-    // A name is given to another job only when the one before was discarded.
+    // A name is given to another job only when the previous one was discarded.
     let (journal, _) = open(written(&[&sound[..], &[job(3, "one")]].concat()), SIZE);
     let journal = journal.expect("it opens");
     assert_eq!((journal.find("local", "one").map(|job| job.number), journal.jobs().count()), (Some(3), 1));

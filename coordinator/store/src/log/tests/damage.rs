@@ -17,16 +17,16 @@ use crate::log::source::Source;
 use crate::log::storage::Storage;
 use crate::{Ended, Phase};
 
-/// What can become of a file. Everything is in parts of its length.
+/// Kinds of damage to a file. All numbers are parts of its length.
 #[derive(Clone, Debug)]
 enum Harm {
     Flip(u8),
     Zero(usize),
     Cut(usize),
     Insert(Vec<u8>),
-    /// A block is there a second time.
+    /// A block exists twice.
     Duplicate(usize),
-    /// Two blocks have changed places.
+    /// Two blocks are swapped.
     Swap(usize),
     Truncate,
     Append(Vec<u8>),
@@ -69,7 +69,7 @@ fn harmed(files: &Files, harms: &[(usize, prop::sample::Index, Harm)]) -> Files 
     damaged
 }
 
-/// A world in which all of this was done, and something before.
+/// Returns a world in which all these acts were done, after some others.
 fn done(acts: &[Act], size: u64) -> World {
     let mut world = World::new(size);
     [Act::Open { long: 9 }].iter().chain(acts).for_each(|act| _ = world.act(act));
@@ -92,7 +92,7 @@ fn harms() -> impl Strategy<Value = Vec<(usize, prop::sample::Index, Harm)>> {
     prop::collection::vec((any::<usize>(), any::<prop::sample::Index>(), harm), 1..4)
 }
 
-/// All records of a log that is whole: where each is, and of which job or pool.
+/// Returns all records of a whole log: the place of each, and its job or pool.
 fn records(files: &Files) -> Vec<(u32, u64, u64, Body)> {
     let disk = Simulated::new(files.clone());
     let mut all = Vec::new();
@@ -122,7 +122,7 @@ fn job_of(body: &Body) -> Option<u64> {
     }
 }
 
-/// The names of jobs of which every record is where it was and as it was, and of whose pool too.
+/// Returns the names of jobs whose records, and those of their pool, are all unchanged.
 fn untouched(files: &Files, damaged: &Files) -> BTreeSet<String> {
     let (mut names, mut pools_of) = (BTreeMap::new(), BTreeMap::new());
     let (mut hit_jobs, mut hit_pools) = (BTreeSet::new(), BTreeSet::new());
@@ -143,7 +143,7 @@ fn untouched(files: &Files, damaged: &Files) -> BTreeSet<String> {
     names.into_values().collect()
 }
 
-/// What is there of a job whose records are all whole is as it was. Whether all its items had come may not be known.
+/// If all records of a job are whole, it is unchanged. Only whether all its items had arrived may be unknown.
 fn check_untouched(name: &str, before: &ModelJob, after: &Model) {
     let after = after.get(name).unwrap_or_else(|| panic!("{name} is gone"));
     let mut expected = before.clone();
@@ -152,27 +152,28 @@ fn check_untouched(name: &str, before: &ModelJob, after: &Model) {
         assert!(matches!(after.phase, Phase::Feeding | Phase::Ended(Ended::Failed)), "{:?}", after.phase);
     }
     if before.phase == Phase::Ended(Ended::Finished) && before.times_ms.0 == 0 {
-        // Nor may it be known how many items such a one had.
+        // Then it may also be unknown how many items it had.
         (expected.phase, expected.times_ms) = (after.phase, after.times_ms);
         assert!(matches!(after.phase, Phase::Ended(Ended::Finished | Ended::Failed)), "{:?}", after.phase);
     } else if before.phase == Phase::Ended(Ended::Finished) {
-        // The model ends jobs as it likes: those that have no outcome are told as failures, as nobody can know that.
+        // The model ends jobs at random. Items without outcomes are reported as failures then, as they may be missing.
         expected.items.clear();
         let lacks: Vec<u64> = (0..before.counts.0).filter(|item| !before.outcomes.contains_key(item)).collect();
-        let told = lacks.iter().filter_map(|item| Some((*item, after.outcomes.get(item)?.clone()))).collect::<Vec<_>>();
-        if told.is_empty() {
+        let reported =
+            lacks.iter().filter_map(|item| Some((*item, after.outcomes.get(item)?.clone()))).collect::<Vec<_>>();
+        if reported.is_empty() {
             expected.items.clone_from(&before.items);
         } else {
-            assert_eq!(told.len(), lacks.len());
-            assert!(told.iter().all(|(_, outcome)| outcome.as_ref().is_err_and(|why| why.contains("damaged"))));
+            assert_eq!(reported.len(), lacks.len());
+            assert!(reported.iter().all(|(_, outcome)| outcome.as_ref().is_err_and(|why| why.contains("damaged"))));
             expected.counts = (before.counts.0, before.counts.0, before.counts.2 + lacks.len() as u64);
-            expected.outcomes.extend(told);
+            expected.outcomes.extend(reported);
         }
     }
     assert_eq!(*after, expected, "{name}");
 }
 
-/// Lets a journal empty what is damaged.
+/// Lets a journal empty its damaged segments.
 fn settle(journal: &mut Journal) {
     for _ in 0..200 {
         journal.sync().expect("the disk works");
@@ -184,7 +185,7 @@ fn settle(journal: &mut Journal) {
     panic!("damaged segments stay");
 }
 
-/// Every byte of a damaged file is somewhere, if it is not all whole records and, behind them, what is left of one.
+/// Every byte of a damaged file is kept, unless it consists of whole records and a partial last one.
 fn check_kept(damaged: &Files, disk: &Simulated) {
     let (now, aside) = (disk.files(), disk.set_aside());
     for (&segment, file) in damaged {
@@ -193,7 +194,7 @@ fn check_kept(damaged: &Files, disk: &Simulated) {
         let front = kept.iter().copied().chain(now.get(&segment).map(|now| &now[..]));
         let mut front = front.filter_map(|front| {
             let same = front.iter().zip(file).take_while(|(now, was)| now == was).count();
-            // What is behind it may have been written since.
+            // What follows it may have been written since.
             (same == front.len() || kept.contains(&&file[same..]) || same == file.len()).then_some(same)
         });
         if front.any(|same| is_kept(&file[same..])) {
@@ -214,7 +215,7 @@ fn check_kept(damaged: &Files, disk: &Simulated) {
     }
 }
 
-/// Whether these are zeros, or the first bytes of a record that has more, with or without a block of zeros.
+/// Whether these are zeros, or the first bytes of a longer record, with or without a block of zeros.
 fn is_torn(rest: &[u8]) -> bool {
     let word = |at: usize| rest.get(at..at + 4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes")));
     let zeros = rest.iter().rev().take_while(|byte| **byte == 0).count();
@@ -236,7 +237,7 @@ fn check_damage(acts: &[Act], size: u64, harms: &[(usize, prop::sample::Index, H
     assert!(!warnings.is_empty() || damaged == files || !note, "something is said");
     journal.sync().expect("the disk works");
     let found = contents_after_damage(&journal);
-    // Without a note the last records may not have been durable, and what is behind them goes.
+    // Without a note, the last records may not have been durable, and what is behind them is lost.
     for (name, before) in world.model.iter().filter(|(name, _)| note && whole.contains(*name)) {
         check_untouched(name, before, &found);
     }
@@ -253,18 +254,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_damaged_what_is_whole_is_there(acts in acts(120), harms in harms(), note in any::<bool>()) {
+    fn whole_records_survive_any_damage(acts in acts(120), harms in harms(), note in any::<bool>()) {
         check_damage(&acts, 1 << 20, &harms, note);
     }
 
     #[test]
-    fn nor_does_damage_in_one_of_many_segments_take_what_is_whole(acts in acts(300), harms in harms(), note in any::<bool>()) {
+    fn whole_records_survive_damage_in_one_of_many_segments(acts in acts(300), harms in harms(), note in any::<bool>()) {
         check_damage(&acts, 64 << 10, &harms, note);
     }
 
     /// A second start before anything was copied finds the same.
     #[test]
-    fn a_crash_amid_the_repair_changes_nothing(acts in acts(120), harms in harms(), after in 0..40usize) {
+    fn a_crash_during_the_repair_changes_nothing(acts in acts(120), harms in harms(), after in 0..40usize) {
         let world = done(&acts, 64 << 10);
         let (damaged, synced) = (harmed(&world.disk.files(), &harms), world.disk.synced());
         let disk = Arc::new(Simulated::new(damaged));
@@ -291,7 +292,7 @@ proptest! {
     }
 }
 
-/// A journal with one segment: jobs of three items each, all finished.
+/// Returns a journal with one segment: jobs of three items each, all finished.
 fn finished(jobs: u64) -> (Files, Model) {
     let mut world = World::new(1 << 20);
     let long = 40;

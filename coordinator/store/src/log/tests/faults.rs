@@ -32,7 +32,7 @@ fn recover(journal: &mut Journal) {
     panic!("the journal stays failed");
 }
 
-/// Does something while the disk fails, and lets it recover: nothing that was taken is missing.
+/// Acts while the disk fails, and lets it recover: nothing that was accepted is missing.
 fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static, words: &str) {
     let mut world = World::new(1 << 20);
     let long = 50;
@@ -52,12 +52,12 @@ fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static
         assert!(refused.to_string().contains(words), "{refused}");
     }
     assert!(!world.journal.has_room_for_outcomes());
-    // Should the coordinator end now, what was durable is there.
+    // If the coordinator ended now, what was durable would exist.
     let (journal, _) = open(world.disk.files(), 1 << 20);
     let found = contents(&journal.expect("it opens"));
     assert!(found == before || found == world.model, "{found:?}");
     assert!(world.disk.files()[&1].starts_with(&durable[&1]), "what was durable is untouched");
-    // What agents report meanwhile is taken in any case.
+    // Reports of agents are accepted meanwhile.
     world.act(&Act::Done { job: 0, at: 0, count: 1, long });
     world.disk.fail(None);
     recover(&mut world.journal);
@@ -74,12 +74,12 @@ fn a_full_disk_loses_nothing() {
 }
 
 #[test]
-fn a_disk_that_is_full_amid_a_record_loses_nothing() {
+fn a_disk_that_fills_up_within_a_record_loses_nothing() {
     check(|done| matches!(done, Done::Write(..)).then(|| (error(ENOSPC), 21)), "No space left");
 }
 
 #[test]
-fn what_was_not_synced_is_written_again() {
+fn unsynced_records_are_written_again() {
     check(|done| matches!(done, Done::Sync(_)).then(|| (error(EIO), 0)), "Input/output error");
     let mut world = World::new(1 << 20);
     world.act(&Act::Open { long: 9 });
@@ -94,7 +94,7 @@ fn what_was_not_synced_is_written_again() {
     world.journal.sync().expect_err("the disk fails");
     recover(&mut world.journal);
     let done = world.disk.done();
-    // What was written before a sync that failed may be gone, and the next sync would not say so.
+    // What was written before a failed sync may be lost, and the next sync would not report that.
     let [Done::Write(1, at, bytes), Done::Write(1, again, same), Done::Sync(1)] = &done[before..] else {
         panic!("{:?}", &done[before..])
     };
@@ -102,7 +102,7 @@ fn what_was_not_synced_is_written_again() {
 }
 
 #[test]
-fn a_segment_that_cannot_be_made_holds_everything_up_and_no_more() {
+fn a_segment_that_cannot_be_created_only_delays_writing() {
     let mut world = World::new(1 << 20);
     let long = 5000;
     world.act(&Act::Open { long });
@@ -119,7 +119,7 @@ fn a_segment_that_cannot_be_made_holds_everything_up_and_no_more() {
 }
 
 #[test]
-fn it_ends_though_the_disk_fails() {
+fn it_ends_even_if_the_disk_fails() {
     let mut world = World::new(1 << 20);
     world.act(&Act::Open { long: 9 });
     world.act(&Act::Sync);
@@ -133,7 +133,7 @@ fn it_ends_though_the_disk_fails() {
 }
 
 #[test]
-fn it_writes_what_came_before_it_ends() {
+fn it_writes_everything_before_it_ends() {
     let mut world = World::new(1 << 20);
     world.act(&Act::Open { long: 9 });
     world.act(&Act::Items { job: 0, count: 2, long: 9 });
@@ -144,7 +144,7 @@ fn it_writes_what_came_before_it_ends() {
 }
 
 #[test]
-fn what_cannot_be_read_is_not_moved_and_not_removed() {
+fn unreadable_records_are_neither_moved_nor_removed() {
     let disk = Arc::new(Simulated::default());
     let size = 100 << 10;
     let mut journal = Journal::open_in(Arc::clone(&disk) as _, settings(size), &mut |_| ()).expect("it opens");
@@ -170,7 +170,7 @@ fn what_cannot_be_read_is_not_moved_and_not_removed() {
 }
 
 #[test]
-fn what_is_not_there_is_told_from_what_is_damaged() {
+fn missing_records_are_distinguished_from_damaged_ones() {
     let mut world = World::new(1 << 20);
     world.act(&Act::Open { long: 100 });
     let place = opened(&world.journal, "job 1");

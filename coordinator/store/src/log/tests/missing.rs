@@ -1,4 +1,4 @@
-//! Segments that are gone, emptied, or so short that whole jobs are missing.
+//! Segments that are missing, emptied, or so short that whole jobs are missing.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::log::simulated::{Files, Simulated};
 use crate::log::storage::Storage;
 use crate::{Ended, Phase};
 
-/// A disk with these files whose note says what is durable.
+/// Returns a disk with these files, whose note has what is durable.
 fn disk(files: Files, synced: Option<(u32, u64)>) -> Arc<Simulated> {
     let disk = Simulated::new(files);
     disk.set_synced(synced);
     Arc::new(disk)
 }
 
-/// A size with which all of it is in one segment, and one with which there are many.
+/// A size with one segment, and one with many.
 const SIZE: u64 = 1 << 20;
 const SMALL: u64 = 64 << 10;
 
@@ -40,12 +40,12 @@ fn has(warnings: &[String], words: &str) -> bool {
 }
 
 #[test]
-fn a_segment_that_is_gone_is_told_until_the_log_continues_behind_it() {
+fn a_missing_segment_is_reported_until_the_log_continues_behind_it() {
     let world = jobs(SIZE);
     let synced = world.disk.synced();
     assert_eq!(synced, Some((1, world.disk.files()[&1].len() as u64)));
     let disk = disk(Files::new(), synced);
-    // Nothing is written, and each start tells of it.
+    // Nothing is written, and each start reports it.
     for _ in 0..2 {
         let (journal, warnings) = open_disk(&disk, SIZE);
         let mut journal = journal.expect("it opens");
@@ -73,7 +73,7 @@ fn a_segment_that_is_gone_is_told_until_the_log_continues_behind_it() {
 }
 
 #[test]
-fn the_last_of_many_that_is_gone_is_told_and_affects_what_is_there() {
+fn a_missing_last_segment_is_reported_and_affects_other_jobs() {
     let world = jobs(SMALL);
     let mut files = world.disk.files();
     let (last, _) = files.pop_last().expect("there are some");
@@ -84,14 +84,14 @@ fn the_last_of_many_that_is_gone_is_told_and_affects_what_is_there() {
     assert!(warnings[0].contains(&format!("segment-{last} is missing")), "{warnings:?}");
     let before = contents(&world.journal);
     assert_eq!(contents_after_damage(&journal).len(), before.len(), "each has something elsewhere");
-    // Of the last job the end of its items was there, and of the others it may have been said that they had ended.
+    // The last job lacks the end of its items, and the others may have lost the record that they had ended.
     assert!(has(&warnings, "it is unknown whether all items of the job had arrived"), "{warnings:?}");
     assert!(has(&warnings, "nothing is known to be missing from"), "{warnings:?}");
     assert!(disk.files().keys().all(|segment| *segment != last), "its number is not used again");
 }
 
 #[test]
-fn what_was_only_being_made_is_not_missed() {
+fn an_unfinished_segment_is_not_missing() {
     let world = jobs(SIZE);
     let files = world.disk.files();
     let (journal, warnings) = open_disk(&disk(files, Some((2, 32))), SIZE);
@@ -99,7 +99,7 @@ fn what_was_only_being_made_is_not_missed() {
 }
 
 #[test]
-fn how_much_of_an_emptied_segment_is_missing_is_told() {
+fn the_missing_size_of_an_emptied_segment_is_reported() {
     let world = jobs(SIZE);
     let synced = world.disk.synced();
     let (journal, warnings) = open_disk(&disk(Files::from([(1, Vec::new())]), synced), SIZE);
@@ -107,7 +107,7 @@ fn how_much_of_an_emptied_segment_is_missing_is_told() {
     let words = ["segment-1 is damaged: it is empty, and ", "of it were durable"];
     assert!(words.iter().all(|words| warnings[0].contains(words)), "{warnings:?}");
     assert!(!has(&warnings, "bytes 0 to 0") && has(&warnings, "missing from the journal as a whole"), "{warnings:?}");
-    // Of one that is not the last it is not known how much there was.
+    // If it is not the last segment, its size is unknown.
     let world = jobs(SMALL);
     let mut files = world.disk.files();
     files.insert(1, Vec::new());
@@ -116,7 +116,7 @@ fn how_much_of_an_emptied_segment_is_missing_is_told() {
 }
 
 #[test]
-fn a_segment_that_lacks_whole_jobs_says_that_it_may() {
+fn a_short_segment_reports_that_jobs_may_be_missing() {
     let world = jobs(SIZE);
     let mut files = world.disk.files();
     let file = files.get_mut(&1).expect("it is there");
@@ -128,7 +128,7 @@ fn a_segment_that_lacks_whole_jobs_says_that_it_may() {
         has(&warnings, "its last ") && has(&warnings, "jobs may be missing from the journal as a whole"),
         "{warnings:?}"
     );
-    // All jobs of a sealed segment are known by its seal: here none is missing.
+    // A sealed segment lists all its jobs in the seal: here none is missing.
     let world = jobs(SMALL);
     let mut files = world.disk.files();
     let file = files.get_mut(&1).expect("it is there");

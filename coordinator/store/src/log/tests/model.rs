@@ -1,4 +1,4 @@
-//! What a journal should have in it, and what it has.
+//! Compares the contents of a journal with a model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct ModelJob {
     pub(super) pool: String,
     /// Items without outcomes.
     pub(super) items: BTreeMap<u64, Vec<u8>>,
-    /// A result, or why not.
+    /// The result or the reason of failure of each.
     pub(super) outcomes: BTreeMap<u64, Result<Vec<u8>, String>>,
     pub(super) counts: (u64, u64, u64),
     pub(super) phase: Phase,
@@ -33,7 +33,7 @@ pub(super) struct ModelJob {
     pub(super) agents: BTreeSet<Bytes>,
 }
 
-/// What can be done with a journal, in numbers that mean something only together with what is there.
+/// Acts on a journal, with numbers that are interpreted by its current contents.
 #[derive(Clone, Debug)]
 pub(super) enum Act {
     Pool,
@@ -74,11 +74,11 @@ pub(super) enum Act {
     Forget {
         job: usize,
     },
-    /// Has a segment emptied that may be worth it or not.
+    /// Has a segment emptied, whether it is worth it or not.
     Empty {
         segment: usize,
     },
-    /// Takes note of what was written, again and again while the disk does nothing.
+    /// Handles progress until the disk is idle.
     Progress,
     Sync,
 }
@@ -106,7 +106,7 @@ pub(super) fn acts(count: usize) -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..count)
 }
 
-/// A journal, and what it should have in it after each of the things that were done.
+/// A journal, and its expected contents after each act.
 pub(super) struct World {
     pub(super) disk: Arc<Simulated>,
     pub(super) journal: Journal,
@@ -127,7 +127,7 @@ impl World {
         Self { disk, journal, model: Model::new(), pool: None, acts: 0 }
     }
 
-    /// Does it, if it can be done. Returns whether the log may have become longer.
+    /// Does the act, if possible. Returns whether the log may have become longer.
     pub(super) fn act(&mut self, act: &Act) -> bool {
         self.acts += 1;
         if matches!(act, Act::Pool | Act::Open { .. } | Act::Items { .. }) && self.journal.would_fit(2000).is_err() {
@@ -267,7 +267,7 @@ impl World {
     }
 }
 
-/// Opens what is on a disk.
+/// Opens the journal on a disk.
 pub(super) fn open(files: crate::log::simulated::Files, size: u64) -> (Result<Journal, String>, Vec<String>) {
     open_disk(&Arc::new(Simulated::new(files)), size)
 }
@@ -279,8 +279,7 @@ pub(super) fn open_disk(disk: &Arc<Simulated>, size: u64) -> (Result<Journal, St
     (journal.map_err(|error| error.to_string()), warnings)
 }
 
-/// What a journal has in it, read from where it lies. Of items and outcomes that lie in one record with others,
-/// those that are wanted.
+/// Reads the contents of a journal. If a record has several items or outcomes, only the needed ones count.
 pub(super) fn contents(journal: &Journal) -> Model {
     for located in journal.index.jobs.values() {
         let job = &located.job;
@@ -292,7 +291,7 @@ pub(super) fn contents(journal: &Journal) -> Model {
     contents_after_damage(journal)
 }
 
-/// The same of a journal in which something may be missing.
+/// Reads the contents of a journal that may lack something.
 pub(super) fn contents_after_damage(journal: &Journal) -> Model {
     let reader = &journal.reads.reader;
     let read = |place| reader.read(place).unwrap_or_else(|error| panic!("{error}"));
@@ -342,7 +341,7 @@ pub(super) fn contents_after_damage(journal: &Journal) -> Model {
     contents
 }
 
-/// What is counted is what there is.
+/// The counts match the contents.
 fn check(journal: &Journal) {
     let index = &journal.index;
     let jobs = index.jobs.values().flat_map(|job| {
@@ -350,7 +349,7 @@ fn check(journal: &Journal) {
         pieces.chain(job.opened).chain(job.state)
     });
     let others = index.pools.values().filter_map(|pool| pool.opened);
-    let kept: Vec<_> = jobs.chain(others).chain(index.forgotten.values().map(|forgotten| forgotten.said)).collect();
+    let kept: Vec<_> = jobs.chain(others).chain(index.forgotten.values().map(|forgotten| forgotten.record)).collect();
     let segments = &index.segments;
     assert_eq!(segments.entries, kept.len() as u64);
     assert_eq!(segments.live, kept.iter().map(|place| place.bytes()).sum::<u64>());
@@ -362,16 +361,16 @@ fn check(journal: &Journal) {
     for (number, job) in &index.jobs {
         let unwanted = |(first, piece): (&u64, &Piece), gone: &Runs| gone.covers(*first, piece.end(*first));
         assert!(!job.items.iter().any(|piece| unwanted(piece, &job.job.done)), "items of job {number} are done");
-        let there = segments.all.values().filter(|segment| segment.jobs.contains(number)).count();
-        assert_eq!(job.segments as usize, there, "of job {number}");
+        let found = segments.all.values().filter(|segment| segment.jobs.contains(number)).count();
+        assert_eq!(job.segments as usize, found, "of job {number}");
     }
     for (number, forgotten) in &index.forgotten {
-        let there = segments.all.values().filter(|segment| segment.jobs.contains(number)).count();
-        assert_eq!(forgotten.segments as usize, there, "of forgotten job {number}");
+        let found = segments.all.values().filter(|segment| segment.jobs.contains(number)).count();
+        assert_eq!(forgotten.segments as usize, found, "of forgotten job {number}");
     }
 }
 
-/// In the layout of items.
+/// Items in the layout of batches.
 pub(super) fn batch(items: &[Vec<u8>]) -> (Bytes, Bytes) {
     let ends = items.iter().scan(0, |end, item| {
         *end += item.len() as u32;

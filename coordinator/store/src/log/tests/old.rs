@@ -1,10 +1,10 @@
-//! Journals that earlier versions wrote.
+//! Journals of earlier versions.
 
 use super::model::{Act, World, contents, open};
 use crate::Ended;
 use crate::log::simulated::Files;
 
-/// As commit a341fb2 wrote it, which did not note what was durable.
+/// Written by commit a341fb2, which did not note what was durable.
 const FIRST: [(u32, &[u8]); 3] = [
     (2, include_bytes!("old/0000000002.farpool-journal")),
     (3, include_bytes!("old/0000000003.farpool-journal")),
@@ -14,7 +14,7 @@ const FIRST: [(u32, &[u8]); 3] = [
 /// Segments of half a kibibyte.
 const SIZE: u64 = 64 << 10;
 
-/// What was done when the files were written.
+/// The acts that wrote the files.
 fn acts() -> Vec<Act> {
     let long = 60;
     let mut acts =

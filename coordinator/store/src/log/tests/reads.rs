@@ -33,7 +33,7 @@ fn empty(world: &mut World) {
     assert!(!world.disk.files().contains_key(&1), "it is gone");
 }
 
-/// Waits for what is read, while the journal's owner does what it should.
+/// Waits for a read, while the journal's owner handles progress.
 async fn read<T>(journal: &mut Journal, reading: impl IntoFuture<Output = T>) -> T {
     let (mut reading, wakeup) = (pin!(reading.into_future()), journal.wakeup());
     loop {
@@ -45,7 +45,7 @@ async fn read<T>(journal: &mut Journal, reading: impl IntoFuture<Output = T>) ->
 }
 
 #[tokio::test]
-async fn what_has_been_moved_is_read_where_it_is() {
+async fn moved_records_are_read_at_their_new_place() {
     let (mut world, job) = world();
     let reading = items_of(&world, job);
     let before = read(&mut world.journal, reading).await;
@@ -59,7 +59,7 @@ async fn what_has_been_moved_is_read_where_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_not_wanted_any_more_is_left_out() {
+async fn unneeded_records_are_left_out() {
     let (mut world, job) = world();
     let items = items_of(&world, job);
     world.act(&Act::Forget { job: 0 });
@@ -70,7 +70,7 @@ async fn what_is_not_wanted_any_more_is_left_out() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_journal_that_is_closed() {
+async fn reads_of_a_closed_journal_end() {
     let (mut world, job) = world();
     let items = items_of(&world, job);
     empty(&mut world);
@@ -79,7 +79,7 @@ async fn nobody_waits_for_a_journal_that_is_closed() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_lost() {
+async fn missing_records_are_lost() {
     let (mut world, job) = world();
     let reading = world.journal.read_items(job, 5..9, 100);
     let unread = read(&mut world.journal, reading).await.unread.expect("it is not there");
@@ -87,7 +87,7 @@ async fn what_is_not_there_is_lost() {
     assert_eq!(unread.error, ReadError::Lost("it is not there".to_owned()));
 }
 
-/// All items of a job.
+/// Reads all items of a job.
 fn items_of(world: &World, job: u64) -> Reading<Read<Items>> {
     world.journal.read_items(job, 0..5, 1 << 20)
 }

@@ -1,4 +1,5 @@
-//! Jobs that were refused since they have filled the disk: what nobody wants of them makes room, whenever the coordinator ends.
+//! Jobs that were refused because they have filled the disk: their items make room, even if the coordinator ends at any
+//! time.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,7 +19,7 @@ const PAGE: u64 = 4 << 10;
 const PAGES: usize = 64;
 const ENOSPC: i32 = 28;
 
-/// A disk with room for so many pages: what is only made longer takes none.
+/// A disk with room for so many pages; extending a file takes none.
 fn small() -> Fault {
     let mut used = BTreeSet::new();
     Box::new(move |done| {
@@ -41,14 +42,14 @@ fn small() -> Fault {
     })
 }
 
-/// What is done when the disk is full, besides.
+/// What else happens when the disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Full {
-    /// All that is behind the first job is of the one that fills it.
+    /// Everything behind the first job belongs to the one that fills the disk.
     OfItsItems,
-    /// An outcome of the first job is behind most of them.
+    /// An outcome of the first job is behind most of its items.
     BehindAnOutcome,
-    /// Much of it was not handed over when nothing could be written any more.
+    /// Many of its items were not yet flushed when writing began to fail.
     AndMoreComes,
 }
 
@@ -100,7 +101,7 @@ fn fill(full: Full) -> Filled {
     Filled { disk, journal, first, big }
 }
 
-/// Waits until what was handed over is durable.
+/// Waits until everything flushed is durable.
 fn recovers(journal: &mut Journal) {
     let late = Instant::now() + Duration::from_secs(10);
     while journal.sync().is_err() {
@@ -109,7 +110,7 @@ fn recovers(journal: &mut Journal) {
     }
 }
 
-/// The disk after the first things that were done: the coordinator was killed then, or its host went down.
+/// Returns the disk after these operations, when the coordinator was killed or its host crashed.
 fn after(done: &[Done], host: bool) -> Arc<Simulated> {
     let disk = Simulated::default();
     done.iter().for_each(|done| disk.act(done.clone()).expect("the disk works"));
@@ -125,7 +126,7 @@ fn check(full: Full) {
     journal.forget_incomplete(big).expect("it is incomplete");
     recovers(&mut journal);
     assert!(disk.files()[&1].len() as u64 > PAGES as u64 * PAGE, "nothing has another place");
-    // There is room for what comes of the first job, and for another one.
+    // There is room for the outcomes of the first job, and for another one.
     let done = journal.job(first).expect("it is there").counts().done;
     let (data, ends) = batch(&(done..2).map(|at| vec![at as u8]).collect::<Vec<_>>());
     journal.done(first, done, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
@@ -163,7 +164,7 @@ fn items_of_a_refused_job_make_room_for_others() {
     [Full::OfItsItems, Full::BehindAnOutcome, Full::AndMoreComes].into_iter().for_each(check);
 }
 
-/// Where a job is not refused nothing of it is left out.
+/// Nothing of a job is left out if it is not refused.
 #[test]
 fn a_job_that_waits_for_room_keeps_its_items() {
     let Filled { disk, mut journal, big, .. } = fill(Full::AndMoreComes);

@@ -26,7 +26,7 @@ fn on_disk(disk: &Simulated) -> u64 {
     disk.files().values().map(|file| file.len() as u64).sum()
 }
 
-/// Lets the journal do what it does beside.
+/// Lets the journal finish its background work.
 fn settle(journal: &mut Journal) {
     for _ in 0..200 {
         journal.sync().expect("the disk works");
@@ -34,7 +34,7 @@ fn settle(journal: &mut Journal) {
 }
 
 #[test]
-fn a_small_job_that_stays_does_not_hold_what_goes() {
+fn a_small_remaining_job_does_not_block_removal() {
     let (disk, mut journal, pool) = journal(settings(SIZE));
     let mut most = 0;
     for round in 0..300u64 {
@@ -62,7 +62,7 @@ fn a_small_job_that_stays_does_not_hold_what_goes() {
 }
 
 #[test]
-fn a_full_journal_takes_outcomes_and_says_when_it_has_room_again() {
+fn a_full_journal_accepts_outcomes_and_reports_room() {
     let (disk, mut journal, pool) = journal(settings(SIZE));
     let job = journal.open_job(pool, "fills", &OpenJob::default(), 1).expect("it can be opened");
     let (data, ends) = batch(&[vec![7; 4000]]);
@@ -78,7 +78,7 @@ fn a_full_journal_takes_outcomes_and_says_when_it_has_room_again() {
     assert_eq!(journal.would_fit(4000).expect_err("it is full").kind(), JobStoreErrorKind::Full);
     assert!(journal.has_room_for_outcomes() && items >= 50);
     journal.open_pool(&OpenPool { id: vec![7; 4000].into(), ..OpenPool::default() }).expect_err("it is full");
-    // Results are as large as the items: these go as those come.
+    // Results are as large as the items, and replace them one by one.
     for item in 0..items {
         journal.done(job, item, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
         settle(&mut journal);
@@ -92,7 +92,7 @@ fn a_full_journal_takes_outcomes_and_says_when_it_has_room_again() {
 }
 
 #[test]
-fn outcomes_that_are_larger_than_items_stop_at_the_bound() {
+fn outcomes_larger_than_items_stop_at_the_bound() {
     let (_disk, mut journal, pool) = journal(settings(SIZE));
     let job = journal.open_job(pool, "grows", &OpenJob::default(), 1).expect("it can be opened");
     let (data, ends) = batch(&vec![vec![1; 10]; 1000]);
@@ -109,7 +109,7 @@ fn outcomes_that_are_larger_than_items_stop_at_the_bound() {
 }
 
 #[test]
-fn too_many_records_are_too_much_however_small() {
+fn many_tiny_records_reach_a_bound() {
     let (_disk, mut journal, pool) = journal(settings(SIZE));
     let job = journal.open_job(pool, "small", &OpenJob::default(), 1).expect("it can be opened");
     let taken =
@@ -118,7 +118,7 @@ fn too_many_records_are_too_much_however_small() {
 }
 
 #[test]
-fn results_that_come_one_by_one_are_kept_together() {
+fn consecutive_results_are_joined() {
     let (disk, mut journal, pool) = journal(settings(1 << 20));
     let job = journal.open_job(pool, "many", &OpenJob::default(), 1).expect("it can be opened");
     let (data, ends) = batch(&(0..1000u64).map(|at| at.to_le_bytes().to_vec()).collect::<Vec<_>>());
@@ -169,7 +169,7 @@ fn results_keep_whether_they_failed_and_after_how_many_attempts() {
 }
 
 #[test]
-fn what_has_ended_expires() {
+fn ended_jobs_expire() {
     let settings = Settings { expiry: Duration::from_millis(1000), ..settings(SIZE) };
     let (disk, mut journal, pool) = journal(settings.clone());
     let mut job = |name: &str, now| journal.open_job(pool, name, &OpenJob::default(), now).expect("it can be opened");
@@ -186,7 +186,7 @@ fn what_has_ended_expires() {
     assert_eq!(journal.expire(1200).expect("it can be written"), [(ended, "ended".to_owned())]);
     journal.sync().expect("the disk works");
     drop(journal);
-    // What was waited before counts.
+    // The time before the restart counts.
     let journal = Journal::open_in(Arc::new(Simulated::new(disk.files())), settings, &mut |_| ());
     let mut journal = journal.expect("it opens");
     assert_eq!(journal.next_expiry(), Some(1300));
@@ -195,7 +195,7 @@ fn what_has_ended_expires() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn oversized_records_are_refused() {
     let (_disk, mut journal, pool) = journal(settings(SIZE));
     let open = OpenJob::default();
     let job = journal.open_job(pool, "one", &open, 1).expect("it can be opened");

@@ -1,5 +1,5 @@
-//! Jobs that are incomplete again, since the disk does not take the record that makes them complete: whenever the coordinator ends, they
-//! are not found complete.
+//! Jobs that become incomplete again because the disk does not accept the record that completes them: they are never
+//! found complete, whenever the coordinator ends.
 
 use std::io;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use crate::log::Journal;
 use crate::log::simulated::{Done, Simulated};
 use crate::{Phase, Progress};
 
-/// All that is written fits into a segment, or hardly any of it.
+/// All that is written fits into one segment, or hardly any of it.
 const SIZES: [u64; 2] = [64 << 20, 1 << 20];
 const ENOSPC: i32 = 28;
 
-/// Where the record is that makes the job complete when its disk fails.
+/// Where the record that completes the job is when its disk fails.
 #[derive(Clone, Copy, Debug)]
 enum Where {
-    /// With the items, in what is being written.
+    /// With the items, in the batch that is being written.
     WithItems,
     /// Behind something that was written before.
     Alone,
     /// In front of something that needs another segment.
     InFront,
-    /// With the thread, which has not come so far.
+    /// Sent to the thread, which has not taken it yet.
     Behind,
-    /// Not even handed over.
+    /// Not sent yet.
     NotHanded,
 }
 
-/// A job of which all was said, and its end is not durable, on a disk that fails so.
+/// A complete job whose end is not durable, on a disk that fails.
 struct Failing {
     world: World,
     job: u64,
@@ -67,7 +67,7 @@ fn failing(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> + Send +
     Failing { world, job }
 }
 
-/// What has become of what was handed over, as soon as it is so.
+/// Waits for progress that fulfils `so`.
 fn until(journal: &mut Journal, so: impl Fn(&Progress) -> bool) -> Progress {
     let late = Instant::now() + Duration::from_secs(10);
     loop {
@@ -80,14 +80,14 @@ fn until(journal: &mut Journal, so: impl Fn(&Progress) -> bool) -> Progress {
     }
 }
 
-/// Whether the job is found complete by a coordinator that finds the disk so.
+/// Whether a coordinator finds the job complete on this disk.
 fn is_complete(disk: &Arc<Simulated>) -> bool {
     let (journal, _) = open_disk(disk, SIZES[0]);
     let journal = journal.expect("it opens");
     journal.find("local", "job 1").is_some_and(|job| job.phase() != Phase::Feeding)
 }
 
-/// The disk after the first things that were done: the coordinator was killed then, or its host went down.
+/// Returns the disk after these operations, when the coordinator was killed or its host crashed.
 fn after(done: &[Done], host: bool) -> Arc<Simulated> {
     let disk = Simulated::default();
     done.iter().for_each(|done| disk.act(done.clone()).expect("the disk works"));
@@ -124,21 +124,21 @@ fn never_complete(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> +
 }
 
 #[test]
-fn what_was_withdrawn_is_never_found() {
+fn withdrawn_records_are_never_found() {
     use Where::{Alone, Behind, InFront, NotHanded, WithItems};
     let cases = [WithItems, Alone, InFront, Behind, NotHanded].map(|at| SIZES.map(|size| (size, at)));
     for (size, at) in cases.into_iter().flatten() {
-        // The disk takes so many bytes of what is written, and in the end all of it.
+        // The disk accepts so many bytes of a write, and in the end all of it.
         for left in [0, 20, 5000, 5300, 1 << 20] {
             never_complete(size, at, move |done| matches!(done, Done::Write(..)).then_some(left));
         }
-        // All of it is there, and not durable.
+        // All of it is written, and not durable.
         never_complete(size, at, |done| matches!(done, Done::Sync(_)).then_some(1 << 20));
     }
 }
 
 #[test]
-fn what_cannot_be_cut_off_is_not_withdrawn() {
+fn records_that_cannot_be_cut_off_are_not_withdrawn() {
     let fails = |done: &Done| matches!(done, Done::Sync(_) | Done::Truncate(..)).then_some(1 << 20);
     let Failing { mut world, job } = failing(SIZES[0], Where::WithItems, fails);
     assert!(is_complete(&after(&world.disk.done(), false)), "that is what it is about");
@@ -160,14 +160,14 @@ fn what_cannot_be_cut_off_is_not_withdrawn() {
 }
 
 #[test]
-fn what_can_be_written_meanwhile_is_not_withdrawn() {
+fn records_that_become_durable_are_not_withdrawn() {
     let Failing { mut world, job } =
         failing(SIZES[0], Where::WithItems, |done| matches!(done, Done::Write(..)).then_some(0));
     world.disk.fail(None);
     world.journal.withdraw_end(job);
     let progress = until(&mut world.journal, |progress| progress.failed.is_none());
     assert!(progress.withdrawn.is_empty(), "{progress:?}");
-    // Another one later is another matter.
+    // A later withdrawal is separate.
     world.journal.withdraw_end(job);
     world.journal.sync().expect("the disk works");
     assert_eq!(world.journal.job(job).map(|job| job.phase()), Some(Phase::Running));

@@ -1,4 +1,4 @@
-//! Records that are lost: what goes with them, what is said of it, and what is found all the same.
+//! Lost records: what is lost with them, what is reported, and what is still found.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::log::storage::Storage;
 use crate::{Ended, Phase};
 
 #[test]
-fn damage_in_the_midst_of_the_only_segment_takes_what_it_hit_and_no_more() {
+fn damage_inside_the_only_segment_takes_only_what_it_hit() {
     let (files, model) = finished(9);
     assert_eq!(files.len(), 1);
     for (from, length) in [(files[&1].len() / 2, 64), (files[&1].len() / 3, 40), (40, 1)] {
@@ -40,7 +40,7 @@ fn damage_in_the_midst_of_the_only_segment_takes_what_it_hit_and_no_more() {
 }
 
 #[test]
-fn what_is_missing_is_said_job_by_job_and_fails() {
+fn missing_parts_are_reported_by_job_and_fail() {
     let pool = |pool| (Body::PoolOpened(record::PoolOpened { pool }), OpenPool::default().encode_to_vec().into());
     let job = |job, pool, retries| {
         let opened = record::JobOpened { job, pool, name: format!("job {job}"), at_ms: 1, ..Default::default() };
@@ -85,48 +85,49 @@ fn what_is_missing_is_said_job_by_job_and_fails() {
         contents[name].outcomes.iter().filter_map(|(item, outcome)| Some((*item, outcome.clone().err()?))).collect()
     };
     // An item: it fails.
-    let (journal, said) = hit(&[&items(1, 4)]);
-    assert!(said.contains("job \"job 1\": 4 items (4 to 7) are lost, and fail"), "{said}");
+    let (journal, warnings) = hit(&[&items(1, 4)]);
+    assert!(warnings.contains("job \"job 1\": 4 items (4 to 7) are lost, and fail"), "{warnings}");
     assert_eq!(journal.find("local", "job 1").map(|job| (job.phase(), job.counts().failed)), Some((Phase::Running, 4)));
     assert!(failed(&journal, "job 1")[0].1.contains("the item is lost"));
-    // Outcomes of a job that had finished: they are told as failures, and it stays finished.
-    let (journal, said) = hit(&[&done(2, 0)]);
-    assert!(said.contains("job \"job 2\": 4 outcomes (0 to 3) are lost and reported as failures"), "{said}");
+    // Outcomes of a job that had finished: they are reported as failures, and it stays finished.
+    let (journal, warnings) = hit(&[&done(2, 0)]);
+    assert!(warnings.contains("job \"job 2\": 4 outcomes (0 to 3) are lost and reported as failures"), "{warnings}");
     let two = journal.find("local", "job 2").expect("it is there");
     assert_eq!((two.phase(), two.counts().done, two.counts().failed), (Phase::Ended(Ended::Finished), 8, 4));
-    // It may have been said that items are given out, which must not run twice.
-    let (journal, said) = hit(&[&pool(3)]);
-    assert!(said.contains("job \"job 3\": 4 items (4 to 7) fail, because they may have run"), "{said}");
+    // A lost record may have stated that items, which must not run twice, were handed out.
+    let (journal, warnings) = hit(&[&pool(3)]);
+    assert!(warnings.contains("job \"job 3\": 4 items (4 to 7) fail, because they may have run"), "{warnings}");
     assert!(failed(&journal, "job 3")[0].1.contains("must not run twice"));
-    // Nobody knows whether more was to come.
+    // Nobody knows whether more items would have arrived.
     assert_eq!(journal.find("local", "job 4").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
-    assert!(said.contains("job \"job 4\": it ends with 0 of 4 outcomes"), "{said}");
-    // What its pool was opened with.
-    let (journal, said) = hit(&[&pool(2)]);
+    assert!(warnings.contains("job \"job 4\": it ends with 0 of 4 outcomes"), "{warnings}");
+    // The record that opened its pool.
+    let (journal, warnings) = hit(&[&pool(2)]);
     assert_eq!(journal.find("local", "job 5").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
     assert!(
-        said.contains("job \"job 5\": it ends with 4 of 8 outcomes") && said.contains("settings of the job's pool"),
-        "{said}"
+        warnings.contains("job \"job 5\": it ends with 4 of 8 outcomes")
+            && warnings.contains("settings of the job's pool"),
+        "{warnings}"
     );
     let (journal, _) = hit(&[&pool(1)]);
     assert_eq!(journal.find("local", "job 2").map(|job| job.phase()), Some(Phase::Ended(Ended::Finished)));
     assert_eq!(failed(&journal, "job 2"), []);
     // Its name.
-    let (journal, said) = hit(&[&job(2, 1, 2)]);
+    let (journal, warnings) = hit(&[&job(2, 1, 2)]);
     let two = journal.find("local", "recovered-2").expect("it has a name");
     assert_eq!((two.phase(), two.counts().done), (Phase::Ended(Ended::Finished), 8));
-    assert!(said.contains("job \"recovered-2\": it now has this name"), "{said}");
+    assert!(warnings.contains("job \"recovered-2\": it now has this name"), "{warnings}");
 }
 
 #[test]
-fn bytes_in_items_that_look_like_records_are_none() {
+fn bytes_in_items_that_look_like_records_are_ignored() {
     let pool = (Body::PoolOpened(record::PoolOpened { pool: 1 }), Bytes::new());
     let job = |job| {
         let opened = record::JobOpened { job, pool: 1, name: format!("job {job}"), ..Default::default() };
         (Body::JobOpened(Box::new(opened)), OpenJob::default().encode_to_vec().into())
     };
     let forgotten = (Body::JobForgotten(record::JobForgotten { job: 1 }), Bytes::new());
-    // Somebody's item is a journal, in which the job is forgotten.
+    // An item is itself a journal, in which the job is forgotten.
     let inner = written(&[pool.clone(), job(1), forgotten])[&1].clone();
     let (data, ends) = batch(&[inner.clone(), vec![7; 200]]);
     let items =
@@ -140,7 +141,7 @@ fn bytes_in_items_that_look_like_records_are_none() {
         let names: Vec<String> = journal.expect("it opens").jobs().map(|job| job.name().to_owned()).collect();
         assert_eq!(names, ["job 1", "job 2", "job 3"], "byte {at}: {warnings:?}");
     }
-    // Even where it would lie right, it is none as long as the header around it is whole.
+    // Even at its right place it is not a record, as long as the header around it is whole.
     let start = from as usize + 16 + 8;
     let mut damaged = files.clone();
     let file = damaged.get_mut(&1).expect("it is there");
@@ -155,8 +156,8 @@ fn bytes_in_items_that_look_like_records_are_none() {
 }
 
 #[test]
-fn a_discarded_job_does_not_return_if_anything_knows_of_it() {
-    // Its segment's seal does, though the record is lost.
+fn a_discarded_job_does_not_return_if_a_record_or_seal_knows() {
+    // The seal of its segment knows, although the record is lost.
     let mut world = World::new(64 << 10);
     let long = 30;
     world.act(&Act::Open { long });

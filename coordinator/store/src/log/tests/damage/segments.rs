@@ -1,4 +1,4 @@
-//! Segments whose header is damaged, that are cut off or misnamed, and files that are none.
+//! Segments whose header is damaged, that are cut off or misnamed, and files that are not segments.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::log::Journal;
 use crate::log::simulated::{Files, Simulated};
 
 #[test]
-fn a_file_that_is_no_segment_is_kept() {
+fn a_file_that_is_not_a_segment_is_kept() {
     let (files, model) = finished(3);
     for (number, note, content) in [
         (2, Some((1, files[&1].len() as u64)), &b"precious"[..]),
@@ -24,7 +24,7 @@ fn a_file_that_is_no_segment_is_kept() {
             damaged.clone_from(&files);
         }
         if number == 1 {
-            // The other file has the header of another segment then, so there is none.
+            // The other file has the header of another segment then, so it has none of its own.
             damaged.clear();
         }
         damaged.insert(number, content.to_vec());
@@ -43,7 +43,7 @@ fn a_file_that_is_no_segment_is_kept() {
 }
 
 #[test]
-fn a_header_that_is_damaged_hides_nothing_behind_it() {
+fn a_damaged_header_hides_no_records() {
     let (files, model) = finished(3);
     for at in 0..32 {
         let mut damaged = files.clone();
@@ -66,7 +66,7 @@ fn a_segment_under_the_name_of_another_is_refused_and_nothing_is_changed() {
 }
 
 #[test]
-fn what_was_durable_and_is_cut_off_is_said() {
+fn lost_durable_bytes_are_reported() {
     let (files, _) = finished(3);
     let whole = files[&1].len();
     let mut cut = files.clone();
