@@ -1,4 +1,4 @@
-//! Where a coordinator listens, as people write it.
+//! Addresses of coordinators, as people write them.
 
 use std::error::Error;
 use std::fmt;
@@ -6,13 +6,13 @@ use std::str::FromStr;
 
 use http::Uri;
 
-/// Where a coordinator listens.
+/// The address of a coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     uri: Uri,
 }
 
-/// What is wrong with the text of an address.
+/// Why a text is not an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError(String);
 
@@ -25,7 +25,7 @@ impl fmt::Display for AddressError {
 impl Error for AddressError {}
 
 impl Address {
-    /// Reads `http://host:port`, or `host:port` for short.
+    /// Parses `http://host:port`, or `host:port` for short.
     ///
     /// # Errors
     /// If it is neither.
@@ -52,12 +52,12 @@ impl Address {
         Ok(Self { uri })
     }
 
-    /// What is connected to.
+    /// Returns the URI to connect to.
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// The host's name or its address, without brackets.
+    /// Returns the host's name or IP address, without brackets.
     pub fn host(&self) -> &str {
         self.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
     }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_connected_to_is_taken() {
+    fn valid_addresses_are_parsed() {
         for (text, expected) in [
             ("http://127.0.0.1:7070", "http://127.0.0.1:7070"),
             ("http://127.0.0.1:7070/", "http://127.0.0.1:7070"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_is_refused_with_the_reason() {
+    fn invalid_addresses_are_refused_with_the_reason() {
         for (text, words) in [
             ("https://node7:7070", "use http"),
             ("farpool://node7:7070", "write it as http://"),

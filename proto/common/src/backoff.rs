@@ -1,8 +1,9 @@
-//! How long to wait before the next try.
+//! Delays between retries.
 
 use std::time::Duration;
 
-/// Twice as long each time, up to a limit, and never the same for all that have failed together.
+/// A delay that doubles each time, up to a limit. It is randomized, so that peers that failed together do not retry
+/// together.
 #[derive(Debug)]
 pub struct Backoff {
     first: Duration,
@@ -12,19 +13,19 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits from `first` to `longest`, which depend on `seed`.
+    /// Makes delays from `first` to `longest`, randomized by `seed`.
     pub fn new(first: Duration, longest: Duration, seed: u64) -> Backoff {
         Backoff { first, longest, next: first, random: seed }
     }
 
-    /// How long to wait now: between half of the time and all of it.
+    /// Returns the next delay: between half of the current one and all of it.
     pub fn wait(&mut self) -> Duration {
         let most = self.next;
         self.next = (most * 2).min(self.longest);
         most / 2 + (most / 2).mul_f64(f64::from(self.random()) / f64::from(u32::MAX))
     }
 
-    /// It went well: the next wait is a short one again.
+    /// Resets the delay after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
@@ -40,7 +41,7 @@ impl Backoff {
     }
 }
 
-/// A seed that nobody else has.
+/// Returns a random seed.
 pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     // The standard library seeds its hash maps at random.
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_up_to_a_limit() {
+    fn delays_grow_up_to_a_limit() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(5));
         for seed in [0, 1, random_seed()] {
             let mut backoff = Backoff::new(first, longest, seed);
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_says_how_long() {
+    fn the_seed_determines_the_delays() {
         let waits = |seed| {
             let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(9), seed);
             [backoff.wait(), backoff.wait(), backoff.wait()]

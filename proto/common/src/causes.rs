@@ -1,13 +1,13 @@
-//! The causes of an error, in one line.
+//! An error and its causes in one line.
 
 use std::error::Error;
 
-/// What an error says, and then its causes, as far as they say something new.
+/// Returns an error's text followed by its causes, without repetitions.
 pub fn causes(error: &(dyn Error + 'static)) -> String {
     with_causes(error.to_string(), error)
 }
 
-/// The same, with other words for the error itself.
+/// Does the same with another text for the error itself.
 pub fn with_causes(text: String, error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |&error| error.source());
     causes.fold(text, |text, cause| match cause.to_string() {
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_is_not_said_again() {
+    fn causes_are_not_repeated() {
         let root = Because("connection refused", None);
         let middle = Because("tcp connect error", Some(Box::new(root)));
         let top = Because("transport error", Some(Box::new(Because("tcp connect error", Some(Box::new(middle))))));

@@ -1,4 +1,4 @@
-//! For build scripts: the version that a program tells, with the commit that it was built from.
+//! For build scripts: the version of a program, with the commit that it was built from.
 
 use std::env;
 use std::fs;
@@ -8,10 +8,10 @@ use std::process::Command;
 /// Digits of a commit that are shown.
 const SHOWN: usize = 10;
 
-/// Sets `FARPOOL_VERSION` for the crate whose build script calls this: `0.1.0 (1a2b3c4d5e)`, or just `0.1.0` if the commit is not
-/// known: there is no git, or this is no checkout of its own repository.
+/// Sets `FARPOOL_VERSION` for the crate whose build script calls this: `0.1.0 (1a2b3c4d5e)`, or just `0.1.0` if the
+/// commit is unknown because there is no git, or no checkout of its own repository.
 ///
-/// Only release builds name the commit, since nothing is to be rebuilt after each commit during development.
+/// Only release builds have the commit, so that development builds are not rebuilt after each commit.
 pub fn tell_version() {
     println!("cargo::rerun-if-changed=build.rs");
     let variable = |name: &str| env::var(name).unwrap_or_default();
@@ -25,24 +25,24 @@ pub fn tell_version() {
 }
 
 fn commit(folder: &Path) -> Option<String> {
-    // In a package from a registry: what cargo has noted.
+    // In a package from a registry, cargo has recorded it.
     let commit = match fs::read_to_string(folder.join(".cargo_vcs_info.json")) {
-        Ok(text) => noted(&text)?.to_owned(),
+        Ok(text) => recorded(&text)?.to_owned(),
         Err(_) => checked_out(folder)?,
     };
     commit.get(..SHOWN).map(str::to_owned)
 }
 
-/// The commit in cargo's note.
-fn noted(text: &str) -> Option<&str> {
+/// Returns the commit that cargo has recorded.
+fn recorded(text: &str) -> Option<&str> {
     let (_, behind) = text.split_once("\"sha1\"")?;
     behind.split('"').nth(1).filter(|commit| is_commit(commit))
 }
 
 fn checked_out(folder: &Path) -> Option<String> {
-    // Sources may lie in a repository that is not theirs.
+    // The sources may be inside another repository.
     git(folder, &["ls-files", "--error-unmatch", "Cargo.toml"])?;
-    // Both are written whenever the commit changes; a file that does not exist would mean a rebuild each time.
+    // Both are written whenever the commit changes. A file that does not exist would cause a rebuild each time.
     for path in ["HEAD", "logs/HEAD"] {
         let path = folder.join(git(folder, &["rev-parse", "--git-path", path])?);
         if path.exists() {
@@ -67,11 +67,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_commit_of_a_package_is_what_cargo_has_noted() {
+    fn the_commit_of_a_package_is_what_cargo_has_recorded() {
         let note = "{\n  \"git\": {\n    \"sha1\": \"0123456789abcdef0123456789abcdef01234567\"\n  },\n  \"path_in_vcs\": \"x\"\n}";
-        assert_eq!(noted(note), Some("0123456789abcdef0123456789abcdef01234567"));
+        assert_eq!(recorded(note), Some("0123456789abcdef0123456789abcdef01234567"));
         for other in ["", "{}", "{\"sha1\": 7}", "{\"sha1\": \"\"}", "{\"sha1\": \"not a commit at all\"}"] {
-            assert_eq!(noted(other), None, "{other}");
+            assert_eq!(recorded(other), None, "{other}");
         }
     }
 

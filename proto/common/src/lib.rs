@@ -1,6 +1,6 @@
-//! What farpool's programs share and what knows no message of theirs: one of each.
+//! Code that farpool's programs share and that needs none of farpool's messages.
 //!
-//! Local mode uses what needs no feature, and pays for nothing else.
+//! Local mode uses only what needs no feature, so it pays for nothing else.
 
 #[cfg(feature = "net")]
 pub mod address;

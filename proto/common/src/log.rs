@@ -1,13 +1,13 @@
-//! What a daemon's operators read: one line an event on stderr, as text or as JSON.
+//! The log of a daemon for its operators: one line per event on stderr, as text or as JSON.
 //!
-//! An event has a level, a message that never varies, and fields:
-//! `info!(log, host, slots, "agent joined")`. The macros [`error!`], [`warn!`] and [`info!`] take what those of `tracing` take,
-//! behind the log. **Error**: something is lost, or cannot be served. **Warn**: somebody should look. **Info**: all is well.
+//! An event has a level, a message that never varies, and fields: `info!(log, host, slots, "agent joined")`. The macros
+//! [`error!`], [`warn!`] and [`info!`] take the same arguments as those of `tracing`, after the log. **Error**:
+//! something is lost, or cannot be served. **Warn**: somebody should look. **Info**: all is well.
 //!
-//! Each log has a dispatcher of its own, so that several servers in one process write several logs; what libraries have to
-//! say is left out. Whoever writes a line never waits for whoever reads them. The same line again within a second is only
-//! counted, and told once with the count when that time is over; if it goes on, each window is twice as long as the one
-//! before, up to 64 s. The port that a peer has makes no difference. All in all there are no more than 20 a second.
+//! Each log has its own dispatcher, so that several servers in one process write several logs. Messages of libraries
+//! are left out. Writing a line never waits for a reader. A line that is repeated within a second is only counted, and
+//! written once with the count after that time. If repetitions continue, the window doubles, up to 64 s. Ports of peers
+//! do not distinguish lines. In total there are at most 20 lines per second.
 
 mod collector;
 mod format;
@@ -27,7 +27,7 @@ use collector::Collector;
 pub use format::Format;
 use lines::Lines;
 
-/// Where a daemon writes its lines. All clones write the same log.
+/// A daemon's log. All clones write to the same log.
 #[derive(Clone, Debug)]
 pub struct Log(Option<Writes>);
 
@@ -38,7 +38,7 @@ struct Writes {
 }
 
 impl Log {
-    /// A log on stderr.
+    /// Makes a log on stderr.
     pub fn new(format: Format) -> Self {
         Self::of(Lines::on_stderr(format))
     }
@@ -48,12 +48,12 @@ impl Log {
         Self(None)
     }
 
-    /// A log for somebody within this process, who gets every event as text, without its time.
+    /// Makes a log for a reader within this process, which gets every event as text without its time.
     pub fn to(reader: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self::of(Lines::for_reader(reader))
     }
 
-    /// The same log without limits, for what a daemon has to say before anybody can make it say more.
+    /// Returns the same log without limits, for messages that no peer can cause.
     #[must_use]
     pub fn without_limits(&self) -> Self {
         match &self.0 {
@@ -62,7 +62,7 @@ impl Log {
         }
     }
 
-    /// Has the events within go here.
+    /// Directs the events within to this log.
     #[doc(hidden)]
     pub fn within(&self, event: impl FnOnce()) {
         if let Some(writes) = &self.0 {
@@ -113,7 +113,7 @@ mod tests {
         info!(one.0, host, address = %"127.0.0.1:5000", slots = 4, none, "agent joined");
         warn!(two.0, reason = "it is late", insecure = true, "agent lost");
         error!(two.0.without_limits(), "program-cache" = -1, "no room");
-        // What belongs to no log, as what libraries have to say.
+        // Events outside of any log, such as those of libraries.
         tracing::error!("outside");
         info!(Log::silent(), host, "nobody reads this");
         let lines = |log: &(Log, Arc<Mutex<Vec<String>>>)| log.1.lock().expect("nobody panics with it").clone();

@@ -1,8 +1,8 @@
-//! Settings of the daemons. A flag overrides its environment variable, which overrides the file given by `--config`, which
-//! overrides the default.
+//! Settings of the daemons. A flag overrides its environment variable, which overrides the file given by `--config`,
+//! which overrides the default.
 //!
 //! A program describes its settings once, as a [`clap::Parser`] with [`ConfigFile`] flattened into it, and calls
-//! [`load`]. What the file says becomes the default of its flag, so that there is one place where values are checked.
+//! [`load`]. Values of the file become the defaults of their flags, so that values are checked in one place.
 
 mod file;
 mod given;
@@ -36,23 +36,23 @@ pub struct ConfigFile {
     pub print_config: bool,
 }
 
-/// The settings of this program, started with `args`, the first of which is its name; and who gave each of them. If that
-/// [is wanted](Given::is_wanted), the program checks its settings and ends with [`Stop::Shows`].
+/// Returns the settings of this program and their sources. The first of `args` is the program's name. If [they are to
+/// be shown](Given::is_wanted), the program checks its settings and ends with [`Stop::Shows`].
 ///
 /// # Errors
-/// If anything is wrong with them, and for `--help` and `--version`: [`Stop::exit`] does what is right.
+/// If they are invalid, and for `--help` and `--version`: [`Stop::exit`] handles both.
 pub fn load<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<(T, Given), clap::Error> {
     let args: Vec<_> = args.into_iter().collect();
     let (command, file) = with_file(with_environment(T::command(), |name| env::var_os(name)), &args)?;
     let mut matches = command.clone().try_get_matches_from(args)?;
     let is_wanted = ConfigFile::from_arg_matches(&matches).is_ok_and(|flags| flags.print_config);
-    // In the program's order, which is not the command's any more.
+    // In the order of the program, which the command has changed.
     let given = Given::new(&T::command(), &matches, file.as_ref(), is_wanted);
     let settings = T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command.clone()))?;
     Ok((settings, given))
 }
 
-/// The command as it is to take its environment: a variable that is empty is as good as none, and 1 switches on what has no value.
+/// Returns the command with its environment: an empty variable counts as unset, and 1 turns on a flag without value.
 fn with_environment(mut command: Command, value: impl Fn(&OsStr) -> Option<OsString>) -> Command {
     let all = command.get_arguments().map(|arg| (arg.get_id().clone(), arg.get_env().map(OsStr::to_owned)));
     for (id, variable) in all.collect::<Vec<_>>() {
@@ -66,9 +66,9 @@ fn with_environment(mut command: Command, value: impl Fn(&OsStr) -> Option<OsStr
     command
 }
 
-/// The command with what the file says as its defaults, and what that is.
+/// Returns the command with the file's values as defaults, and these values.
 fn with_file(command: Command, args: &[OsString]) -> Result<(Command, Option<FromFile>), clap::Error> {
-    // Which file it is can be said before the rest can be checked: the file may have what is missing.
+    // The file is found before the rest is checked: it may have the required settings.
     let early = command.clone().ignore_errors(true).try_get_matches_from(args)?;
     let named = ConfigFile::from_arg_matches(&early).unwrap_or_default();
     match named.config {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_go_before_the_file_and_the_file_before_defaults() {
+    fn flags_override_the_file_and_the_file_overrides_defaults() {
         let file = "upstream = 'there'\nmemory = '2GiB'\nslots = 4\ninsecure = true\nlabel = ['a=1', 'b=2']\n";
         let settings = run(&["--slots", "7"], Some(file)).expect("it is right");
         assert_eq!((settings.upstream.as_str(), settings.slots), ("there", Some(7)));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_are_named() {
         let check = |args: &[&str], file: Option<&str>, words: &[&str]| {
             let error = run(args, file).expect_err("it is refused");
             words.iter().for_each(|words| assert!(error.contains(words), "{words}: {error}"));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_gave_is_a_comment_or_what_it_comes_to() {
+    fn unset_settings_are_comments_or_effective_values() {
         let (_, given) = given(&["--upstream", "007"], None).expect("it is right");
         assert!(!given.is_wanted());
         let lines = |given: Given| given.to_string().lines().map(str::to_owned).collect::<Vec<_>>();

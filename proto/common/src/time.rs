@@ -1,9 +1,9 @@
-//! Points in time as people read them.
+//! Points in time for people.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A time in UTC, to the millisecond. It is shown as RFC 3339 has it: `2026-11-30T02:13:38.007Z`.
+/// A time in UTC, to the millisecond. It is shown in the format of RFC 3339: `2026-11-30T02:13:38.007Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Utc {
     year: u64,
@@ -16,15 +16,15 @@ pub struct Utc {
 }
 
 impl Utc {
-    /// The time that the clock shows. Before 1970 it stands still.
+    /// Returns the current time. Before 1970 it is the beginning of 1970.
     pub fn now() -> Self {
         Self::since_1970(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
-    /// The time that was so long after the beginning of 1970.
+    /// Returns the time so long after the beginning of 1970.
     pub fn since_1970(since: Duration) -> Self {
         let (days, time) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-        // Years begin in March here, so that the day of a leap year is the last one.
+        // Years begin in March here, so that a leap day is the last day of its year.
         let days = days + 719_468;
         let (era, day) = (days / 146_097, days % 146_097);
         let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -37,7 +37,7 @@ impl Utc {
         Self { year, month, day, hour, minute, second, millisecond: since.subsec_millis() }
     }
 
-    /// The same for names of files: `20261130T021338Z`.
+    /// Formats it for names of files: `20261130T021338Z`.
     pub fn compact(&self) -> String {
         let Self { year, month, day, hour, minute, second, .. } = self;
         format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")

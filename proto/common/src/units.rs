@@ -38,7 +38,7 @@ impl FromStr for ByteSize {
     }
 }
 
-/// In the largest unit of which it is a whole number.
+/// Shown in the largest unit in which it is a whole number.
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fits = |&&(_, factor): &&(&str, u64)| self.0 >= factor && self.0.is_multiple_of(factor);
@@ -47,19 +47,19 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A time: `5s`, `500ms`, `1.5min`, `2h`, `7d`; a number alone is seconds. More than none.
+/// Parses a time above 0: `5s`, `500ms`, `1.5min`, `2h`, `7d`; a number alone is seconds.
 ///
 /// # Errors
-/// If it is none.
+/// If it is not a time.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let time = time(text).filter(|time| !time.is_zero());
     time.ok_or_else(|| "a time is a number above 0 and ms, s, m, h or d, as in 5s".to_owned())
 }
 
-/// The same, or none: `0`.
+/// Parses a time that may be `0`.
 ///
 /// # Errors
-/// If it is no time.
+/// If it is not a time.
 pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
     time(text).ok_or_else(|| "a time is a number and ms, s, m, h or d, as in 5s, or 0".to_owned())
 }
@@ -71,7 +71,7 @@ fn time(text: &str) -> Option<Duration> {
     factor.and_then(|factor| scale(number, factor)).map(Duration::from_millis)
 }
 
-/// A time for messages: rounded to what matters.
+/// Formats a time for messages: rounded to what matters.
 pub fn show(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -92,7 +92,7 @@ fn split(text: &str) -> (&str, &str) {
 fn scale(number: &str, factor: u64) -> Option<u64> {
     match number.parse::<u64>() {
         Ok(number) => number.checked_mul(factor),
-        // Numbers with a point; large ones lose digits that nobody wrote.
+        // A number with a point. Large ones lose digits that nobody wrote.
         Err(_) => {
             let scaled = number.parse::<f64>().ok()? * factor as f64;
             (scaled < u64::MAX as f64).then_some(scaled as u64)

@@ -1,4 +1,4 @@
-//! The end of `tracing` that events come out of. There are no spans.
+//! The subscriber that receives events from `tracing`. There are no spans.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 use super::line::{Line, Value};
 use super::lines::Lines;
 
-/// The field of an event that has its message.
+/// The field with an event's message.
 const MESSAGE: &str = "message";
 
-/// Makes lines of events.
+/// Converts events to lines.
 pub(super) struct Collector(pub(super) Arc<Lines>);
 
 impl Subscriber for Collector {
@@ -21,7 +21,7 @@ impl Subscriber for Collector {
         metadata.is_event() && *metadata.level() <= Level::INFO
     }
 
-    /// What libraries say in more detail costs them a comparison.
+    /// More detailed events of libraries cost only a comparison.
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(LevelFilter::INFO)
     }

@@ -1,4 +1,4 @@
-//! How a line is written. Whatever is in an event, it stays one line, and nothing in it acts on a terminal.
+//! Formats lines. Whatever an event contains, it stays one line, and nothing in it acts on a terminal.
 
 use std::fmt::{self, Write};
 use std::str::FromStr;
@@ -8,20 +8,20 @@ use farpool_proto::text::{Printable, is_plain, json};
 use super::line::{Line, Value};
 use crate::time::Utc;
 
-/// How much of an event is written: the bytes of its message and values, together. With its keys, a line is shorter than
-/// what a pipe that is ready takes without blocking (PIPE_BUF).
+/// The most bytes of an event's message and values together. With its keys, a line is shorter than what a ready pipe
+/// takes without blocking (PIPE_BUF).
 const BYTES: usize = 2000;
-/// Stands for the rest of what is too long.
+/// Marks text that was cut off.
 const CUT: &str = "...";
 
-/// What lines look like.
+/// The format of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// `2026-11-30T12:00:00.123Z INFO agent joined host=node1 slots=4`. A value with a space or a quotation mark is in
     /// quotation marks.
     #[default]
     Text,
-    /// One object a line, with `time`, `level`, `event` (the message) and the fields.
+    /// One object per line, with `time`, `level`, `event` (the message) and the fields.
     Json,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Format {
 }
 
 impl Format {
-    /// The line, without its end.
+    /// Returns the line, without its end.
     pub(super) fn write(self, time: Option<Utc>, line: &Line) -> String {
         match self {
             Self::Text => text(time, line),
@@ -87,18 +87,18 @@ fn object(time: Option<Utc>, line: &Line) -> String {
     written + "}"
 }
 
-/// Whether a value can be told from what follows without quotation marks.
+/// Whether a value needs no quotation marks.
 fn is_word(text: &str) -> bool {
     let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\\' | '=');
     !text.is_empty() && !text.contains(ends) && is_plain(text)
 }
 
-/// A character between quotation marks.
+/// Returns a character as it is written between quotation marks.
 fn escaped(c: &str) -> String {
     if matches!(c, "\"" | "\\") { format!("\\{c}") } else { c.to_owned() }
 }
 
-/// As much of a text as there is room for, each character as `show` has it.
+/// Returns as much of a text as there is room for, each character formatted by `show`.
 fn cut(text: &str, room: &mut usize, show: impl Fn(&str) -> String) -> String {
     let mut shown = String::new();
     let mut bytes = [0; 4];
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_plain_to_read_and_to_parse() {
+    fn events_are_easy_to_read_and_parse() {
         let joined = Line::new(Level::INFO, "agent joined".to_owned())
             .with("host", Value::Text("node1".to_owned()))
             .with("address", Value::Text("127.0.0.1:5000".to_owned()))
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_told_from_what_follows() {
+    fn values_are_distinguishable() {
         let check = |value: &str, text: &str, json: &str| {
             let line = line("x", &[("key", value)]);
             assert_eq!(Format::Text.write(None, &line), format!("WARN x key={text}"));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_forges_a_line_or_a_field() {
+    fn no_value_forges_a_line_or_a_field() {
         let hostile = "x\" slots=99\n2026-11-30T12:00:00.123Z INFO forged\r\x1b[2J\u{2066}\u{2028}";
         let line = line(hostile, &[("host", hostile), ("reason", hostile)]);
         for format in [Format::Text, Format::Json] {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_off() {
+    fn long_values_are_cut_off() {
         for long in ["x".repeat(9000), "\u{e0041}".repeat(9000), "\"".repeat(9000), "\u{1f600} ".repeat(9000)] {
             let line = line(&long, &[("host", &long), ("reason", &long)]);
             for format in [Format::Text, Format::Json] {

@@ -1,4 +1,4 @@
-//! One cause, one line: what is repeated is counted, and a flood is cut off.
+//! Limits repeated lines and floods: repetitions are counted, and floods are cut off.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,20 +8,20 @@ use tracing::Level;
 use super::format::Format;
 use super::line::{Line, Value};
 
-/// Lines a second.
+/// The most lines per second.
 const LINES: u32 = 20;
 
-/// How long the same line is only counted, at first and at most.
+/// How long repetitions of a line are only counted, at first and at most.
 const FIRST_WINDOW: Duration = Duration::from_secs(1);
 const LONGEST_WINDOW: Duration = Duration::from_secs(64);
 
-/// Lines that are remembered.
+/// The most lines that are remembered.
 const REMEMBERED: usize = 256;
 
-/// What was written lately.
+/// The lines that were written recently.
 #[derive(Debug, Default)]
 pub(super) struct Limit {
-    /// When this second began, and how many lines it has.
+    /// When the current second began, and its number of lines.
     second: Option<Instant>,
     lines: u32,
     left_out: u64,
@@ -35,13 +35,13 @@ struct Cause {
     line: String,
     window: Duration,
     until: Instant,
-    /// How often it came since, and as what the last time.
+    /// How often it was repeated since, and the last repetition.
     count: u64,
     last: Option<Line>,
 }
 
 impl Limit {
-    /// What is to be written if this line comes: at most it and how many were left out before.
+    /// Returns what to write for this line: at most the line, and how many were left out before.
     pub(super) fn admits(&mut self, line: Line, now: Instant) -> Vec<Line> {
         let cause = cause(&line);
         if let Some(known) = self.causes.iter_mut().find(|known| known.line == cause) {
@@ -58,7 +58,7 @@ impl Limit {
         }
         self.lines += 1;
         if self.causes.len() == REMEMBERED {
-            // Those that were not repeated say nothing more.
+            // Lines that were not repeated need no count.
             self.causes.retain(|cause| cause.count > 0);
         }
         if self.causes.len() < REMEMBERED {
@@ -69,7 +69,7 @@ impl Limit {
         (left_out > 0).then(|| note(left_out)).into_iter().chain([line]).collect()
     }
 
-    /// What was counted and whose time is over.
+    /// Returns counted lines whose window is over.
     pub(super) fn repeated(&mut self, now: Instant) -> Vec<Line> {
         let mut lines = Vec::new();
         self.causes.retain_mut(|cause| {
@@ -89,19 +89,19 @@ impl Limit {
         lines
     }
 
-    /// Whether there is something to be told later and nobody who will.
-    pub(super) fn wants_clock(&mut self) -> bool {
+    /// Whether there are counts to write later and no clock runs that would do so.
+    pub(super) fn needs_clock(&mut self) -> bool {
         let wants = !self.has_clock && self.causes.iter().any(|cause| cause.count > 0);
         self.has_clock |= wants;
         wants
     }
 
-    /// The clock that was wanted does not run.
+    /// The clock could not be started.
     pub(super) fn clock_is_missing(&mut self) {
         self.has_clock = false;
     }
 
-    /// When something is to be told next; none: the clock stops.
+    /// Returns when to write the next count; none: the clock stops.
     pub(super) fn due(&mut self) -> Option<Instant> {
         let due = self.causes.iter().filter(|cause| cause.count > 0).map(|cause| cause.until).min();
         self.has_clock = due.is_some();
@@ -113,8 +113,8 @@ fn note(left_out: u64) -> Line {
     Line::new(Level::WARN, "lines were left out".to_owned()).with("count", Value::Bare(left_out.to_string()))
 }
 
-/// What a line has in common with others of the same cause: all but the ports of addresses, since each connection of a peer
-/// has another one.
+/// Returns what a line has in common with others of the same cause: everything but the ports of addresses, since each
+/// connection of a peer has another one.
 fn cause(line: &Line) -> String {
     let mut line = line.clone();
     line.message = without_ports(&line.message);
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(written, [&[refused(40_000)][..], &counts].concat());
         let over = start + Duration::from_secs(15);
         assert_eq!(limit.repeated(over), [counted(40_099, 30, "8s")]);
-        // When it does not come again it is forgotten, and what comes later is written at once.
+        // If it does not recur it is forgotten, and the next one is written at once.
         let later = over + LONGEST_WINDOW;
         assert_eq!((limit.repeated(later), limit.causes.len()), (vec![], 0));
         assert_eq!(limit.admits(refused(1), later), [refused(1)]);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_now_and_then_is_written_each_time() {
+    fn rare_lines_are_written_each_time() {
         let (mut limit, start) = (Limit::default(), Instant::now());
         for at in 0..10u64 {
             let now = start + Duration::from_secs(2 * at);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_number_of_remembered_lines_is_bounded() {
         let (mut limit, start) = (Limit::default(), Instant::now());
         for at in 0..10_000u32 {
             limit.admits(line(&format!("line {at}")), start + Duration::from_millis(u64::from(at)));

@@ -1,8 +1,8 @@
-//! An event on its way to its readers.
+//! An event on its way to the log.
 
 use tracing::Level;
 
-/// A line of the log, before it is written in some format.
+/// A line of the log, before it is formatted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) level: Level,
@@ -13,7 +13,7 @@ pub(super) struct Line {
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
-    /// Whatever somebody has said: peers, too.
+    /// Any text, possibly from peers.
     Text(String),
     /// A number, or true or false.
     Bare(String),
@@ -24,7 +24,7 @@ impl Line {
         Self { level, message, fields: Vec::new() }
     }
 
-    /// The line with one more field.
+    /// Returns the line with one more field.
     pub(super) fn with(mut self, key: &'static str, value: Value) -> Self {
         self.fields.push((key, value));
         self

@@ -11,14 +11,14 @@ use super::line::Line;
 use super::stderr;
 use crate::time::Utc;
 
-/// What becomes of events.
+/// The state of a log.
 pub(super) struct Lines {
     reader: Reader,
     /// None: all are written.
     limit: Option<Mutex<Limit>>,
 }
 
-/// Who gets the lines.
+/// The receiver of the lines.
 #[derive(Clone)]
 enum Reader {
     Stderr(Format),
@@ -46,7 +46,7 @@ impl Lines {
             let now = Instant::now();
             let mut lines = limit.repeated(now);
             lines.extend(limit.admits(line, now));
-            (lines, limit.wants_clock())
+            (lines, limit.needs_clock())
         };
         this.write(&lines);
         if starts {
@@ -54,7 +54,7 @@ impl Lines {
         }
     }
 
-    /// Has what is counted told when its time is over, though no other line comes.
+    /// Starts a thread that writes counts when their window is over, even if no other line arrives.
     fn start_clock(this: &Arc<Self>) {
         let own = Arc::clone(this);
         let clock = move || {
@@ -68,7 +68,7 @@ impl Lines {
         };
         let started = thread::Builder::new().name("farpool-log".to_owned()).spawn(clock);
         if let (Err(_), Some(limit)) = (started, &this.limit) {
-            // It is told with the next line.
+            // They are written with the next line.
             lock(limit).clock_is_missing();
         }
     }

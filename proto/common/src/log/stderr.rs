@@ -1,4 +1,4 @@
-//! Writing to stderr without ever waiting for whoever reads it.
+//! Writes to stderr without ever waiting for a reader.
 
 use std::io::Write;
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! The file: its values become the defaults of their flags.
+//! Values of the file become the defaults of their flags.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
 
-/// Flags that mean something only where they are given.
+/// Flags that work only on the command line.
 pub(super) const NOT_IN_FILES: [&str; 4] = ["config", "help", "print-config", "version"];
 
-/// What came from a file.
+/// Values from a file.
 #[derive(Debug)]
 pub(super) struct FromFile {
     pub(super) path: PathBuf,
@@ -22,7 +22,7 @@ pub(super) fn apply(mut command: Command, path: PathBuf) -> Result<(Command, Fro
         command.error(ErrorKind::ValueValidation, format!("{}: {text}", path.display()))
     };
     let text = std::fs::read_to_string(&path).map_err(|error| wrong(&mut command, error.to_string()))?;
-    let table: Table = text.parse().map_err(|error: toml::de::Error| wrong(&mut command, told(&error, &text)))?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| wrong(&mut command, error_text(&error, &text)))?;
     let mut set = Vec::new();
     for (key, value) in table {
         let defaults = match arg(&command, &key) {
@@ -38,7 +38,7 @@ pub(super) fn apply(mut command: Command, path: PathBuf) -> Result<(Command, Fro
 }
 
 fn with_defaults(arg: Arg, defaults: Vec<String>) -> Arg {
-    // An empty list says what leaving it out says, but that the flag need not be given.
+    // An empty list is the same as no list, except that the flag is not required then.
     let arg = arg.required(false);
     if defaults.is_empty() { arg } else { arg.default_values(defaults.into_iter().map(clap::builder::OsStr::from)) }
 }
@@ -54,7 +54,7 @@ fn keys(command: &Command) -> String {
     keys.join(", ")
 }
 
-/// What would have been written behind the flag.
+/// Returns what would have been written after the flag.
 fn defaults(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
     let wrong = |allowed: &str| Err(format!("expected {allowed}, not {}", kind(value)));
     match (arg.get_action(), value) {
@@ -86,7 +86,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Has clap look at the values as if they stood behind their flag, so that what is wrong is said in its words.
+/// Has clap check the values as if they followed their flag, so that errors have its texts.
 fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
     if !arg.get_action().takes_values() {
         return Ok(());
@@ -101,7 +101,7 @@ fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
     })
 }
 
-fn told(error: &toml::de::Error, text: &str) -> String {
+fn error_text(error: &toml::de::Error, text: &str) -> String {
     let at = error.span().map_or(0, |span| span.start);
     let line = 1 + text.bytes().take(at).filter(|&byte| byte == b'\n').count();
     format!("line {line}: {}", error.message())

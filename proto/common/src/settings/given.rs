@@ -1,4 +1,4 @@
-//! What `--print-config` shows: every setting, its value, and who gave it.
+//! The output of `--print-config`: every setting, its value, and its source.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use farpool_proto::text::{Printable, is_plain};
 
 use super::file::{FromFile, NOT_IN_FILES};
 
-/// The settings of a program, one by one. They are shown as a file that `--config` takes.
+/// The settings of a program, one by one. They are shown as a file that `--config` accepts.
 #[derive(Debug)]
 pub struct Given {
     is_wanted: bool,
@@ -25,9 +25,9 @@ struct Setting {
 
 #[derive(Debug)]
 enum Value {
-    /// As it stands in a file.
+    /// As in a file.
     Toml(String),
-    /// Nobody gave one, and this is what that means.
+    /// Not given, and what that means.
     None(String),
 }
 
@@ -49,19 +49,19 @@ impl Given {
         Self { is_wanted, settings: settings.collect() }
     }
 
-    /// Whether somebody wants to see them, instead of the program.
+    /// Whether the settings are to be shown instead of running the program.
     pub fn is_wanted(&self) -> bool {
         self.is_wanted
     }
 
-    /// Shows this value of a setting: the one that the program makes of what was given, or of nothing.
+    /// Shows this value of a setting: the one that the program uses, derived from what was given, if anything.
     #[must_use]
     pub fn with(self, key: &str, value: impl fmt::Display) -> Self {
         let value = Value::Toml(scalar(&value.to_string()));
         self.change(key, |setting| setting.value = value)
     }
 
-    /// Says what it means that nobody gave this setting; nothing if somebody did.
+    /// Adds a note on what it means that this setting was not given; nothing if it was.
     #[must_use]
     pub fn with_note(self, key: &str, note: impl Into<String>) -> Self {
         self.change(key, |setting| {
@@ -104,7 +104,7 @@ fn source(arg: &Arg, key: &str, matches: &ArgMatches, file: Option<&FromFile>) -
     match matches.value_source(arg.get_id().as_str()) {
         Some(ValueSource::CommandLine) => Source::Flag,
         Some(ValueSource::EnvVariable) => Source::Variable(variable().unwrap_or_default()),
-        // To clap, what the file says is a default.
+        // For clap, a value from the file is a default.
         _ => in_file().map_or(Source::Default, |file| Source::File(shown(&file.path))),
     }
 }
@@ -126,7 +126,8 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// A value as TOML has it: a number if it is written like one, otherwise a string in which nothing acts on a terminal.
+/// Formats a value for TOML: as a number if it is written like one, otherwise as a string in which nothing acts on a
+/// terminal.
 fn scalar(value: &str) -> String {
     let is_number = value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
     if is_number { value.to_owned() } else { format!("\"{}\"", value.chars().map(escaped).collect::<String>()) }

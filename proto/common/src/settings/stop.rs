@@ -1,4 +1,4 @@
-//! Why a program does not start.
+//! Reasons why a program does not start.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -6,17 +6,17 @@ use std::process;
 
 use super::Given;
 
-/// Why a program is over before it has started.
+/// Why a program ends before it has started.
 #[derive(Debug)]
 pub enum Stop {
-    /// Its settings are wrong; or it was asked for its help or version.
+    /// Its settings are invalid, or it was asked for its help or version.
     Usage(clap::Error),
     /// It was asked to show its settings.
     Shows(Given),
 }
 
 impl Stop {
-    /// Says so, and ends the process.
+    /// Prints the reason, and ends the process.
     pub fn exit(self) -> ! {
         match self {
             Self::Usage(error) => error.exit(),
