@@ -1,4 +1,4 @@
-//! Opening connections to a coordinator: agents, clients and operators do it here, and alike.
+//! Opens connections to a coordinator, in the same way for agents, clients and operators.
 
 use std::error::Error;
 use std::fmt;
@@ -11,12 +11,12 @@ use tonic::transport::{self, Channel, Endpoint};
 
 use crate::http2::{self, CONNECT_TIMEOUT};
 
-/// Why there is no connection.
+/// Why connecting failed.
 #[derive(Debug)]
 pub enum DialError {
-    /// Nobody is there, or somebody who does not speak HTTP/2.
+    /// Nothing listens there, or it does not speak HTTP/2.
     Unreachable(transport::Error),
-    /// Somebody accepts connections, and says nothing for so long.
+    /// The peer accepts connections, but sends nothing for so long.
     Silent(Duration),
 }
 
@@ -38,7 +38,7 @@ impl Error for DialError {
     }
 }
 
-/// The coordinator at an address. It counts as gone when it is silent for as long as `heartbeat`.
+/// Returns the endpoint of the coordinator at an address. It counts as gone if it is silent for `heartbeat`.
 pub fn endpoint(address: &Address, heartbeat: Duration) -> Endpoint {
     http2::endpoint(Endpoint::from(address.uri().clone()), heartbeat)
 }
@@ -48,7 +48,7 @@ pub fn endpoint(address: &Address, heartbeat: Duration) -> Endpoint {
 /// # Errors
 /// If there is none within [`CONNECT_TIMEOUT`].
 pub async fn connect(endpoint: &Endpoint) -> Result<Channel, DialError> {
-    // What accepts connections and then says nothing would not be noticed otherwise.
+    // Otherwise a peer that accepts connections and then stays silent would not be noticed.
     match timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
         Ok(connected) => connected.map_err(DialError::Unreachable),
         Err(_) => Err(DialError::Silent(CONNECT_TIMEOUT)),
@@ -60,8 +60,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nobody_is_told_as_what_the_system_says() {
-        // Nobody listens where somebody has just been.
+    async fn a_refused_connection_has_the_systems_error() {
+        // The port was just closed, so nothing listens there.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address: Address =
             listener.local_addr().expect("it has one").to_string().parse().expect("it is an address");

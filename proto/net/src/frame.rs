@@ -1,4 +1,4 @@
-//! Messages in frames: many small ones in one, a large one in pieces over several.
+//! Messages in frames: many small ones in one frame, a large one in pieces over several.
 
 mod rope;
 
@@ -15,12 +15,12 @@ use prost::Message;
 use rope::Rope;
 use tonic::Status;
 
-/// Messages are gathered up to about this size: enough that what a frame costs does not count any more.
+/// Messages are gathered up to about this size, so that the cost of a frame does not matter any more.
 pub(crate) const FRAME_BYTES: usize = 256 << 10;
-/// And up to so many of them, since each takes more memory than bytes.
+/// The most messages in a frame, since each takes more memory than bytes.
 pub(crate) const FRAME_MESSAGES: usize = 8192;
-/// Messages above this size travel in pieces, so that no frame is much larger. An item of 1 MiB travels whole: pieces are copied once more
-/// where they are joined.
+/// Larger messages travel in pieces, so that no frame is much larger. An item of 1 MiB travels whole: joining pieces
+/// costs one more copy.
 pub(crate) const WHOLE_BYTES: usize = (1 << 20) + (64 << 10);
 const PIECE_BYTES: usize = 256 << 10;
 
@@ -28,27 +28,27 @@ const PIECE_BYTES: usize = 256 << 10;
 pub trait SessionMessage: Message + Clone + Default + 'static {
     /// Its frame.
     type Frame: Message + Default + 'static;
-    /// What is alone in the first frame of a connection that goes on with a session: [`Resume`] from the side that
-    /// connects, [`Resumed`] from the other one.
+    /// Is alone in the first frame of a connection that resumes a session: [`Resume`] from the side that connects,
+    /// [`Resumed`] from the other one.
     type Handshake: Debug + Send + Sync + 'static;
 
-    /// A frame of this.
+    /// Makes a frame of these parts.
     fn frame(parts: Parts<Self>) -> Self::Frame;
 
-    /// What is in a frame.
+    /// Returns the parts of a frame.
     fn open(frame: Self::Frame) -> Parts<Self>;
 }
 
-/// What is in a frame.
+/// The parts of a frame.
 #[derive(Debug)]
 pub struct Parts<M: SessionMessage> {
     /// Whole messages.
     pub messages: Batch<M>,
     /// A piece of a large one.
     pub piece: Option<Piece>,
-    /// How many messages of the other side were taken in; 0: nothing is said about it.
+    /// How many messages of the other side were received; 0: not stated.
     pub received: u64,
-    /// How a connection goes on with a session.
+    /// The handshake of a connection that resumes a session.
     pub handshake: Option<M::Handshake>,
 }
 
@@ -87,7 +87,7 @@ session_messages! {
 /// Cuts a large message into pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Cutter {
-    /// What is left of the message, and the size of the whole.
+    /// The rest of the message, and the size of the whole.
     rest: Rope,
     total: u64,
 }
@@ -99,29 +99,30 @@ impl Cutter {
         Self { rest, total: message.encoded_len() as u64 }
     }
 
-    /// The next piece.
+    /// Returns the next piece.
     pub(crate) fn cut(&mut self) -> Piece {
         Piece { total: self.total, data: self.rest.take(PIECE_BYTES) }
     }
 
-    pub(crate) fn is_through(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.rest.is_empty()
     }
 }
 
-/// Takes messages out of frames. What a peer sends may be anything.
+/// Extracts messages from frames. A peer may send anything.
 #[derive(Debug)]
 pub(crate) struct Unpacker {
-    /// The largest message that is taken, in bytes.
+    /// The size of the largest accepted message, in bytes.
     limit: u64,
     total: u64,
-    /// Bytes of it that are here.
+    /// Bytes of it that have arrived.
     arrived: u64,
-    /// They stay as they came until all are here: to make room again and again would take more than they do.
+    /// Pieces are kept unchanged until all have arrived: growing a buffer repeatedly would take more memory than they
+    /// do.
     pieces: Vec<Bytes>,
 }
 
-/// What a piece takes beside its bytes.
+/// Memory of a piece in addition to its bytes.
 const PIECE_COST: usize = 96;
 
 impl Unpacker {
@@ -129,7 +130,7 @@ impl Unpacker {
         Self { limit, total: 0, arrived: 0, pieces: Vec::new() }
     }
 
-    /// The messages that a frame with these in it completes, in order; none as long as a large one is not whole.
+    /// Returns the messages that a frame with these parts completes, in order; none while a large one is incomplete.
     pub(crate) fn unpack<M: SessionMessage>(
         &mut self,
         messages: Batch<M>,
@@ -145,7 +146,7 @@ impl Unpacker {
         }
     }
 
-    /// Bytes that a message takes that is not whole yet.
+    /// Returns the bytes that an incomplete message takes.
     pub(crate) fn held(&self) -> usize {
         self.arrived as usize + self.pieces.len() * PIECE_COST
     }
@@ -177,14 +178,14 @@ impl Unpacker {
         decode::owned(whole).map(|message| vec![message]).map_err(wrong)
     }
 
-    /// The whole message, of which all pieces are here.
+    /// Returns the whole message, all of whose pieces have arrived.
     fn join(&mut self) -> Result<Bytes, Status> {
         let Self { pieces, .. } = std::mem::replace(self, Self::new(self.limit));
         let (mut whole, bytes) = (Vec::new(), pieces.iter().map(Bytes::len).sum());
         whole
             .try_reserve_exact(bytes)
             .map_err(|_| Status::resource_exhausted(format!("there is no memory for a message of {bytes} bytes")))?;
-        // Each goes as soon as it is copied.
+        // Each piece is freed as soon as it is copied.
         pieces.into_iter().for_each(|piece| whole.extend_from_slice(&piece));
         Ok(whole.into())
     }

@@ -1,4 +1,4 @@
-//! The frames of one connection, as gRPC takes them.
+//! The frames of one connection, in the form that gRPC takes.
 
 use std::fmt;
 use std::pin::Pin;
@@ -14,13 +14,14 @@ use crate::kept::{Taken, size_of_messages};
 use crate::session::Session;
 use crate::stream::replaced;
 
-/// The frames of a session on one connection, as a client sends them. They end when another connection takes its place.
+/// The frames of a session on one connection, as a client sends them. They end when another connection replaces this
+/// one.
 pub struct Frames<M: SessionMessage> {
     session: Arc<Session<M>>,
     connection: u64,
-    /// What the first one says.
+    /// The handshake in the first frame.
     handshake: Option<M::Handshake>,
-    /// A large message that is on its way.
+    /// A large message that is being sent.
     cutter: Cutter,
 }
 
@@ -30,34 +31,34 @@ impl<M: SessionMessage> Frames<M> {
     }
 
     pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<M::Frame, Status>>> {
-        if !self.cutter.is_through() {
+        if !self.cutter.is_done() {
             return self.piece();
         }
         let session = &self.session;
-        let mut line = session.line();
-        if line.connection != self.connection {
+        let mut state = session.state();
+        if state.connection != self.connection {
             return Poll::Ready(Some(Err(replaced())));
         }
         if self.handshake.is_some() {
             let handshake = self.handshake.take();
             return Poll::Ready(Some(Ok(M::frame(Parts { handshake, ..Parts::default() }))));
         }
-        if line.awaits_answer {
+        if state.awaits_answer {
             session.queue().waker = Some(context.waker().clone());
             return Poll::Pending;
         }
         let (is_window_full, whole) = {
             let mut queue = session.queue();
-            if queue.is_window_full() && !line.owes() {
+            if queue.is_window_full() && !state.must_acknowledge() {
                 queue.waker = Some(context.waker().clone());
                 return Poll::Pending;
             }
             (queue.is_window_full(), queue.whole)
         };
-        if line.kept.is_through() && !is_window_full {
+        if state.kept.nothing_to_resend() && !is_window_full {
             let mut queue = session.queue();
-            line.kept.refill(&mut queue.messages);
-            if line.kept.is_through() && !(line.owes() && queue.end.is_none()) {
+            state.kept.refill(&mut queue.messages);
+            if state.kept.nothing_to_resend() && !(state.must_acknowledge() && queue.end.is_none()) {
                 return match &queue.end {
                     Some(end) => Poll::Ready(end.clone().err().map(Err)),
                     None => {
@@ -67,40 +68,40 @@ impl<M: SessionMessage> Frames<M> {
                 };
             }
         }
-        let taken = if is_window_full { None } else { line.kept.take(whole) };
+        let taken = if is_window_full { None } else { state.kept.take(whole) };
         let messages = match taken {
             Some(Taken::Whole(messages, size)) => {
                 session.change(|queue| queue.sent += size);
-                session.let_go(&mut line);
+                session.drop_sent(&mut state);
                 Batch::shared(messages)
             }
             Some(Taken::Large(message)) => {
-                drop(line);
+                drop(state);
                 self.cutter = message.first().map(Cutter::new).unwrap_or_default();
                 return self.piece();
             }
-            // Only to say what was taken in.
+            // Only to acknowledge.
             None => Batch::default(),
         };
-        let received = line.tell(false);
+        let received = state.acknowledgement(false);
         Poll::Ready(Some(Ok(M::frame(Parts { messages, received, ..Parts::default() }))))
     }
 
     fn piece(&mut self) -> Poll<Option<Result<M::Frame, Status>>> {
-        let mut line = self.session.line();
-        if line.connection != self.connection {
+        let mut state = self.session.state();
+        if state.connection != self.connection {
             return Poll::Ready(Some(Err(replaced())));
         }
         let piece = self.cutter.cut();
-        let last = self.cutter.is_through();
+        let last = self.cutter.is_done();
         if last {
-            line.kept.sent_last_piece();
+            state.kept.sent_last_piece();
         }
         self.session.change(|queue| queue.sent += size_of_messages::<M>(piece.data.len(), usize::from(last)));
         if last {
-            self.session.let_go(&mut line);
+            self.session.drop_sent(&mut state);
         }
-        let received = line.tell(false);
+        let received = state.acknowledgement(false);
         Poll::Ready(Some(Ok(M::frame(Parts { piece: Some(piece), received, ..Parts::default() }))))
     }
 }
@@ -118,7 +119,7 @@ impl<M: SessionMessage> Stream for Frames<M> {
 
 impl<M: SessionMessage> Drop for Frames<M> {
     fn drop(&mut self) {
-        self.session.lose(self.connection);
+        self.session.connection_lost(self.connection);
     }
 }
 

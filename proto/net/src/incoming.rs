@@ -1,4 +1,4 @@
-//! What comes in on a session.
+//! The receiving end of a session.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -8,38 +8,37 @@ use std::task::{Context, Poll};
 use tonic::Status;
 
 use crate::frame::{Parts, SessionMessage, Unpacker};
-use crate::session::{Heard, Listener, Refused};
+use crate::session::{FrameCounts, FrameSink, Refused};
 use crate::stream::{self, BoxStream};
 
-/// Frames that are there already are taken together up to so many messages, or bytes: then what it costs to hand them on
-/// does not count any more.
+/// Frames that have arrived are passed on together, up to so many messages or bytes, so that the cost of passing them
+/// on does not matter any more.
 const TOGETHER: usize = 64;
 const TOGETHER_BYTES: usize = 256 << 10;
 
 /// The receiving end of a session, on one of its connections: see [`crate::Outgoing::incoming`]. Nothing is read before
-/// [`Incoming::next`] is called: whoever does not call it slows the sender down, which is how a full receiver defends
-/// itself.
+/// [`Incoming::next`] is called. Not calling it slows the sender down, which protects a full receiver.
 pub struct Incoming<M: SessionMessage> {
     stream: BoxStream<M>,
     unpacker: Unpacker,
-    session: Arc<dyn Listener>,
+    session: Arc<dyn FrameSink>,
     connection: u64,
-    /// How the stream has ended, if that was seen when there were still messages in front of it.
+    /// How the stream has ended, if messages were still to be returned before that.
     end: Option<Result<(), Status>>,
     garbled: bool,
 }
 
 impl<M: SessionMessage> Incoming<M> {
-    pub(crate) fn new(stream: BoxStream<M>, limit: u64, session: Arc<dyn Listener>, connection: u64) -> Self {
+    pub(crate) fn new(stream: BoxStream<M>, limit: u64, session: Arc<dyn FrameSink>, connection: u64) -> Self {
         Self { stream, unpacker: Unpacker::new(limit), session, connection, end: None, garbled: false }
     }
 
-    /// The messages of the next frames; none if it was a piece of a large one, or only said what the peer has taken in.
-    /// `None`: the stream has ended. May be dropped at any time without losing anything.
+    /// Returns the messages of the next frames; none if it was a piece of a large one, or only an acknowledgement.
+    /// `None`: the stream has ended. The future may be dropped at any time without losing anything.
     ///
     /// # Errors
-    /// If the connection is lost, or another one has taken its place, or if the peer sends what is no frame: end the
-    /// session then, or go on with it over another connection.
+    /// If the connection is lost, if another one has replaced it, or if the peer sends an invalid frame. Then end the
+    /// session, or resume it on another connection.
     pub async fn next(&mut self) -> Result<Option<Vec<M>>, Status> {
         if let Some(end) = self.end.take() {
             return end.map(|()| None);
@@ -48,12 +47,12 @@ impl<M: SessionMessage> Incoming<M> {
     }
 
     fn poll_messages(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Vec<M>>, Status>> {
-        let (mut together, mut bytes, mut heard) = (Vec::new(), 0, false);
+        let (mut together, mut bytes, mut has_frame) = (Vec::new(), 0, false);
         for _ in 0..TOGETHER {
             let end = match self.stream.as_mut().poll_next(context) {
                 Poll::Ready(Some(Ok(frame))) => match self.open(frame) {
                     Ok((messages, size)) => {
-                        (heard, bytes) = (true, bytes + size);
+                        (has_frame, bytes) = (true, bytes + size);
                         if together.is_empty() {
                             together = messages;
                         } else {
@@ -69,7 +68,7 @@ impl<M: SessionMessage> Incoming<M> {
                 },
                 Poll::Ready(Some(Err(status))) => Err(status),
                 Poll::Ready(None) => Ok(()),
-                Poll::Pending if !heard => return Poll::Pending,
+                Poll::Pending if !has_frame => return Poll::Pending,
                 Poll::Pending => break,
             };
             if together.is_empty() {
@@ -81,7 +80,7 @@ impl<M: SessionMessage> Incoming<M> {
         Poll::Ready(Ok(Some(together)))
     }
 
-    /// Takes in a frame; returns the messages that it completes, and about how large they are.
+    /// Handles a frame; returns the messages that it completes, and their approximate size.
     fn open(&mut self, frame: M::Frame) -> Result<(Vec<M>, usize), Status> {
         let opened = self.unpack(frame);
         self.garbled |= matches!(opened, Err(Refused::Garbled(_)));
@@ -97,20 +96,20 @@ impl<M: SessionMessage> Incoming<M> {
             return Err(Refused::Garbled(stream::not_alone("how a connection begins")));
         }
         let messages = self.unpacker.unpack::<M>(messages, piece).map_err(Refused::Garbled)?;
-        // To count what many messages take would cost more than it saves.
+        // Counting the size of many messages would cost more than it saves.
         let many = messages.len() >= TOGETHER;
         let bytes = if many { TOGETHER_BYTES } else { messages.iter().map(M::encoded_len).sum() };
-        self.session.hear(self.connection, Heard { messages: messages.len() as u64, bytes, received })?;
+        self.session.receive(self.connection, FrameCounts { messages: messages.len() as u64, bytes, received })?;
         Ok((messages, bytes))
     }
 
-    /// Whether the session ended because of what the peer sent. Otherwise the error is the peer's word, or that of the
-    /// connection.
+    /// Whether the session ended because the peer sent something invalid. Otherwise the error comes from the peer or
+    /// from the connection.
     pub fn is_garbled(&self) -> bool {
         self.garbled
     }
 
-    /// Bytes that are held of a message that is not whole yet.
+    /// Returns the bytes that are held of an incomplete message.
     pub fn held(&self) -> usize {
         self.unpacker.held()
     }

@@ -1,4 +1,4 @@
-//! What was sent on a session and may have to be sent again.
+//! Messages that were sent on a session and may have to be resent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use tonic::Status;
 
 use crate::frame::{FRAME_BYTES, FRAME_MESSAGES};
 
-/// One direction of a session as its sender sees it, over all of the session's connections. It counts messages from the
-/// session's start and keeps each until the peer has taken it in; it does no IO and knows nothing of time.
+/// One direction of a session from its sender's side, across all connections. It counts messages from the session's
+/// start and keeps each until the peer has acknowledged it. It does no IO and has no clock.
 pub(crate) struct Kept<M> {
     /// In no frame yet, each with its encoded size.
     fresh: VecDeque<(M, usize)>,
-    /// Not acknowledged, as they were in frames, the oldest first.
+    /// Frames that are not acknowledged, the oldest first.
     frames: VecDeque<Batch<M>>,
-    /// How many of these were taken for this connection. The others wait to be sent again.
+    /// How many of these were sent on this connection. The others wait to be resent.
     taken: usize,
-    /// Messages in front of the first of `frames`.
+    /// Messages before the first of `frames`.
     before: u64,
-    /// Messages that the peer has taken in, as it said last.
+    /// Messages that the peer has acknowledged.
     acknowledged: u64,
-    /// Messages that were wholly sent on this connection or are acknowledged.
+    /// Messages that were completely sent on this connection or are acknowledged.
     sent: u64,
 }
 
@@ -31,25 +31,25 @@ struct Batch<M> {
     bytes: usize,
 }
 
-/// What the next frame is made of. It stays where it is kept as well.
+/// The contents of the next frame, which are also kept.
 pub(crate) enum Taken<M> {
-    /// Messages for one frame, and what they count for.
+    /// Messages for one frame, and their size.
     Whole(Arc<Vec<M>>, usize),
-    /// One message, which travels in pieces. [`Kept::sent_last_piece`] follows when all are made.
+    /// One message, which travels in pieces. [`Kept::sent_last_piece`] is called when all are made.
     Large(Arc<Vec<M>>),
 }
 
 /// What need not be kept any more: to be dropped where nobody waits for that.
 pub(crate) struct Freed<M> {
-    /// What it counted for.
+    /// Its size.
     pub(crate) size: usize,
-    /// Mostly it is one frame, which then costs no `Vec`.
+    /// Usually it is one frame, so no `Vec` is needed.
     _first: Option<Batch<M>>,
     _others: Vec<Batch<M>>,
 }
 
-/// What so many messages count for: small ones take more in memory than on the wire, and a queue that grows keeps room for half as
-/// many again.
+/// Returns the size of so many messages. Small ones take more in memory than on the wire, and a growing queue has room
+/// for half as many again.
 pub(crate) const fn size_of_messages<M>(bytes: usize, count: usize) -> usize {
     bytes + count * size_of::<(M, usize)>() * 3 / 2
 }
@@ -61,19 +61,19 @@ impl<M> Default for Kept<M> {
 }
 
 impl<M: Message + Clone> Kept<M> {
-    /// Takes messages over, each with its encoded size, if there are no fresh ones.
+    /// Takes over messages, each with its encoded size, if there are no fresh ones.
     pub(crate) fn refill(&mut self, queue: &mut VecDeque<(M, usize)>) {
         if self.fresh.is_empty() {
             std::mem::swap(&mut self.fresh, queue);
         }
     }
 
-    /// Whether there is nothing to send but what is new.
-    pub(crate) fn is_through(&self) -> bool {
+    /// Whether nothing waits to be resent.
+    pub(crate) fn nothing_to_resend(&self) -> bool {
         self.taken == self.frames.len() && self.fresh.is_empty()
     }
 
-    /// What to send next: first what is to be sent again. A message of more than `whole` bytes is large.
+    /// Returns what to send next: first what must be resent. A message of more than `whole` bytes is large.
     pub(crate) fn take(&mut self, whole: usize) -> Option<Taken<M>> {
         if self.taken == self.frames.len() {
             self.frames.push_back(gather(&mut self.fresh)?);
@@ -88,15 +88,15 @@ impl<M: Message + Clone> Kept<M> {
         Some(Taken::Whole(messages, batch.size()))
     }
 
-    /// All pieces of the large message that was taken last are made.
+    /// All pieces of the last large message are made.
     pub(crate) fn sent_last_piece(&mut self) {
         self.sent += 1;
     }
 
-    /// The peer says that it has taken in so many messages.
+    /// The peer acknowledges so many messages.
     ///
     /// # Errors
-    /// If that cannot be.
+    /// If that is impossible.
     pub(crate) fn acknowledge(&mut self, received: u64) -> Result<Freed<M>, Status> {
         let (acknowledged, sent) = (self.acknowledged, self.sent);
         if received > sent {
@@ -121,18 +121,18 @@ impl<M: Message + Clone> Kept<M> {
         Ok(Freed { size, _first: freed.next(), _others: freed.collect() })
     }
 
-    /// All that was sent counts as taken in.
+    /// Treats everything that was sent as acknowledged.
     pub(crate) fn forget_sent(&mut self) -> Freed<M> {
         self.acknowledge(self.sent).expect("what was sent can have been taken in")
     }
 
-    /// There is a new connection: what the peer has not taken in is to be sent again.
+    /// Begins to resend on a new connection what the peer has not received.
     ///
     /// # Errors
-    /// If it cannot have taken in so much, or so little: then nothing has changed.
-    pub(crate) fn go_back(&mut self, received: u64) -> Result<Freed<M>, Status> {
+    /// If the peer cannot have received so many or so few messages: then nothing has changed.
+    pub(crate) fn resend_from(&mut self, received: u64) -> Result<Freed<M>, Status> {
         let mut freed = self.acknowledge(received)?;
-        // Frames arrive as a whole, so this is for peers that count as they like.
+        // Frames arrive as a whole, so this is for peers with arbitrary counts.
         if let Some(batch) = self.frames.front_mut()
             && self.before < received
         {
@@ -148,12 +148,12 @@ impl<M: Message + Clone> Kept<M> {
 }
 
 impl<M> Kept<M> {
-    /// Messages that the peer has taken in.
+    /// Returns how many messages the peer has acknowledged.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// Messages that have been in frames, or in a part of one, of whatever connection.
+    /// Returns how many messages have been in frames, or partly in one, on any connection.
     pub(crate) fn framed(&self) -> u64 {
         self.before + self.frames.iter().map(|batch| batch.messages.len() as u64).sum::<u64>()
     }
@@ -165,7 +165,7 @@ impl<M> Batch<M> {
     }
 }
 
-/// As many messages as fit into a frame, and at least one, if there is one.
+/// Returns as many messages as fit into a frame, and at least one, if there is one.
 fn gather<M>(fresh: &mut VecDeque<(M, usize)>) -> Option<Batch<M>> {
     let (mut count, mut bytes) = (0, 0);
     for (_, size) in fresh.iter() {

@@ -1,25 +1,26 @@
-//! How farpool's sessions travel between machines: what the coordinator, the agents and the clients have in common
-//! when they talk over gRPC. Local mode uses none of it.
+//! How farpool's sessions travel between machines: code that coordinator, agents and clients share for sessions over
+//! gRPC. Local mode does not use it.
 //!
 //! A session is one bidirectional stream. Each side pushes messages to an [`Outgoing`] queue, from which gRPC takes
-//! [frames](SessionMessage) with as many messages as are there; messages above 1 MiB, or 512 KiB from clients, travel in pieces. The receiver
-//! takes them out again with [`Incoming`]; as long as it does not ask for more, HTTP/2's flow control holds the sender
+//! [frames](SessionMessage) with all waiting messages. Messages above 1 MiB, or 512 KiB from clients, travel in pieces.
+//! The receiver extracts them with [`Incoming`]. While it does not ask for more, HTTP/2's flow control holds the sender
 //! back.
 //!
 //! # Sessions outlive connections
 //!
-//! Both sides count the messages of a session and say in their frames how many they have taken in; a frame only for that is
-//! sent when it would be many. A queue keeps each frame until the peer has said so: it shares the messages with the frame
-//! that gRPC encodes, so that to keep them costs nothing. When a connection is lost, the side that connects opens another
-//! one with [`Outgoing::resume`], the other side recognises it by [`Opening::read`] and answers with
-//! [`Outgoing::reconnect`], and [`Outgoing::resumed`] reads the answer. Each has told the other what it has taken in, and
-//! sends again from there on: so each message arrives once and in order, for as long as both sides live.
+//! Both sides count the messages of a session and acknowledge them in their frames. A frame only for that is sent when
+//! many messages are unacknowledged. A queue keeps each frame until the peer has acknowledged it. It shares the
+//! messages with the frame that gRPC encodes, so keeping them costs nothing. When a connection is lost, the side that
+//! connects opens another one with [`Outgoing::resume`]. The other side recognises the session by [`Opening::read`] and
+//! answers with [`Outgoing::reconnect`], and [`Outgoing::resumed`] reads the answer. Each side has told the other what
+//! it has received, and the rest is resent. So each message arrives once and in order, as long as both sides live.
 //!
-//! A connection that another one has taken the place of takes nothing in any more, however late its frames come. Nothing here
-//! knows of time or decides when a session is given up; what the peer says is checked, and what cannot be is refused.
+//! A connection that was replaced by another one receives nothing more, however late its frames arrive. This crate has
+//! no clock and does not decide when a session is given up. It checks what the peer sends, and refuses what is
+//! impossible.
 //!
-//! What is kept is bounded by what pushes: [`Outgoing::bytes`] counts it. An honest peer leaves little more unsaid than
-//! HTTP/2 has on its way, but what it says is heard only by those who read [`Incoming`].
+//! The sender bounds what is kept: [`Outgoing::bytes`] counts it. An honest peer leaves little more unacknowledged than
+//! HTTP/2 has in flight, but acknowledgements are processed only while [`Incoming`] is read.
 
 mod frame;
 mod frames;

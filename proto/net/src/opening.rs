@@ -13,54 +13,54 @@ use tonic::Status;
 use crate::frame::{Parts, SessionMessage, Unpacker};
 use crate::incoming::Incoming;
 use crate::outgoing::Outgoing;
-use crate::session::Heard;
+use crate::session::FrameCounts;
 use crate::stream::{BoxStream, next, not_alone};
 
-/// How the peer, which has connected, begins.
+/// How the peer that connected begins.
 #[derive(Debug)]
 pub enum Opening<In: SessionMessage> {
-    /// With a session of which these are the first messages; there is at least one.
+    /// A new session with these first messages; there is at least one.
     New {
-        /// Those that came together. They count as taken in.
+        /// Messages that arrived together. They count as received.
         messages: Vec<In>,
-        /// Where the others come.
+        /// The stream of further messages.
         rest: Rest<In>,
     },
-    /// With a session that there was before: see [`Outgoing::reconnect`].
+    /// A session that existed before: see [`Outgoing::reconnect`].
     Resume {
-        /// Which one it is, and how far it has come. Whether the peer's version is the right one has not been looked at.
+        /// The session and its progress. The peer's version was not checked.
         resume: Resume,
-        /// Where messages come from then on.
+        /// The stream of messages from then on.
         rest: Rest<In>,
     },
 }
 
-/// What follows on a connection that has begun.
+/// The rest of a connection that has begun.
 pub struct Rest<In: SessionMessage> {
     stream: BoxStream<In>,
     limit: u64,
-    begun: Heard,
+    begun: FrameCounts,
     room: Option<OwnedSemaphorePermit>,
 }
 
-/// What peers may make others remember before their sessions have begun.
+/// Bounds for connections whose sessions have not begun.
 #[derive(Clone, Debug)]
 pub struct Openings {
     /// The largest first message, in bytes.
     pub largest: u64,
-    /// The rest of large first messages of all peers together, in KiB; who finds no room waits.
+    /// Room for the rest of large first messages of all peers together, in KiB; peers without room wait.
     pub room: Arc<Semaphore>,
     /// How long a connection may take to begin.
     pub patience: Duration,
 }
 
 impl Openings {
-    /// Openings of up to so many bytes, of which one of the largest may be on its way at a time.
+    /// Makes bounds for openings of up to so many bytes, with one of the largest in flight at a time.
     pub fn new(largest: u64, patience: Duration) -> Self {
         Self { largest, room: Arc::new(Semaphore::new(kib(largest) as usize)), patience }
     }
 
-    /// Room for a message of so many bytes, which its peer has announced.
+    /// Waits for room for a message of this announced size.
     async fn admit(&self, total: u64) -> Result<Option<OwnedSemaphorePermit>, Status> {
         if total > self.largest {
             return Ok(None);
@@ -78,7 +78,7 @@ impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
     /// Reads the first frames of a stream, up to the first messages, each of up to `limit` bytes.
     ///
     /// # Errors
-    /// If the peer says nothing in time, or what makes no sense; or if the stream ends.
+    /// If the peer sends nothing in time, or something invalid, or if the stream ends.
     pub async fn read(
         stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
         limit: u64,
@@ -87,7 +87,7 @@ impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
         Self::read_within(stream, limit, &Openings::new(limit, patience)).await
     }
 
-    /// The same, with bounds for the first message.
+    /// Does the same with bounds for the first message.
     ///
     /// # Errors
     /// As for [`Opening::read`].
@@ -111,7 +111,10 @@ impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
                 if !first || !messages.is_empty() || piece.is_some() || received > 0 {
                     return Err(not_alone("a Resume"));
                 }
-                return Ok(Opening::Resume { resume, rest: Rest { stream, limit, begun: Heard::default(), room } });
+                return Ok(Opening::Resume {
+                    resume,
+                    rest: Rest { stream, limit, begun: FrameCounts::default(), room },
+                });
             }
             if received > 0 {
                 let message = format!("it says that it has received {received} messages, but the session starts here");
@@ -126,7 +129,7 @@ impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
             let messages = unpacker.unpack::<In>(messages, piece)?;
             if !messages.is_empty() {
                 let bytes = messages.iter().map(In::encoded_len).sum();
-                let begun = Heard { messages: messages.len() as u64, bytes, received: 0 };
+                let begun = FrameCounts { messages: messages.len() as u64, bytes, received: 0 };
                 return Ok(Opening::New { messages, rest: Rest { stream, limit, begun, room } });
             }
         }
@@ -134,13 +137,13 @@ impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
 }
 
 impl<In: SessionMessage> Rest<In> {
-    /// The room that the first message has been given, which is its own until this is dropped.
+    /// Takes the room of the first message, which is reserved until this is dropped.
     pub fn take_room(&mut self) -> Option<OwnedSemaphorePermit> {
         self.room.take()
     }
 
-    /// The receiving end of the session, on the connection that is in place: the queue's first one, or the one that
-    /// [`Outgoing::reconnect`] has made of this.
+    /// Returns the receiving end of the session, on the current connection: the queue's first one, or the one that
+    /// [`Outgoing::reconnect`] has made from this.
     pub fn incoming<Out: SessionMessage>(self, outgoing: &Outgoing<Out>) -> Incoming<In> {
         let session = outgoing.session();
         let connection = session.begin(&self.begun);

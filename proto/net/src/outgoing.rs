@@ -1,4 +1,4 @@
-//! What is to be sent on a session: a queue that anybody may push to, and that keeps what may not have arrived.
+//! The sending end of a session: a queue that keeps what may not have arrived.
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
@@ -15,17 +15,17 @@ use crate::incoming::Incoming;
 use crate::session::{self, Queue, Session};
 use crate::stream::{self, BoxStream};
 
-/// The part of the peer's memory for a session that a frame may take. At `--memory 64MiB` that is 512 KiB: with frames of 1 MiB, twenty
-/// clients that sent 1 MiB items took 55 s instead of 14 s.
+/// The part of the peer's memory for a session that a frame may take. At `--memory 64MiB` that is 512 KiB: with frames
+/// of 1 MiB, twenty clients that sent 1 MiB items took 55 s instead of 14 s.
 const FRAMES_PART: u64 = 32;
 
-/// The sending end of a session. All clones are of the same session.
+/// The sending end of a session. All clones belong to the same session.
 ///
-/// It takes everything at once and never blocks; whoever pushes looks at [`Outgoing::bytes`] or [`Outgoing::waiting`] to
-/// stay within its bounds. When the last clone is dropped, the stream ends behind what was pushed: a connection stays for
-/// as long as one of its streams has not ended.
+/// It accepts everything at once and never blocks. Callers check [`Outgoing::bytes`] or [`Outgoing::waiting`] to stay
+/// within their bounds. When the last clone is dropped, the stream ends after all pushed messages. A connection stays
+/// open until all its streams have ended.
 ///
-/// What the peer has not taken in is kept, for when the connection is lost and another one takes its place.
+/// What the peer has not acknowledged is kept, in case the connection is lost and another one replaces it.
 pub struct Outgoing<M> {
     sender: Arc<Sender<M>>,
 }
@@ -34,8 +34,9 @@ struct Sender<M> {
     session: Arc<Session<M>>,
 }
 
-/// A session's queue, and the frames of its first connection. `drained` is notified whenever what the session holds, or
-/// what of this waits to be sent, has become `low` bytes or less from more; and when nobody takes frames any more.
+/// Makes a session's queue, and the frames of its first connection. `drained` is notified whenever the size of all kept
+/// messages, or of those that wait to be sent, has fallen to `low` bytes or less; and when nobody takes frames any
+/// more.
 pub fn outgoing<M: SessionMessage>(low: usize, drained: Arc<Notify>) -> (Outgoing<M>, Frames<M>) {
     let session = Arc::new(Session::new(low, drained));
     let frames = Frames::new(Arc::clone(&session), 0, None);
@@ -43,25 +44,25 @@ pub fn outgoing<M: SessionMessage>(low: usize, drained: Arc<Notify>) -> (Outgoin
 }
 
 impl<M: SessionMessage> Outgoing<M> {
-    /// Puts a message behind the others.
+    /// Appends a message.
     pub fn push(&self, message: M) {
         self.extend([message]);
     }
 
-    /// Puts messages behind the others.
+    /// Appends messages.
     pub fn extend(&self, messages: impl IntoIterator<Item = M>) {
         if let Some(queue) = self.put(messages) {
             session::wake(queue);
         }
     }
 
-    /// Puts messages behind the others that may wait for company: they travel in the next frame, which is not made for
-    /// them. Whoever calls this calls [`Outgoing::flush`] some time later.
+    /// Appends messages that may wait: they travel in the next frame, but cause none. The caller calls
+    /// [`Outgoing::flush`] some time later.
     pub fn extend_later(&self, messages: impl IntoIterator<Item = M>) {
         drop(self.put(messages));
     }
 
-    /// Sends what waits for company.
+    /// Sends messages that wait for a frame.
     pub fn flush(&self) {
         self.session().wake();
     }
@@ -78,18 +79,18 @@ impl<M: SessionMessage> Outgoing<M> {
         Some(queue)
     }
 
-    /// Bytes of all messages that the peer has not taken in, as far as it has said, with what they take beside.
+    /// Returns the bytes of all messages that the peer has not acknowledged, with their overhead.
     ///
-    /// They become less only as long as somebody reads the [`Incoming`] of the session, which is how the peer says so.
-    /// Whoever does not read it until there is less to send waits for [`Outgoing::waiting`].
+    /// They decrease only while the [`Incoming`] of the session is read, which receives the acknowledgements. A caller
+    /// that does not read it until there is less to send must wait for [`Outgoing::waiting`].
     pub fn bytes(&self) -> usize {
         self.session().queue().size
     }
 
-    /// Has no further message begun while so many bytes or more are sent and not acknowledged. At least 1 MiB counts: the peer
-    /// may be silent about less than that.
+    /// Begins no further message while so many bytes or more are sent and not acknowledged. At least 1 MiB counts: the
+    /// peer need not acknowledge less than that.
     pub fn set_window(&self, bytes: usize) {
-        self.session().queue().window = bytes.max(2 * session::UNTOLD_BYTES);
+        self.session().queue().window = bytes.max(2 * session::UNACKNOWLEDGED_BYTES);
         self.session().wake();
     }
 
@@ -100,29 +101,29 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().queue().whole = whole.clamp(FRAME_BYTES, WHOLE_BYTES);
     }
 
-    /// Bytes of the messages that are in no frame of this connection yet, with what they take beside.
+    /// Returns the bytes of the messages that are in no frame of this connection yet, with their overhead.
     pub fn waiting(&self) -> usize {
         self.session().queue().waiting()
     }
 
-    /// Messages that were pushed since the session's start.
+    /// Returns how many messages were pushed since the session's start.
     pub fn pushed(&self) -> u64 {
         self.session().queue().pushed
     }
 
-    /// Of the messages that were pushed, those that the peer has taken in, as it said last.
+    /// Returns how many of the pushed messages the peer has acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.session().queue().acknowledged
     }
 
-    /// Messages of the peer that were taken in since the session's start.
+    /// Returns how many messages of the peer were received since the session's start.
     pub fn received(&self) -> u64 {
-        self.session().line().received
+        self.session().state().received
     }
 
-    /// Has the peer told at once what was taken in, even if there is nothing else to say.
+    /// Acknowledges at once, even if there is nothing else to send.
     pub fn acknowledge(&self) {
-        self.session().line().hurry();
+        self.session().state().acknowledge_soon();
         self.session().wake();
     }
 
@@ -131,43 +132,43 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().queue().gone
     }
 
-    /// Gives the session up: its frames end at once, whatever was pushed. Returns how many of the messages that were pushed
-    /// have been in frames, of whatever connection: none of the others can have arrived.
+    /// Gives the session up: its frames end at once, even if messages wait. Returns how many of the pushed messages
+    /// have been in frames, on any connection: none of the others can have arrived.
     pub fn abandon(&self) -> u64 {
         let session = self.session();
-        let mut line = session.line();
-        // As if another one took its place.
-        line.connection += 1;
-        let framed = line.kept.framed();
-        drop(line);
+        let mut state = session.state();
+        // As if another connection replaced it.
+        state.connection += 1;
+        let framed = state.kept.framed();
+        drop(state);
         session.wake();
         framed
     }
 
-    /// Ends the stream behind what was pushed.
+    /// Ends the stream after all pushed messages.
     pub fn finish(&self) {
         self.session().end(Ok(()));
     }
 
-    /// Ends the stream with an error, behind what was pushed. A client's stream just ends.
+    /// Ends the stream with an error after all pushed messages. A client's stream just ends.
     pub fn fail(&self, status: Status) {
         self.session().end(Err(status));
     }
 
-    /// No other connection will take the place of the first one: nothing is kept for it, and [`Outgoing::bytes`] counts what
-    /// waits to be sent.
+    /// No other connection will replace the first one. So nothing is kept, and [`Outgoing::bytes`] counts what waits to
+    /// be sent.
     pub fn for_one_connection(&self) {
-        self.session().line().only_one = true;
+        self.session().state().only_one = true;
     }
 
-    /// The receiving end of the session, for the connection that is in place: takes messages of up to `limit` bytes out
-    /// of the peer's frames.
+    /// Returns the receiving end of the session, for the current connection. It accepts messages of up to `limit`
+    /// bytes.
     pub fn incoming<In: SessionMessage>(
         &self,
         stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
         limit: u64,
     ) -> Incoming<In> {
-        let connection = self.session().line().connection;
+        let connection = self.session().state().connection;
         Incoming::new(Box::pin(stream), limit, self.session().clone(), connection)
     }
 
@@ -177,68 +178,67 @@ impl<M: SessionMessage> Outgoing<M> {
 }
 
 impl<M: SessionMessage<Handshake = Resumed>> Outgoing<M> {
-    /// A new connection, which began with a Resume, takes the place of the old one, whose frames end. The answer to the
-    /// Resume is the first frame; then comes what the peer has not taken in.
+    /// Replaces the connection by a new one, which began with a Resume. The frames of the old one end. The first new
+    /// frame is the answer to the Resume; then what the peer has not received is resent.
     ///
     /// # Errors
-    /// If the peer cannot have taken in so many messages: then nothing has changed.
+    /// If the peer cannot have received so many messages: then nothing has changed.
     pub fn reconnect(&self, received_by_peer: u64) -> Result<Frames<M>, Status> {
         let session = self.session();
-        let mut line = session.line();
-        session.go_back(&mut line, received_by_peer)?;
-        let (connection, received) = session.reconnect(&mut line);
+        let mut state = session.state();
+        session.resend_from(&mut state, received_by_peer)?;
+        let (connection, received) = session.reconnect(&mut state);
         Ok(Frames::new(Arc::clone(session), connection, Some(Resumed { received })))
     }
 }
 
 impl<M: SessionMessage<Handshake = Resume>> Outgoing<M> {
-    /// The frames of a new connection, which takes the place of the old one, whose frames end. They begin with a Resume
-    /// and go on when [`Outgoing::resumed`] has read the answer. `secret` is the
-    /// session's.
+    /// Returns the frames of a new connection, which replaces the old one, whose frames end. They begin with a Resume
+    /// and continue when [`Outgoing::resumed`] has read the answer. `secret` is the session's.
     pub fn resume(&self, secret: Bytes) -> Frames<M> {
         let session = self.session();
-        let mut line = session.line();
-        let (connection, received) = session.reconnect(&mut line);
-        line.awaits_answer = true;
+        let mut state = session.state();
+        let (connection, received) = session.reconnect(&mut state);
+        state.awaits_answer = true;
         let resume = Resume { secret, version: Some(farpool_proto::version()), received };
         Frames::new(Arc::clone(session), connection, Some(resume))
     }
 
-    /// Reads the answer to [`Outgoing::resume`]: from then on what the peer has not taken in is sent again. It gives the
-    /// receiving end of the session, as [`Outgoing::incoming`] does. There is no limit to how long the peer may take.
+    /// Reads the answer to [`Outgoing::resume`]; from then on, what the peer has not received is resent. Returns the
+    /// receiving end of the session, like [`Outgoing::incoming`]. There is no timeout.
     ///
     /// # Errors
-    /// If the stream ends with one: NOT_FOUND if the peer does not know the session (any more). If the first frame is not
-    /// an answer, or one that cannot be true: INVALID_ARGUMENT.
+    /// If the stream ends with one: NOT_FOUND if the peer does not know the session (any more). If the first frame is
+    /// not an answer, or an impossible one: INVALID_ARGUMENT.
     pub async fn resumed<In: SessionMessage<Handshake = Resumed>>(
         &self,
         stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
         limit: u64,
     ) -> Result<Incoming<In>, Status> {
         let session = self.session();
-        let connection = session.line().connection;
+        let connection = session.state().connection;
         let mut stream: BoxStream<In> = Box::pin(stream);
         let received = stream::answer::<In>(&mut stream).await?;
-        let mut line = session.line();
-        if line.connection != connection || !line.awaits_answer {
+        let mut state = session.state();
+        if state.connection != connection || !state.awaits_answer {
             return Err(stream::replaced());
         }
-        session.go_back(&mut line, received)?;
-        line.awaits_answer = false;
+        session.resend_from(&mut state, received)?;
+        state.awaits_answer = false;
         session.wake();
-        drop(line);
+        drop(state);
         Ok(Incoming::new(stream, limit, session.clone(), connection))
     }
 }
 
 impl<M> Drop for Sender<M> {
     fn drop(&mut self) {
-        let mut line = self.session.line();
-        if line.awaits_answer {
+        let mut state = self.session.state();
+        if state.awaits_answer {
             // Nobody will read it.
-            line.connection += 1;
+            state.connection += 1;
         }
-        drop(line);
+        drop(state);
         self.session.end(Ok(()));
     }
 }

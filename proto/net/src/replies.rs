@@ -22,26 +22,26 @@ enum Source<M: SessionMessage> {
     Over,
 }
 
-/// Says what [`Replies`] consist of. Dropping it ends them.
+/// Sets what [`Replies`] consist of. Dropping it ends them.
 pub struct Reply<M: SessionMessage> {
     frames: oneshot::Sender<Result<Frames<M>, Status>>,
 }
 
-/// Replies of which it is not known yet which session's they are: a call is to be answered before its first frame comes,
-/// since some clients wait for that.
+/// Makes replies whose session is not known yet: a call must be answered before its first frame arrives, since some
+/// clients wait for that.
 pub fn replies<M: SessionMessage>() -> (Reply<M>, Replies<M>) {
     let (sender, receiver) = oneshot::channel();
     (Reply { frames: sender }, Replies { source: Source::Later(receiver) })
 }
 
 impl<M: SessionMessage> Reply<M> {
-    /// The replies are these. If the connection is gone, so is the session's.
+    /// Connects the replies to these frames. If the connection is gone, the session loses it.
     pub fn with(self, frames: Frames<M>) {
-        // What comes back is dropped, which tells the session.
+        // A returned value is dropped, which informs the session.
         let _ = self.frames.send(Ok(frames));
     }
 
-    /// There is no session, and this is why.
+    /// Ends the replies with this error.
     pub fn refuse(self, status: Status) {
         let _ = self.frames.send(Err(status));
     }

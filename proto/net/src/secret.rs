@@ -1,4 +1,4 @@
-//! What a session is resumed with, and what others know it by.
+//! The secret that resumes a session, and the public id made from it.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tonic::Status;
 use uuid::Uuid;
 
-/// What only the two ends of a session know: whoever has it can resume the session. Others know the session by its
-/// [id](session_id), which does not give the secret away.
+/// A secret that only the two ends of a session know. It resumes the session. Others know the session by its
+/// [id](session_id), which does not reveal the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Bytes);
 
@@ -21,7 +21,7 @@ impl Secret {
         Self(halves.iter().flat_map(|half| *half.as_bytes()).collect())
     }
 
-    /// Makes one of these bytes. Peers refuse it unless they are 32.
+    /// Makes one from these bytes. Peers refuse it unless there are 32.
     pub fn of(bytes: Bytes) -> Self {
         Self(bytes)
     }
@@ -31,7 +31,7 @@ impl Secret {
         self.0.clone()
     }
 
-    /// Returns what others know the session by.
+    /// Returns the public id.
     pub fn id(&self) -> [u8; 16] {
         hash(&self.0)
     }
@@ -43,7 +43,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Returns what others know the session with this secret by.
+/// Returns the public id of the session with this secret.
 ///
 /// # Errors
 /// If the secret is not 32 bytes long.

@@ -1,4 +1,4 @@
-//! What both ends of a session share: what is to be sent, what is kept, and what was taken in.
+//! State that both ends of a session share: what is to be sent, what is kept, and what was received.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,93 +10,93 @@ use tonic::Status;
 use crate::frame::{SessionMessage, WHOLE_BYTES};
 use crate::kept::{Freed, Kept, size_of_messages};
 
-/// The peer is told what was taken in at the latest when it is more than this (a frame only for that costs each side a wake), ...
-const UNTOLD_MESSAGES: u64 = 1024;
-/// ... or, in bytes, this.
-pub(crate) const UNTOLD_BYTES: usize = 512 << 10;
+/// More unacknowledged messages than this are acknowledged in a frame of their own, which costs each side a wake-up ...
+const UNACKNOWLEDGED_MESSAGES: u64 = 1024;
+/// ... and so are more bytes than this.
+pub(crate) const UNACKNOWLEDGED_BYTES: usize = 512 << 10;
 
-/// One side of a session. Whoever locks both of its parts locks `line` first.
+/// One side of a session. To lock both parts, lock `line` first.
 pub(crate) struct Session<M> {
-    line: Mutex<Line<M>>,
+    state: Mutex<ConnectionState<M>>,
     queue: Mutex<Queue<M>>,
     /// See [`crate::outgoing`].
     low: usize,
     drained: Arc<Notify>,
 }
 
-/// What the connections have to do with. Frames are made under its lock, so those who push never wait for it.
-pub(crate) struct Line<M> {
-    /// The connection that is in place: they are counted from 0.
+/// State of the connections. Frames are made under its lock, so pushing never waits for that.
+pub(crate) struct ConnectionState<M> {
+    /// The number of the current connection, from 0.
     pub(crate) connection: u64,
-    /// The peer is to say first what it has taken in.
+    /// Whether the peer must first report what it has received.
     pub(crate) awaits_answer: bool,
     pub(crate) kept: Kept<M>,
-    /// No other connection comes: nothing is kept for one.
+    /// Whether no other connection will follow, so that nothing is kept.
     pub(crate) only_one: bool,
-    /// Messages of the peer that were taken in, and how many of them it was told about.
+    /// Messages received from the peer, and how many of them were acknowledged.
     pub(crate) received: u64,
-    told: u64,
-    untold_bytes: usize,
-    /// It waits to hear.
-    hurries: bool,
+    reported: u64,
+    unreported_bytes: usize,
+    /// Whether the peer waits for an acknowledgement.
+    peer_waits: bool,
 }
 
-/// What was pushed.
+/// Messages that were pushed.
 pub(crate) struct Queue<M> {
-    /// In no frame yet and not taken to be, each with its encoded size.
+    /// In no frame yet and not taken over for one, each with its encoded size.
     pub(crate) messages: VecDeque<(M, usize)>,
-    /// From the session's start.
+    /// Since the session's start.
     pub(crate) pushed: u64,
     pub(crate) acknowledged: u64,
-    /// Of all that is not acknowledged.
+    /// Size of everything that is not acknowledged.
     pub(crate) size: usize,
-    /// Of what is in frames of this connection.
+    /// Size of what is in frames of this connection.
     pub(crate) sent: usize,
-    /// While so much of it is not acknowledged no further message is begun.
+    /// No further message is begun while so much of that is not acknowledged.
     pub(crate) window: usize,
     /// Larger messages travel in pieces.
     pub(crate) whole: usize,
     pub(crate) end: Option<Result<(), Status>>,
-    /// Nobody takes frames.
+    /// Whether nobody takes frames.
     pub(crate) gone: bool,
     pub(crate) waker: Option<Waker>,
 }
 
-/// What came in a frame.
+/// What a frame brought.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct FrameCounts {
     pub(crate) messages: u64,
-    /// About.
+    /// The approximate size.
     pub(crate) bytes: usize,
-    /// What the peer has taken in; 0: it does not say.
+    /// What the peer acknowledges; 0: nothing.
     pub(crate) received: u64,
 }
 
-/// What a receiving end needs of its session, whatever is sent the other way.
-pub(crate) trait Listener: Send + Sync {
-    /// A frame came on a connection.
-    fn hear(&self, connection: u64, heard: Heard) -> Result<(), Refused>;
+/// What a receiving end needs of its session, whatever the other direction sends.
+pub(crate) trait FrameSink: Send + Sync {
+    /// A frame arrived on a connection.
+    fn receive(&self, connection: u64, counts: FrameCounts) -> Result<(), Refused>;
 }
 
-/// Why a frame is not taken in.
+/// Why a frame is refused.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// Another connection is in place of the one that it came on.
+    /// Another connection has replaced the one that it arrived on.
     Replaced,
     Garbled(Status),
 }
 
 impl<M: SessionMessage> Session<M> {
     pub(crate) fn new(low: usize, drained: Arc<Notify>) -> Self {
-        let line = Line {
+        let state = ConnectionState {
             connection: 0,
             awaits_answer: false,
             kept: Kept::default(),
             only_one: false,
             received: 0,
-            told: 0,
-            untold_bytes: 0,
-            hurries: false,
+            reported: 0,
+            unreported_bytes: 0,
+            peer_waits: false,
         };
         let queue = Queue {
             messages: VecDeque::new(),
@@ -110,10 +110,10 @@ impl<M: SessionMessage> Session<M> {
             gone: false,
             waker: None,
         };
-        Self { line: Mutex::new(line), queue: Mutex::new(queue), low, drained }
+        Self { state: Mutex::new(state), queue: Mutex::new(queue), low, drained }
     }
 
-    /// Changes the queue, and tells who waits for it to drain if it has.
+    /// Changes the queue, and notifies those that wait for it to drain, if it has.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Queue<M>) -> T) -> T {
         let mut queue = self.queue();
         let before = [queue.size, queue.waiting()];
@@ -126,59 +126,58 @@ impl<M: SessionMessage> Session<M> {
         result
     }
 
-    /// Puts another connection into the place of the one that there is; returns its number, and what the peer is to be
-    /// told about what was taken in.
-    pub(crate) fn reconnect(&self, line: &mut Line<M>) -> (u64, u64) {
-        line.connection += 1;
+    /// Replaces the current connection; returns the number of the new one, and what to acknowledge on it.
+    pub(crate) fn reconnect(&self, state: &mut ConnectionState<M>) -> (u64, u64) {
+        state.connection += 1;
         self.queue().gone = false;
         // The frames of the old one end.
         self.wake();
-        (line.connection, line.tell(true))
+        (state.connection, state.acknowledgement(true))
     }
 
-    /// What the peer has not taken in is sent again on the connection that is in place.
-    pub(crate) fn go_back(&self, line: &mut Line<M>, received: u64) -> Result<(), Status> {
-        let freed = line.kept.go_back(received)?;
-        self.free(line, freed, true);
+    /// Resends on the current connection what the peer has not received.
+    pub(crate) fn resend_from(&self, state: &mut ConnectionState<M>, received: u64) -> Result<(), Status> {
+        let freed = state.kept.resend_from(received)?;
+        self.free(state, freed, true);
         Ok(())
     }
 
-    /// What these frames counted for counts no more; `again`: what is left is to be sent once more.
-    fn free(&self, line: &Line<M>, freed: Freed<M>, again: bool) {
+    /// Subtracts the size of freed frames; `again`: the rest will be resent.
+    fn free(&self, state: &ConnectionState<M>, freed: Freed<M>, again: bool) {
         self.change(|queue| {
-            queue.acknowledged = line.kept.acknowledged();
+            queue.acknowledged = state.kept.acknowledged();
             queue.size -= freed.size;
             queue.sent = if again { 0 } else { queue.sent - freed.size };
         });
     }
 
-    /// What is wholly in frames is not kept if no other connection comes.
-    pub(crate) fn let_go(&self, line: &mut Line<M>) {
-        if line.only_one {
-            let freed = line.kept.forget_sent();
-            self.free(line, freed, false);
+    /// Drops what was completely sent if no other connection will follow.
+    pub(crate) fn drop_sent(&self, state: &mut ConnectionState<M>) {
+        if state.only_one {
+            let freed = state.kept.forget_sent();
+            self.free(state, freed, false);
         }
     }
 
-    /// Takes in messages that came before there was a session; returns the connection that is in place.
-    pub(crate) fn begin(&self, heard: &Heard) -> u64 {
-        let mut line = self.line();
-        line.take_in(heard);
-        line.connection
+    /// Counts messages that arrived before there was a session; returns the current connection.
+    pub(crate) fn begin(&self, counts: &FrameCounts) -> u64 {
+        let mut state = self.state();
+        state.count_received(counts);
+        state.connection
     }
 }
 
 impl<M> Session<M> {
-    pub(crate) fn line(&self) -> MutexGuard<'_, Line<M>> {
-        // Both parts are whole between any two statements: a panic elsewhere does not spoil them.
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn state(&self) -> MutexGuard<'_, ConnectionState<M>> {
+        // Both parts are consistent between any two statements, so a panic elsewhere does not corrupt them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn queue(&self) -> MutexGuard<'_, Queue<M>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever waits for a frame looks again.
+    /// Wakes the task that waits for a frame.
     pub(crate) fn wake(&self) {
         wake(self.queue());
     }
@@ -190,70 +189,72 @@ impl<M> Session<M> {
     }
 
     /// Nobody takes the frames of a connection any more.
-    pub(crate) fn lose(&self, connection: u64) {
-        // Under the lock, lest it is another connection's loss.
-        let line = self.line();
-        if line.connection == connection {
+    pub(crate) fn connection_lost(&self, connection: u64) {
+        // Under the lock: it must not count as the loss of another connection.
+        let state = self.state();
+        if state.connection == connection {
             self.queue().gone = true;
             self.drained.notify_one();
         }
     }
 }
 
-impl<M: SessionMessage> Listener for Session<M> {
-    fn hear(&self, connection: u64, heard: Heard) -> Result<(), Refused> {
-        let mut line = self.line();
-        if line.connection != connection {
+impl<M: SessionMessage> FrameSink for Session<M> {
+    fn receive(&self, connection: u64, counts: FrameCounts) -> Result<(), Refused> {
+        let mut state = self.state();
+        if state.connection != connection {
             return Err(Refused::Replaced);
         }
         let mut waited = false;
-        if heard.received > 0 && !line.only_one {
-            let freed = line.kept.acknowledge(heard.received).map_err(Refused::Garbled)?;
+        if counts.received > 0 && !state.only_one {
+            let freed = state.kept.acknowledge(counts.received).map_err(Refused::Garbled)?;
             waited = self.queue().is_window_full();
-            self.free(&line, freed, false);
+            self.free(&state, freed, false);
         }
-        line.take_in(&heard);
-        let owes = line.owes();
-        drop(line);
-        if owes || waited {
+        state.count_received(&counts);
+        let must_acknowledge = state.must_acknowledge();
+        drop(state);
+        if must_acknowledge || waited {
             self.wake();
         }
         Ok(())
     }
 }
 
-impl<M> Line<M> {
-    fn take_in(&mut self, heard: &Heard) {
-        self.received += heard.messages;
-        self.untold_bytes += heard.bytes;
+impl<M> ConnectionState<M> {
+    fn count_received(&mut self, counts: &FrameCounts) {
+        self.received += counts.messages;
+        self.unreported_bytes += counts.bytes;
     }
 
-    /// Whether the peer is to be told what was taken in even if there is nothing else to say.
-    pub(crate) fn owes(&self) -> bool {
-        let untold = self.received - self.told;
-        untold > UNTOLD_MESSAGES || self.untold_bytes > UNTOLD_BYTES || (self.hurries && untold > 0)
+    /// Whether to acknowledge even if there is nothing else to send.
+    pub(crate) fn must_acknowledge(&self) -> bool {
+        let unreported = self.received - self.reported;
+        unreported > UNACKNOWLEDGED_MESSAGES
+            || self.unreported_bytes > UNACKNOWLEDGED_BYTES
+            || (self.peer_waits && unreported > 0)
     }
 
-    /// The peer is to be told soon.
-    pub(crate) fn hurry(&mut self) {
-        self.hurries = true;
+    /// Acknowledges soon.
+    pub(crate) fn acknowledge_soon(&mut self) {
+        self.peer_waits = true;
     }
 
-    /// What the peer is told: how many of its messages were taken in, or 0 if it knows and need not be told `anyway`.
-    pub(crate) fn tell(&mut self, anyway: bool) -> u64 {
-        let told = std::mem::replace(&mut self.told, self.received);
-        (self.untold_bytes, self.hurries) = (0, false);
-        if told < self.received || anyway { self.received } else { 0 }
+    /// Returns the acknowledgement for the peer, or 0 if it has it already and does not need it `anyway`.
+    pub(crate) fn acknowledgement(&mut self, anyway: bool) -> u64 {
+        let reported = std::mem::replace(&mut self.reported, self.received);
+        (self.unreported_bytes, self.peer_waits) = (0, false);
+        if reported < self.received || anyway { self.received } else { 0 }
     }
 }
 
 impl<M> Queue<M> {
-    /// Size of what is to be sent.
+    /// Returns the size of what is to be sent.
     pub(crate) fn waiting(&self) -> usize {
         self.size - self.sent
     }
 
-    /// Whether no further message is begun until some are acknowledged. At the end all go out.
+    /// Whether no further message is begun until some are acknowledged. At the end all are sent.
     pub(crate) fn is_window_full(&self) -> bool {
         self.sent >= self.window && self.end.is_none()
     }
@@ -265,7 +266,7 @@ impl<M> Queue<M> {
     }
 }
 
-/// Wakes whoever waits for a frame, once the lock is free.
+/// Wakes the task that waits for a frame, once the lock is free.
 pub(crate) fn wake<M>(mut queue: MutexGuard<'_, Queue<M>>) {
     let waker = queue.waker.take();
     drop(queue);

@@ -1,4 +1,4 @@
-//! The frames of a peer, one after the other, and what is said of those that cannot be.
+//! Reads a peer's frames, and makes the errors for invalid ones.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use crate::frame::{Parts, SessionMessage};
 
 pub(crate) type BoxStream<M> = Pin<Box<dyn Stream<Item = Result<<M as SessionMessage>::Frame, Status>> + Send>>;
 
-/// Reads the answer to a Resume: how many messages the peer has taken in.
+/// Reads the answer to a Resume: how many messages the peer has received.
 pub(crate) async fn answer<In>(stream: &mut BoxStream<In>) -> Result<u64, Status>
 where
     In: SessionMessage<Handshake = Resumed>,
@@ -31,12 +31,12 @@ pub(crate) async fn next<M: SessionMessage>(stream: &mut BoxStream<M>) -> Result
     poll_fn(|context| stream.as_mut().poll_next(context)).await.transpose()
 }
 
-/// What a peer is told that says how a connection begins in the middle of it, or beside something else.
+/// The error for a handshake in the middle of a connection, or together with something else.
 pub(crate) fn not_alone(what: &str) -> Status {
     Status::invalid_argument(format!("{what} is not alone in the first frame"))
 }
 
-/// What those are told who hold on to a connection that another one has taken the place of.
+/// The error for a connection that another one has replaced.
 pub(crate) fn replaced() -> Status {
     Status::aborted("the session continues on another connection")
 }

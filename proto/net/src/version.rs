@@ -1,4 +1,4 @@
-//! Which builds may talk to each other.
+//! Checks which builds may talk to each other.
 
 use farpool_proto::v1::Version;
 use farpool_proto::{PROTOCOL, version};
@@ -7,7 +7,7 @@ use tonic::Status;
 /// Checks that this build, which is `own` ("the coordinator"), understands its peer ("the agent").
 ///
 /// # Errors
-/// If the peer speaks another protocol, or does not say which: with both versions and what to do.
+/// If the peer speaks another protocol, or does not state one: with both versions and what to do.
 pub fn check(own: &str, peer: &str, theirs: Option<&Version>) -> Result<(), Status> {
     let Some(theirs) = theirs else {
         return Err(Status::failed_precondition(format!("{peer} does not say which version it is")));

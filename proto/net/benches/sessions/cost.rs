@@ -1,4 +1,4 @@
-//! What a figure cost: time by the clock, and time of the processors in both processes, which noise spoils less.
+//! The cost of a figure: wall-clock time, and CPU time of both processes, which is less noisy.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// Of this process and of its peer.
+    /// Begins to measure this process and its peer.
     pub(crate) fn new(peer: u32) -> Self {
         let peer = clock_getcpuclockid(Pid::from_raw(peer.cast_signed())).expect("the peer runs");
         let clocks = [ClockId::CLOCK_PROCESS_CPUTIME_ID, peer];
         Cost { start: Instant::now(), clocks, before: clocks.map(now) }
     }
 
-    /// Prints it: `count` units of work were done.
+    /// Prints the cost of `count` units of work.
     pub(crate) fn print(&self, what: &str, count: usize, unit: &str) {
         let took = self.start.elapsed();
         let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;

@@ -1,4 +1,4 @@
-//! How fast sessions are on loopback, beside raw TCP: two processes, one thread each.
+//! Measures the speed of sessions on loopback, compared with raw TCP: two processes, one thread each.
 //!
 //! `cargo bench -p farpool-net --bench sessions -- [--quick] [FIGURE...]`
 //!
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         words => {
             let known = |word: &&&str| !matches!(**word, "--bench" | "--quick");
             let chosen: Vec<&str> = words.iter().filter(known).copied().collect();
-            // `cargo test --all-targets` runs this too, without the word --bench: then only to see that it works.
+            // `cargo test --all-targets` runs this too, without --bench, only to see that it works.
             let quick = words.contains(&"--quick") || !words.contains(&"--bench");
             if let Some(wrong) = chosen.iter().find(|word| !measure::FIGURES.contains(word)) {
                 eprintln!("there is no figure {wrong}; there are {}", measure::FIGURES.join(", "));

@@ -22,7 +22,7 @@ use crate::tcp::{MIB, Tcp};
 
 pub(crate) const FIGURES: [&str; 8] = ["push", "take", "give", "cycle", "round", "awake", "out", "in"];
 
-/// Measures these, or all if there are none, with `less` times less work than is good for the figures.
+/// Measures these figures, or all if there are none, with the work divided by `less`.
 pub(crate) fn run(chosen: &[&str], less: usize) {
     let mut tcp = Tcp::new();
     let runtime = peer::runtime();
@@ -60,7 +60,7 @@ fn round_trips(runtime: &tokio::runtime::Runtime, session: &mut Session, tcp: &m
     runtime.block_on(session.cycle(1, count));
 }
 
-/// What a push costs while somebody takes frames on another thread.
+/// What a push costs while another thread takes frames.
 fn push_from_another_thread(count: usize) {
     let drained = Arc::new(Notify::new());
     let (queue, frames) = outgoing::<AgentEvent>(0, Arc::clone(&drained));
@@ -81,7 +81,7 @@ fn push_from_another_thread(count: usize) {
     println!("    {count} messages in {} frames", taken.load(Ordering::Relaxed));
 }
 
-/// Takes frames, and says of each that it was taken in.
+/// Takes frames, and acknowledges each.
 struct Taker {
     frames: Frames<AgentEvent>,
     messages: u64,
@@ -157,7 +157,7 @@ impl Session {
                     }
                 }
             }
-            // Large ones are made anew each time, as those are that a worker has written.
+            // Large ones are made anew each time, like those from a worker.
             let data = if payload.len() < MIB { small.clone() } else { Bytes::copy_from_slice(payload) };
             self.queue.push(done(chunk as u64, data));
         }
@@ -175,7 +175,7 @@ impl Session {
         cost.print(what, count, if ask == peer::GIVE { "messages" } else { "MiB" });
     }
 
-    /// Messages there and back, with so many on their way.
+    /// Sends messages back and forth, with so many in flight.
     async fn cycle(&mut self, ahead: usize, count: usize) {
         let data = Bytes::from_static(&[7; 8]);
         let (cost, mut times) = (Cost::new(self.child.pid()), Vec::with_capacity(count));

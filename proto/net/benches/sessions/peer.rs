@@ -1,4 +1,4 @@
-//! The other process: a server whose sessions do what they are told.
+//! The other process: a server whose sessions execute commands.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -17,12 +17,12 @@ use tokio::sync::Notify;
 use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) const ROLE: &str = "--peer";
-/// A sender has no more than this in its queue.
+/// The most bytes in a sender's queue.
 pub(crate) const QUEUE_BYTES: usize = 4 << 20;
 pub(crate) const LIMIT: u64 = 64 << 20;
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Takes so many messages and then answers with one.
+/// Receives so many messages and then answers with one.
 pub(crate) const TAKE: &str = "take";
 /// Answers every message with one.
 pub(crate) const ECHO: &str = "echo";
@@ -122,7 +122,7 @@ fn assign(chunk: u64, data: Bytes) -> AgentCommand {
     AgentCommand { body: Some(agent_command::Body::Assign(assign)) }
 }
 
-/// This program in another role, listening; gone when this is dropped.
+/// This program in another role, listening; killed when this is dropped.
 pub(crate) struct Child {
     process: std::process::Child,
     pub(crate) port: u16,

@@ -1,10 +1,10 @@
-//! Processes that keep the cores awake and give way to everybody else.
+//! Processes that keep the cores awake and yield to all others.
 
 use std::process::{Child, Command};
 
 pub(crate) const ROLE: &str = "--spin";
 
-/// They end when this is dropped.
+/// The processes, which are killed when this is dropped.
 pub(crate) struct Spinners(Vec<Child>);
 
 pub(crate) fn one_on_each_core() -> Spinners {
@@ -14,7 +14,7 @@ pub(crate) fn one_on_each_core() -> Spinners {
     Spinners((0..cores).map(|core| start(core).expect("a spinner can be started")).collect())
 }
 
-/// What such a process does.
+/// The work of such a process.
 pub(crate) fn spin() -> ! {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGKILL).expect("a spinner can be tied to its parent");
     loop {

@@ -1,4 +1,4 @@
-//! What TCP itself allows: blocking sockets, and no more than what the work needs.
+//! The limits of TCP itself: blocking sockets, and only the necessary work.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! An encoded message whose large parts are shared with it: to encode a result of a gigabyte takes no second gigabyte.
+//! An encoded message that shares its large parts: encoding a result of a gigabyte takes no second gigabyte.
 #![expect(unsafe_code, reason = "BufMut is an unsafe trait; argued at its implementation")]
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ const SHARED_BYTES: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Rope {
     parts: VecDeque<Bytes>,
-    /// What follows them.
+    /// What follows the shared parts.
     end: BytesMut,
 }
 
@@ -21,7 +21,7 @@ impl Rope {
         self.parts.is_empty() && self.end.is_empty()
     }
 
-    /// Takes up to so many bytes off its front. They are copied only where they lie in several parts.
+    /// Removes up to so many bytes from the front. They are copied only if they span several parts.
     pub(super) fn take(&mut self, most: usize) -> Bytes {
         let first = self.take_of_one(most);
         if first.len() == most || self.is_empty() {
@@ -52,8 +52,7 @@ impl Rope {
     }
 }
 
-// SAFETY: what is promised of the chunk and of how far it may be advanced is that of `end`, which both are handed on to
-// without anything in between.
+// SAFETY: both the chunk and the advance are passed on to `end` unchanged, which fulfils the contract.
 unsafe impl BufMut for Rope {
     fn remaining_mut(&self) -> usize {
         self.end.remaining_mut()
@@ -74,7 +73,7 @@ unsafe impl BufMut for Rope {
             return self.end.put(source);
         }
         self.close_end();
-        // Of `Bytes` this is no copy.
+        // For `Bytes` this does not copy.
         self.parts.push_back(source.copy_to_bytes(bytes));
     }
 }
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn it_gives_what_was_put_in_pieces_of_any_size() {
+    fn pieces_of_any_size_make_up_the_whole() {
         let large = Bytes::from((0..SHARED_BYTES).map(|at| at as u8).collect::<Vec<_>>());
         let put = [Bytes::from_static(b"small"), large.clone(), large.slice(..1000), large, Bytes::from_static(b"end")];
         for most in [1, 7, 1000, SHARED_BYTES, 1 << 20] {

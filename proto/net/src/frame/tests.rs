@@ -1,4 +1,4 @@
-//! Frames are made by the queue, see `tests/link`; here is what no queue would send.
+//! The queue makes the frames in `tests/link`; here are frames that no queue would send.
 
 use farpool_proto::v1::{Items, client_message::Body};
 
@@ -14,7 +14,7 @@ fn a_message_in_pieces_is_whole_again() {
     let sent = message(3_000_000);
     let (mut cutter, mut unpacker, mut pieces) = (Cutter::new(&sent), Unpacker::new(8 << 20), 0);
     let mut taken = Vec::new();
-    while !cutter.is_through() {
+    while !cutter.is_done() {
         assert!(taken.is_empty());
         let piece = cutter.cut();
         assert!(piece.data.len() <= PIECE_BYTES);
@@ -26,7 +26,7 @@ fn a_message_in_pieces_is_whole_again() {
 }
 
 #[test]
-fn pieces_that_lie_are_refused() {
+fn invalid_pieces_are_refused() {
     let none = Vec::new;
     let piece = |total, bytes: usize| (none(), Some(Piece { total, data: vec![0xff; bytes].into() }));
     let both = (vec![message(1)], piece(10, 5).1);
@@ -50,27 +50,27 @@ fn pieces_that_lie_are_refused() {
     check(vec![piece(10, 10)], "cannot be decoded");
 }
 
-/// A peer that announces 4 GiB and sends a few bytes.
+/// A peer announces 4 GiB and sends a few bytes.
 #[test]
-fn what_is_announced_takes_no_memory() {
+fn announced_sizes_take_no_memory() {
     let mut unpacker = Unpacker::new(8 << 30);
     let piece = |bytes: usize| Some(Piece { total: 4 << 30, data: vec![0; bytes].into() });
     for pieces in 1..100 {
         assert!(unpacker.unpack::<ClientMessage>(Batch::default(), piece(10_000)).expect("it may be").is_empty());
-        // They are kept as they came.
+        // They are kept unchanged.
         assert_eq!((unpacker.pieces.len(), unpacker.held()), (pieces, pieces * (10_000 + PIECE_COST)));
     }
 }
 
 #[test]
-fn parts_without_end_are_refused_in_pieces_too() {
+fn too_many_parts_are_refused_in_pieces_too() {
     let labels = vec![farpool_proto::v1::Label::default(); 1 << 20];
     let job = farpool_proto::v1::OpenJob { require: labels, ..Default::default() };
     let mut cutter = Cutter::new(&ClientMessage { body: Some(Body::OpenJob(job.into())) });
     let mut unpacker = Unpacker::new(8 << 20);
     let error = loop {
         match unpacker.unpack::<ClientMessage>(Batch::default(), Some(cutter.cut())) {
-            Ok(_) => assert!(!cutter.is_through(), "it was decoded"),
+            Ok(_) => assert!(!cutter.is_done(), "it was decoded"),
             Err(error) => break error,
         }
     };

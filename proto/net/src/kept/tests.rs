@@ -1,4 +1,4 @@
-//! The counting, for peers that count as they like. What honest ones do is in `tests/link`.
+//! The counting, for peers with arbitrary counts. Honest peers are in `tests/link`.
 
 use farpool_proto::v1::{Credit, agent_event::Body};
 
@@ -24,7 +24,7 @@ fn number(message: &AgentEvent) -> u64 {
 enum Step {
     Push(u32),
     Take,
-    /// The peer has taken in so many of each hundred of those that are sent and not acknowledged.
+    /// The peer acknowledges this percentage of the messages that are sent and not acknowledged.
     Acknowledge(u64),
     GoBack(u64),
 }
@@ -41,7 +41,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn what_is_sent_follows_what_was_acknowledged(steps in steps()) {
+    fn sent_messages_follow_the_acknowledged_ones(steps in steps()) {
         let (mut kept, mut pushed, mut acknowledged, mut sent, mut size) = (Kept::default(), 0, 0, 0, 0);
         for step in steps {
             match step {
@@ -68,14 +68,14 @@ proptest! {
                 }
                 Step::GoBack(percent) => {
                     acknowledged += (sent - acknowledged) * percent / 100;
-                    size -= kept.go_back(acknowledged).expect("it can be").size;
+                    size -= kept.resend_from(acknowledged).expect("it can be").size;
                     sent = acknowledged;
                 }
             }
             prop_assert!(kept.acknowledge(sent + 1).is_err());
-            prop_assert!(kept.go_back(sent + 1).is_err());
+            prop_assert!(kept.resend_from(sent + 1).is_err());
             prop_assert!(acknowledged == 0 || kept.acknowledge(acknowledged - 1).is_err());
-            prop_assert!(acknowledged == 0 || kept.go_back(acknowledged - 1).is_err());
+            prop_assert!(acknowledged == 0 || kept.resend_from(acknowledged - 1).is_err());
             prop_assert_eq!(kept.acknowledged(), acknowledged);
         }
         while kept.take(WHOLE).is_some() {}

@@ -7,12 +7,12 @@ use crate::pair::Pair;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Ask(usize),
-    Tell(usize),
+    Request(usize),
+    Event(usize),
     CarryUp(usize),
     CarryDown(usize),
-    HearUp,
-    HearDown,
+    ReceiveUp,
+    ReceiveDown,
     Cut,
     /// Breaks again after so many frames.
     Reconnect(usize),
@@ -29,12 +29,12 @@ fn sizes() -> impl Strategy<Value = usize> {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        3 => sizes().prop_map(Step::Ask),
-        3 => sizes().prop_map(Step::Tell),
+        3 => sizes().prop_map(Step::Request),
+        3 => sizes().prop_map(Step::Event),
         3 => (1..4usize).prop_map(Step::CarryUp),
         3 => (1..4usize).prop_map(Step::CarryDown),
-        2 => Just(Step::HearUp),
-        2 => Just(Step::HearDown),
+        2 => Just(Step::ReceiveUp),
+        2 => Just(Step::ReceiveDown),
         1 => Just(Step::Cut),
         2 => (0..5usize).prop_map(Step::Reconnect),
     ];
@@ -48,66 +48,65 @@ proptest! {
         let mut pair = Pair::new();
         for step in steps {
             match step {
-                Step::Ask(bytes) => pair.ask(bytes),
-                Step::Tell(bytes) => pair.tell(bytes),
+                Step::Request(bytes) => pair.request(bytes),
+                Step::Event(bytes) => pair.event(bytes),
                 Step::CarryUp(count) => drop(pair.carry_up(count)),
                 Step::CarryDown(count) => drop(pair.carry_down(count)),
-                Step::HearUp => drop(pair.hear_up()),
-                Step::HearDown => drop(pair.hear_down()),
+                Step::ReceiveUp => drop(pair.receive_up()),
+                Step::ReceiveDown => drop(pair.receive_down()),
                 Step::Cut => pair.cut(),
                 Step::Reconnect(breaks) => pair.reconnect(breaks),
             }
-            prop_assert_eq!([pair.client.pushed(), pair.coordinator.pushed()], pair.said);
-            prop_assert!(pair.client.acknowledged() <= pair.heard[0]);
-            prop_assert!(pair.coordinator.acknowledged() <= pair.heard[1]);
+            prop_assert_eq!([pair.client.pushed(), pair.coordinator.pushed()], pair.sent);
+            prop_assert!(pair.client.acknowledged() <= pair.received[0]);
+            prop_assert!(pair.coordinator.acknowledged() <= pair.received[1]);
             prop_assert!(pair.client.waiting() <= pair.client.bytes());
         }
         pair.reconnect(2);
         pair.settle();
-        prop_assert_eq!(pair.heard, pair.said);
+        prop_assert_eq!(pair.received, pair.sent);
         prop_assert_eq!((pair.client.waiting(), pair.coordinator.waiting()), (0, 0));
-        // What is said last has the other side know that all arrived.
-        pair.ask(1);
+        // The last message makes the other side acknowledge all.
+        pair.request(1);
         pair.settle();
-        pair.tell(1);
+        pair.event(1);
         pair.settle();
-        prop_assert_eq!((pair.client.acknowledged(), pair.client.bytes()), (pair.said[0], 0));
-        pair.ask(1);
+        prop_assert_eq!((pair.client.acknowledged(), pair.client.bytes()), (pair.sent[0], 0));
+        pair.request(1);
         pair.settle();
-        prop_assert_eq!((pair.coordinator.acknowledged(), pair.coordinator.bytes()), (pair.said[1], 0));
+        prop_assert_eq!((pair.coordinator.acknowledged(), pair.coordinator.bytes()), (pair.sent[1], 0));
     }
 }
 
-/// Each frame of a large message, and of what is around it, is the last one that arrives.
+/// Each frame of a large message, and of those around it, is once the last that arrives.
 #[test]
 fn a_large_message_is_cut_anywhere() {
     for cut in 0..8 {
         let mut pair = Pair::new();
-        [10, 5_000_000, 20].into_iter().for_each(|bytes| pair.ask(bytes));
+        [10, 5_000_000, 20].into_iter().for_each(|bytes| pair.request(bytes));
         let all = pair.client.bytes();
         pair.carry_up(cut);
         assert!(cut == 0 || pair.client.waiting() < all);
-        while pair.hear_up().is_some() {}
+        while pair.receive_up().is_some() {}
         pair.cut();
         pair.reconnect(2);
         assert_eq!(pair.client.waiting(), pair.client.bytes());
         pair.settle();
-        assert_eq!(pair.heard, [4, 0], "cut after {cut} frames");
+        assert_eq!(pair.received, [4, 0], "cut after {cut} frames");
     }
 }
 
-/// What had been taken in when another connection took over is not sent again, and what is heard later on the old one is
-/// not taken in.
+/// What had been received when another connection took over is not resent, and later frames of the old one are refused.
 #[test]
-fn half_open_connections_take_nothing_in() {
+fn replaced_connections_receive_nothing() {
     let mut pair = Pair::new();
-    (0..3).for_each(|_| pair.ask(10));
+    (0..3).for_each(|_| pair.request(10));
     pair.carry_up(1);
-    pair.hear_up();
-    pair.ask(10);
+    pair.receive_up();
+    pair.request(10);
     pair.carry_up(1);
-    // It is on its way when the client connects anew.
+    // It is in flight when the client reconnects.
     pair.reconnect(2);
     pair.settle();
-    assert_eq!(pair.heard, [5, 0]);
+    assert_eq!(pair.received, [5, 0]);
 }

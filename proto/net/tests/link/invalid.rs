@@ -1,4 +1,4 @@
-//! What a peer may say that cannot be: it is told so, and nothing else happens.
+//! Impossible messages of a peer: they are refused, and nothing else happens.
 
 use std::sync::Arc;
 
@@ -7,23 +7,23 @@ use farpool_net::{Opening, outgoing};
 use farpool_proto::v1::{ClientEvent, ClientFrame, ClientMessage, EventFrame, Piece, Resume, Resumed};
 use tonic::{Code, Status};
 
-use crate::pair::{LIMIT, ask, open, tell};
-use crate::wire::{Way, hear, next_frame, now};
+use crate::pair::{LIMIT, event, open, request};
+use crate::wire::{Inbound, next_frame, now, receive};
 
 fn check(status: &Status, words: &str) {
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     assert!(status.message().contains(words), "{status}");
 }
 
-fn says(received: u64) -> ClientFrame {
+fn acknowledging(received: u64) -> ClientFrame {
     ClientFrame { received, ..ClientFrame::default() }
 }
 
-fn asks() -> ClientFrame {
-    ClientFrame { messages: vec![ask(0, 10)].into(), ..ClientFrame::default() }
+fn requesting() -> ClientFrame {
+    ClientFrame { messages: vec![request(0, 10)].into(), ..ClientFrame::default() }
 }
 
-fn resumes() -> ClientFrame {
+fn resuming() -> ClientFrame {
     ClientFrame { resume: Some(Resume { received: 1, ..Resume::default() }), ..ClientFrame::default() }
 }
 
@@ -35,15 +35,15 @@ fn piece() -> Option<Piece> {
 fn on_a_connection() {
     let ends = |frames: Vec<ClientFrame>, words: &str| {
         let (queue, mut sent) = outgoing::<ClientEvent>(0, Arc::default());
-        (0..3).for_each(|number| queue.push(tell(number, 10)));
+        (0..3).for_each(|number| queue.push(event(number, 10)));
         assert_eq!(next_frame(&mut sent).map(|frame| frame.messages.len()), Some(3));
-        queue.push(tell(3, 10));
+        queue.push(event(3, 10));
         let last = frames.len() as u64;
-        let way = Way::<ClientMessage>::of(frames);
-        let mut incoming = queue.incoming::<ClientMessage>(way, LIMIT);
+        let inbound = Inbound::<ClientMessage>::of(frames);
+        let mut incoming = queue.incoming::<ClientMessage>(inbound, LIMIT);
         let status = loop {
             match now(incoming.next()).expect("it ends") {
-                Ok(heard) => assert!(heard.is_some()),
+                Ok(received) => assert!(received.is_some()),
                 Err(status) => break status,
             }
         };
@@ -51,46 +51,46 @@ fn on_a_connection() {
         assert!(incoming.is_garbled());
         assert!(queue.received() < last, "the last frame is not taken in");
         assert!(queue.acknowledged() <= 3);
-        // The queue goes on.
+        // The queue continues.
         assert_eq!(next_frame(&mut sent).map(|frame| frame.messages.len()), Some(1));
     };
-    ends(vec![says(4)], "received 4 messages, but 3 were sent");
-    ends(vec![asks(), says(u64::MAX)], "messages, but 3 were sent");
-    ends(vec![says(3), says(2)], "received 2 messages, but said 3 before");
-    ends(vec![ClientFrame { received: 4, ..asks() }], "but 3 were sent");
-    ends(vec![resumes()], "not alone in the first frame");
-    ends(vec![asks(), resumes()], "not alone in the first frame");
-    ends(vec![ClientFrame { piece: piece(), ..ClientFrame::default() }, asks()], "between the pieces");
+    ends(vec![acknowledging(4)], "received 4 messages, but 3 were sent");
+    ends(vec![requesting(), acknowledging(u64::MAX)], "messages, but 3 were sent");
+    ends(vec![acknowledging(3), acknowledging(2)], "received 2 messages, but said 3 before");
+    ends(vec![ClientFrame { received: 4, ..requesting() }], "but 3 were sent");
+    ends(vec![resuming()], "not alone in the first frame");
+    ends(vec![requesting(), resuming()], "not alone in the first frame");
+    ends(vec![ClientFrame { piece: piece(), ..ClientFrame::default() }, requesting()], "between the pieces");
 }
 
-/// A large message has not been sent before its last piece is.
+/// A large message is not sent before its last piece is.
 #[test]
 fn about_a_large_message() {
     let (queue, mut sent) = outgoing::<ClientEvent>(0, Arc::default());
-    queue.push(tell(0, 3_000_000));
-    // Pieces, of which the last is missing.
+    queue.push(event(0, 3_000_000));
+    // Pieces without the last one.
     (1..3_000_000_usize.div_ceil(256 << 10)).for_each(|_| drop(next_frame(&mut sent)));
-    let way = Way::<ClientMessage>::default();
-    let mut incoming = queue.incoming::<ClientMessage>(Way::clone(&way), LIMIT);
-    way.say(says(1));
+    let inbound = Inbound::<ClientMessage>::default();
+    let mut incoming = queue.incoming::<ClientMessage>(Inbound::clone(&inbound), LIMIT);
+    inbound.send(acknowledging(1));
     check(&now(incoming.next()).expect("it is there").expect_err("it is refused"), "but 0 were sent");
     next_frame(&mut sent);
-    let mut incoming = queue.incoming::<ClientMessage>(Way::<ClientMessage>::of([says(1)]), LIMIT);
-    assert_eq!(hear(&mut incoming), Some(vec![]));
+    let mut incoming = queue.incoming::<ClientMessage>(Inbound::<ClientMessage>::of([acknowledging(1)]), LIMIT);
+    assert_eq!(receive(&mut incoming), Some(vec![]));
     assert_eq!(queue.bytes(), 0);
 }
 
 #[test]
 fn at_the_beginning() {
     let refused = |frames: Vec<ClientFrame>, words: &str| {
-        check(&open(Way::of(frames)).expect_err("it is refused"), words);
+        check(&open(Inbound::of(frames)).expect_err("it is refused"), words);
     };
-    refused(vec![ClientFrame { resume: resumes().resume, ..asks() }], "a Resume is not alone");
-    refused(vec![ClientFrame { piece: piece(), ..resumes() }], "a Resume is not alone");
-    refused(vec![ClientFrame { received: 1, ..resumes() }], "a Resume is not alone");
-    refused(vec![ClientFrame::default(), resumes()], "a Resume is not alone");
-    refused(vec![ClientFrame { received: 1, ..asks() }], "received 1 messages, but the session starts here");
-    let twice = open(Way::of([resumes(), resumes()])).expect("it begins well");
+    refused(vec![ClientFrame { resume: resuming().resume, ..requesting() }], "a Resume is not alone");
+    refused(vec![ClientFrame { piece: piece(), ..resuming() }], "a Resume is not alone");
+    refused(vec![ClientFrame { received: 1, ..resuming() }], "a Resume is not alone");
+    refused(vec![ClientFrame::default(), resuming()], "a Resume is not alone");
+    refused(vec![ClientFrame { received: 1, ..requesting() }], "received 1 messages, but the session starts here");
+    let twice = open(Inbound::of([resuming(), resuming()])).expect("it begins well");
     let Opening::Resume { rest, .. } = twice else { panic!("it does not begin anew") };
     let (queue, _frames) = outgoing::<ClientEvent>(0, Arc::default());
     let mut incoming = rest.incoming(&queue);
@@ -99,15 +99,15 @@ fn at_the_beginning() {
 
 #[test]
 fn nothing_at_the_beginning() {
-    let refused = |way: Way<ClientMessage>, code: Code| {
-        assert_eq!(open(way).map(drop).expect_err("it is refused").code(), code);
+    let refused = |inbound: Inbound<ClientMessage>, code: Code| {
+        assert_eq!(open(inbound).map(drop).expect_err("it is refused").code(), code);
     };
-    refused(Way::of([]), Code::DeadlineExceeded);
-    refused(Way::of([ClientFrame::default(), ClientFrame::default()]), Code::DeadlineExceeded);
-    let ended = Way::of([]);
+    refused(Inbound::of([]), Code::DeadlineExceeded);
+    refused(Inbound::of([ClientFrame::default(), ClientFrame::default()]), Code::DeadlineExceeded);
+    let ended = Inbound::of([]);
     ended.end(Ok(()));
     refused(ended, Code::InvalidArgument);
-    let broken = Way::of([]);
+    let broken = Inbound::of([]);
     broken.end(Err(Status::unavailable("the connection is cut")));
     refused(broken, Code::Unavailable);
 }
@@ -115,35 +115,36 @@ fn nothing_at_the_beginning() {
 #[test]
 fn in_a_resume() {
     let (queue, mut frames) = outgoing::<ClientEvent>(0, Arc::default());
-    (0..3).for_each(|number| queue.push(tell(number, 10)));
+    (0..3).for_each(|number| queue.push(event(number, 10)));
     next_frame(&mut frames);
-    let mut incoming = queue.incoming::<ClientMessage>(Way::<ClientMessage>::of([says(2)]), LIMIT);
-    assert_eq!(hear(&mut incoming), Some(vec![]));
+    let mut incoming = queue.incoming::<ClientMessage>(Inbound::<ClientMessage>::of([acknowledging(2)]), LIMIT);
+    assert_eq!(receive(&mut incoming), Some(vec![]));
     check(&queue.reconnect(4).expect_err("it is refused"), "received 4 messages, but 3 were sent");
     check(&queue.reconnect(1).expect_err("it is refused"), "received 1 messages, but said 2 before");
-    // The connection that there is goes on.
-    queue.push(tell(3, 10));
+    // The current connection continues.
+    queue.push(event(3, 10));
     assert_eq!(next_frame(&mut frames).map(|frame| frame.messages.len()), Some(1));
-    assert_eq!(hear(&mut incoming), None);
+    assert_eq!(receive(&mut incoming), None);
     let mut frames = queue.reconnect(2).expect("it can be");
     assert_eq!(
         next_frame(&mut frames),
         Some(EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() })
     );
-    assert!(next_frame(&mut frames).is_some_and(|frame| *frame.messages == [tell(2, 10)]));
+    assert!(next_frame(&mut frames).is_some_and(|frame| *frame.messages == [event(2, 10)]));
 }
 
 #[test]
 fn in_the_answer() {
     let answered = |answers: Vec<EventFrame>, end: Option<Result<(), Status>>| {
         let (queue, mut frames) = outgoing::<ClientMessage>(0, Arc::default());
-        queue.push(ask(0, 10));
+        queue.push(request(0, 10));
         next_frame(&mut frames);
         let mut frames = queue.resume(Bytes::new());
         assert!(next_frame(&mut frames).is_some_and(|frame| frame.resume.is_some()));
-        let way = Way::<ClientEvent>::of(answers);
-        end.into_iter().for_each(|end| way.end(end));
-        let status = now(queue.resumed::<ClientEvent>(way, LIMIT)).expect("it is there").expect_err("it is refused");
+        let inbound = Inbound::<ClientEvent>::of(answers);
+        end.into_iter().for_each(|end| inbound.end(end));
+        let status =
+            now(queue.resumed::<ClientEvent>(inbound, LIMIT)).expect("it is there").expect_err("it is refused");
         assert!(next_frame(&mut frames).is_none(), "it waits for a better answer");
         status
     };
@@ -152,26 +153,27 @@ fn in_the_answer() {
     refused(resumed(2), "received 2 messages, but 1 were sent");
     refused(EventFrame { received: 1, ..resumed(1) }, "a Resumed is not alone");
     refused(EventFrame { piece: piece(), ..resumed(1) }, "a Resumed is not alone");
-    refused(EventFrame { messages: vec![tell(0, 1)].into(), ..resumed(1) }, "a Resumed is not alone");
-    refused(EventFrame { messages: vec![tell(0, 1)].into(), ..EventFrame::default() }, "does not answer the Resume");
+    refused(EventFrame { messages: vec![event(0, 1)].into(), ..resumed(1) }, "a Resumed is not alone");
+    refused(EventFrame { messages: vec![event(0, 1)].into(), ..EventFrame::default() }, "does not answer the Resume");
     refused(EventFrame::default(), "does not answer the Resume");
     assert_eq!(answered(vec![], Some(Ok(()))).code(), Code::Unavailable);
     assert_eq!(answered(vec![], Some(Err(Status::not_found("unknown")))).code(), Code::NotFound);
 }
 
-/// Whoever reads the answer of a connection that another one has taken the place of.
+/// The answer of a connection that another one has replaced.
 #[test]
 fn answers_that_come_too_late() {
     let (queue, _) = outgoing::<ClientMessage>(0, Arc::default());
-    let answer = || Way::<ClientEvent>::of([EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() }]);
+    let answer =
+        || Inbound::<ClientEvent>::of([EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() }]);
     let status = now(queue.resumed::<ClientEvent>(answer(), LIMIT)).expect("it is there").expect_err("nobody asked");
     assert_eq!(status.code(), Code::Aborted);
     let _frames = queue.resume(Bytes::new());
-    let way = Way::<ClientEvent>::default();
-    let mut waits = Box::pin(queue.resumed::<ClientEvent>(Way::clone(&way), LIMIT));
+    let inbound = Inbound::<ClientEvent>::default();
+    let mut waits = Box::pin(queue.resumed::<ClientEvent>(Inbound::clone(&inbound), LIMIT));
     assert!(now(waits.as_mut()).is_none());
     let _newer = queue.resume(Bytes::new());
-    way.say(EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() });
+    inbound.send(EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() });
     assert_eq!(now(waits).expect("it is there").expect_err("it is too late").code(), Code::Aborted);
     assert!(now(queue.resumed::<ClientEvent>(answer(), LIMIT)).expect("it is there").is_ok());
 }

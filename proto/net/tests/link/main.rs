@@ -1,9 +1,9 @@
-//! Sessions over connections that break, between honest ends and with others.
+//! Sessions over connections that break, with honest peers and others.
 
 mod acknowledgements;
 mod cuts;
 mod ends;
-mod lies;
+mod invalid;
 mod pair;
 mod replies;
 mod wakes;

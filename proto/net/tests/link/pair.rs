@@ -1,4 +1,4 @@
-//! A client and its coordinator, as far as the link knows them.
+//! A client and its coordinator, reduced to their session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use farpool_net::{Incoming, Opening, Outgoing, outgoing};
 use farpool_proto::v1::client_event::Body as Event;
-use farpool_proto::v1::client_message::Body as Ask;
+use farpool_proto::v1::client_message::Body as Request;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Items, ItemsDone, Resume};
 use tokio::sync::Notify;
 use tonic::Status;
 
-use crate::wire::{Way, Wire, hear, now};
+use crate::wire::{Inbound, Wire, now, receive};
 
 pub(crate) const LIMIT: u64 = 64 << 20;
 const ID: &[u8] = b"0123456789abcdef";
 
-/// Both ends. The client says how many messages it has said before in each of them, and so does the coordinator.
+/// Both ends. Each message has the number of messages that its sender sent before.
 pub(crate) struct Pair {
     pub(crate) client: Outgoing<ClientMessage>,
     pub(crate) coordinator: Outgoing<ClientEvent>,
     connection: Option<Connection>,
-    pub(crate) said: [u64; 2],
-    pub(crate) heard: [u64; 2],
+    pub(crate) sent: [u64; 2],
+    pub(crate) received: [u64; 2],
 }
 
 struct Connection {
@@ -36,31 +36,31 @@ impl Pair {
     pub(crate) fn new() -> Self {
         let (client, frames) = outgoing(0, Arc::new(Notify::new()));
         let mut up = Wire::new(frames);
-        client.push(ask(0, 10));
+        client.push(request(0, 10));
         up.carry(1);
-        let Opening::New { messages, rest } = open(up.way()).expect("it begins well") else {
+        let Opening::New { messages, rest } = open(up.inbound()).expect("it begins well") else {
             panic!("it does not go on")
         };
-        assert!(messages == [ask(0, 10)]);
+        assert!(messages == [request(0, 10)]);
         let (coordinator, frames) = outgoing(0, Arc::new(Notify::new()));
         let down = Wire::new(frames);
         let connection = Connection {
-            client: client.incoming(down.way(), LIMIT),
+            client: client.incoming(down.inbound(), LIMIT),
             coordinator: rest.incoming(&coordinator),
             up,
             down,
         };
-        Self { client, coordinator, connection: Some(connection), said: [1, 0], heard: [1, 0] }
+        Self { client, coordinator, connection: Some(connection), sent: [1, 0], received: [1, 0] }
     }
 
-    pub(crate) fn ask(&mut self, bytes: usize) {
-        self.client.push(ask(self.said[0], bytes));
-        self.said[0] += 1;
+    pub(crate) fn request(&mut self, bytes: usize) {
+        self.client.push(request(self.sent[0], bytes));
+        self.sent[0] += 1;
     }
 
-    pub(crate) fn tell(&mut self, bytes: usize) {
-        self.coordinator.push(tell(self.said[1], bytes));
-        self.said[1] += 1;
+    pub(crate) fn event(&mut self, bytes: usize) {
+        self.coordinator.push(event(self.sent[1], bytes));
+        self.sent[1] += 1;
     }
 
     /// Carries frames to the coordinator; returns how many.
@@ -72,28 +72,28 @@ impl Pair {
         self.connection.as_mut().map_or(0, |connection| connection.down.carry(count))
     }
 
-    /// The coordinator takes in what has come; returns how many messages, if it was a frame.
-    pub(crate) fn hear_up(&mut self) -> Option<usize> {
-        let messages = hear(&mut self.connection.as_mut()?.coordinator)?;
+    /// The coordinator reads what has arrived; returns how many messages, if it was a frame.
+    pub(crate) fn receive_up(&mut self) -> Option<usize> {
+        let messages = receive(&mut self.connection.as_mut()?.coordinator)?;
         for message in &messages {
-            let Some(Ask::Items(items)) = &message.body else { panic!("nobody says {message:?}") };
-            assert_eq!(items.first, self.heard[0]);
+            let Some(Request::Items(items)) = &message.body else { panic!("nobody says {message:?}") };
+            assert_eq!(items.first, self.received[0]);
             assert_eq!(items.job, items.data.len() as u64);
-            self.heard[0] += 1;
+            self.received[0] += 1;
         }
-        assert_eq!(self.coordinator.received(), self.heard[0]);
+        assert_eq!(self.coordinator.received(), self.received[0]);
         Some(messages.len())
     }
 
-    pub(crate) fn hear_down(&mut self) -> Option<usize> {
-        let messages = hear(&mut self.connection.as_mut()?.client)?;
+    pub(crate) fn receive_down(&mut self) -> Option<usize> {
+        let messages = receive(&mut self.connection.as_mut()?.client)?;
         for message in &messages {
             let Some(Event::ItemsDone(done)) = &message.body else { panic!("nobody says {message:?}") };
-            assert_eq!(done.first, self.heard[1]);
+            assert_eq!(done.first, self.received[1]);
             assert_eq!(done.job, done.data.len() as u64);
-            self.heard[1] += 1;
+            self.received[1] += 1;
         }
-        assert_eq!(self.client.received(), self.heard[1]);
+        assert_eq!(self.client.received(), self.received[1]);
         Some(messages.len())
     }
 
@@ -106,7 +106,7 @@ impl Pair {
         assert!(!connection.client.is_garbled());
     }
 
-    /// Goes on over another connection, unless this breaks too after so many frames. The old one need not be cut.
+    /// Resumes on another connection, unless this breaks too after so many frames. The old one need not be cut.
     pub(crate) fn reconnect(&mut self, breaks: usize) {
         self.connection = self.try_to_reconnect(breaks);
     }
@@ -117,7 +117,7 @@ impl Pair {
         if breaks == 0 {
             return None;
         }
-        let Opening::Resume { resume, rest } = open(up.way()).expect("it begins well") else {
+        let Opening::Resume { resume, rest } = open(up.inbound()).expect("it begins well") else {
             panic!("it does not begin anew")
         };
         let Resume { secret, version, received } = resume;
@@ -127,32 +127,33 @@ impl Pair {
         if breaks == 1 {
             return None;
         }
-        // More than the answer may come at once.
+        // More than the answer may arrive at once.
         down.carry(breaks - 1);
-        let client = now(self.client.resumed(down.way(), LIMIT)).expect("it is there").expect("it is a good answer");
+        let client =
+            now(self.client.resumed(down.inbound(), LIMIT)).expect("it is there").expect("it is a good answer");
         assert!(!self.client.is_gone() && !self.coordinator.is_gone());
         Some(Connection { up, down, client, coordinator })
     }
 
-    /// Carries all that there is, and has it taken in.
+    /// Carries everything there is, and reads it.
     pub(crate) fn settle(&mut self) {
         while self.carry_up(1) + self.carry_down(1) > 0 {
-            while self.hear_up().is_some() || self.hear_down().is_some() {}
+            while self.receive_up().is_some() || self.receive_down().is_some() {}
         }
     }
 }
 
-pub(crate) fn open(way: Way<ClientMessage>) -> Result<Opening<ClientMessage>, Status> {
+pub(crate) fn open(inbound: Inbound<ClientMessage>) -> Result<Opening<ClientMessage>, Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("there can be a runtime");
-    runtime.block_on(Opening::read(way, LIMIT, Duration::from_millis(20)))
+    runtime.block_on(Opening::read(inbound, LIMIT, Duration::from_millis(20)))
 }
 
-pub(crate) fn ask(number: u64, bytes: usize) -> ClientMessage {
+pub(crate) fn request(number: u64, bytes: usize) -> ClientMessage {
     let items = Items { job: bytes as u64, first: number, data: vec![7; bytes].into(), ends: Bytes::new() };
-    ClientMessage { body: Some(Ask::Items(items)) }
+    ClientMessage { body: Some(Request::Items(items)) }
 }
 
-pub(crate) fn tell(number: u64, bytes: usize) -> ClientEvent {
+pub(crate) fn event(number: u64, bytes: usize) -> ClientEvent {
     let done = ItemsDone {
         job: bytes as u64,
         first: number,

@@ -1,4 +1,4 @@
-//! Calls are answered before it is known which session they are for.
+//! Calls are answered before their session is known.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use farpool_proto::v1::{ClientEvent, EventFrame};
 use futures_core::Stream;
 use tonic::{Code, Status};
 
-use crate::pair::tell;
+use crate::pair::event;
 use crate::wire::context;
 
 fn poll(replies: &mut Replies<ClientEvent>) -> Poll<Option<Result<EventFrame, Code>>> {
@@ -18,13 +18,13 @@ fn poll(replies: &mut Replies<ClientEvent>) -> Poll<Option<Result<EventFrame, Co
 }
 
 #[test]
-fn they_are_a_sessions_frames_from_then_on() {
+fn replies_are_the_sessions_frames() {
     let (reply, mut replies) = replies();
     assert_eq!(poll(&mut replies), Poll::Pending);
     let (queue, frames) = outgoing(0, Arc::default());
-    queue.push(tell(0, 10));
+    queue.push(event(0, 10));
     reply.with(frames);
-    let frame = EventFrame { messages: vec![tell(0, 10)].into(), ..EventFrame::default() };
+    let frame = EventFrame { messages: vec![event(0, 10)].into(), ..EventFrame::default() };
     assert_eq!(poll(&mut replies), Poll::Ready(Some(Ok(frame))));
     assert_eq!(poll(&mut replies), Poll::Pending);
     queue.finish();
@@ -32,7 +32,7 @@ fn they_are_a_sessions_frames_from_then_on() {
 }
 
 #[test]
-fn they_end_without_a_session() {
+fn replies_end_without_a_session() {
     let (reply, mut refused) = replies();
     reply.refuse(Status::not_found("who is that"));
     assert_eq!(poll(&mut refused), Poll::Ready(Some(Err(Code::NotFound))));
@@ -43,7 +43,7 @@ fn they_end_without_a_session() {
 }
 
 #[test]
-fn a_session_whose_connection_is_gone_hears_of_it() {
+fn a_session_notices_that_its_connection_is_gone() {
     let (reply, dropped) = replies();
     drop(dropped);
     let (queue, frames) = outgoing::<ClientEvent>(0, Arc::default());

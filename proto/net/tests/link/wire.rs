@@ -1,4 +1,4 @@
-//! One direction of a connection: frames that are on their way.
+//! One direction of a connection: frames in flight.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -10,13 +10,13 @@ use futures_core::Stream;
 use tonic::Status;
 
 pub(crate) struct Wire<M: SessionMessage> {
-    /// Gone when the sender does not send any more.
+    /// None when the sender does not send any more.
     frames: Option<Frames<M>>,
-    way: Way<M>,
+    inbound: Inbound<M>,
 }
 
-/// Where frames come out.
-pub(crate) struct Way<M: SessionMessage> {
+/// The receiving end.
+pub(crate) struct Inbound<M: SessionMessage> {
     state: Arc<Mutex<State<M>>>,
 }
 
@@ -27,21 +27,21 @@ struct State<M: SessionMessage> {
 
 impl<M: SessionMessage> Wire<M> {
     pub(crate) fn new(frames: Frames<M>) -> Self {
-        Self { frames: Some(frames), way: Way::default() }
+        Self { frames: Some(frames), inbound: Inbound::default() }
     }
 
-    pub(crate) fn way(&self) -> Way<M> {
-        self.way.clone()
+    pub(crate) fn inbound(&self) -> Inbound<M> {
+        self.inbound.clone()
     }
 
-    /// Carries so many frames, if there are so many; returns how many there were.
+    /// Carries up to so many frames; returns how many there were.
     pub(crate) fn carry(&mut self, count: usize) -> usize {
         let Some(frames) = &mut self.frames else { return 0 };
         for carried in 0..count {
             match Pin::new(&mut *frames).poll_next(&mut context()) {
-                Poll::Ready(Some(frame)) => self.way.say(frame),
+                Poll::Ready(Some(frame)) => self.inbound.send(frame),
                 Poll::Ready(None) => {
-                    self.way.end(Ok(()));
+                    self.inbound.end(Ok(()));
                     return carried;
                 }
                 Poll::Pending => return carried,
@@ -50,16 +50,16 @@ impl<M: SessionMessage> Wire<M> {
         count
     }
 
-    /// Nobody takes frames any more; what is on its way is lost.
+    /// Nobody takes frames any more; those in flight are lost.
     pub(crate) fn cut(&mut self) {
         self.frames = None;
-        self.way.state.lock().unwrap().frames.clear();
-        self.way.end(Err(Status::unavailable("the connection is cut")));
+        self.inbound.state.lock().unwrap().frames.clear();
+        self.inbound.end(Err(Status::unavailable("the connection is cut")));
     }
 }
 
-impl<M: SessionMessage> Way<M> {
-    pub(crate) fn say(&self, frame: M::Frame) {
+impl<M: SessionMessage> Inbound<M> {
+    pub(crate) fn send(&self, frame: M::Frame) {
         self.state.lock().unwrap().frames.push_back(frame);
     }
 
@@ -67,27 +67,27 @@ impl<M: SessionMessage> Way<M> {
         self.state.lock().unwrap().end = Some(end);
     }
 
-    /// A way on which these come, and then nothing.
+    /// Makes a stream with these frames and no end.
     pub(crate) fn of(frames: impl IntoIterator<Item = M::Frame>) -> Self {
-        let way = Self::default();
-        frames.into_iter().for_each(|frame| way.say(frame));
-        way
+        let inbound = Self::default();
+        frames.into_iter().for_each(|frame| inbound.send(frame));
+        inbound
     }
 }
 
-impl<M: SessionMessage> Clone for Way<M> {
+impl<M: SessionMessage> Clone for Inbound<M> {
     fn clone(&self) -> Self {
         Self { state: Arc::clone(&self.state) }
     }
 }
 
-impl<M: SessionMessage> Default for Way<M> {
+impl<M: SessionMessage> Default for Inbound<M> {
     fn default() -> Self {
         Self { state: Arc::new(Mutex::new(State { frames: VecDeque::new(), end: None })) }
     }
 }
 
-impl<M: SessionMessage> Stream for Way<M> {
+impl<M: SessionMessage> Stream for Inbound<M> {
     type Item = Result<M::Frame, Status>;
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -100,12 +100,12 @@ impl<M: SessionMessage> Stream for Way<M> {
     }
 }
 
-/// Nobody is woken here: whoever waits is asked again.
+/// Never woken: tests poll again.
 pub(crate) fn context() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// What is ready already.
+/// Returns the result if it is ready.
 pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut context()) {
         Poll::Ready(value) => Some(value),
@@ -113,12 +113,12 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-/// The messages of the frames that are there; none: there are no frames.
-pub(crate) fn hear<M: SessionMessage>(incoming: &mut Incoming<M>) -> Option<Vec<M>> {
-    now(incoming.next()).map(|heard| heard.expect("the connection holds").expect("the stream goes on"))
+/// Returns the messages of the frames that have arrived; none: there are no frames.
+pub(crate) fn receive<M: SessionMessage>(incoming: &mut Incoming<M>) -> Option<Vec<M>> {
+    now(incoming.next()).map(|received| received.expect("the connection holds").expect("the stream goes on"))
 }
 
-/// The next frame, if there is one.
+/// Returns the next frame, if there is one.
 pub(crate) fn next_frame<M: SessionMessage>(frames: &mut Frames<M>) -> Option<M::Frame> {
     match Pin::new(frames).poll_next(&mut context()) {
         Poll::Ready(Some(frame)) => Some(frame),
