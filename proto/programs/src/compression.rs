@@ -1,4 +1,4 @@
-//! How programs travel: as one zstd frame. A coordinator keeps them like that, too.
+//! Programs travel as one zstd frame. A coordinator also keeps them like that.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,15 +9,16 @@ use zstd::stream::read::Encoder;
 
 use super::Digest;
 
-/// Of executables, level 1 leaves about 5% more and takes about a fifth less time; level 3 leaves 5% less and takes half as long again.
+/// For executables, level 1 makes about 5% more bytes and takes about a fifth less time; level 3 makes 5% fewer and
+/// takes half as long again.
 const LEVEL: i32 = 2;
-/// How far back a frame refers at most, as a power of two: 1 MiB. Whoever sends a program makes its receiver allocate as much,
-/// and many may do so at once.
+/// How far back a frame may refer, as a power of two: 1 MiB. The receiver of a program must allocate as much, and many
+/// may do so at once.
 const WINDOW_LOG: u32 = 20;
-/// Large enough for what a block decompresses to.
+/// Large enough for a decompressed block.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// The executable in `file`, compressed while it is read. Reading fails if it is shorter than `size`.
+/// Returns the executable in `file`, compressed while it is read. Reading fails if it is shorter than `size`.
 pub(super) fn compressed(file: File, size: u64) -> io::Result<impl Read + Send + 'static> {
     let mut encoder = Encoder::new(file.take(size), LEVEL)?;
     encoder.window_log(WINDOW_LOG)?;
@@ -25,13 +26,13 @@ pub(super) fn compressed(file: File, size: u64) -> io::Result<impl Read + Send +
     Ok(encoder)
 }
 
-/// The most bytes that an executable of this size may take up compressed. Without a bound, a frame could go on forever with
-/// blocks that are empty.
+/// Returns the most bytes that an executable of this size may take when compressed. Without a bound, a frame of empty
+/// blocks could continue for ever.
 pub(super) fn most_compressed(size: u64) -> u64 {
     usize::try_from(size).map_or(u64::MAX, |size| zstd::zstd_safe::compress_bound(size) as u64)
 }
 
-/// The digest and the size of the executable that is compressed in `file`.
+/// Returns the digest and the size of the executable that is compressed in `file`.
 pub(super) fn contents_of(file: &File) -> io::Result<(Digest, u64)> {
     let (mut decompressor, mut hasher, mut size) = (Decompressor::new()?, blake3::Hasher::new(), 0);
     let (mut buffer, mut at) = (vec![0; BUFFER_BYTES], 0);
@@ -51,11 +52,11 @@ pub(super) fn contents_of(file: &File) -> io::Result<(Digest, u64)> {
     }
 }
 
-/// Decompresses one frame, which comes bit by bit.
+/// Decompresses one frame incrementally.
 pub(super) struct Decompressor {
     decoder: Decoder<'static>,
     buffer: Box<[u8]>,
-    /// The decoder may hold more than it could put into the buffer.
+    /// Whether the decoder may hold more than fitted into the buffer.
     was_full: bool,
     ended: bool,
 }
@@ -67,10 +68,10 @@ impl Decompressor {
         Ok(Decompressor { decoder, buffer: vec![0; BUFFER_BYTES].into(), was_full: false, ended: false })
     }
 
-    /// What the beginning of `data` decompresses to, which is taken off it; none: there is no more for now.
+    /// Decompresses the beginning of `data`, and removes it; none: there is no more for now.
     ///
     /// # Errors
-    /// If it is no zstd frame, needs too much memory, or goes on after its end.
+    /// If it is not a zstd frame, needs too much memory, or continues after its end.
     pub(super) fn next(&mut self, data: &mut &[u8]) -> io::Result<Option<&[u8]>> {
         if data.is_empty() && (self.ended || !self.was_full) {
             return Ok(None);
@@ -93,7 +94,8 @@ impl Decompressor {
     }
 }
 
-/// Returns the error for data that zstd cannot decompress. The variant of zstd that farpool is built with has no words for it.
+/// Returns the error for data that zstd cannot decompress. The variant of zstd that farpool is built with has no texts
+/// for it.
 fn malformed() -> io::Error {
     let words = "it is not a zstd frame, is damaged, or needs a window of more than 1 MiB";
     io::Error::new(io::ErrorKind::InvalidData, words)
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_comes_out_as_it_was() {
+    fn compression_round_trips() {
         let repetitive: Vec<u8> = (0..3_000_000_u32).flat_map(|at| (at / 100).to_le_bytes()).collect();
         for bytes in [vec![], vec![7], noise(3 * BUFFER_BYTES), repetitive] {
             let scratch = Scratch::new();
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_or_more_than_one_is_refused() {
+    fn data_other_than_one_frame_is_refused() {
         let frame = zstd::encode_all(&b"a program"[..], 1).expect("compressed");
         let too_far_back = {
             let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("made");

@@ -1,4 +1,4 @@
-//! What names a program: the BLAKE3 digest of its executable.
+//! The digest that identifies a program: BLAKE3 of its executable.
 
 use std::fmt;
 use std::fs::File;
@@ -6,20 +6,20 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::str::FromStr;
 
-/// Large enough that system calls do not count, small enough for a cache.
+/// Large enough that system calls do not matter, small enough for a cache.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// The name of a program.
+/// The digest of a program.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; Digest::BYTES]);
 
-/// What should be a digest is none.
+/// A value that is not a digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DigestError {
     found: String,
 }
 
-/// The digest of a whole file, wherever it was read up to.
+/// Computes the digest of a whole file, whatever its read position.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -42,12 +42,12 @@ impl Digest {
     /// The length of a digest.
     pub const BYTES: usize = blake3::OUT_LEN;
 
-    /// The digest as it is sent.
+    /// Returns the digest as it is sent.
     pub fn as_bytes(&self) -> &[u8; Digest::BYTES] {
         &self.0
     }
 
-    /// The digest as it is sent.
+    /// Returns the digest as it is sent.
     pub fn to_bytes(self) -> bytes::Bytes {
         bytes::Bytes::copy_from_slice(&self.0)
     }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_digest_is_named() {
+    fn invalid_digests_are_named() {
         let bytes = Digest::try_from(&[1, 2, 3][..]).expect_err("too short");
         assert_eq!(bytes.to_string(), "a program's digest is 32 bytes, or 64 hexadecimal digits, not 3 bytes");
         let text = "abc".parse::<Digest>().expect_err("too short");

@@ -1,4 +1,4 @@
-//! Executables that somebody has put on a host already.
+//! Executables that users have installed on a host.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -9,14 +9,14 @@ use std::time::SystemTime;
 
 use super::{Digest, digest_of};
 
-/// Directories in which programs are found by their digest. Each file is read once, as long as it stays as it is.
+/// Directories in which programs are found by their digest. Each file is read once, as long as it does not change.
 #[derive(Debug)]
 pub struct ProgramDirectories {
     directories: Vec<PathBuf>,
     known: Mutex<HashMap<PathBuf, (Stamp, Digest)>>,
 }
 
-/// As long as this is the same, so is the file.
+/// The file has not changed as long as this is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -26,17 +26,17 @@ struct Stamp {
 }
 
 impl ProgramDirectories {
-    /// Looks in these directories, the first one first, and not in directories in them.
+    /// Searches these directories in order, but not their subdirectories.
     pub fn new(directories: impl IntoIterator<Item = PathBuf>) -> ProgramDirectories {
         // A worker starts in another directory: the paths of programs must not depend on this one.
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         ProgramDirectories { directories: directories.into_iter().map(absolute).collect(), known: Mutex::default() }
     }
 
-    /// An executable of this size with this digest. Blocks while files of this size are read that are not known yet;
-    /// what cannot be read is passed over.
+    /// Finds an executable of this size with this digest. Blocks while unknown files of this size are read; unreadable
+    /// ones are skipped.
     pub fn find(&self, digest: &Digest, size: u64) -> Option<PathBuf> {
-        // What is remembered is whole between any two statements.
+        // The map is consistent between any two statements.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let files = self.directories.iter().filter_map(|directory| directory.read_dir().ok()).flatten();
         files.filter_map(|file| Some(file.ok()?.path())).find(|path| {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_found_in_every_directory_as_they_come() {
+    fn programs_are_found_in_every_directory_in_order() {
         let (one, two) = (Scratch::new(), Scratch::new());
         let missing = one.path().join("not-there");
         let directories = ProgramDirectories::new([missing, one.path().to_owned(), two.path().to_owned()]);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_stays_is_read_once() {
+    fn an_unchanged_file_is_read_once() {
         let scratch = Scratch::new();
         let directories = ProgramDirectories::new([scratch.path().to_owned()]);
         let path = scratch.path().join("a");

@@ -1,7 +1,7 @@
-//! Programs: the executables that workers run. A program is named by its digest, travels compressed and in
-//! pieces, and is kept on disk by the coordinator and the agents.
+//! Programs: the executables that workers run. A program is identified by its digest, travels compressed and in pieces,
+//! and is kept on disk by the coordinator and the agents.
 //!
-//! Functions that read or write files block; those that are not `async` belong on a thread that may
+//! Functions that read or write files block. Call those that are not `async` on a thread that may block
 //! (`tokio::task::spawn_blocking`).
 
 mod compression;

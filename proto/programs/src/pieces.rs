@@ -1,4 +1,4 @@
-//! A program on its way: cut into pieces as the other side takes them.
+//! Cuts a program into pieces as the receiver takes them.
 
 use std::fmt;
 use std::fs::File;
@@ -18,22 +18,22 @@ use super::compression::compressed;
 /// The largest piece.
 pub const PIECE_BYTES: usize = 1 << 20;
 
-/// The pieces of a program, as a client sends them: if the file cannot be read, they end early, which the other side
+/// The pieces of a program, as a client sends them. If the file cannot be read, they end early, which the receiver
 /// notices.
 pub struct Pieces {
     state: State,
     digest: Digest,
     size: u64,
-    /// Compressed bytes that have been handed out.
+    /// Compressed bytes that have been returned.
     sent: u64,
 }
 
-/// The same as a server sends them: if the file cannot be read, they end in an error.
+/// The pieces as a server sends them. If the file cannot be read, they end in an error.
 pub struct PieceReplies {
     pieces: Pieces,
 }
 
-/// Where compressed bytes come from.
+/// The source of compressed bytes.
 type Source = Box<dyn Read + Send>;
 
 enum State {
@@ -44,8 +44,8 @@ enum State {
 }
 
 impl Pieces {
-    /// The pieces of the executable in `file`, which is read and compressed on tokio's blocking threads, only as far as
-    /// pieces are taken.
+    /// Returns the pieces of the executable in `file`. It is read and compressed on tokio's blocking threads, only as
+    /// far as pieces are taken.
     ///
     /// # Errors
     /// If there is no memory to compress it.
@@ -53,7 +53,7 @@ impl Pieces {
         Ok(Pieces::new(Box::new(compressed(file, size)?), digest, size))
     }
 
-    /// The same of a program that is compressed already; `size` is that of the executable.
+    /// Does the same for a compressed program; `size` is that of the executable.
     pub fn of_compressed(file: File, digest: Digest, size: u64) -> Pieces {
         Pieces::new(Box::new(file), digest, size)
     }
@@ -62,7 +62,7 @@ impl Pieces {
         Pieces { state: State::Idle(source), digest, size, sent: 0 }
     }
 
-    /// The same, for a server.
+    /// Converts them for a server.
     pub fn replies(self) -> PieceReplies {
         PieceReplies { pieces: self }
     }
@@ -154,7 +154,7 @@ mod tests {
         File::open(path).expect("there")
     }
 
-    /// What the pieces are of, all of them together.
+    /// Returns the executable that the pieces contain.
     async fn whole(mut stream: Pieces, digest: Digest, size: usize) -> Vec<u8> {
         let first = next(&mut stream).await.expect("there is always a first one");
         assert_eq!((&first.digest[..], first.size), (&digest.as_bytes()[..], size as u64));

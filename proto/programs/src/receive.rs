@@ -1,4 +1,4 @@
-//! A program that comes in.
+//! Receives a program.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,13 +9,11 @@ use tonic::Status;
 
 use super::{Digest, InUse, PIECE_BYTES, ProgramStore, StoreError};
 
-/// Takes a program out of a stream of pieces into a store. Before anything is written, `wanted` decides by the first
-/// piece's digest and size whether to. It is decompressed and written on tokio's
-/// blocking threads.
+/// Receives a program from a stream of pieces into a store. Before anything is written, `wanted` decides by the first
+/// piece's digest and size whether to accept it. It is decompressed and written on tokio's blocking threads.
 ///
 /// # Errors
-/// If the pieces are not what they should be, or the store cannot take them. Nothing is left of them then, and neither
-/// if the future is dropped.
+/// If the pieces are invalid, or the store refuses them. Then nothing of them remains, nor if the future is dropped.
 pub async fn receive(
     mut pieces: impl Stream<Item = Result<ProgramPiece, Status>> + Unpin,
     store: &ProgramStore,
@@ -68,7 +66,7 @@ mod tests {
     use super::super::{Form, Pieces};
     use super::*;
 
-    /// Pieces as somebody else might send them.
+    /// Pieces from any sender.
     struct Made(VecDeque<ProgramPiece>);
 
     impl Stream for Made {
@@ -88,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_arrives_whole_and_goes_on_as_it_came() {
+    async fn a_program_arrives_whole_and_can_be_sent_on_unchanged() {
         let scratch = Scratch::new();
         let (coordinator, agent) = (opened(&scratch, Form::Compressed), opened(&scratch, Form::Executable));
         for size in [0, 5, 2 * PIECE_BYTES + 1] {
@@ -109,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_program_is_refused_and_leaves_nothing() {
+    async fn invalid_programs_are_refused_and_leave_nothing() {
         for form in [Form::Executable, Form::Compressed] {
             let scratch = Scratch::new();
             let store = opened(&scratch, form);

@@ -1,4 +1,4 @@
-//! A directory for a test, which goes with it; and what to put there.
+//! A temporary directory for a test, and contents for it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,7 @@ impl Scratch {
     }
 }
 
-/// Bytes that no compression makes any shorter.
+/// Incompressible bytes.
 pub(super) fn noise(bytes: usize) -> Vec<u8> {
     let mut noise = vec![0; bytes];
     blake3::Hasher::new().finalize_xof().fill(&mut noise);

@@ -1,4 +1,4 @@
-//! What can go wrong with programs on disk.
+//! Errors of programs on disk.
 
 use std::fmt;
 use std::io;
@@ -16,13 +16,13 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// It is larger than the whole store may be.
+    /// It is larger than the bound of the store.
     TooLarge,
-    /// There is no room: the programs that are there are in use, or the disk is full.
+    /// There is no room: the stored programs are in use, or the disk is full.
     Full,
-    /// It has not come to its end.
+    /// It is incomplete.
     Incomplete,
-    /// What came is not what was announced.
+    /// It differs from what was announced.
     Mismatch,
     /// The directory or a file cannot be read or written.
     Io,
@@ -39,7 +39,7 @@ impl StoreError {
         StoreError { kind, message: format!("{doing}: {error}") }
     }
 
-    /// Why it could not be stored.
+    /// Returns why it could not be stored.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
@@ -57,7 +57,7 @@ impl From<StoreError> for Status {
     fn from(error: StoreError) -> Status {
         match error.kind {
             StoreErrorKind::TooLarge | StoreErrorKind::Full => Status::resource_exhausted(error.message),
-            // Nothing is wrong with it: whoever sends it may be cut off.
+            // The program may be fine: its sender may have been cut off.
             StoreErrorKind::Incomplete => Status::cancelled(error.message),
             StoreErrorKind::Mismatch => Status::invalid_argument(error.message),
             StoreErrorKind::Io => Status::internal(error.message),

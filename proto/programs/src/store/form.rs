@@ -4,20 +4,20 @@ use std::io;
 use super::super::compression;
 use super::{Digest, digest_of};
 
-/// How the programs of a directory lie there.
+/// The form of programs in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// As they are run.
+    /// Ready to run.
     Executable,
-    /// As they travel, so that they can be sent on as they are.
+    /// Compressed, so that they can be sent unchanged.
     Compressed,
 }
 
-/// How the name of a compressed program ends.
+/// The suffix of a compressed program's name.
 const COMPRESSED: &str = ".zst";
 
 impl Form {
-    /// The name of a program's file.
+    /// Returns the name of a program's file.
     pub(super) fn name_of(self, digest: &Digest) -> String {
         match self {
             Form::Executable => digest.to_string(),
@@ -25,7 +25,7 @@ impl Form {
         }
     }
 
-    /// The rights of a program's file.
+    /// Returns the permissions of a program's file.
     pub(super) fn mode(self) -> u32 {
         match self {
             Form::Executable => 0o500,
@@ -33,7 +33,7 @@ impl Form {
         }
     }
 
-    /// The digest and the size of the executable that a file holds.
+    /// Returns the digest and the size of the executable in a file.
     pub(super) fn contents_of(self, file: &File) -> io::Result<(Digest, u64)> {
         match self {
             Form::Executable => Ok((digest_of(file)?, file.metadata()?.len())),
@@ -42,7 +42,7 @@ impl Form {
     }
 }
 
-/// The program, in whatever form, whose file has this name.
+/// Returns the program, in either form, whose file has this name.
 pub(super) fn program_of(name: &str) -> Option<Digest> {
     name.strip_suffix(COMPRESSED).unwrap_or(name).parse().ok()
 }

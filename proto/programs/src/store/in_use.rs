@@ -3,7 +3,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A program of a store that is not removed as long as this, or a clone of it, is there.
+/// A program of a store. It is not removed as long as this or a clone of it exists.
 #[derive(Clone, Debug)]
 pub struct InUse {
     entry: Arc<Entry>,
@@ -22,28 +22,28 @@ impl InUse {
         InUse { entry: Arc::new(Entry { path, size, _lock: lock }) }
     }
 
-    /// Its file.
+    /// Returns its file.
     pub fn path(&self) -> &Path {
         &self.entry.path
     }
 
-    /// Bytes of the executable, whether its file is compressed or not.
+    /// Returns the size of the executable, whether its file is compressed or not.
     pub fn size(&self) -> u64 {
         self.entry.size
     }
 
-    /// Opens its file, to be read.
+    /// Opens its file for reading.
     ///
     /// # Errors
-    /// If there are too many open files, or somebody has removed it behind the store's back.
+    /// If there are too many open files, or if the file was removed by another program.
     pub fn open(&self) -> io::Result<File> {
         File::open(&self.entry.path)
     }
 
-    /// Makes it durable, and its name. This waits for the disk.
+    /// Makes it and its name durable. This waits for the disk.
     ///
     /// # Errors
-    /// If the disk fails, or somebody has removed it behind the store's back.
+    /// If the disk fails, or if the file was removed by another program.
     pub fn sync(&self) -> io::Result<()> {
         self.open()?.sync_all()?;
         self.entry.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())

@@ -1,12 +1,12 @@
-//! Programs on disk, named by their digest and bound in bytes: the least recently used goes first.
+//! Programs on disk, named by their digest and bounded in bytes: the least recently used is removed first.
 //!
-//! Several processes may share the directory, and may die at any moment. What they need to know of each other are locks
-//! on files (flock), which end with their process:
+//! Several processes may share the directory, and may die at any moment. They coordinate by locks on files (flock),
+//! which end with their process:
 //! - the directory is locked while its entries are changed, so that they are counted right;
-//! - an entry that is in use is locked shared; only what can be locked exclusively is removed;
-//! - a file that is being written is locked exclusively; one that is not has been left by a process that died.
+//! - an entry that is in use is locked shared; only an entry that can be locked exclusively is removed;
+//! - a file that is being written is locked exclusively; one that is not was left by a process that died.
 //!
-//! An entry's time of last modification is when it was used last.
+//! An entry's modification time is when it was last used.
 
 mod error;
 mod form;
@@ -33,7 +33,7 @@ pub use form::Form;
 pub use in_use::InUse;
 pub use writer::Writer;
 
-/// A directory of programs. All clones are of the same store.
+/// A directory of programs. All clones share the same store.
 #[derive(Clone, Debug)]
 pub struct ProgramStore {
     shared: Arc<Shared>,
@@ -43,9 +43,9 @@ pub struct ProgramStore {
 struct Shared {
     directory: PathBuf,
     form: Form,
-    /// Bytes that the files in it may have together.
+    /// The most bytes of its files together.
     bound: u64,
-    /// Programs that this process knows to be whole, in which file, and the size of the executable.
+    /// Programs that this process has verified, with their file and the size of the executable.
     verified: Mutex<HashMap<Digest, (FileId, u64)>>,
 }
 
@@ -56,11 +56,12 @@ struct FileId {
 }
 
 impl ProgramStore {
-    /// Opens a directory of programs, which is made if it is not there, removes what processes that died have left
-    /// half-written, and what is beyond the bound.
+    /// Opens a directory of programs, or creates it. Removes files that dead processes have left half-written, and what
+    /// exceeds the bound.
     ///
     /// # Errors
-    /// If the directory cannot be made, read or locked, or if it belongs to another user, who could replace programs.
+    /// If the directory cannot be created, read or locked, or if it belongs to another user, who could replace
+    /// programs.
     pub fn open(directory: &Path, form: Form, bound: u64) -> Result<ProgramStore, StoreError> {
         let failed = |error| StoreError::io(format_args!("opening the programs in {}", directory.display()), &error);
         // Workers start in other directories: the paths of programs must not depend on this one.
@@ -77,7 +78,7 @@ impl ProgramStore {
         }
         let mode = found.permissions().mode();
         if mode & OTHERS_WRITE != 0 {
-            // Whoever can write there could replace programs behind their names.
+            // Other users who can write there could replace programs.
             fs::set_permissions(&directory, Permissions::from_mode(mode & 0o7777 & !OTHERS_WRITE)).map_err(
                 |error| {
                     let doing = format_args!(
@@ -90,50 +91,50 @@ impl ProgramStore {
             )?;
         }
         let store = ProgramStore { shared: Arc::new(Shared { directory, form, bound, verified: Mutex::default() }) };
-        let turn = store.turn()?;
-        // More than the bound may be in use by others: then there is no room, for now.
+        let lock_directory = store.lock_directory()?;
+        // Other processes may use more than the bound: then there is no room for now.
         store.remove_beyond(bound)?;
-        drop(turn);
+        drop(lock_directory);
         Ok(store)
     }
 
-    /// Where the programs are.
+    /// Returns the directory of the programs.
     pub fn directory(&self) -> &Path {
         &self.shared.directory
     }
 
-    /// A program, which stays as long as it is in use. The first time that this process asks for it, it is read and
-    /// checked; one that is not what its name says is removed, and not there.
+    /// Returns a program, which stays as long as it is in use. The first time in this process, it is read and verified;
+    /// one with a wrong digest is removed.
     pub fn get(&self, digest: &Digest) -> Option<InUse> {
         let path = self.path_of(digest);
         let file = File::open(&path).ok()?;
         file.lock_shared().ok()?;
         let metadata = file.metadata().ok()?;
         if !metadata.is_file() || FileId::at(&path) != Some(FileId::of(&metadata)) {
-            // It has been removed before it was locked.
+            // It was removed before it was locked.
             return None;
         }
         let size = if is_safe(&metadata) { self.verified_size(digest, &file, &metadata) } else { None };
         let Some(size) = size else {
-            // An error means that somebody else has removed it.
+            // An error means that another process has removed it.
             let _ = fs::remove_file(&path);
             return None;
         };
-        // An error means that it belongs to another user: then it will go a little early.
+        // An error means that it belongs to another user: then it will be removed a little early.
         let _ = file.set_modified(SystemTime::now());
         Some(InUse::new(path, size, file))
     }
 
-    /// Checks that a program of this size may be here at all.
+    /// Checks that a program of this size may be stored at all.
     ///
     /// # Errors
-    /// If it is larger than all programs may be together.
+    /// If it exceeds the bound of the store.
     pub fn check_size(&self, size: u64) -> Result<(), StoreError> {
         self.room_beside(size).map(drop)
     }
 
-    /// Makes room for a program of this size, which is then to be written. As long as it is being written, it counts with
-    /// this size, in whatever form it will be kept.
+    /// Makes room for a program of this size, and begins to write it. Meanwhile it counts with this size, whatever its
+    /// form.
     ///
     /// # Errors
     /// If there is no room for it, or if the directory cannot be written to.
@@ -145,16 +146,16 @@ impl ProgramStore {
         self.shared.directory.join(self.shared.form.name_of(digest))
     }
 
-    /// While what this returns is there, nobody else changes the directory.
-    fn turn(&self) -> Result<File, StoreError> {
+    /// Locks the directory against changes by others until the result is dropped.
+    fn lock_directory(&self) -> Result<File, StoreError> {
         let directory = &self.shared.directory;
         let failed = |error| StoreError::io(format_args!("locking {}", directory.display()), &error);
-        let turn = File::open(directory).map_err(failed)?;
-        turn.lock().map_err(failed)?;
-        Ok(turn)
+        let lock_directory = File::open(directory).map_err(failed)?;
+        lock_directory.lock().map_err(failed)?;
+        Ok(lock_directory)
     }
 
-    /// The size of the executable; none: it is not what its name says.
+    /// Returns the size of the executable; none: its digest is wrong.
     fn verified_size(&self, digest: &Digest, file: &File, metadata: &Metadata) -> Option<u64> {
         let id = FileId::of(metadata);
         let known = self.verified().get(digest).copied();
@@ -163,7 +164,7 @@ impl ProgramStore {
         {
             return Some(size);
         }
-        // Not with the lock: this may take a while.
+        // Without the lock: this may take a while.
         let (found, size) = self.shared.form.contents_of(file).ok()?;
         if found != *digest {
             return None;
@@ -173,15 +174,15 @@ impl ProgramStore {
     }
 
     fn verified(&self) -> MutexGuard<'_, HashMap<Digest, (FileId, u64)>> {
-        // It is whole between any two statements.
+        // It is consistent between any two statements.
         self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The rights by which others than the owner may write.
+/// Permissions that let users other than the owner write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Whether nobody but this user and root can change a program after it was checked.
+/// Whether only this user and root can change a program after it was verified.
 fn is_safe(metadata: &Metadata) -> bool {
     let is_ours = metadata.uid() == geteuid().as_raw() || metadata.uid() == 0;
     is_ours && metadata.permissions().mode() & OTHERS_WRITE == 0

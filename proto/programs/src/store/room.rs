@@ -1,4 +1,4 @@
-//! Keeping the programs of a directory within their bound.
+//! Keeps the programs of a directory within their bound.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::form::program_of;
 use super::{Digest, ProgramStore, StoreError, StoreErrorKind};
 
-/// How the name of a file begins that is being written.
+/// The prefix of a file that is being written.
 pub(super) const INCOMING: &str = ".incoming-";
 
 struct Entry {
@@ -18,8 +18,8 @@ struct Entry {
 }
 
 impl ProgramStore {
-    /// Removes what was used least recently until there is room for so many bytes. To be called by whoever has the
-    /// turn.
+    /// Removes the least recently used programs until there is room for so many bytes. The caller must have the
+    /// directory's lock.
     pub(super) fn make_room(&self, size: u64) -> Result<(), StoreError> {
         let (bound, directory) = (self.shared.bound, self.shared.directory.display());
         let left = self.room_beside(size)?;
@@ -35,7 +35,7 @@ impl ProgramStore {
         }
     }
 
-    /// What a program of this size leaves of the bound.
+    /// Returns how much of the bound remains beside a program of this size.
     pub(super) fn room_beside(&self, size: u64) -> Result<u64, StoreError> {
         let (bound, directory) = (self.shared.bound, self.shared.directory.display());
         bound.checked_sub(size).ok_or_else(|| {
@@ -45,7 +45,7 @@ impl ProgramStore {
         })
     }
 
-    /// Removes programs until at most so many bytes are held, as far as they are not in use. Returns what is held.
+    /// Removes programs that are not in use until at most so many bytes are held. Returns what is held.
     pub(super) fn remove_beyond(&self, most: u64) -> Result<u64, StoreError> {
         let (mut entries, incoming) = self.entries()?;
         let mut held = incoming + entries.iter().map(|entry| entry.size).sum::<u64>();
@@ -58,7 +58,7 @@ impl ProgramStore {
         Ok(held)
     }
 
-    /// What is there, and the bytes of what is being written. Removes what dead processes have left.
+    /// Returns the entries, and the bytes of files being written. Removes what dead processes have left.
     fn entries(&self) -> Result<(Vec<Entry>, u64), StoreError> {
         let directory = &self.shared.directory;
         let failed = |error| StoreError::io(format_args!("reading {}", directory.display()), &error);
@@ -66,7 +66,7 @@ impl ProgramStore {
         for file in directory.read_dir().map_err(failed)? {
             let file = file.map_err(failed)?;
             let (path, name) = (file.path(), file.file_name());
-            // What goes meanwhile, and what is none of ours, is passed over.
+            // Files that vanish meanwhile, and foreign files, are skipped.
             let (Some(name), Ok(metadata)) = (name.to_str(), file.metadata()) else { continue };
             if name.starts_with(INCOMING) {
                 if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
@@ -87,7 +87,7 @@ impl ProgramStore {
 
     fn remove(&self, entry: &Entry) -> bool {
         let removed = File::open(&entry.path).is_ok_and(|file| {
-            // The lock is held until it is removed: whoever opens it meanwhile finds it gone.
+            // The lock is held until it is removed, so nobody can begin to use it meanwhile.
             file.try_lock().is_ok() && fs::remove_file(&entry.path).is_ok()
         });
         if removed {

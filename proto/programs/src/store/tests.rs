@@ -49,7 +49,7 @@ fn check_refused(outcome: Result<impl std::fmt::Debug, StoreError>, kind: StoreE
 }
 
 #[test]
-fn what_was_written_is_there_and_can_be_run() {
+fn a_stored_program_can_be_run() {
     let scratch = Scratch::new();
     let program = fs::read("/bin/true").expect("every machine has it");
     let digest = blake3::hash(&program).into();
@@ -66,7 +66,7 @@ fn what_was_written_is_there_and_can_be_run() {
 }
 
 #[test]
-fn the_least_recently_used_goes_first_even_after_a_restart() {
+fn the_least_recently_used_is_removed_first_even_after_a_restart() {
     let scratch = Scratch::new();
     let store = open(&scratch, 300);
     (1..=3).for_each(|number| drop(put(&store, number).expect("there is room")));
@@ -75,13 +75,13 @@ fn the_least_recently_used_goes_first_even_after_a_restart() {
     put(&store, 4).expect("there is room");
     let there = [1, 2, 3, 4].map(|number| store.get(&digest(number)).is_some());
     assert_eq!(there, [true, false, true, true]);
-    // A smaller bound holds at once.
+    // A smaller bound applies at once.
     let store = open(&scratch, 100);
     assert_eq!([1, 3, 4].map(|number| store.get(&digest(number)).is_some()), [false, false, true]);
 }
 
 #[test]
-fn what_is_in_use_stays() {
+fn programs_in_use_stay() {
     let scratch = Scratch::new();
     let store = open(&scratch, 250);
     let first = put(&store, 1).expect("there is room");
@@ -97,7 +97,7 @@ fn what_is_in_use_stays() {
 }
 
 #[test]
-fn what_another_store_uses_stays() {
+fn programs_that_another_store_uses_stay() {
     let scratch = Scratch::new();
     let (one, other) = (open(&scratch, 100), open(&scratch, 100));
     let used = put(&one, 1).expect("there is room");
@@ -120,13 +120,13 @@ fn two_writers_of_one_program_do_not_disturb_each_other() {
     assert_eq!(finished[0].path(), finished[1].path());
     drop(finished);
     assert_eq!(files(&scratch), [scratch.path().join(digest(1).to_string())]);
-    // Neither of them keeps it from going.
+    // Neither of them prevents its removal.
     (2..=4).for_each(|number| drop(put(&one, number).expect("there is room")));
     assert!(one.get(&digest(1)).is_none());
 }
 
 #[test]
-fn a_corrupt_program_is_not_there() {
+fn a_corrupt_program_is_not_found() {
     let scratch = Scratch::new();
     let path = put(&open(&scratch, 300), 1).expect("there is room").path().to_owned();
     fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("changed");
@@ -139,7 +139,7 @@ fn a_corrupt_program_is_not_there() {
 }
 
 #[test]
-fn what_is_not_what_was_announced_is_refused_and_leaves_nothing() {
+fn contents_other_than_announced_are_refused_and_leave_nothing() {
     let scratch = Scratch::new();
     let store = open(&scratch, 300);
     let writer = |bytes: &[u8], left_out: usize| {
@@ -162,7 +162,7 @@ fn what_is_not_what_was_announced_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn what_decompresses_to_more_than_was_announced_is_not_written() {
+fn a_program_larger_than_announced_is_not_written() {
     let bomb = compressed(&vec![0; 100 << 20]);
     assert!(bomb.len() < 16 << 10);
     for form in [Form::Executable, Form::Compressed] {
@@ -175,7 +175,7 @@ fn what_decompresses_to_more_than_was_announced_is_not_written() {
 }
 
 #[test]
-fn a_frame_of_nothing_comes_to_an_end() {
+fn an_endless_frame_of_empty_blocks_is_refused() {
     let scratch = Scratch::new();
     let store = open_as(Form::Compressed, &scratch, 1 << 20);
     let mut writer = store.writer(digest(1), 100).expect("there is room");
@@ -196,7 +196,7 @@ fn a_program_can_be_kept_compressed() {
     assert_eq!(files(&scratch), [scratch.path().join(format!("{digest}.zst"))]);
     assert!(fs::read(written.path()).expect("there") == compressed(&program));
     assert_eq!(written.path().metadata().expect("there").permissions().mode() & 0o7777, 0o400);
-    // Another process finds out by itself what it is.
+    // Another process verifies it by itself.
     for store in [store, open_as(Form::Compressed, &scratch, 1 << 20)] {
         assert_eq!(store.get(&digest).expect("it is there").size(), program.len() as u64);
     }
@@ -210,9 +210,9 @@ fn a_program_can_be_kept_compressed() {
     }
 }
 
-/// Programs count with their size while they come, and with that of their file from then on.
+/// A program counts with its size while it is received, and with the size of its file afterwards.
 #[test]
-fn the_bound_is_one_of_what_is_on_disk_in_whatever_form() {
+fn the_bound_applies_to_bytes_on_disk_in_either_form() {
     let scratch = Scratch::new();
     let store = open_as(Form::Compressed, &scratch, 250);
     let used: Vec<_> = (1..=9).map(|number| put(&store, number).expect("there is room")).collect();
@@ -227,7 +227,7 @@ fn the_bound_is_one_of_what_is_on_disk_in_whatever_form() {
 }
 
 #[test]
-fn what_is_being_written_counts() {
+fn unfinished_programs_count() {
     let scratch = Scratch::new();
     let store = open(&scratch, 250);
     let writers = [1, 2].map(|number| store.writer(digest(number), 100).expect("there is room"));
@@ -237,7 +237,7 @@ fn what_is_being_written_counts() {
 }
 
 #[test]
-fn what_a_dead_process_has_left_is_removed_and_what_is_not_ours_stays() {
+fn leftovers_are_removed_and_foreign_files_stay() {
     let scratch = Scratch::new();
     let left = scratch.path().join(format!("{}{}-1-0", room::INCOMING, digest(1)));
     let others = scratch.path().join("README");
@@ -253,7 +253,7 @@ fn what_a_dead_process_has_left_is_removed_and_what_is_not_ours_stays() {
 }
 
 #[test]
-fn a_full_disk_is_named_and_nothing_is_left() {
+fn a_full_disk_is_named_and_nothing_remains() {
     let scratch = Scratch::new();
     let store = open(&scratch, 300);
     let mut writer = store.writer(digest(1), 100).expect("there is room");
@@ -286,7 +286,7 @@ fn others_cannot_write_among_the_programs() {
     let store = open(&scratch, 1 << 20);
     let mode = scratch.path().metadata().expect("there").permissions().mode() & 0o7777;
     assert_eq!(mode, 0o755);
-    // What others could have changed since it was written is not run.
+    // A program that others could have changed is not run.
     let written = put(&store, 1).expect("there is room").path().to_owned();
     assert!(store.get(&digest(1)).is_some());
     fs::set_permissions(&written, Permissions::from_mode(0o777)).expect("changed");

@@ -10,14 +10,14 @@ use super::super::compression::{Decompressor, most_compressed};
 use super::room::INCOMING;
 use super::{Digest, FileId, Form, InUse, ProgramStore, StoreError, StoreErrorKind};
 
-/// A program that is being written. Dropped before it is finished, it leaves nothing.
+/// A program that is being written. If it is dropped before it is finished, nothing remains.
 #[derive(Debug)]
 pub struct Writer {
     store: ProgramStore,
     digest: Digest,
     size: u64,
     decompressor: Decompressor,
-    /// Compressed bytes that have come.
+    /// Compressed bytes that have arrived.
     received: u64,
     /// Bytes of the executable in them.
     decompressed: u64,
@@ -30,28 +30,28 @@ pub struct Writer {
 #[derive(Debug)]
 struct Incoming {
     path: PathBuf,
-    /// Locked exclusively: its writer is alive. Not the file that is written to, since what is open for writing cannot
-    /// be run.
+    /// Locked exclusively while its writer is alive. It is not the file that is written to, since a file that is open
+    /// for writing cannot be run.
     lock: File,
 }
 
 impl Writer {
     pub(super) fn new(store: ProgramStore, digest: Digest, size: u64) -> Result<Writer, StoreError> {
-        let _turn = store.turn()?;
+        let _lock = store.lock_directory()?;
         store.make_room(size)?;
         let failed = |error| StoreError::io(format_args!("writing to {}", store.directory().display()), &error);
         let (incoming, file) = Incoming::create(&store, &digest).map_err(failed)?;
-        // From now on it counts with its size. Blocks of the disk are taken as it is written.
+        // From now on it counts with its size. Blocks of the disk are allocated as it is written.
         file.set_len(size).map_err(failed)?;
         let decompressor = Decompressor::new().map_err(failed)?;
         let hasher = blake3::Hasher::new();
         Ok(Writer { digest, size, decompressor, received: 0, decompressed: 0, hasher, file, incoming, store })
     }
 
-    /// Adds what comes next, compressed.
+    /// Appends compressed bytes.
     ///
     /// # Errors
-    /// If it cannot be decompressed, or not to what was announced, or if it cannot be written: the disk is full.
+    /// If they cannot be decompressed, exceed what was announced, or cannot be written because the disk is full.
     pub fn write(&mut self, data: &[u8]) -> Result<(), StoreError> {
         self.received += data.len() as u64;
         let (size, most) = (self.size, most_compressed(self.size));
@@ -87,10 +87,10 @@ impl Writer {
         }
     }
 
-    /// Checks that the program is what was announced, and puts it where it is found.
+    /// Checks that the program matches what was announced, and publishes it.
     ///
     /// # Errors
-    /// If it is not, or if it cannot be put there.
+    /// If it does not match, or if it cannot be published.
     pub fn finish(self) -> Result<InUse, StoreError> {
         let Writer { digest, size, decompressed, .. } = self;
         if !self.decompressor.has_ended() {
@@ -105,16 +105,16 @@ impl Writer {
             let message = format!("expected a program with digest {digest}, found one with digest {found}");
             return Err(StoreError::new(StoreErrorKind::Mismatch, message));
         }
-        // Not synced: should the host go down before it is on disk, the next process finds that out by its digest.
+        // Not synced: if the host crashes before it is on disk, the next process notices that by its digest.
         if self.form() == Form::Compressed {
             self.file.set_len(self.received).map_err(|error| self.failed(&error))?;
         }
         self.file.set_permissions(Permissions::from_mode(self.form().mode())).map_err(|error| self.failed(&error))?;
         self.file.set_modified(SystemTime::now()).map_err(|error| self.failed(&error))?;
         drop(self.file);
-        let _turn = self.store.turn()?;
+        let _lock = self.store.lock_directory()?;
         if let Some(present) = self.store.get(&digest) {
-            // Somebody else was faster, and may be using theirs.
+            // Another process was faster, and may be using its file.
             return Ok(present);
         }
         let path = self.store.path_of(&digest);
@@ -125,7 +125,7 @@ impl Writer {
         Ok(InUse::new(path, size, lock))
     }
 
-    /// From now on, the disk is full.
+    /// The disk is full from now on.
     #[cfg(test)]
     pub(super) fn fill_disk(&mut self) {
         self.file = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
@@ -149,7 +149,7 @@ impl Incoming {
     fn create(store: &ProgramStore, digest: &Digest) -> io::Result<(Incoming, File)> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         loop {
-            // The process id alone would not do: containers that share the directory count their own.
+            // The process id alone is not enough: containers that share the directory have ids of their own.
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = store.directory().join(format!("{INCOMING}{digest}-{}-{number}", std::process::id()));
             match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
@@ -166,7 +166,7 @@ impl Incoming {
         }
     }
 
-    /// Gives it its name, locked as one that is in use. To be called by whoever has the turn.
+    /// Gives it its name, locked like one in use. The caller must have the directory's lock.
     fn publish(self, path: &PathBuf) -> io::Result<File> {
         let lock = self.lock.try_clone()?;
         lock.lock_shared()?;
