@@ -1,4 +1,4 @@
-//! Connections, from the accept until the first bytes that make them HTTP/2.
+//! Connections, from the accept until the first bytes of HTTP/2.
 
 use std::io;
 use std::pin::Pin;
@@ -16,12 +16,12 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::settings::Settings;
 
-/// Each connection of HTTP/2 begins with so many bytes.
+/// Length of the preface that begins each HTTP/2 connection.
 const PREFACE: usize = 24;
 /// How long to wait when the system has no room for another connection.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections, as many at once as the settings allow; further ones wait in the kernel's queue.
+/// Accepts connections, as many at once as the settings allow; others wait in the kernel's queue.
 pub(super) fn accept(
     listener: TcpListener,
     settings: &Settings,
@@ -42,7 +42,7 @@ pub(super) fn accept(
             };
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    // Messages go out in frames already; to wait for more of them only costs time.
+                    // Messages are already gathered in frames; waiting for more of them only costs time.
                     let _ = stream.set_nodelay(true);
                     if connections.send(Ok(Connection::new(stream, preface, permit))).await.is_err() {
                         return;
@@ -61,7 +61,7 @@ pub(super) fn accept(
     ReceiverStream::new(accepted)
 }
 
-/// A connection that breaks off if it does not begin in time.
+/// A connection that fails if it does not begin in time.
 pub(super) struct Connection {
     stream: TcpStream,
     preface: Option<Preface>,

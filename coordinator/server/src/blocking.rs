@@ -1,4 +1,4 @@
-//! Where work is done that waits for a disk: never on the loop's thread.
+//! Runs work that waits for a disk, never on the loop's thread.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use tokio::task::{JoinError, spawn_blocking};
 
 #[derive(Clone, Debug)]
 pub(super) enum Blocking {
-    /// On threads that may wait.
+    /// On threads that may block.
     Threads,
-    /// In simulated time, when this disk gets to it.
+    /// In simulated time, as fast as this disk.
     InTime(Arc<Simulated>),
 }
 
 impl Blocking {
-    /// Does it.
+    /// Runs it.
     ///
     /// # Errors
     /// If it panics.

@@ -1,13 +1,13 @@
-//! What the control groups of this process leave it of the host's memory, in versions 1 and 2.
+//! Memory limits of this process's control groups, in versions 1 and 2.
 //!
-//! A limit holds for a group and for all groups below it, so those above count too, as far as this process can see them: in a
-//! container the topmost visible one is the container's.
+//! A limit holds for a group and all groups below it. So those above count too, as far as this process can see them: in
+//! a container the topmost visible one is the container's.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// The least of the limits of all groups that this process is in; none: there is no limit. `root`: where the files of the system
-/// are, which is `/` but in tests.
+/// Returns the least of the limits of all groups that this process is in; none: there is no limit. `root`: the root of
+/// the system's files, which is `/` except in tests.
 pub(super) fn memory_limit(root: &Path) -> Option<u64> {
     let groups = read(root, "/proc/self/cgroup")?;
     let mounts = read(root, "/proc/self/mountinfo")?;
@@ -27,10 +27,10 @@ pub(super) fn memory_limit(root: &Path) -> Option<u64> {
     limits.min()
 }
 
-/// Where groups that limit memory are to be seen.
+/// Where the groups that limit memory are mounted.
 struct Mount<'t> {
     version_2: bool,
-    /// The group that is seen at the place.
+    /// The group that is visible at the mount point.
     shown: &'t Path,
     place: &'t Path,
 }
@@ -52,13 +52,13 @@ impl<'t> Mount<'t> {
     }
 
     fn least(&self, root: &Path, group: &Path, names: &[&str]) -> Option<u64> {
-        // What is above what is shown is not to be seen; neither is a group that another namespace names.
+        // Groups above the visible one cannot be read, nor can groups that another namespace names.
         let below = group.strip_prefix(self.shown).unwrap_or(Path::new(""));
         let below: PathBuf = below.components().filter(|part| matches!(part, Component::Normal(_))).collect();
         let place = under(root, self.place);
         let folders = below.ancestors().map(|group| place.join(group));
         let files = folders.flat_map(|folder| names.iter().map(move |name| folder.join(name)));
-        // "max" stands for no limit.
+        // "max" means no limit.
         files.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).min()
     }
 }
@@ -104,7 +104,7 @@ mod tests {
         check("none", &[groups, mounts, (own, "max\n")], None);
         let high = "/sys/fs/cgroup/system.slice/farpool.service/memory.high";
         check("high", &[groups, mounts, (own, "2097152\n"), (high, "1048576\n")], Some(1 << 20));
-        // A container that sees its own group alone.
+        // A container that sees only its own group.
         let groups = ("/proc/self/cgroup", "0::/\n");
         check("container", &[groups, mounts, ("/sys/fs/cgroup/memory.max", "536870912\n")], Some(512 << 20));
         let groups = ("/proc/self/cgroup", "0::/../../elsewhere\n");
@@ -119,7 +119,7 @@ mod tests {
         let top = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
         let unlimited = "9223372036854771712\n";
         check("v1-own", &[groups, mounts, (own, "536870912\n"), (top, unlimited)], Some(512 << 20));
-        // A container, which sees its own group at the top and is told its name on the host.
+        // A container that sees its own group at the top, under the name it has on the host.
         check("v1-container", &[groups, mounts, (top, "536870912\n")], Some(512 << 20));
         let shown = "32 30 0:28 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
         let mounts = ("/proc/self/mountinfo", shown);

@@ -1,10 +1,10 @@
-//! The time that the coordinator is told.
+//! The coordinator's clock.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Counts from the server's start, and never back.
+/// Counts from the server's start, and never goes back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     start: Instant,
@@ -15,12 +15,12 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
-    /// In ns.
+    /// Returns the time in ns.
     pub(super) fn now(&self) -> u64 {
         nanos(self.start.elapsed())
     }
 
-    /// The moment that is called `at`.
+    /// Returns the instant for the time `at`.
     pub(super) fn instant(&self, at: u64) -> Instant {
         self.start + Duration::from_nanos(at)
     }

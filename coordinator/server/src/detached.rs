@@ -1,4 +1,4 @@
-//! Detached jobs at the edge, passed on to the loop.
+//! The gRPC service of detached jobs, which passes requests to the loop.
 
 use farpool_net::Replies;
 use farpool_proto::v1::detached_jobs_server::DetachedJobs;

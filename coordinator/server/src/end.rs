@@ -1,14 +1,14 @@
-//! How the stream of a session has ended, which says whether the session has.
+//! Classifies the end of a session's stream: whether the session has ended with it.
 //!
-//! | what happens | what is seen of it | so it is |
+//! | cause | observed | classified as |
 //! |---|---|---|
 //! | the peer ends its stream | the stream's end | meant |
-//! | the peer drops the call: RST_STREAM with CANCEL | the same; only who is alive can do that | meant |
-//! | the peer does not answer pings, so that we end the connection | the same; it has had its time | meant |
-//! | the peer is killed, or its host; the network fails with a word | an error of the connection | broken |
-//! | something on the way gives it up: GOAWAY, any other RST_STREAM | an error of HTTP/2, not ours | broken |
-//! | the peer does not keep to HTTP/2 | an error of HTTP/2, ours | final |
-//! | what comes is no frame, or no message | an error of what decodes | final |
+//! | the peer drops the call: RST_STREAM with CANCEL | the same; only a live peer can do that | meant |
+//! | the peer does not answer pings, so we end the connection | the same; it has had its time | meant |
+//! | the peer or its host is killed; the network reports a failure | an error of the connection | broken |
+//! | something in between gives it up: GOAWAY, any other RST_STREAM | an error of HTTP/2, not ours | broken |
+//! | the peer violates HTTP/2 | an error of HTTP/2, ours | final |
+//! | the peer sends an invalid frame or message | an error of the decoder | final |
 
 use std::error::Error;
 
@@ -17,16 +17,16 @@ use tonic::{Code, Status};
 /// How a stream has ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// As the peer wanted, or must have known.
+    /// The peer ended it, or must know that it did.
     Meant,
-    /// The connection is lost: the peer may come back on another one.
+    /// The connection is lost: the peer may reconnect.
     Broken(Status),
-    /// The session cannot go on.
+    /// The session cannot continue.
     Final(Status),
 }
 
 impl End {
-    /// What an error of the stream means. `garbled`: it is about what the peer has sent.
+    /// Classifies an error of the stream. `garbled`: the peer has sent something invalid.
     pub(super) fn of(status: Status, garbled: bool) -> Self {
         if garbled {
             return Self::Final(blamed(status));
@@ -34,14 +34,14 @@ impl End {
         match of_http2(&status) {
             Some(error) if error.is_library() => Self::Final(blamed(status)),
             Some(_) => Self::Broken(status),
-            // Streams that are not gRPC's say it so.
+            // Streams other than gRPC's report it like this.
             None if status.code() == Code::Unavailable => Self::Broken(status),
             None => Self::Final(blamed(status)),
         }
     }
 }
 
-/// What cannot be decoded is the peer's fault, which gRPC's library does not say.
+/// Blames the peer for what cannot be decoded, which gRPC's library does not do.
 pub(super) fn blamed(status: Status) -> Status {
     match status.code() {
         Code::Internal => Status::invalid_argument(status.message().to_owned()),
@@ -49,7 +49,7 @@ pub(super) fn blamed(status: Status) -> Status {
     }
 }
 
-/// The error of HTTP/2 that is behind it, if there is one.
+/// Returns the underlying HTTP/2 error, if there is one.
 fn of_http2(status: &Status) -> Option<&h2::Error> {
     let mut cause = status.source();
     while let Some(error) = cause {

@@ -125,7 +125,7 @@ Examples:
     farpool-coordinator --config /etc/farpool/coordinator.toml";
 
 impl Flags {
-    /// Why it must not listen on its address; `None` if it may.
+    /// Returns why it must not listen on its address; `None` if it may.
     pub(super) fn in_reach(&self) -> Option<String> {
         let listen = self.listen;
         (!listen.ip().is_loopback() && !self.insecure).then(|| {

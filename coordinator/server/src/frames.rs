@@ -1,8 +1,8 @@
-//! The frames of a session, out of the body of its request.
+//! Extracts the frames of a session from the body of its request.
 //!
-//! gRPC's own decoder sets memory aside for what is announced, and keeps a buffer as large as the largest frame that ever came for
-//! as long as the stream lasts: thousands of sessions would keep one each. Here a frame that does not come at once has memory
-//! of its own, which grows with it and goes with it.
+//! gRPC's own decoder reserves memory for the announced size. It also keeps a buffer as large as the largest frame so
+//! far until the stream ends: with thousands of sessions there would be thousands of them. Here a frame that does not
+//! arrive at once has memory of its own, which grows with it and is freed with it.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -16,18 +16,18 @@ use http_body::Body;
 use prost::Message;
 use tonic::{Code, Status};
 
-/// What gRPC writes in front of a message: whether it is compressed, and its length.
+/// What gRPC writes before a message: whether it is compressed, and its length.
 const HEADER: usize = 5;
-/// Room for so many bytes may be made before they have come, ...
+/// So many bytes may be reserved before they have arrived, ...
 const AHEAD: usize = 64 << 10;
-/// ... and for so many times as many as have come.
+/// ... and so many times as many as have arrived.
 const GROWTH: usize = 4;
 
 pub(super) struct Frames<B, F> {
     body: Pin<Box<B>>,
-    /// What came last and was not looked at.
+    /// Bytes that have arrived and were not decoded.
     unread: Bytes,
-    /// The beginning of a frame that did not come at once, with its header.
+    /// The beginning of a partial frame, with its header.
     partial: Vec<u8>,
     frame: PhantomData<fn() -> F>,
 }
@@ -37,7 +37,7 @@ impl<B, F: Message + Default + 'static> Frames<B, F> {
         Self { body: Box::pin(body), unread: Bytes::new(), partial: Vec::new(), frame: PhantomData }
     }
 
-    /// The next frame, if all of it has come.
+    /// Returns the next frame, if all of it has arrived.
     fn take(&mut self) -> Result<Option<F>, Status> {
         if self.partial.is_empty()
             && let Some(length) = length(&self.unread)?
@@ -57,7 +57,7 @@ impl<B, F: Message + Default + 'static> Frames<B, F> {
         decode::owned(frame.slice(HEADER..)).map(Some).map_err(undecodable)
     }
 
-    /// Takes over what is missing of so many bytes; whether they are all there then.
+    /// Moves missing bytes to the partial frame; returns whether it has so many bytes then.
     fn gather(&mut self, length: usize) -> Result<bool, Status> {
         let here = self.unread.len().min(length.saturating_sub(self.partial.len()));
         let with_it = self.partial.len() + here;
@@ -71,7 +71,7 @@ impl<B, F: Message + Default + 'static> Frames<B, F> {
     }
 }
 
-/// How long a frame is with its header, if that is there.
+/// Returns the length of a frame with its header, if that has arrived.
 fn length(bytes: &[u8]) -> Result<Option<usize>, Status> {
     let Some((&[flag, length @ ..], _)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
     if flag != 0 {
@@ -112,7 +112,7 @@ where
                         this.unread = data;
                     }
                 }
-                // Only who is alive can drop a call.
+                // Only a live peer can drop a call.
                 Some(Err(status)) if status.code() == Code::Cancelled => return Poll::Ready(None),
                 Some(Err(status)) => return Poll::Ready(Some(Err(status))),
                 None if this.partial.is_empty() => return Poll::Ready(None),
@@ -153,7 +153,7 @@ mod tests {
         [&[0][..], &(body.len() as u32).to_be_bytes(), &body].concat()
     }
 
-    /// The frames of a body in parts of so many bytes, and how it ends.
+    /// Returns the frames of a body in parts of so many bytes, and its error.
     fn read(bytes: &[u8], part: usize) -> (Vec<ClientFrame>, Option<String>) {
         let parts = Parts(bytes.chunks(part).map(Bytes::copy_from_slice).collect());
         let (mut frames, mut found) = (Frames::new(parts), Vec::new());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused_behind_those_in_front_of_it() {
+    fn an_invalid_frame_is_refused_after_the_valid_ones() {
         let check = |bytes: &[u8], words: &str| {
             let bytes = [&encoded(&frame(10)), bytes].concat();
             for part in [1, 7, bytes.len()] {
@@ -195,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_takes_no_memory() {
+    fn announced_sizes_take_no_memory() {
         let mut frames = Frames::<Parts, ClientFrame>::new(Parts(VecDeque::new()));
         frames.unread = Bytes::from_static(&[0, 0, 0x3f, 0xff, 0xff, 1]);
         assert!(frames.take().expect("it may be").is_none());
         assert!(frames.partial.capacity() <= 2 * AHEAD, "{}", frames.partial.capacity());
-        // It goes with the frame.
+        // It is freed with the frame.
         let mut frames = Frames::<Parts, ClientFrame>::new(Parts(VecDeque::new()));
         let whole = Bytes::from(encoded(&frame(1 << 20)));
         frames.unread = whole.slice(..1000);

@@ -1,7 +1,7 @@
-//! The first message of a session: the build that the peer is of, what only the network asks for, and the secret, which is replaced
-//! by the session's id and goes no further.
+//! Checks the first message of a session: the peer's build, limits of the network, and the secret, which is replaced by
+//! the session's id. Nothing else sees the secret.
 //!
-//! That it is the right message, and what is in it otherwise, the coordinator checks itself.
+//! The coordinator itself checks that it is the right message, and its other contents.
 
 use bytes::Bytes;
 use farpool_net::{session_id, version};
@@ -11,9 +11,9 @@ use tonic::Status;
 /// BLAKE3's.
 const DIGEST_BYTES: usize = 32;
 
-/// A message that sessions may begin with.
+/// A message that a session may begin with.
 pub(super) trait Greeting {
-    /// Checks the message, and replaces the secret by the id that it gives.
+    /// Checks the message, and replaces the secret by its id.
     fn admit(&mut self) -> Result<(), Status>;
 }
 
@@ -47,7 +47,7 @@ impl Greeting for AgentEvent {
     }
 }
 
-/// Returns the id that a secret gives, and no bytes to put in the secret's place.
+/// Returns the id of a secret, and empty bytes to replace the secret.
 fn known_by(secret: &[u8]) -> Result<(Bytes, Bytes), Status> {
     Ok((Bytes::copy_from_slice(&session_id(secret)?), Bytes::new()))
 }

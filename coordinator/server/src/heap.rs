@@ -1,4 +1,4 @@
-//! Sets how much freed memory the allocator keeps: much as a rule, and little while the coordinator holds much.
+//! Sets how much freed memory the allocator keeps: usually much, but little while the coordinator holds much.
 //!
 //! By default, glibc allocates blocks from its heap if they are no larger than the largest mapped block freed so far (up to 32 MiB),
 //! and returns memory only from the end of the heap. That is fast, but free space between blocks in use is kept, so the process takes
@@ -20,17 +20,17 @@ const LEAN: Thresholds = Thresholds { map: 64 << 10, trim: 128 << 10 };
 const LEAN_NS: u64 = 5_000_000_000;
 /// The least time from one trim to the next, in ns.
 const TRIM_NS: u64 = 100_000_000;
-/// The next trim is also no sooner than so many times as long as the last one took.
+/// The next trim also waits at least this many times as long as the last one took.
 const TRIM_PART: u64 = 20;
 
 struct Thresholds {
-    /// Blocks of at least so many bytes are mapped one by one.
+    /// Blocks of at least so many bytes are mapped individually.
     map: i32,
     /// So many free bytes at the end of the heap are returned.
     trim: i32,
 }
 
-/// How the allocator was set last.
+/// The current setting of the allocator.
 #[derive(Default)]
 pub(super) struct Heap {
     /// Until when the thresholds stay low, in ns; none: they are high, or were never set.
@@ -39,7 +39,7 @@ pub(super) struct Heap {
 }
 
 impl Heap {
-    /// Adjusts the allocator. It is to be called often. `much`: whether much is held now.
+    /// Adjusts the allocator. To be called often. `much`: whether much is held now.
     pub(super) fn tend(&mut self, much: bool, now: u64) {
         if much {
             if self.lean_until.replace(now + LEAN_NS).is_none() {
@@ -81,7 +81,7 @@ fn trim() {
     }
 }
 
-/// Other C libraries' allocators are left as they are.
+/// The allocators of other C libraries are not changed.
 #[cfg(not(target_env = "gnu"))]
 fn set(Thresholds { map: _, trim: _ }: &Thresholds) {}
 

@@ -1,4 +1,4 @@
-//! What this host makes of settings that are not given.
+//! Defaults of settings that depend on this host.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::cgroup;
 
-/// Where systemd has made a directory for the service, or the user's cache is.
+/// Returns the directory that systemd has made for the service, or the user's cache.
 pub(super) fn default_programs() -> PathBuf {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = || variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
@@ -15,9 +15,9 @@ pub(super) fn default_programs() -> PathBuf {
         .unwrap_or_else(|| cache().unwrap_or_else(|| "/var/cache".into()).join("farpool/coordinator"))
 }
 
-/// The memory that a coordinator may use unless it is told.
+/// Returns the default limit of the coordinator's memory.
 pub(super) fn quarter_of_memory() -> u64 {
-    // A gigabyte where the system does not say.
+    // A gigabyte if the system does not report its memory.
     let host = memory_of_host(Path::new("/proc/meminfo")).unwrap_or(4 << 30);
     let group = cgroup::memory_limit(Path::new("/"));
     let quarter = host.min(group.unwrap_or(u64::MAX)) / 4;
@@ -25,7 +25,7 @@ pub(super) fn quarter_of_memory() -> u64 {
     quarter >> 20 << 20
 }
 
-/// Another one each time.
+/// Returns a random id.
 pub(super) fn random_id() -> [u8; 16] {
     // The standard library seeds its hash maps at random.
     let random = || RandomState::new().hash_one(SystemTime::now()).to_le_bytes();
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_says_how_much_memory_it_has() {
+    fn the_memory_of_the_host_is_read() {
         assert!(memory_of_host(Path::new("/proc/meminfo")).is_some_and(|bytes| bytes > 1 << 20));
         assert_eq!(memory_of_host(Path::new("/proc/version")), None);
     }

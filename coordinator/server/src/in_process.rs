@@ -24,7 +24,7 @@ use super::services::Health;
 use super::sessions::{Kind, open};
 use super::settings::Settings;
 
-/// A server's doors.
+/// The entry points of a server.
 #[derive(Clone, Debug)]
 pub struct Server {
     settings: Settings,
@@ -32,19 +32,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server, and what runs it: on the thread that sessions are opened on, until `shutdown` has come about and all pools
-    /// have ended. To drop it is to kill the server; its sessions end then like those of a process that was killed, except
-    /// that it is their streams' end and no error.
+    /// Makes a server, and the future that runs it. Poll it on the thread on which sessions are opened. It ends when
+    /// `shutdown` has completed and all pools have ended. Dropping it kills the server: its sessions end like those of
+    /// a killed process, except that their streams end without an error.
     pub fn new(settings: Settings, shutdown: impl Future<Output = ()>) -> (Self, impl Future<Output = ()>) {
         let (server, received) = Self::without_loop(settings, Blocking::Threads);
         let driver = Driver::new(&server.settings, server.link.clone(), received, Health::new().0, None);
         (server, driver.run(shutdown))
     }
 
-    /// The same with a journal on this disk, started so many milliseconds after 1970. Programs are looked for in the directory
-    /// that the settings name.
+    /// Does the same with a journal on this disk, at this time in milliseconds since 1970. Programs are read from the
+    /// directory in the settings.
     ///
     /// # Errors
+    /// If the journal or the directory of programs cannot be opened.
     /// If the journal cannot be opened, or the directory of programs cannot.
     pub fn with_journal(
         settings: Settings,
@@ -77,14 +78,14 @@ impl Server {
         (Self { settings, link }, received)
     }
 
-    /// No address, and a meter that nothing passes.
+    /// A caller without address, whose meter counts nothing.
     fn caller(&self) -> Caller {
         let principal = (self.settings.limits.principal)(None);
         Caller { principal, address: None, meter: self.link.meters.meter() }
     }
 
-    /// An agent connects. That a connection was lost is said by an error of the code UNAVAILABLE; any other one ends the
-    /// session, as does the stream's end.
+    /// Connects an agent. An error with the code UNAVAILABLE means that the connection was lost. Any other error, and
+    /// the stream's end, ends the session.
     pub fn agent_session(
         &self,
         stream: impl Stream<Item = Result<AgentFrame, Status>> + Send + 'static,
@@ -92,7 +93,7 @@ impl Server {
         open(stream, self.caller(), &self.link, Kind::agent(&self.settings))
     }
 
-    /// A client connects; the same goes for its stream.
+    /// Connects a client; the same applies to its stream.
     pub fn client_session(
         &self,
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
@@ -119,7 +120,7 @@ impl Server {
     /// Cancels a detached job.
     ///
     /// # Errors
-    /// If there is none of this name, or the server does not run any more.
+    /// If there is no job of this name, or the server does not run any more.
     pub async fn cancel_detached(&self, request: CancelDetachedRequest) -> Result<(), Status> {
         self.link.ask(|reply| Input::Asked(Question::CancelDetached(self.caller().principal, request, reply))).await?
     }
@@ -127,12 +128,12 @@ impl Server {
     /// Drops all of a detached job.
     ///
     /// # Errors
-    /// If there is none of this name, or the server does not run any more.
+    /// If there is no job of this name, or the server does not run any more.
     pub async fn discard_detached(&self, request: DiscardDetachedRequest) -> Result<(), Status> {
         self.link.ask(|reply| Input::Asked(Question::DiscardDetached(self.caller().principal, request, reply))).await?
     }
 
-    /// What operators see.
+    /// Returns the status that operators see.
     ///
     /// # Errors
     /// If the server does not run any more.

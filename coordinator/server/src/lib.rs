@@ -1,13 +1,13 @@
-//! The coordinator as a server: gRPC at the edge, one loop within.
+//! The coordinator as a server: gRPC at the edge, one loop inside.
 //!
-//! Everything runs on one thread. Each session has a task that reads its frames and hands them, one at a time, to the
-//! loop (`driver`); the loop owns the [`Coordinator`](farpool_coordinator::Coordinator), takes in all that is there, has it
-//! schedule once, and puts what it says into the sessions' queues, from which gRPC takes it. Nothing else holds state that
-//! matters: the tasks at the edge (`sessions`, `operators`, `programs`) send the loop an `Input` and
-//! wait for its word.
+//! Everything runs on one thread. Each session has a task that reads its frames and sends them, one at a time, to the
+//! loop (`driver`). The loop owns the [`Coordinator`](farpool_coordinator::Coordinator). It handles all waiting inputs,
+//! schedules once, and puts the resulting messages into the sessions' queues, from which gRPC takes them. No other task
+//! holds state that matters: the tasks at the edge (`sessions`, `operators`, `programs`) send the loop an `Input` and
+//! wait for its answer.
 //!
-//! A session is read only when it has been given a turn, and the loop gives it the next one when it has taken in what
-//! came: so the loop can stop any client by not giving it one (`driver::memory`).
+//! A session is read only in its turn, and the loop gives it the next turn when it has handled the last messages. So
+//! the loop can stop any client by not giving it a turn (`driver::memory`).
 
 mod accept;
 mod blocking;
@@ -43,7 +43,7 @@ pub use farpool_common::log::Log;
 use farpool_common::log::{info, warn};
 use farpool_net::http2;
 use farpool_store::JobStore;
-/// The store of detached jobs that is on this host.
+/// The store of detached jobs on this host.
 pub use farpool_store::log as journal;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -56,15 +56,15 @@ pub use in_process::Server;
 use link::Link;
 pub use settings::{Limits, Settings};
 
-/// Inputs that wait for the loop. It takes all of them at once, so that this is rarely full.
+/// The most inputs that wait for the loop. It takes all of them at once, so the queue is rarely full.
 const INPUTS: usize = 256;
 
-/// Serves until `shutdown` has come about and all pools that were open then have ended.
+/// Serves until `shutdown` has completed and all pools that were open then have ended.
 ///
-/// It must be called on a runtime of one thread (see [`tokio::runtime::Builder::new_current_thread`]): more would only
-/// cost wake-ups.
+/// It must be called on a runtime of one thread (see [`tokio::runtime::Builder::new_current_thread`]): more threads
+/// would only cost wake-ups.
 ///
-/// Detached jobs are in the journal that the settings name, if they name one.
+/// Detached jobs are in the journal of the settings, if there is one.
 ///
 /// # Errors
 /// If the directory of programs, or the journal, cannot be used.
@@ -77,7 +77,7 @@ pub async fn run(
     run_with(settings, store, listener, shutdown).await
 }
 
-/// The same with detached jobs in any store; none: no job can be detached.
+/// Does the same with detached jobs in any store; none: no job can be detached.
 ///
 /// # Errors
 /// If the directory of programs cannot be used.
@@ -95,7 +95,7 @@ pub async fn run_with(
     let (stop, stopped) = oneshot::channel::<()>();
     let (programs, opened) = Opened::open(store, &settings, &link)?;
     let (health, router) = services::services(&settings, &link, &programs)?;
-    // Whoever waits for this word is served from then on.
+    // Peers that wait for this log line can connect from then on.
     let address = listener.local_addr()?;
     info!(log, address = %format_args!("http://{address}"), "listening");
     let connections = accept::accept(listener, &settings, log.clone());
@@ -106,17 +106,17 @@ pub async fn run_with(
     }));
     Driver::new(&settings, link, received, health, opened).run(shutdown).await;
     drop(stop);
-    // Sessions have been told why they end; who has not read that by then need not know.
+    // Peers were told why their sessions end. If they have not read that by now, they need not know.
     let aborted = server.abort_handle();
     let _ = tokio::time::timeout(settings.limits.farewell, server).await;
     aborted.abort();
     Ok(())
 }
 
-/// Opens the journal that the settings name, if they name one.
+/// Opens the journal of the settings, if there is one.
 fn open_journal(settings: &Settings) -> io::Result<Option<Box<dyn JobStore>>> {
     let Some(journal) = settings.journal.clone() else { return Ok(None) };
-    // Nobody else can make it say anything by now.
+    // Peers cannot cause log lines yet, so no limit is needed.
     let log = settings.log.without_limits();
     let warn = |warning: String| warn!(log, detail = warning, "journal warning");
     Ok(Some(Box::new(journal::Journal::open(journal, warn).map_err(io::Error::other)?)))

@@ -1,4 +1,4 @@
-//! What the edge tells the loop.
+//! Messages from the edge to the loop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::published::Asker;
 use super::refusal::shutting_down;
 use super::settings::Limits;
 
-/// All that can happen to the server, but for time passing and queues draining.
+/// All events for the server, except that time passes and queues drain.
 pub(super) enum Input {
     ClientJoins(Joins<ClientEvent, ClientMessage, ClientId>),
     ClientResumes(Resumes<ClientEvent, ClientMessage, ClientId>),
@@ -34,25 +34,26 @@ pub(super) enum Input {
     DetachSays(Says<ClientMessage, StreamId>),
     AttachJoins(Joins<ClientEvent, ClientMessage, StreamId>),
     AttachSays(Says<ClientMessage, StreamId>),
-    /// Someone wants to go on with what cannot be gone on with.
+    /// A peer asked to resume a session that cannot be resumed.
     CannotResume(Resumes<ClientEvent, ClientMessage, StreamId>),
-    /// What was read for a detached job.
+    /// Data that was read for a detached job.
     WasRead(WasRead),
     Asked(Question),
-    /// How many programs have come so far.
+    /// Asks how many programs have arrived so far.
     ProgramsCame(oneshot::Sender<u64>),
-    /// An agent needs a program that was not here when so many had come; answered when it may be, or when nobody sends it.
+    /// An agent needs a program that was missing when so many had arrived. Answered when it may have arrived, or when
+    /// no client sends it.
     ProgramNeeded(Digest, u64, oneshot::Sender<Result<(), Status>>),
-    /// A client sends a program; answered by whether it may.
+    /// A client begins to send a program; answered by whether it may.
     UploadBegins(Digest, oneshot::Sender<Result<(), Status>>),
     UploadEnds(Digest, Result<(), Status>),
 }
 
-/// What the beginning of a session counts for in messages: everything is looked at for it.
+/// The cost of a session's beginning in messages: everything is checked for it.
 const BEGINNING: usize = 64;
 
 impl Input {
-    /// How much it is to take in, in messages.
+    /// Returns the cost of handling it, in messages.
     pub(super) fn messages(&self) -> usize {
         match self {
             Self::ClientSays(says) => says.messages(),
@@ -75,10 +76,10 @@ impl<In, Id> Says<In, Id> {
     }
 }
 
-/// A session that has begun as it should. `Out` is what it is told, `In` what it says.
+/// A valid new session. It sends `In` and receives `Out`.
 pub(super) struct Joins<Out, In, Id> {
     pub(super) outgoing: Outgoing<Out>,
-    /// Where it is given its turns to be read; dropping it ends the reading.
+    /// Gives the session its turns to be read; dropping it ends the reading.
     pub(super) turns: mpsc::Sender<()>,
     pub(super) principal: Principal,
     pub(super) address: Option<SocketAddr>,
@@ -88,9 +89,9 @@ pub(super) struct Joins<Out, In, Id> {
     pub(super) id: oneshot::Sender<Id>,
 }
 
-/// A connection that is to go on with a session.
+/// A connection that wants to resume a session.
 pub(super) struct Resumes<Out: SessionMessage, In: SessionMessage, Id> {
-    /// The id that the secret gives.
+    /// The id of the secret.
     pub(super) id: [u8; 16],
     /// How many messages the peer has received.
     pub(super) received: u64,
@@ -104,17 +105,17 @@ pub(super) struct Resumes<Out: SessionMessage, In: SessionMessage, Id> {
     pub(super) resumed: oneshot::Sender<Resumed<In, Id>>,
 }
 
-/// A connection that goes on with a session.
+/// A connection that has resumed a session.
 pub(super) struct Resumed<In: SessionMessage, Id> {
     pub(super) id: Id,
     pub(super) connection: u64,
     pub(super) incoming: Incoming<In>,
 }
 
-/// What came on a session in one turn.
+/// What a session received in one turn.
 pub(super) struct Says<In, Id> {
     pub(super) id: Id,
-    /// On which of its connections, counted from 0.
+    /// The connection's number in the session, from 0.
     pub(super) connection: u64,
     pub(super) said: Said<In>,
     /// None: it was counted with the session's beginning.
@@ -122,29 +123,29 @@ pub(super) struct Says<In, Id> {
 }
 
 pub(super) enum Said<In> {
-    /// The messages of a frame, and how many bytes are held of one that is not whole yet.
+    /// The messages of a frame, and how many bytes are held of a partial one.
     Messages { messages: Vec<In>, partial: usize },
     /// The stream has ended.
     Gone(End),
 }
 
-/// A stream of one call that has to do with a detached job.
+/// The stream of one call about a detached job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StreamId(pub(super) u64);
 
-/// What was read for the loop, which asked for it.
+/// Data that the loop has asked for.
 pub(super) enum WasRead {
-    /// What a detached job, by the store's number, was opened with.
+    /// The messages that opened a detached job, by the store's number.
     Opening(u64, Result<Opening, ReadError>),
     /// Items for the pool of a detached job.
     Items(ClientId, Read<Items>),
-    /// Outcomes for who has attached.
+    /// Outcomes for an attached client.
     Outcomes(StreamId, Read<Outcomes>),
     /// A detached job's program, which is durable; none: it is not here.
     Program(u64, Result<Option<InUse>, Status>),
 }
 
-/// What operators and users of detached jobs ask, and who asks.
+/// Requests of operators and of users of detached jobs, with the principal.
 pub(super) enum Question {
     ListDetached(Principal, Asker),
     CancelDetached(Principal, CancelDetachedRequest, oneshot::Sender<Result<(), Status>>),
@@ -155,7 +156,7 @@ pub(super) enum Question {
     DrainAgent(Principal, String, oneshot::Sender<Result<String, Status>>),
 }
 
-/// The edge's way to the loop.
+/// Sends messages from the edge to the loop.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) inputs: mpsc::Sender<Input>,
@@ -168,12 +169,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Hands something to the loop, as soon as it has room for it.
+    /// Sends an input to the loop, as soon as it has room.
     pub(super) async fn send(&self, input: Input) -> Result<(), Status> {
         self.inputs.send(input).await.map_err(|_| shutting_down())
     }
 
-    /// Has something read, and tells the loop.
+    /// Runs a read, and sends the result to the loop.
     pub(super) fn read<T: Send + 'static>(
         &self,
         reading: Reading<T>,
@@ -194,7 +195,7 @@ impl Link {
     }
 }
 
-/// Where a peer came from, for the log; a peer within this process has no address.
+/// Returns a peer's address for the log; a peer within this process has none.
 pub(super) fn shown(address: Option<SocketAddr>) -> Option<DisplayValue<SocketAddr>> {
     address.map(display)
 }

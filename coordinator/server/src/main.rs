@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let settings = Settings::load(std::env::args_os()).unwrap_or_else(|error| error.exit());
     keep_to_itself();
     raise_open_files();
-    // Whoever waits for signals in a thread of his own blocks them, and with them those that ask this daemon to end.
+    // A parent that handles signals in a thread of its own blocks them, including those that end this daemon.
     let _ = SigSet::empty().thread_set_mask();
     let log = settings.log.clone();
     match serve(settings) {
@@ -28,16 +28,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// What clients' items and programs' environments are is here: other processes of the same user do not read it, and no core file
-/// has it.
+/// Protects clients' items and programs' environments: other processes of the same user cannot read them, and core
+/// files do not contain them.
 fn keep_to_itself() {
-    // Every kernel that this runs on can do it.
+    // Every kernel that this runs on supports it.
     let _ = nix::sys::prctl::set_dumpable(false);
 }
 
-/// Each connection is an open file, of which programs are given few unless they ask for more.
+/// Raises the limit of open files: each connection is one, and the default limit is low.
 fn raise_open_files() {
-    // If that is not possible, connections wait where files run out.
+    // If that fails, connections wait when files run out.
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
@@ -46,9 +46,9 @@ fn raise_open_files() {
 fn serve(settings: Settings) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        // From here on signals are told apart from the end.
+        // From here on, signals do not kill the process.
         let mut signals = Signals::new()?;
-        // A file that would exceed the limit on the size of files (ulimit -f) is an error, and not the end of this process.
+        // Writing beyond the limit of file sizes (ulimit -f) becomes an error, instead of killing this process.
         drop(signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?);
         let mut hangup = signal(SignalKind::hangup())?;
         let listener =
@@ -56,8 +56,8 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
         let log = settings.log.clone();
         settings.announce();
         let (shutdown, asked) = oneshot::channel::<()>();
-        // A task, since tokio looks at its epoll once more before it goes on with what it blocks on. The loop within has its turn
-        // behind all sessions that have something, and takes in what came of them in one round.
+        // A task, since tokio polls its epoll once more before it continues the future it blocks on. The loop inside
+        // then runs after all sessions with input, and handles everything from them in one round.
         let server = tokio::spawn(server::run(settings, listener, async {
             let _ = asked.await;
         }));
@@ -68,7 +68,7 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
             signals.next().await.0
         };
         let hangups = async {
-            // A terminal that is closed is no reason to end.
+            // A closed terminal does not end the daemon.
             while hangup.recv().await.is_some() {
                 info!(log, "SIGHUP: there is nothing to reload");
             }
@@ -93,7 +93,7 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// The number and the name of the next one.
+    /// Returns the number and the name of the next one.
     async fn next(&mut self) -> (u8, &'static str) {
         tokio::select! {
             _ = self.terminate.recv() => (15, "SIGTERM"),

@@ -1,11 +1,11 @@
-//! What is on its way between the network and the loop: bytes that gRPC has taken in and the loop has not.
+//! Counts bytes in flight between the network and the loop: bytes that gRPC has received and the loop has not handled.
 //!
-//! Frames are decoded when they are whole, and many peers may have half of one here. So each stream's body goes through a
-//! [`Meter`], and while more than a small part of the memory is on its way, only streams with little of it are read on, and one
-//! of the others at a time, until its frame is whole. Streams that have not begun a session have a turn of their own, since they may
-//! wait for what sessions hold. A session that the loop has stopped has none.
+//! Frames are decoded when they are whole, and many peers may have half of one here. So each stream's body passes a
+//! [`Meter`]. While more than a small part of the memory is in flight, only streams with few bytes are read, plus one
+//! of the others at a time until its frame is whole. Streams that have not begun a session have a turn of their own,
+//! since they may wait for what sessions hold. A session that the loop has stopped gets no turn.
 //!
-//! This is above HTTP/2's flow control: what is not read here stays in the window of its connection.
+//! This is above HTTP/2's flow control: unread bytes stay in the window of their connection.
 
 use std::fmt;
 use std::future::Future;
@@ -23,7 +23,7 @@ use tonic::Status;
 
 use super::refusal::shutting_down;
 
-/// So much may be on its way on each stream, whatever others have: what keeps sessions alive is smaller.
+/// So much may always be in flight on each stream: messages that keep sessions alive are smaller.
 const FREE: usize = 64 << 10;
 
 /// The meters of all streams.
@@ -32,39 +32,39 @@ pub(super) struct Meters(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// What may be on its way on all of them.
+    /// How much may be in flight on all of them.
     room: usize,
-    /// How long the one that is read on may take to become whole.
+    /// How long the stream that has the turn may take to complete its frame.
     patience: Duration,
     bytes: AtomicUsize,
-    /// The turns to be read on while there is no room.
+    /// The turns of openings while there is no room.
     of_openings: Arc<Semaphore>,
     of_sessions: Arc<Semaphore>,
 }
 
-/// What is on its way on one stream.
+/// The bytes in flight on one stream.
 pub(super) struct Meter {
     shared: Arc<Shared>,
     bytes: AtomicUsize,
-    /// What may be on its way at most: see [`Reading`].
+    /// How much may be in flight at most: see [`Reading`].
     most: AtomicUsize,
     is_session: AtomicBool,
     waker: Mutex<Option<Waker>>,
     turn: Mutex<Option<Turn>>,
 }
 
-/// What is read of a session for now.
+/// How much of a session is read at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Reading {
     #[default]
     All,
-    /// Frames that are small, and the beginning of one that is not.
+    /// Small frames, and the beginning of a large one.
     Small,
     Nothing,
 }
 
 impl Reading {
-    /// What may be on its way, in bytes.
+    /// Returns how many bytes may be in flight.
     fn most(self) -> usize {
         match self {
             Self::All => usize::MAX,
@@ -74,17 +74,17 @@ impl Reading {
     }
 }
 
-/// A turn to be read on while there is no room.
+/// A turn to read while there is no room.
 enum Turn {
     Awaited(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>),
-    /// The rest of the frame must be here in time.
+    /// The rest of the frame must arrive in time.
     Taken {
         _permit: OwnedSemaphorePermit,
         deadline: Pin<Box<Sleep>>,
     },
 }
 
-/// What came on a stream. When it is dropped, it was taken in.
+/// What arrived on a stream. Dropping it means that it was handled.
 pub(super) struct Passed {
     meter: Arc<Meter>,
     /// The room of an opening.
@@ -97,7 +97,7 @@ impl Meters {
         Self(Arc::new(Shared { room, patience, bytes: AtomicUsize::new(0), of_openings, of_sessions }))
     }
 
-    /// That of a new stream.
+    /// Makes the meter of a new stream.
     pub(super) fn meter(&self) -> Arc<Meter> {
         Arc::new(Meter {
             shared: Arc::clone(&self.0),
@@ -116,25 +116,25 @@ impl Meters {
 }
 
 impl Meter {
-    /// What came so far since this was called last.
+    /// Returns what arrived since the last call.
     pub(super) fn passed(self: &Arc<Self>, room: Option<OwnedSemaphorePermit>) -> Passed {
         Passed { meter: Arc::clone(self), _room: room }
     }
 
-    /// All that came was taken in.
+    /// Everything that arrived was handled.
     pub(super) fn settle(&self) {
         let bytes = self.bytes.swap(0, Relaxed);
         self.shared.bytes.fetch_sub(bytes, Relaxed);
         *self.turn() = None;
     }
 
-    /// It is that of a session from now on.
+    /// The stream belongs to a session from now on.
     pub(super) fn begin_session(&self) {
         self.is_session.store(true, Relaxed);
         *self.turn() = None;
     }
 
-    /// Has so much of it read from now on.
+    /// Sets how much of it is read from now on.
     pub(super) fn read(&self, reading: Reading) {
         if self.most.swap(reading.most(), Relaxed) == reading.most() {
             return;
@@ -156,11 +156,11 @@ impl Meter {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until more may come.
+    /// Waits until more may arrive.
     fn poll_admitted(&self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         if self.has_most() {
             *self.waker() = Some(context.waker().clone());
-            // It may have been let go before the waker was there.
+            // It may have been admitted before the waker was set.
             if self.has_most() {
                 return Poll::Pending;
             }
@@ -175,7 +175,7 @@ impl Meter {
         loop {
             match turn.get_or_insert_with(|| Turn::Awaited(Box::pin(Arc::clone(turns).acquire_owned()))) {
                 Turn::Awaited(permit) => {
-                    // Whoever is stopped waits for its turn no longer; this wakes it when that changes.
+                    // A stopped stream does not wait for its turn any more; this wakes it when that changes.
                     *self.waker() = Some(context.waker().clone());
                     let permit = ready!(permit.as_mut().poll(context)).map_err(|_| shutting_down())?;
                     *turn = Some(Turn::Taken { _permit: permit, deadline: Box::pin(sleep(*patience)) });
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_there_is_no_room_one_goes_on_at_a_time() {
+    async fn without_room_one_stream_at_a_time_is_read() {
         let meters = Meters::new(3 * FREE, Duration::from_secs(1));
         for is_session in [false, true] {
             let [first, second, small] = [(); 3].map(|()| meters.meter());
@@ -283,7 +283,7 @@ mod tests {
             assert_eq!((admits(&first), meters.bytes()), (true, 2 * FREE as u64));
             second.count(FREE);
             assert_eq!([&second, &first].map(|meter| admits(meter)), [true, false]);
-            // Whoever is stopped leaves its turn to others, and so does who is gone.
+            // A stream that is stopped or dropped passes its turn on.
             second.read(Reading::Nothing);
             assert_eq!([&second, &first].map(|meter| admits(meter)), [false, true]);
             second.read(Reading::All);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn openings_do_not_wait_for_sessions_nor_sessions_for_openings() {
+    async fn openings_and_sessions_do_not_wait_for_each_other() {
         let meters = Meters::new(FREE, Duration::from_secs(1));
         let [opening, session, other] = [(); 3].map(|()| meters.meter());
         [&session, &other].into_iter().for_each(|meter| meter.begin_session());
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_small_frames_no_more_is_read_than_is_small() {
+    async fn only_small_frames_are_read_in_small_mode() {
         let meters = Meters::new(100 * FREE, Duration::from_secs(1));
         let meter = meters.meter();
         meter.begin_session();
@@ -320,9 +320,9 @@ mod tests {
         assert!(admits_in(Reading::Small));
     }
 
-    /// A turn that nobody makes use of any more holds nobody up.
+    /// A turn that nobody uses any more delays nobody.
     #[tokio::test]
-    async fn a_turn_that_was_waited_for_goes_with_the_frame() {
+    async fn a_turn_that_was_waited_for_ends_with_the_frame() {
         let meters = Meters::new(FREE, Duration::from_secs(1));
         let [first, second, third] = [(); 3].map(|()| meters.meter());
         [&first, &second, &third].into_iter().for_each(|meter| meter.count(FREE));
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_was_stopped_while_it_waited_for_its_turn_is_woken() {
+    async fn a_stream_stopped_while_it_waits_for_its_turn_is_woken() {
         let meters = Meters::new(FREE, Duration::from_secs(1));
         let [first, second] = [(); 2].map(|()| meters.meter());
         [&first, &second].into_iter().for_each(|meter| meter.begin_session());
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_one_that_is_read_on_must_be_whole_in_time() {
+    async fn the_frame_with_the_turn_must_be_whole_in_time() {
         let meters = Meters::new(FREE, Duration::from_secs(1));
         let meter = meters.meter();
         meter.count(FREE);

@@ -1,4 +1,4 @@
-//! What operators ask for, passed on to the loop.
+//! The gRPC service for operators, which passes requests to the loop.
 
 use farpool_proto::v1::operators_server::Operators;
 use farpool_proto::v1::{

@@ -1,4 +1,4 @@
-//! Where a request comes from: who makes it, and the frames of its stream.
+//! The origin of a request: its caller, and the frames of its stream.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use tonic::{Request, Streaming};
 use super::frames::Frames;
 use super::meter::{Meter, Metered};
 
-/// Who has opened a connection, and from where.
+/// The owner and address of a connection.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) principal: Principal,
@@ -20,7 +20,7 @@ pub(super) struct Caller {
     pub(super) meter: Arc<Meter>,
 }
 
-/// Returns who has opened a stream, and its frames.
+/// Returns the caller of a stream, and its frames.
 pub(super) fn source<F: Message + Default + 'static>(
     request: &Request<Streaming<F>>,
 ) -> (Caller, Frames<Metered<Body>, F>) {
@@ -29,12 +29,12 @@ pub(super) fn source<F: Message + Default + 'static>(
     (Caller { principal, address: request.remote_addr(), meter }, origin.frames())
 }
 
-/// Returns who makes a request.
+/// Returns the principal of a request.
 pub(super) fn principal<T>(request: &Request<T>) -> Principal {
     Origin::of(request.extensions()).principal.clone()
 }
 
-/// Where the bytes of a request come from.
+/// The source of a request's bytes.
 #[derive(Clone)]
 pub(super) struct Origin {
     pub(super) principal: Principal,
@@ -43,7 +43,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// That of a request; `stream` is its body if it is a stream, of which the library gets nothing.
+    /// Makes the origin of a request; `stream` is its body if it is a stream, which the library does not get.
     pub(super) fn new(principal: Principal, meter: Arc<Meter>, stream: Option<Metered<Body>>) -> Self {
         Self { principal, meter, frames: Arc::new(Mutex::new(stream)) }
     }
@@ -53,7 +53,7 @@ impl Origin {
         extensions.get::<Origin>().expect("the router gives each request one")
     }
 
-    /// The frames of a stream, once. The library's decoder has none.
+    /// Returns the frames of a stream, once. The library's decoder gets none.
     fn frames<F: Message + Default + 'static>(&self) -> Frames<Metered<Body>, F> {
         let body = self.frames.lock().unwrap_or_else(PoisonError::into_inner).take();
         Frames::new(body.unwrap_or_else(|| Metered::new(Body::empty(), Arc::clone(&self.meter))))

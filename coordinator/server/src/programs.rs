@@ -1,5 +1,5 @@
-//! Programs at the edge: in from clients, out to agents. Who is asked for what, the loop knows
-//! ([`driver::programs`](super::driver)).
+//! Programs at the edge: received from clients and sent to agents. The loop decides which client is asked for which
+//! program ([`driver::programs`](super::driver)).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use super::link::{Input, Link};
 use super::meter::Meter;
 use super::refusal::shutting_down;
 
-/// Programs that are sent to agents at once; each takes up a few MiB while it is.
+/// The most programs that are sent to agents at once; each takes a few MiB meanwhile.
 const MAX_FETCHES: usize = 64;
-/// What a client's connection must do at least, beside the time that it is given to begin.
+/// The least throughput of a client's connection, after the time it is given to begin.
 const LEAST_BYTES_PER_SECOND: u64 = 256 << 10;
 
 /// The programs of the server.
@@ -42,7 +42,7 @@ impl Programs {
         Self { store, fetches: Arc::new(Semaphore::new(MAX_FETCHES)), link }
     }
 
-    /// Takes in a program that was asked for.
+    /// Receives a program that was asked for.
     pub(super) async fn put(
         &self,
         mut sent: impl Stream<Item = Result<ProgramPiece, Status>> + Unpin,
@@ -55,12 +55,12 @@ impl Programs {
         let first = first.ok_or_else(|| Status::invalid_argument("a program ended before its first piece"))?;
         let (digest, size) = (digest(&first.digest)?, first.size);
         if let Err(refused) = self.link.ask(|reply| Input::UploadBegins(digest, reply)).await? {
-            // Several may have been asked, and another one was faster.
+            // Several clients may have been asked, and another one was faster.
             return if self.get(digest).await?.is_some() { Ok(()) } else { Err(refused) };
         }
-        let begun = Begun { digest, link: Some(self.link.clone()) };
+        let begun = Upload { digest, link: Some(self.link.clone()) };
         if self.get(digest).await?.is_some() {
-            return begun.ends(Ok(())).await;
+            return begun.finish(Ok(())).await;
         }
         let pieces = once(Ok(first)).chain(sent.map(|piece| {
             meter.settle();
@@ -68,10 +68,10 @@ impl Programs {
         }));
         let patience = patience + Duration::from_secs(size / LEAST_BYTES_PER_SECOND);
         let received = timeout(patience, receive(pieces, &self.store, |_, _| Ok(()))).await;
-        begun.ends(received.unwrap_or_else(|_| Err(late("sending the program"))).map(drop)).await
+        begun.finish(received.unwrap_or_else(|_| Err(late("sending the program"))).map(drop)).await
     }
 
-    /// A program for an agent, as soon as it is there.
+    /// Returns a program for an agent, as soon as it is here.
     pub(super) async fn fetch(&self, name: &[u8]) -> Result<Fetched, Status> {
         let digest = digest(name)?;
         let patience = self.link.limits.fetch;
@@ -84,7 +84,7 @@ impl Programs {
         Ok(Fetched { pieces, _permit: permit })
     }
 
-    /// A program that is to stay, if it is here: it is durable then, and not removed as long as it is in use.
+    /// Returns a program that must stay, if it is here: it is durable then, and not removed as long as it is in use.
     pub(super) async fn pin(&self, digest: Digest) -> Result<Option<InUse>, Status> {
         let Some(program) = self.get(digest).await? else { return Ok(None) };
         let failed = |error: String| Status::unavailable(format!("writing program {digest} to disk: {error}"));
@@ -95,17 +95,18 @@ impl Programs {
 
     async fn wait(&self, digest: Digest) -> Result<InUse, Status> {
         loop {
-            // What comes from now on is not missed: nobody is asked for a program that came while it was looked for.
+            // Programs that arrive from now on are noticed: no client is asked for a program that arrived during the
+            // search.
             let came = self.link.ask(Input::ProgramsCame).await?;
             if let Some(program) = self.get(digest).await? {
                 return Ok(program);
             }
-            // It may go again before it is got, if others need the room.
+            // It may be removed again before it is read, if others need the room.
             self.link.ask(|reply| Input::ProgramNeeded(digest, came, reply)).await??;
         }
     }
 
-    /// What is on disk. Checking it for the first time takes a while.
+    /// Returns the program if it is on disk. Verifying it for the first time takes a while.
     async fn get(&self, digest: Digest) -> Result<Option<InUse>, Status> {
         let store = self.store.clone();
         let got = self.link.blocking.run(move || store.get(&digest)).await;
@@ -114,14 +115,14 @@ impl Programs {
 }
 
 /// An upload; the loop is told of its end in any case.
-struct Begun {
+struct Upload {
     digest: Digest,
-    /// None: it has been told.
+    /// None: it was told.
     link: Option<Link>,
 }
 
-impl Begun {
-    async fn ends(mut self, outcome: Result<(), Status>) -> Result<(), Status> {
+impl Upload {
+    async fn finish(mut self, outcome: Result<(), Status>) -> Result<(), Status> {
         if let Some(link) = self.link.take() {
             link.send(Input::UploadEnds(self.digest, outcome.clone())).await?;
         }
@@ -129,7 +130,7 @@ impl Begun {
     }
 }
 
-impl Drop for Begun {
+impl Drop for Upload {
     fn drop(&mut self) {
         let (digest, Some(link)) = (self.digest, self.link.take()) else { return };
         tokio::spawn(async move {
@@ -138,7 +139,7 @@ impl Drop for Begun {
     }
 }
 
-/// What an error in the midst of a program means. A client whose connection is lost may send it again.
+/// Returns the error for a broken upload. A client whose connection is lost may send the program again.
 fn lost_or_wrong(status: Status, digest: Digest) -> Status {
     match End::of(status, false) {
         End::Final(status) => status,

@@ -1,5 +1,5 @@
-//! Answers that are alike for everybody who asks: the loop makes one for all who wait, at most so often, and encodes it once.
-//! Hundreds who ask cost no more than one.
+//! Answers that are the same for all callers: the loop makes one for all who wait, with limited frequency, and encodes
+//! it once. Hundreds of callers cost no more than one.
 
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use tonic::Status;
 
 /// A message as gRPC frames it.
 pub(super) type Encoded = Bytes;
-/// Where an answer is to go.
+/// The channel of a caller's answer.
 pub(super) type Asker = oneshot::Sender<Result<Encoded, Status>>;
 
-/// How long a reader may take. Then what is left of the answer goes, whether or not the reader's connection still takes some.
+/// How long a reader may take. After that the rest of the answer is dropped, even if the reader's connection is still
+/// reading.
 pub(super) const READ_WITHIN: Duration = Duration::from_secs(10);
 
-/// What gRPC writes in front of a message.
+/// What gRPC writes before a message.
 const HEADER: usize = 5;
 
 pub(super) fn encode(message: &impl Message) -> Encoded {
@@ -29,13 +30,13 @@ pub(super) fn encode(message: &impl Message) -> Encoded {
     encoded.freeze()
 }
 
-/// The message of an answer.
+/// Decodes the message of an answer.
 pub(super) fn decode<M: Message + Default>(mut encoded: Encoded) -> Result<M, Status> {
     let message = encoded.split_off(HEADER.min(encoded.len()));
     M::decode(message).map_err(|error| Status::internal(error.to_string()))
 }
 
-/// Who waits for an answer that is made at most so often: then one serves all.
+/// Callers that wait for an answer. Its frequency is limited, and one answer serves all of them.
 #[derive(Default)]
 pub(super) struct Waiting {
     askers: Vec<Asker>,
@@ -43,7 +44,7 @@ pub(super) struct Waiting {
     next_at: u64,
 }
 
-/// How much longer than making an answer took the next one has to wait.
+/// The next answer waits this many times as long as making the last one took.
 const PAUSE: u64 = 20;
 
 impl Waiting {
@@ -51,23 +52,23 @@ impl Waiting {
         self.askers.push(asker);
     }
 
-    /// When to make the next answer, if somebody waits for it.
+    /// Returns when to make the next answer, if somebody waits for it.
     pub(super) fn next_look(&self) -> Option<u64> {
         (!self.askers.is_empty()).then_some(self.next_at)
     }
 
-    /// Whether nobody waits, and whoever came now would not have to.
+    /// Whether nobody waits, and a new caller would not have to.
     pub(super) fn is_over(&self, now: u64) -> bool {
         self.askers.is_empty() && self.next_at <= now
     }
 
-    /// Whether an answer is to be made now.
+    /// Whether to make an answer now.
     pub(super) fn is_due(&self, now: u64) -> bool {
         self.next_look().is_some_and(|at| at <= now)
     }
 
-    /// The answer for all who wait, and how long it took to make, in ns. What slow readers may keep of the answers of the last
-    /// seconds is at most so many bytes.
+    /// Sends the answer to all who wait. `took`: how long it took to make, in ns. `kept`: the most bytes that slow
+    /// readers may keep of recent answers.
     pub(super) fn answer(&mut self, answer: &Result<Encoded, Status>, took: u64, now: u64, kept: u64) {
         let bytes = answer.as_ref().map_or(0, |encoded| encoded.len() as u64);
         let within = u64::try_from(READ_WITHIN.as_nanos()).unwrap_or(u64::MAX);
@@ -75,7 +76,7 @@ impl Waiting {
         let pause = took.saturating_mul(PAUSE).max(u64::try_from(for_memory).unwrap_or(u64::MAX).min(within));
         self.next_at = now.saturating_add(pause);
         for asker in self.askers.drain(..) {
-            // Whoever asked may be gone by now.
+            // The caller may have left.
             let _ = asker.send(answer.clone());
         }
     }
@@ -100,14 +101,14 @@ mod tests {
         assert!(readers.iter_mut().all(|reader| reader.try_recv().is_ok_and(|answer| answer.is_ok())));
         waiting.add(oneshot::channel().0);
         assert_eq!((waiting.is_due(20_004), waiting.is_due(20_005)), (false, true));
-        // As much as may be kept is made in the time that readers have.
+        // While readers may take their time, no more is made than may be kept.
         waiting.answer(&Ok(Bytes::from_static(&[0; 1000])), 1, 20_005, 4000);
         waiting.add(oneshot::channel().0);
         assert_eq!(waiting.next_look(), Some(20_005 + 2_500_000_000));
     }
 
     #[test]
-    fn what_is_encoded_is_a_frame() {
+    fn an_encoded_answer_is_a_frame() {
         let status = farpool_proto::v1::StatusReply { uptime_ns: 7, ..Default::default() };
         let encoded = encode(&status);
         assert_eq!(encoded[..5], [0, 0, 0, 0, 2]);

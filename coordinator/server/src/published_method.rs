@@ -1,4 +1,4 @@
-//! The edge of published answers: one method of a service hands out what the loop has encoded for all who ask.
+//! Serves published answers: for one method of a service, it returns what the loop has encoded for all callers.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use super::link::{Input, Link, Question};
 use super::origin::Origin;
 use super::published::{Asker, Encoded, READ_WITHIN};
 
-/// What is handed to HTTP/2 at a time: that much it keeps for a reader who does not read.
+/// How much HTTP/2 gets at a time: it keeps that much for a reader who does not read.
 const CHUNK: usize = 64 << 10;
 
 /// A service of which one method is answered here.
@@ -93,7 +93,7 @@ fn respond(encoded: Encoded) -> Response<Body> {
     response
 }
 
-/// The body of an answer: the message, and that all is well.
+/// The body of an answer: the message, and the trailer for success.
 struct Answer {
     /// None: it was not read in time.
     left: Arc<Mutex<Option<Encoded>>>,

@@ -1,8 +1,8 @@
-//! What peers are told whose requests are refused.
+//! Errors for peers whose requests are refused.
 
 use tonic::Status;
 
-/// What everybody is told who comes too late.
+/// The error for peers that connect during shutdown.
 pub(super) fn shutting_down() -> Status {
     Status::unavailable("the coordinator is shutting down")
 }

@@ -1,4 +1,4 @@
-//! Which service a call is for.
+//! Routes calls to services.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,11 +19,11 @@ use super::origin::Origin;
 /// The methods that read a stream.
 const STREAMS: [&str; 4] = ["Session", "Detach", "Attach", "PutProgram"];
 
-/// Services by their names. They are always ready, as those of tonic are.
+/// Services by their names. They are always ready, like those of tonic.
 #[derive(Clone)]
 pub(super) struct Router {
     meters: Meters,
-    /// Says whose a connection from an address is.
+    /// Returns the principal of a connection from an address.
     principal: fn(Option<SocketAddr>) -> Principal,
     services: Vec<(&'static str, Box<dyn CloneService>)>,
 }
@@ -72,7 +72,7 @@ impl Service<Request<Body>> for Router {
     }
 }
 
-/// A service, and what a box needs to be cloned.
+/// A service in a box that can be cloned.
 pub(super) trait CloneService: Send {
     fn call(&mut self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible>;
     fn cloned(&self) -> Box<dyn CloneService>;

@@ -1,4 +1,4 @@
-//! The services as gRPC sees them.
+//! The gRPC services.
 
 use std::io;
 
@@ -28,7 +28,7 @@ use super::router::Router;
 use super::sessions::{Kind, open};
 use super::settings::Settings;
 
-/// All that is served, and where it is said whether it is.
+/// Makes all services, and the health service that reports their state.
 pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) -> Result<(Health, Router), io::Error> {
     let (own, health) = Health::new();
     let reflection = || {
@@ -57,7 +57,7 @@ pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) ->
     Ok((own, router))
 }
 
-/// Whether the server takes new work, as its health service says it.
+/// Whether the server accepts new work, as reported by its health service.
 pub(super) struct Health {
     reporter: HealthReporter,
 }
@@ -68,7 +68,7 @@ impl Health {
         (Self { reporter }, service)
     }
 
-    /// Of each service, and of the server as a whole, which has no name.
+    /// Sets the state of each service, and of the server as a whole, which has no name.
     pub(super) async fn say(&self, status: ServingStatus) {
         let services = [
             clients_server::SERVICE_NAME,
@@ -82,7 +82,7 @@ impl Health {
     }
 }
 
-/// What operators ask for.
+/// The largest request of an operator.
 const SMALL_MESSAGE: usize = 64 << 10;
 
 struct ClientsEdge {

@@ -16,24 +16,24 @@ use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, sh
 use super::origin::Caller;
 use super::settings::Settings;
 
-/// What tells clients' sessions from agents'.
+/// What distinguishes sessions of clients and agents.
 #[derive(Clone)]
 pub(super) struct Kind<Out: SessionMessage, In: SessionMessage, Id> {
     /// For the log.
     pub(super) name: &'static str,
-    /// The peer, in the text of errors.
+    /// The peer's name in errors.
     pub(super) peer: &'static str,
     /// The largest message that it may send, and bounds for the first one.
     pub(super) max_message: u64,
     pub(super) openings: Openings,
-    /// It counts as drained when no more bytes than these are left to be sent.
+    /// Its queue counts as drained when at most so many bytes remain to be sent.
     pub(super) low: usize,
     pub(super) joins: fn(Joins<Out, In, Id>) -> Input,
     pub(super) resumes: fn(Resumes<Out, In, Id>) -> Input,
     pub(super) says: fn(Says<In, Id>) -> Input,
 }
 
-/// The hello of an agent that holds as much as it may.
+/// The largest hello of an agent, with as much as it may hold.
 const MAX_HELLO: u64 = 8 << 20;
 
 impl Kind<ClientEvent, ClientMessage, ClientId> {
@@ -79,10 +79,10 @@ impl Kind<ClientEvent, ClientMessage, StreamId> {
     }
 }
 
-/// Who attaches says a name.
+/// A client that attaches sends only a name.
 const MAX_ATTACH_MESSAGE: u64 = 64 << 10;
 
-/// More outcomes are read for who has attached when no more bytes than these are left to be sent.
+/// More outcomes are read for an attached client when at most so many bytes remain to be sent.
 pub(super) const LOW_OUTCOMES: usize = 256 << 10;
 
 impl Kind<AgentCommand, AgentEvent, AgentId> {
@@ -92,7 +92,7 @@ impl Kind<AgentCommand, AgentEvent, AgentId> {
             peer: "the agent",
             max_message: settings.max_report(),
             openings: Openings::new(MAX_HELLO, settings.limits.first_message),
-            // What agents are sent is bounded by their credit; nobody waits for them to have read it.
+            // The agents' credit bounds what they are sent; nobody waits for them to read it.
             low: usize::MAX,
             joins: Input::AgentJoins,
             resumes: Input::AgentResumes,
@@ -101,8 +101,8 @@ impl Kind<AgentCommand, AgentEvent, AgentId> {
     }
 }
 
-/// Answers the call that opens a session, or goes on with one. What comes of it is said on the stream: a client may wait for
-/// the answer before it sends anything.
+/// Answers the call that opens or resumes a session. The outcome is sent on the stream: a client may wait for the
+/// answer before it sends anything.
 pub(super) fn open<Out, In, Id>(
     stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
     caller: Caller,
@@ -115,7 +115,7 @@ where
     Id: Copy + Send + Sync + 'static,
 {
     let (reply, replies) = replies();
-    tokio::spawn(Edge { caller, link: link.clone(), kind }.attend(stream, reply));
+    tokio::spawn(Edge { caller, link: link.clone(), kind }.serve(stream, reply));
     replies
 }
 
@@ -132,7 +132,7 @@ where
     In: SessionMessage<Handshake = v1::Resume> + Greeting,
     Id: Copy,
 {
-    async fn attend(self, stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static, reply: Reply<Out>) {
+    async fn serve(self, stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static, reply: Reply<Out>) {
         match Opening::read_within(stream, self.kind.max_message, &self.kind.openings).await {
             Ok(Opening::New { mut messages, rest }) => match messages.first_mut().map_or(Ok(()), Greeting::admit) {
                 Ok(()) => self.begin(messages, rest, reply).await,
@@ -184,7 +184,7 @@ where
         }
     }
 
-    /// Reads a frame a turn until the stream ends or the loop ends it.
+    /// Reads a frame per turn until the stream ends or the loop ends it.
     async fn read(self, session: Resumed<In, Id>, mut turn: mpsc::Receiver<()>) {
         let Resumed { id, connection, mut incoming } = session;
         while turn.recv().await.is_some() {
@@ -194,7 +194,7 @@ where
                 _ = turn.recv() => return,
                 next = incoming.next() => next,
             };
-            let said = said(&mut incoming, next);
+            let said = received(&mut incoming, next);
             let gone = matches!(said, Said::Gone(_));
             let passed = Some(self.caller.meter.passed(None));
             if self.link.send((self.kind.says)(Says { id, connection, said, passed })).await.is_err() || gone {
@@ -204,7 +204,7 @@ where
     }
 }
 
-fn said<In: SessionMessage>(incoming: &mut Incoming<In>, next: Result<Option<Vec<In>>, Status>) -> Said<In> {
+fn received<In: SessionMessage>(incoming: &mut Incoming<In>, next: Result<Option<Vec<In>>, Status>) -> Said<In> {
     match next {
         Ok(Some(messages)) => Said::Messages { messages, partial: incoming.held() },
         Ok(None) => Said::Gone(End::Meant),

@@ -1,4 +1,4 @@
-//! The settings of a server: what it was told, and what that comes to on this host.
+//! The settings of a server, and the values that follow from them on this host.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -19,37 +19,37 @@ use super::flags::Flags;
 use super::host::{default_programs, quarter_of_memory, random_id};
 use super::meter::Meters;
 
-/// What a server goes by.
+/// The settings of a server.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
     /// Bytes of jobs, items and results that may be held.
     pub memory: u64,
-    /// Where programs are kept.
+    /// The directory of programs.
     pub programs: PathBuf,
-    /// How many bytes of them, compressed.
+    /// The most bytes of compressed programs.
     pub program_cache: u64,
     /// Bytes of items that a client may send for each job ahead of their results.
     pub window: u64,
     /// How long a peer may be silent.
     pub heartbeat_timeout: Duration,
-    /// How long a session is kept whose connection is lost.
+    /// How long a session is kept after its connection was lost.
     pub reconnect_grace: Duration,
-    /// Where detached jobs are kept; none: nowhere.
+    /// The journal of detached jobs; none: they are not supported.
     pub journal: Option<journal::Settings>,
-    /// Connections that may be open at once.
+    /// The most open connections.
     pub max_connections: usize,
-    /// What tells this coordinator from one that was here before.
+    /// Distinguishes this coordinator from previous ones.
     pub id: [u8; 16],
-    /// Where to say what happens.
+    /// The log.
     pub log: Log,
-    /// What is the same for everybody but tests.
+    /// Settings that only tests change.
     pub limits: Limits,
 }
 
-/// How long the server waits for what, and whether its scheduler checks itself.
+/// Timeouts of the server, and whether its scheduler checks itself.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
@@ -59,15 +59,16 @@ pub struct Limits {
     pub first_message: Duration,
     /// For a client to send a program, before another one is asked.
     pub upload: Duration,
-    /// For a program to come that an agent has asked for.
+    /// For a program that an agent needs to arrive.
     pub fetch: Duration,
-    /// For a client to come back that was detaching a job.
+    /// For a client to reconnect that was detaching a job.
     pub detach: Duration,
     /// At the end, for peers to read why their sessions end.
     pub farewell: Duration,
-    /// The scheduler checks all that must hold after each event, in debug builds.
+    /// Check the scheduler's invariants after each event, in debug builds.
     pub check: bool,
-    /// Says whose a connection from an address is. By default connections are not authenticated, and all are `local`'s.
+    /// Returns the principal of a connection from an address. By default connections are not authenticated, and all
+    /// belong to `local`.
     pub principal: fn(Option<SocketAddr>) -> Principal,
 }
 
@@ -87,18 +88,19 @@ impl Default for Limits {
 }
 
 impl Settings {
-    /// What is asked for by the arguments that a program was started with, the first of which is its name, by its
-    /// environment, and by the file that they name.
+    /// Returns the settings from the arguments of a program, the first of which is its name, from its environment, and
+    /// from the file that they name.
     ///
     /// # Errors
-    /// If any of it is wrong, and for `--help`, `--version` and `--print-config`: [`Stop::exit`] does what is right.
+    /// If any of it is invalid, and for `--help`, `--version` and `--print-config`: [`Stop::exit`] handles all of
+    /// these.
     pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, Stop> {
         let (flags, given) = settings::load(args)?;
         let settings = Self::resolve(flags)?;
         if given.is_wanted() { Err(Stop::Shows(settings.in_effect(given))) } else { Ok(settings) }
     }
 
-    /// What some settings come to on this host, or with others.
+    /// Adds the effective values of settings that depend on this host or on other settings.
     fn in_effect(&self, given: Given) -> Given {
         given
             .with("memory", ByteSize(self.memory))
@@ -149,7 +151,7 @@ impl Settings {
         })
     }
 
-    /// Logs what is in effect.
+    /// Logs the effective settings.
     pub fn announce(&self) {
         let journal = self.journal.as_ref();
         info!(
@@ -170,33 +172,34 @@ impl Settings {
         );
     }
 
-    /// Bytes that may wait for a client before its pool is paused: what some do not read must leave room for others.
+    /// Returns the bytes that may wait for a client before its pool is paused: unread messages of some clients must
+    /// leave room for others.
     pub(super) fn queue(&self) -> usize {
         (self.memory / 64).min(MAX_QUEUE) as usize
     }
 
-    /// Bytes that may be left when it is resumed.
+    /// Returns the bytes that may remain when it is resumed.
     pub(super) fn low_queue(&self) -> usize {
         self.queue() / 4
     }
 
-    /// What each client may have on its way beside what is counted: many of them must not be more than the memory.
+    /// Returns how many uncounted bytes each client may have in flight: together they must not exceed the memory.
     pub(super) fn stream_window(&self) -> u32 {
         let window = (self.memory / 256).clamp(LEAST_STREAM_WINDOW.into(), STREAM_WINDOW.into());
         u32::try_from(window).unwrap_or(STREAM_WINDOW)
     }
 
-    /// The largest message that a client may send: it must be there as a whole before anything is done with it.
+    /// Returns the largest message that a client may send: all of it must arrive before it is handled.
     pub(super) fn max_message(&self) -> u64 {
         self.memory / 2
     }
 
-    /// The largest first message of a client.
+    /// Returns the largest first message of a client.
     pub(super) fn max_opening(&self) -> u64 {
         self.memory / 4
     }
 
-    /// The largest result that a worker may have, and the largest message of an agent: a result, and others in front of it.
+    /// Returns the largest result of a worker. The largest message of an agent is a result with others before it.
     pub(super) fn max_result(&self) -> u64 {
         (self.memory / 2).clamp(LEAST_RESULT, limits::PAYLOAD_BYTES)
     }
@@ -205,25 +208,25 @@ impl Settings {
         self.max_result() + REPORT_BESIDE
     }
 
-    /// What is on its way, in frames that are not whole.
+    /// Makes the meters of partial frames in flight.
     pub(super) fn meters(&self) -> Meters {
         Meters::new((self.memory / 16) as usize, self.limits.first_message)
     }
 }
 
-/// What may wait for a client before its pool is paused, however large the memory is.
+/// The most bytes that may wait for a client before its pool is paused, however large the memory is.
 const MAX_QUEUE: u64 = 16 << 20;
 
-/// What a result may have however small the memory is, in bytes.
+/// The size that a result may always have, in bytes, however small the memory is.
 const LEAST_RESULT: u64 = 8 << 20;
 
-/// Results that travel in front of one in its message, where they end, and a bit.
+/// Results that precede one in its message, with the ends of all, and some room.
 const REPORT_BESIDE: u64 = 4 << 20;
 
-/// As `--journal-size`.
+/// The least `--journal-size`.
 const LEAST_JOURNAL: u64 = 1 << 20;
 
-/// As `--memory`, with room for a frame or two of several clients.
+/// The least `--memory`, with room for a frame or two of several clients.
 const LEAST_MEMORY: u64 = 16 << 20;
 
 #[cfg(test)]
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_reach_needs_a_word() {
+    fn a_reachable_address_needs_the_insecure_flag() {
         let settings = load(&[]).expect("the defaults are right");
         assert_eq!((settings.listen.to_string().as_str(), settings.window), ("127.0.0.1:7070", 64 << 20));
         let error = load(&["--listen", "0.0.0.0:7070"]).expect_err("it is refused");
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_are_named() {
         let check = |args: &[&str], words: &[&str]| {
             let error = load(args).expect_err("it is refused");
             words.iter().for_each(|words| assert!(error.contains(words), "{error}"));
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_of_detached_jobs_are_where_these_are() {
+    fn programs_of_detached_jobs_are_in_the_journals_directory() {
         let settings = load(&["--journal", "/tmp/j", "--journal-size", "2GiB"]).expect("it is right");
         assert_eq!(settings.programs, PathBuf::from("/tmp/j/programs"));
         let line = announced(settings);
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_fits_the_memory_and_the_line_says_it() {
+    fn the_window_fits_the_memory_and_is_announced() {
         let settings = load(&["--memory", "64MiB", "--programs", "/tmp/x"]).expect("it is right");
         assert_eq!((settings.window, settings.max_message()), (16 << 20, 32 << 20));
         let line = announced(settings);
