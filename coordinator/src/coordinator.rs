@@ -247,7 +247,7 @@ impl Coordinator {
     }
 
     /// Whether places of the client's pool wait for an acknowledgement of the client before they start.
-    pub fn is_to_hear(&self, client: ClientId) -> bool {
+    pub fn has_pending_places(&self, client: ClientId) -> bool {
         queries::pool_of(&self.parts, client).is_some_and(|pool| pool.places.has_pending())
     }
 
@@ -273,7 +273,7 @@ impl Coordinator {
     }
 
     /// Whether the client has resent everything, and the pool waits for the agents that it ran at.
-    pub fn is_about_to_go_on(&self, client: ClientId) -> bool {
+    pub fn waits_for_agents(&self, client: ClientId) -> bool {
         queries::reopening(&self.parts, client).is_some_and(Reopening::is_complete)
     }
 

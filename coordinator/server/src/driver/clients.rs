@@ -277,7 +277,8 @@ impl Clients {
 
     /// Returns whether the client's window holds something back, or a place waits for its acknowledgement.
     pub(super) fn is_overdue_or_awaited(&self, round: &Round, id: ClientId) -> bool {
-        round.coordinator.is_to_hear(id) || self.sessions.get(&id).is_some_and(|client| client.is_overdue(self.window))
+        round.coordinator.has_pending_places(id)
+            || self.sessions.get(&id).is_some_and(|client| client.is_overdue(self.window))
     }
 
     pub(super) fn get(&self, id: ClientId) -> Option<&Client> {

@@ -227,7 +227,7 @@ impl Memory {
                 self.favoured = None;
             }
             // The part of the last favoured client is complete and about to run.
-            None if clients.ids().any(|id| round.coordinator.is_about_to_go_on(id)) => self.favoured = None,
+            None if clients.ids().any(|id| round.coordinator.waits_for_agents(id)) => self.favoured = None,
             None => {
                 let needy = clients.ids().filter(|&id| needs_more(round, clients, id));
                 let silent_at = |id| clients.get(id).and_then(|client| client.silent_at);
@@ -322,7 +322,7 @@ impl Memory {
 /// Returns whether what the client has sent is useless before more arrives.
 fn needs_more(round: &Round, clients: &Clients, id: ClientId) -> bool {
     let coordinator = &round.coordinator;
-    let waits = || coordinator.lacks_chunk(id) || coordinator.lacks_items(id) || coordinator.is_to_hear(id);
+    let waits = || coordinator.lacks_chunk(id) || coordinator.lacks_items(id) || coordinator.has_pending_places(id);
     let is_partial = || clients.get(id).is_some_and(|client| client.partial > 0);
     coordinator.has_place(id) && (is_partial() || waits())
 }
