@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_read_as_they_are_written() {
+    fn tokens_round_trip() {
         for position in [0, 1, 15, 16, 0x1234_abcd, (1 << 31) - 1, NO_ITEM] {
             let token = ItemToken { agent: 7, secret: u128::MAX - position as u128, position };
             let text = text(&token);
@@ -159,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_read_as_they_are_written() {
+    fn claims_round_trip() {
         let claim = Claim { ticket: 1 << 100 | 7, secret: u128::MAX - 3, position: 0x0102_0304 };
         assert_eq!(Claim::from_bytes(&claim.to_bytes()), claim);
     }
 
     #[test]
-    fn an_agent_that_has_no_id_gives_its_workers_none() {
+    fn an_agent_without_an_id_sets_no_token() {
         assert_eq!(of_agent(&[]), None);
         assert_eq!(agent_id(&of_agent(&[3; 16]).unwrap()), Some(u128::from_be_bytes([3; 16])));
     }

@@ -1,8 +1,8 @@
-//! The link between an agent and one of its workers: shared memory for all messages, and a socket that only wakes the
-//! other side (one byte, when it sleeps) and shows when it has ended.
+//! The link between an agent and one of its workers: shared memory for all messages, and a socket. The socket only wakes the
+//! other side (one byte, if it sleeps) and shows that it has ended.
 //!
-//! Why not only the socket: outcomes that a worker wrote into the ring survive its death, a busy pair makes no system
-//! calls, and large payloads move through existing pages.
+//! Why not only a socket: outcomes that a worker wrote into the ring survive its death, a busy pair makes no system calls, and
+//! large payloads move through existing pages.
 //!
 //! The crate also has what else both ends must know: the messages of fork servers ([`message`]), exit codes of workers
 //! ([`exit_code`]), processes by pidfd ([`process`]), and detection of forks ([`fork`]).

@@ -99,7 +99,7 @@ impl Memory {
         ];
         for (at, offset, length) in parts {
             let address = NonZeroUsize::new(memory.base.as_ptr() as usize + at);
-            // SAFETY: the address range lies inside the reservation made above, which nobody else knows yet.
+            // SAFETY: the address range lies inside the reservation made above, which nothing else uses yet.
             unsafe {
                 mmap(
                     address,

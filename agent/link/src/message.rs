@@ -8,8 +8,8 @@ use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, sendmsg};
 
 use crate::descriptors;
 
-/// The variable that tells a program that it was started as a fork server or worker; its value is one of the two below.
-/// Its stdin is the socket to the process that started it.
+/// The variable that tells a program that it was started as a fork server or worker: [`ROLE_FORK_SERVER`] or [`ROLE_WORKER`]. Its
+/// stdin is the socket to the process that started it.
 pub const ROLE_VARIABLE: &str = "FARPOOL_ROLE";
 /// The variable that tells a program its own digest in hexadecimal, if an agent has started it.
 pub const PROGRAM_VARIABLE: &str = "FARPOOL_PROGRAM";
@@ -177,7 +177,7 @@ mod tests {
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("there are sockets")
     }
 
-    /// A pipe whose write end is sent; its read end shows when all copies are closed.
+    /// Returns a pipe: its write end is sent, its read end shows when all copies are closed.
     fn telltale() -> (File, OwnedFd) {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("there are pipes");
         (File::from(read), write)
@@ -186,13 +186,13 @@ mod tests {
     #[track_caller]
     fn all_closed(mut telltale: File) {
         use std::io::Read;
-        // Without O_NONBLOCK, it would wait forever if a copy were open.
+        // Without O_NONBLOCK, reading would wait forever if a copy were open.
         nix::fcntl::fcntl(&telltale, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).expect("a pipe");
         assert_eq!(telltale.read(&mut [0]).expect("every copy is closed"), 0);
     }
 
     #[test]
-    fn descriptors_that_come_with_a_reply_are_closed_and_the_reply_refused() {
+    fn descriptors_sent_with_a_reply_are_closed_and_the_reply_is_rejected() {
         for count in [1, 4, 5, 253] {
             let ((ours, theirs), (read, write)) = (pair(), telltale());
             let hello = packet(1, 0, 0, 0);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn all_descriptors_of_a_request_arrive_however_many() {
+    fn all_descriptors_of_a_request_arrive() {
         for count in [0, 3, 4, 5, 253] {
             let ((ours, theirs), (read, write)) = (pair(), telltale());
             let request = Request::Spawn { worker: 7 };
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_of_other_lengths_are_refused() {
+    fn packets_with_wrong_lengths_are_rejected() {
         for length in [1, PACKET_BYTES - 1, PACKET_BYTES + 1, 1000] {
             let (ours, theirs) = pair();
             for _ in 0..2 {

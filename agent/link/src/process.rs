@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 /// pidfd_send_signal(2): signals the process group that the process leads or led (Linux 6.9).
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
-/// Most ancestors to follow. Real programs have fewer; a longer chain only keeps its observer busy.
+/// Most ancestors to follow. Real programs have fewer; a longer chain would only cost time.
 const MAX_ANCESTORS: usize = 64;
 
 /// A process, running or exited.
@@ -32,7 +32,7 @@ impl Process {
         Ok(Process { pidfd: unsafe { OwnedFd::from_raw_fd(fd) }, pid })
     }
 
-    /// Opens the process if it is a child of `parent`. A reported pid is trusted no further than that.
+    /// Opens the process if it is a child of `parent`: a reported pid may be wrong.
     pub fn open_child(pid: Pid, parent: Pid) -> Option<Process> {
         if pid.as_raw() <= 0 {
             return None;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn only_children_of_the_named_parent_are_held() {
+    fn only_children_of_the_given_parent_are_opened() {
         let (mut child, pid) = sleeper();
         let process = Process::open_child(pid, Pid::this()).expect("it is a child of this process");
         assert!(children_of(Pid::this()).contains(&pid));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_text_hides_nobody() {
+    fn processes_with_non_utf8_names_are_found() {
         let (mut child, pid) = sleeper_called(b"a) \xff");
         let stat = Stat::of(pid).expect("it runs");
         assert_eq!((stat.parent, stat.group), (Pid::this(), nix::unistd::getpgrp()));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_processes_confuse_nobody() {
+    fn process_names_do_not_confuse_the_parser() {
         let stat = "42 (a) S 1 (b)) R 7 8 9 0 -1 4194560 127 0 0 0 0 0 0 0 20 0 1 0 66257 2703360 378\n";
         let stat = Stat::parse(stat).expect("it is one");
         assert_eq!(stat, Stat { parent: Pid::from_raw(7), group: Pid::from_raw(8), started: 66257 });

@@ -1,6 +1,6 @@
 //! The records that travel through the rings: a header of 16 bytes and a payload.
 //!
-//! Agent to worker, in the order in which a worker meets them:
+//! Agent to worker, in the order in which a worker reads them:
 //!
 //! | kind | `slot` | `position` | payload |
 //! |---|---|---|---|
@@ -10,13 +10,13 @@
 //! | Run | function | of the first item | [`RunHeader`], `ends` (u32 each), the items |
 //! | Large | function | of the item | [`LargeHeader`]; its bytes follow as Piece records |
 //! | Piece | - | - | bytes of the Large or LargeSetup before it |
-//! | Resume | - | - | none: all that was revoked lies before this |
+//! | Resume | - | - | none: all revoked items are before this record |
 //! | Forget | function | - | none: the job is over |
-//! | Stop | - | - | none: leave |
+//! | Stop | - | - | none: exit |
 //!
 //! Worker to agent: Ready (u32: its process id); InitFailed and Failed (`Failure`, protobuf); Ok (the result); Large (u64: its length)
-//! with Pieces; RunEnd (u64: nanoseconds since the Run began); Resumed. `position` names the item. In Ok and Large a `slot` of 1
-//! says that the item counts as failed, though it has a result.
+//! with Pieces; RunEnd (u64: nanoseconds since the Run began); Resumed. `position` identifies the item. In Ok and Large, a `slot`
+//! of 1 means that the item counts as failed, though it has a result.
 
 /// Bytes of a record's header.
 pub const HEADER_BYTES: usize = 16;

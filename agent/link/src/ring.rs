@@ -1,6 +1,7 @@
 //! The two rings of a [`Memory`]: one writer and one reader each, in different processes.
 //!
-//! Positions count bytes since the start and never wrap (2^64 bytes). A position modulo the ring's size is its place.
+//! Positions count bytes since the start and never wrap (2^64 bytes). A position modulo the ring's size is its offset in the
+//! ring.
 //! The writer owns the bytes between `written` and `read + RING_BYTES`, the reader those between `read` and `written`.
 //! Each hands bytes over by storing its position with release, and takes them by loading the other's with acquire. A
 //! position from the other process is checked before it is used.
@@ -63,11 +64,11 @@ impl Writer {
     pub fn space(&mut self) -> &mut [u8] {
         let start = self.memory.ring(self.direction);
         let length = self.known_room();
-        // SAFETY: the ring is mapped twice in a row, so `length <= RING_BYTES` bytes from any place in the first
-        // copy are mapped. The bytes between `written` and `read + RING_BYTES` belong to the one writer, which
-        // is borrowed mutably; a reader that keeps the protocol does not touch them before it sees a larger `written`.
-        // One that does not can garble what it is going to read itself: they are only written here, never read.
-        unsafe { std::slice::from_raw_parts_mut(start.add(place(self.written)).as_ptr(), length) }
+        // SAFETY: the ring is mapped twice in a row, so `length <= RING_BYTES` bytes from any offset in the first copy are
+        // mapped. The bytes between `written` and `read + RING_BYTES` belong to the only writer, which is borrowed mutably. A
+        // correct reader does not touch them before it sees a larger `written`. A faulty one can only corrupt what it reads
+        // itself: these bytes are only written here, never read.
+        unsafe { std::slice::from_raw_parts_mut(start.add(ring_offset(self.written)).as_ptr(), length) }
     }
 
     /// Marks the next `bytes` bytes of the space as written. The reader sees them after [`Writer::publish`].
@@ -115,10 +116,9 @@ impl Reader {
     /// The writer must not change these bytes before they are consumed. A worker may rely on its agent for that. An agent may
     /// not rely on its workers: it copies ([`Reader::copy`], [`Reader::copy_into`]).
     pub unsafe fn bytes(&self) -> &[u8] {
-        // SAFETY: the ring is mapped twice in a row, so `known() <= RING_BYTES` bytes from any place in the first
-        // copy are mapped. The bytes between `read` and `written` belong to the one reader until it consumes
-        // them, for which it must be borrowed mutably; that the writer leaves them alone until then is what the
-        // caller promises.
+        // SAFETY: the ring is mapped twice in a row, so `known() <= RING_BYTES` bytes from any offset in the first copy are
+        // mapped. The bytes between `read` and `written` belong to the only reader until it consumes them, which borrows it
+        // mutably. The caller promises that the writer does not change them until then.
         unsafe { std::slice::from_raw_parts(self.start(), self.known()) }
     }
 
@@ -132,8 +132,8 @@ impl Reader {
     /// Appends a copy of `length` of the known bytes, starting at `from`; `None`, and nothing is appended, if there are
     /// fewer.
     ///
-    /// A faulty writer may change bytes that it has published, at any time. So decisions are based on a copy that is
-    /// made once: copy, then check, then use. The content of the copy is up to the writer, but it does not change.
+    /// A faulty writer may change published bytes at any time. So decisions must be based on one copy: copy, then check, then
+    /// use. The writer determines the copy's content, but the copy does not change.
     pub fn copy_into(&self, from: usize, length: usize, to: &mut impl BufMut) -> Option<()> {
         if from.checked_add(length)? > self.known() {
             return None;
@@ -142,11 +142,10 @@ impl Reader {
         while copied < length {
             let room = to.chunk_mut();
             let part = room.len().min(length - copied);
-            // SAFETY: `from + length <= known() <= RING_BYTES`, and so many bytes are mapped from any place in the
-            // first copy of the ring on (see `bytes`). `room` is ours and has `part` bytes of room, which are
-            // initialised before they are declared to be. No reference to the shared bytes is made, only this copy
-            // of them: should the other process write at the same time, the copy is a mixture of old and new
-            // bytes, and any byte is a value.
+            // SAFETY: `from + length <= known() <= RING_BYTES`, and that many bytes are mapped from any offset in the first copy
+            // of the ring (see `bytes`). `room` is ours and has `part` bytes, which are written before they are declared
+            // initialised. No reference to the shared bytes is made, only this copy of them. If the other process writes at the
+            // same time, the copy mixes old and new bytes, and any byte is valid.
             unsafe {
                 std::ptr::copy_nonoverlapping(self.start().add(from + copied), room.as_mut_ptr(), part);
                 to.advance_mut(part);
@@ -156,10 +155,10 @@ impl Reader {
         Some(())
     }
 
-    /// Returns the place of the next byte.
+    /// Returns the address of the next byte.
     fn start(&self) -> *const u8 {
         // SAFETY: a position modulo the size of a ring lies in its mapping.
-        unsafe { self.memory.ring(self.direction).add(place(self.read)).as_ptr() }
+        unsafe { self.memory.ring(self.direction).add(ring_offset(self.read)).as_ptr() }
     }
 
     /// Marks the next `bytes` bytes as read. The writer may reuse them after [`Reader::publish`].
@@ -198,6 +197,6 @@ fn offset(distance: u64) -> usize {
     distance as usize
 }
 
-fn place(position: u64) -> usize {
+fn ring_offset(position: u64) -> usize {
     offset(position % RING_BYTES as u64)
 }

@@ -2,9 +2,9 @@
 //!
 //! The worker writes here which item it is about to begin. If it dies, the agent reads what was running.
 //!
-//! Both sides can write to all of it at any time, and a faulty worker does. So it consists of atomics, for which every
-//! value is valid. The agent loads a number once per decision, and trusts it only within the bounds of what it has
-//! given the worker. A faulty worker can make its own items run twice or not at all, and nothing else.
+//! Both sides can write to all of it at any time, and a faulty worker does. So it consists of atomics, for which every value is
+//! valid. The agent loads a number once per decision, and trusts it only within the bounds of what it gave the worker. A faulty
+//! worker can make its own items run twice or not at all, and nothing else.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -26,22 +26,22 @@ const REVOKE_ATTEMPTS: u32 = 1 << 16;
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Status {
-    pub(super) to_worker_written: Line,
-    pub(super) to_worker_read: Line,
-    pub(super) to_agent_written: Line,
-    pub(super) to_agent_read: Line,
+    pub(super) to_worker_written: CacheLine,
+    pub(super) to_worker_read: CacheLine,
+    pub(super) to_agent_written: CacheLine,
+    pub(super) to_agent_read: CacheLine,
     /// The agent wants a doorbell once the worker has finished this many items.
-    ring_at: Line,
+    ring_at: CacheLine,
     /// The worker sleeps until it gets a doorbell.
-    worker_sleeps: Line,
+    worker_sleeps: CacheLine,
     /// The agent has more for the worker than the ring could take.
-    space_wanted: Line,
+    space_wanted: CacheLine,
     /// The worker has more for the agent than the ring could take.
-    room_wanted: Line,
+    room_wanted: CacheLine,
     /// Upper half: first position that was revoked; lower half: positions below it have been claimed.
-    claim: Line,
+    claim: CacheLine,
     /// Threads of the worker whose items wait for other items.
-    waiting: Line,
+    waiting: CacheLine,
     /// The worker's secret, part of its items' tokens; 0: none.
     item_secret: [AtomicU64; 2],
     note_length: AtomicU32,
@@ -54,7 +54,7 @@ const _: () = assert!(size_of::<Status>() <= STATUS_BYTES, "the status page fits
 /// A number alone on its cache line.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub(super) struct Line(pub(super) AtomicU64);
+pub(super) struct CacheLine(pub(super) AtomicU64);
 
 /// The item that one thread of a worker runs.
 #[repr(C)]

@@ -1,5 +1,4 @@
-//! The link between agent and worker: rings that carry everything in order, and claims that are never both granted
-//! and revoked.
+//! The link between agent and worker: rings keep everything in order, and no item is both claimed and revoked.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use farpool_testkit::doses;
 use proptest::prelude::*;
 use prost::Message;
 
-/// Both ends of one link, each over its own mapping, as in two processes.
+/// Returns both ends of one link, each with its own mapping, as in two processes.
 fn two_mappings() -> (Arc<Memory>, Arc<Memory>) {
     let (ours, file) = Memory::create().expect("a memfd can be made");
     let theirs = Memory::open(file.as_fd()).expect("it can be mapped again");
@@ -27,9 +26,9 @@ fn ends() -> (Writer, Reader) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(doses::cases(64)))]
 
-    /// Whatever the sizes and however writing and reading take turns, the bytes come out as they went in.
+    /// Bytes are read as they were written, whatever their sizes and the order of writes and reads.
     #[test]
-    fn bytes_come_out_as_they_went_in(steps in prop::collection::vec((any::<bool>(), 1..=RING_BYTES / 3), 1..60)) {
+    fn bytes_are_read_as_they_were_written(steps in prop::collection::vec((any::<bool>(), 1..=RING_BYTES / 3), 1..60)) {
         let (mut writer, mut reader) = ends();
         let (mut written, mut read) = (0_u64, 0_u64);
         for (write, bytes) in steps {
@@ -59,9 +58,9 @@ proptest! {
         }
     }
 
-    /// No header that a peer could write is believed beyond what a record may hold.
+    /// A header with a length beyond the maximum is rejected.
     #[test]
-    fn headers_are_checked(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+    fn headers_with_invalid_lengths_are_rejected(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
         if let Some(header) = Header::read(&bytes) {
             prop_assert!(header.length as usize <= MAX_PAYLOAD);
             let mut again = [0; HEADER_BYTES];
@@ -78,7 +77,7 @@ fn pattern(at: u64) -> u8 {
 }
 
 #[test]
-fn what_was_not_published_is_not_seen() {
+fn unpublished_bytes_are_invisible() {
     let (mut writer, mut reader) = ends();
     writer.room(8).expect("nobody garbles it");
     writer.space()[..8].copy_from_slice(b"farpool!");
@@ -90,7 +89,7 @@ fn what_was_not_published_is_not_seen() {
 }
 
 #[test]
-fn no_more_is_copied_than_is_there() {
+fn copies_are_bounded_by_what_is_available() {
     let (mut writer, mut reader) = ends();
     writer.room(8).expect("nobody garbles it");
     writer.space()[..8].copy_from_slice(b"farpool!");
@@ -108,10 +107,10 @@ fn no_more_is_copied_than_is_there() {
     assert_eq!(copy, b"here: ool");
 }
 
-/// What a worker has handed over it can still change, at any moment. What the agent makes of it is made of one copy: then
-/// no two looks at it can contradict each other, which no decoder expects.
+/// A worker can change published bytes at any time. The agent decodes one copy, so that two reads of a byte never differ, which
+/// no decoder expects.
 #[test]
-fn what_changes_under_way_is_decoded_from_one_copy() {
+fn changing_bytes_are_decoded_from_one_copy() {
     const DECODED: u32 = 200_000;
     let (ours, theirs) = two_mappings();
     let mut reader = Reader::new(ours, Direction::ToAgent);
@@ -128,7 +127,7 @@ fn what_changes_under_way_is_decoded_from_one_copy() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // The lengths and numbers at both ends, which grow and shrink by a byte or by many.
+            // Changes the lengths and numbers at both ends, by a little or by much.
             let mut turn = 0;
             while !done.load(Ordering::Relaxed) {
                 for at in (0..6).chain(honest.len() - 8..honest.len()) {
@@ -151,10 +150,10 @@ fn what_changes_under_way_is_decoded_from_one_copy() {
     });
 }
 
-/// A place in the ring, for a writer that does not keep to what it has promised.
+/// An address in the ring, for a faulty writer.
 struct Shared(*mut u8);
 
-// SAFETY: it is written to with volatile writes only, and the memory outlives the threads.
+// SAFETY: only volatile writes go through it, and the memory outlives the threads.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -165,8 +164,8 @@ impl Shared {
 }
 
 #[test]
-fn positions_that_cannot_be_are_noticed() {
-    // A second writer contradicts what the first one has told: positions go back.
+fn invalid_positions_are_detected() {
+    // A second writer contradicts the first: the written position goes back.
     let (ours, theirs) = two_mappings();
     let mut reader = Reader::new(Arc::clone(&ours), Direction::ToAgent);
     let mut honest = Writer::new(Arc::clone(&theirs), Direction::ToAgent);
@@ -178,13 +177,13 @@ fn positions_that_cannot_be_are_noticed() {
     liar.publish();
     assert_eq!(reader.available(101), Err(Corrupt), "what was written cannot have been unwritten");
 
-    // A reader that read what nobody wrote.
+    // A reader has read bytes that were never written.
     let mut writer = Writer::new(ours, Direction::ToWorker);
-    let mut accomplice = Writer::new(Arc::clone(&theirs), Direction::ToWorker);
+    let mut writer_of_50 = Writer::new(Arc::clone(&theirs), Direction::ToWorker);
     let mut ahead = Reader::new(theirs, Direction::ToWorker);
-    accomplice.room(50).expect("it is empty");
-    accomplice.advance(50);
-    accomplice.publish();
+    writer_of_50.room(50).expect("it is empty");
+    writer_of_50.advance(50);
+    writer_of_50.publish();
     assert_eq!(ahead.available(50), Ok(50));
     ahead.consume(50);
     ahead.publish();
@@ -260,7 +259,7 @@ fn an_item_is_either_claimed_or_revoked() {
 }
 
 #[test]
-fn what_runs_and_last_words_can_be_read_from_outside() {
+fn running_items_and_the_note_can_be_read_by_the_agent() {
     let (agent, worker) = two_mappings();
     assert_eq!(agent.status().running(4).count(), 0);
     assert_eq!(agent.status().note(), None);
@@ -278,7 +277,7 @@ fn what_runs_and_last_words_can_be_read_from_outside() {
 }
 
 #[test]
-fn doorbells_are_rung_once_and_only_when_wanted() {
+fn doorbells_are_needed_once_and_only_on_request() {
     let (agent, worker) = two_mappings();
     assert!(!worker.status().agent_is_asleep(), "an agent is awake at first");
     assert!(!worker.status().agent_needs_doorbell(1_000_000));
@@ -296,7 +295,7 @@ fn doorbells_are_rung_once_and_only_when_wanted() {
 }
 
 #[test]
-fn kinds_survive_the_way() {
+fn kinds_round_trip() {
     for kind in [Kind::Setup, Kind::Run, Kind::Piece, Kind::Stop, Kind::Ready, Kind::Failed, Kind::Resumed] {
         let header = Header { length: 5, kind, slot: 7, position: 9 };
         let mut bytes = [0; HEADER_BYTES];
