@@ -1,4 +1,4 @@
-//! A program whose workers run functions that are not of Rust: expressions of one number, such as `x * x + 1`.
+//! A program whose workers run functions that are not written in Rust: expressions of one variable, such as `x * x + 1`.
 //!
 //! Items and results are numbers as text. A client names this executable as its pool's program, and an expression as the function
 //! of a job. The expression is parsed once for each job; numbers are `f64`.
@@ -26,7 +26,7 @@ impl Language for Expressions {
     }
 }
 
-/// Runs the next item, if there is one.
+/// Runs the next item; `None` if there is none.
 fn one(items: &mut dyn Items, expression: &Expression) -> Option<Result<Done, Failure>> {
     let item = items.next()?;
     let number = std::str::from_utf8(item).ok().and_then(|text| text.parse().ok());
@@ -63,9 +63,9 @@ impl Expression {
     }
 }
 
-/// How deeply parentheses may be nested.
+/// Most levels of nested parentheses.
 const DEPTH: usize = 100;
-/// How long an expression may be: it is a tree, which is as deep as it has operators in a row.
+/// Longest expression. A chain of operators becomes a tree of the same depth, so this bounds recursion.
 const BYTES: usize = 4096;
 
 fn parse(text: &str) -> Result<Expression, String> {
@@ -96,7 +96,7 @@ fn product(rest: &mut Peekable<Chars<'_>>, depth: usize) -> Result<Expression, S
     Ok(left)
 }
 
-/// `x`, a number, or an expression in parentheses, and the spaces around it.
+/// Parses `x`, a number, or an expression in parentheses, with the spaces around it.
 fn operand(rest: &mut Peekable<Chars<'_>>, depth: usize) -> Result<Expression, String> {
     spaces(rest);
     let operand = match rest.next() {

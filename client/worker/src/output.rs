@@ -84,7 +84,7 @@ impl Output {
         self.holding = true;
     }
 
-    /// Writes how long a run took; `position` is that of its last item.
+    /// Writes how long a run took; `position` is its last item's.
     pub(crate) fn run_ended(&mut self, position: u32, nanoseconds: u64) {
         self.holding = false;
         self.write(Kind::RunEnd, 0, position, &nanoseconds.to_le_bytes());

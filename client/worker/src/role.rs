@@ -38,7 +38,7 @@ pub(crate) enum Role {
     ForkServer(Pid),
     /// Work for this fork server.
     Worker(Pid),
-    /// Sleep forever: another thread has made this process part of a pool.
+    /// Sleep forever: another thread runs the fork server or worker.
     Bystander,
 }
 
