@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_that_cannot_be_encoded_leaves_nothing_behind() {
+    fn a_failed_encoding_leaves_the_buffer_unchanged() {
         #[derive(serde::Deserialize)]
         struct Never;
         impl Serialize for Never {

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::progress::Progress;
 use crate::pulling;
 pub(crate) use decode::{Decode, decode_all, decode_one};
-use outcome::Outcome;
+use outcome::SharedOutcome;
 
 /// The outcome of [`apply_async`](crate::Pool::apply_async), [`map_async`](crate::Pool::map_async) or
 /// [`starmap_async`](crate::Pool::starmap_async), which may still be pending.
@@ -46,7 +46,7 @@ use outcome::Outcome;
 pub struct AsyncResult<T: Send + 'static> {
     /// `None` if the job could not be started.
     session: Option<Session>,
-    outcome: Owned<Arc<Outcome<T>>>,
+    outcome: Owned<Arc<SharedOutcome<T>>>,
     progress: Option<Progress>,
 }
 
@@ -248,7 +248,7 @@ impl<T: Send + 'static> AsyncResult<T> {
         self
     }
 
-    /// Refuses calls from a fork of the pool's process.
+    /// Rejects calls from a fork of the pool's process.
     fn check(&self) -> Result<(), Error> {
         fork::check_pool(self.outcome.owner()).map_err(|error| self.outcome.inbox().tell(error))
     }
@@ -275,14 +275,14 @@ impl<T: Send + 'static> AsyncResult<T> {
 impl<T: Send + 'static> AsyncResult<T> {
     /// Creates the handle of a running job, or of one whose inbox has already ended.
     pub(crate) fn new(call: &Call, decode: Decode<T>, progress: Option<Progress>) -> Self {
-        let outcome = Arc::new(Outcome::new(Arc::clone(&*call.inbox), decode));
+        let outcome = Arc::new(SharedOutcome::new(Arc::clone(&*call.inbox), decode));
         let outcome = Owned::of(call.session.owner(), outcome);
         Self { session: Some(call.session.clone()), outcome, progress }
     }
 
     /// Creates the handle of a job that could not be started.
     pub(crate) fn failed(verb: &'static str, label: &str, error: Error) -> Self {
-        Self { session: None, outcome: Owned::new(Arc::new(Outcome::failed(verb, label, error))), progress: None }
+        Self { session: None, outcome: Owned::new(Arc::new(SharedOutcome::failed(verb, label, error))), progress: None }
     }
 }
 

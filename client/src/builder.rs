@@ -1,6 +1,6 @@
 //! The options of a pool.
 
-mod places;
+mod placement;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -47,7 +47,7 @@ use crate::pool::Pool;
 #[must_use = "a pool is opened by build()"]
 pub struct Builder {
     processes: Option<usize>,
-    target: Target,
+    placement: Placement,
     initializer: Option<Initializer>,
     initializer_timeout: Option<Duration>,
     max_tasks_per_child: Option<u64>,
@@ -63,7 +63,7 @@ pub struct Builder {
 
 /// Where a pool runs.
 #[derive(Clone, Debug, Default)]
-enum Target {
+enum Placement {
     /// Where `FARPOOL_ADDRESS` says.
     #[default]
     Environment,
@@ -289,6 +289,6 @@ impl Builder {
         resolve::require_init(farpool_worker::initialised())?;
         resolve::require_own_executable(function::was_started_by_loader())?;
         let payload_limit = settings.settings.payload_limit;
-        Ok(Pool::over(Session::open(target, settings, Arc::new(Terminal))?, payload_limit))
+        Ok(Pool::with_session(Session::open(target, settings, Arc::new(Terminal))?, payload_limit))
     }
 }

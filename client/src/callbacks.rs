@@ -8,7 +8,7 @@ use std::thread::{self, ThreadId};
 
 use farpool_session::fork::PerProcess;
 
-/// One callback with its argument.
+/// A callback with its argument.
 pub(crate) type Task = Box<dyn FnOnce() + Send>;
 
 static CALLBACKS: PerProcess<Callbacks> = PerProcess::new();
@@ -33,15 +33,15 @@ pub(crate) fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// Queues a task for the thread. Never blocks.
+/// Queues a task for the callback thread. Never blocks.
 pub(crate) fn schedule(task: Task) {
     let callbacks = CALLBACKS.get();
     callbacks.tasks().push_back(task);
     callbacks.arrived.notify_one();
 }
 
-/// Runs one queued task if this is the callbacks' own thread: otherwise a callback that waits for another one would wait
-/// forever. Returns whether there was one.
+/// Runs one queued task if this is the callback thread: otherwise a callback that waits for another would wait forever. Returns
+/// whether there was one.
 pub(crate) fn help() -> bool {
     let callbacks = CALLBACKS.get();
     if callbacks.thread.get() != Some(&thread::current().id()) {

@@ -2,12 +2,12 @@
 //!
 //! There are three formats; the cheapest that fits is used:
 //! - *plain*: numbers, strings and vectors of numbers, chosen by type at compile time, without a mark.
-//! - *compact*: the parts of a value without names and kinds, where Serialize writes exactly what Deserialize asks for, in its
+//! - *compact*: the parts of a value without names and kinds, if Serialize writes exactly what Deserialize asks for, in the same
 //!   order ([`compact`], [`shape`]). It costs about a nanosecond a part.
 //! - *self-describing*: everything else ([`described`]).
 //!
 //! All are human-readable in serde's sense, as JSON is, and as serde's own buffers (untagged, flatten) are inside any format.
-//! Types that depend on this lose nothing then; otherwise some would (the scope of a `SocketAddrV6`).
+//! Otherwise some types would lose data (the scope of a `SocketAddrV6`).
 //!
 //! A value that is not plain begins with a mark ([`mark`]) that names its format. Both sides run the same executable, so a
 //! type is the same on both. Results of detached jobs may be read by other builds of a program: these are *sealed*. The
@@ -34,8 +34,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use fault::Fault;
 use input::Input;
 use out::Out;
-use shape::{Fingerprint, Known};
-use sink::{Room, Sink};
+use shape::{Fingerprint, KnownType};
+use sink::{Sink, SliceSink};
 
 /// Why a value could not be encoded or decoded, as a lower-case fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +50,12 @@ pub(crate) enum EncodeSliceError {
     Codec(String),
 }
 
-/// Who will read a value.
+/// Which builds of the program will read a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reader {
-    /// This build of the program.
+pub(crate) enum ReadBy {
+    /// Only this build.
     ThisBuild,
-    /// Any build of it.
+    /// Any build.
     AnyBuild,
 }
 
@@ -75,17 +75,17 @@ pub(crate) fn encode<T>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>
 where
     T: Serialize + DeserializeOwned + 'static,
 {
-    encode_for(Reader::ThisBuild, value, out)
+    encode_for(ReadBy::ThisBuild, value, out)
 }
 
-/// As [`encode`], for this reader.
+/// As [`encode`], for values that these builds read.
 #[inline]
-pub(crate) fn encode_for<T>(reader: Reader, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>
+pub(crate) fn encode_for<T>(read_by: ReadBy, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>
 where
     T: Serialize + DeserializeOwned + 'static,
 {
     let start = out.len();
-    write(reader, value, out).map_err(|fault| {
+    write(read_by, value, out).map_err(|fault| {
         out.truncate(start);
         CodecError::encoding::<T>(fault)
     })
@@ -93,12 +93,12 @@ where
 
 /// Encodes into `out` and returns how many bytes that took.
 #[inline]
-pub(crate) fn encode_slice<T>(reader: Reader, value: &T, out: &mut [u8]) -> Result<usize, EncodeSliceError>
+pub(crate) fn encode_slice<T>(read_by: ReadBy, value: &T, out: &mut [u8]) -> Result<usize, EncodeSliceError>
 where
     T: Serialize + DeserializeOwned + 'static,
 {
-    let mut room = Room::new(out);
-    let written = write(reader, value, &mut room);
+    let mut room = SliceSink::new(out);
+    let written = write(read_by, value, &mut room);
     match (room.used(), written) {
         (None, _) => Err(EncodeSliceError::Full),
         (Some(used), Ok(())) => Ok(used),
@@ -135,30 +135,30 @@ pub(crate) fn is_plain<T: 'static>() -> bool {
 }
 
 #[inline]
-fn write<T, S>(reader: Reader, value: &T, sink: &mut S) -> Result<(), Fault>
+fn write<T, S>(read_by: ReadBy, value: &T, sink: &mut S) -> Result<(), Fault>
 where
     T: Serialize + DeserializeOwned + 'static,
     S: Sink,
 {
     match plain::write(value, sink) {
         Some(written) => written,
-        None => write_marked(reader, value, sink),
+        None => write_marked(read_by, value, sink),
     }
 }
 
-fn write_marked<T, S>(reader: Reader, value: &T, sink: &mut S) -> Result<(), Fault>
+fn write_marked<T, S>(read_by: ReadBy, value: &T, sink: &mut S) -> Result<(), Fault>
 where
     T: Serialize + DeserializeOwned + 'static,
     S: Sink,
 {
     let start = sink.position();
-    if let Some(known) = shape::known::<T>() {
-        match write_compact(reader, known, value, sink) {
-            Err(Fault::Unknown) if known.may_learn() => {
-                shape::learn::learn(known, value);
+    if let Some(known_type) = shape::known_type::<T>() {
+        match write_compact(read_by, known_type, value, sink) {
+            Err(Fault::Unknown) if known_type.may_learn() => {
+                shape::learn::learn(known_type, value);
                 sink.truncate(start);
-                match write_compact(reader, known, value, sink) {
-                    Err(Fault::Unknown) => known.learned_nothing(),
+                match write_compact(read_by, known_type, value, sink) {
+                    Err(Fault::Unknown) => known_type.note_failed_attempt(),
                     Err(Fault::Differs) => {}
                     written => return written,
                 }
@@ -171,22 +171,22 @@ where
     write_described(value, sink)
 }
 
-/// [`Fault::Unknown`] and [`Fault::Differs`]: the format does not fit this value.
+/// Writes in the compact format. [`Fault::Unknown`] and [`Fault::Differs`]: it does not fit this value.
 #[inline]
-fn write_compact<T, S>(reader: Reader, known: &'static Known, value: &T, sink: &mut S) -> Result<(), Fault>
+fn write_compact<T, S>(read_by: ReadBy, known_type: &'static KnownType, value: &T, sink: &mut S) -> Result<(), Fault>
 where
     T: Serialize + 'static,
     S: Sink,
 {
     let start = sink.position();
-    let (mark, fingerprint) = match reader {
-        Reader::ThisBuild => (mark::COMPACT, None),
-        Reader::AnyBuild => (mark::SEALED, Some(Fingerprint::default())),
+    let (mark, fingerprint) = match read_by {
+        ReadBy::ThisBuild => (mark::COMPACT, None),
+        ReadBy::AnyBuild => (mark::SEALED, Some(Fingerprint::default())),
     };
     sink.push(mark)?;
     let mut out = Out::new(sink);
     out.fingerprint = fingerprint;
-    let written = compact::Writer::part(&mut out, known.root, 0, value);
+    let written = compact::Writer::part(&mut out, known_type.root, 0, value);
     out.conclude(written)?;
     let (deep, fingerprint) = (out.deep, out.fingerprint);
     if let Some(fingerprint) = fingerprint {

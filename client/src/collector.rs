@@ -22,7 +22,7 @@ pub(crate) struct Collector<R> {
 
 impl<R: Data> Collector<R> {
     pub(crate) fn new(expected: usize) -> Self {
-        // An iterator's length is only a hint: do not allocate that much without a bound.
+        // An iterator's length is only a hint, so the allocation is bounded.
         let values = Vec::with_capacity(expected.min(1 << 20));
         Self { values, ahead: VecDeque::new(), failed: None, outcomes: 0 }
     }
@@ -63,7 +63,7 @@ impl<R: Data> Collector<R> {
             self.outcomes += 1;
             match codec::decode(bytes) {
                 Ok(value) if self.failed.is_none() => self.put(item, value)?,
-                // The job's outcome is an error already: only one of a lower index can still change it.
+                // The job has already failed: only an error with a lower index can still change its outcome.
                 Ok(_) => {}
                 Err(error) => {
                     self.fail(item, || inbox.tell(Error::new(ErrorKind::Codec, error.0).of_item(item)));

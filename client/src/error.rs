@@ -165,7 +165,7 @@ impl Error {
         Self(farpool_session::Error::invalid(message))
     }
 
-    /// A peer, or farpool itself, broke the protocol: the message says where it was noticed.
+    /// Returns an error for a broken protocol, by a peer or farpool itself; the message says where it was noticed.
     #[track_caller]
     pub(crate) fn protocol(message: impl Display) -> Self {
         Self(farpool_session::Error::protocol(message))
@@ -217,7 +217,7 @@ fn call(remedy: Remedy) -> Option<&'static str> {
         Remedy::ReconnectLonger => Some("to allow more time, call Builder::reconnect_timeout"),
         Remedy::NameLabel => Some("write require(\"gpu\", \"a100\")"),
         Remedy::CallAgain => Some("call it again, or attach(..) to the job here"),
-        // For others the session's own advice is used.
+        // For the others, the session's own advice is used.
         _ => None,
     }
 }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_story_names_everything_that_is_known() {
+    fn the_message_has_everything_that_is_known() {
         let error = from_failure(Failure {
             kind: FailureKind::WorkerDied.into(),
             message: "the worker was killed by signal 9 (SIGKILL)".to_owned(),
@@ -274,9 +274,9 @@ mod tests {
         assert_eq!((error.stderr(), error.backtrace()), (Some("one\ntwo\n"), None));
     }
 
-    /// Agents and workers may say anything.
+    /// Agents and workers may send any text.
     #[test]
-    fn the_story_gives_no_orders_to_a_terminal() {
+    fn the_message_contains_no_terminal_control_characters() {
         let error = from_failure(Failure {
             kind: FailureKind::Panicked.into(),
             message: "one\n\x1b[31mtwo\x1b[0m \x1b]52;c;aGk=\x07".to_owned(),
@@ -286,23 +286,23 @@ mod tests {
             ..Failure::default()
         });
         let story = error.of_job("map", "\x1b[2J\u{202e}").to_string();
-        let told = "map \"\\u{1b}[2J\\u{202e}\": one\ntwo \\u{1b}]52;c;aGk=\\u{7} (host node7\\n[node1 1] fine)";
-        assert!(story.starts_with(told), "{story:?}");
+        let expected = "map \"\\u{1b}[2J\\u{202e}\": one\ntwo \\u{1b}]52;c;aGk=\\u{7} (host node7\\n[node1 1] fine)";
+        assert!(story.starts_with(expected), "{story:?}");
         assert!(story.lines().all(farpool_proto::text::is_plain), "{story:?}");
     }
 
     #[test]
-    fn the_story_leaves_out_what_is_not_known() {
+    fn the_message_omits_what_is_not_known() {
         assert_eq!(Error::invalid("chunksize must be at least 1").to_string(), "chunksize must be at least 1");
     }
 
     #[test]
-    fn the_story_names_the_call_to_make() {
+    fn the_message_names_the_method_to_call() {
         let check = |remedy, words: &str| {
             let error = farpool_session::Error::invalid("it is so").with_remedy(remedy);
             let story = Error::from(error.clone()).to_string();
             assert!(story.starts_with("it is so; ") && story.contains(words), "{story}");
-            // Other fronts have other calls.
+            // Other APIs have other methods.
             assert!(!error.to_string().contains(words), "{error}");
         };
         check(Remedy::CheckAddress, ".address(..)");

@@ -17,13 +17,13 @@ use crate::pool::Pool;
 use jobs::Jobs;
 pub(crate) use jobs::WINDOW;
 
-/// The fate of one item.
+/// The outcome of one item.
 pub(crate) enum Answer {
     Done(Vec<u8>),
     Failed(Failure),
 }
 
-/// The answer to an item, by its index and its encoded arguments.
+/// Returns the answer for an item, given its index and its encoded arguments.
 type Script = Box<dyn Fn(u64, &[u8]) -> Answer + Send + Sync>;
 
 /// The order in which items finish.
@@ -35,7 +35,7 @@ pub(crate) enum Pick {
 }
 
 pub(crate) struct FakeSession {
-    /// Whether a thread that waits makes items finish; otherwise the test does, by [`FakeSession::deliver`].
+    /// Whether a waiting thread makes items finish; otherwise the test does, with [`FakeSession::deliver`].
     drives: bool,
     answer: Script,
     jobs: Mutex<Jobs>,
@@ -67,7 +67,7 @@ impl FakeSession {
         self
     }
 
-    /// No item finishes before the test says so.
+    /// Items finish only when the test calls [`FakeSession::deliver`].
     pub(crate) fn by_hand(self) -> Self {
         Self { drives: false, ..self }
     }
@@ -78,7 +78,7 @@ impl FakeSession {
         self
     }
 
-    /// Each job may have that many bytes in flight; the test grants its client more with [`FakeSession::grant`].
+    /// Each job may have this many bytes in flight; the test grants more with [`FakeSession::grant`].
     pub(crate) fn window(self, bytes: u64) -> Self {
         let mut jobs = self.jobs();
         (jobs.window, jobs.grants) = (bytes, false);
@@ -97,16 +97,16 @@ impl FakeSession {
 
     pub(crate) fn pool_with_limit(self, payload_limit: u64) -> (Arc<Self>, Pool) {
         let session = Arc::new(self);
-        (Arc::clone(&session), Pool::over(Session::over(session), payload_limit))
+        (Arc::clone(&session), Pool::with_session(Session::over(session), payload_limit))
     }
 
-    /// Lets up to `items` items finish; returns how many there were.
+    /// Makes up to `items` items finish; returns how many did.
     pub(crate) fn deliver(&self, items: usize) -> usize {
         let mut jobs = self.jobs();
         (0..items).take_while(|_| jobs.finish_one(&self.answer)).count()
     }
 
-    /// Grants the room that is free.
+    /// Grants the free room to the jobs.
     pub(crate) fn grant(&self) {
         self.jobs().grant_all();
     }

@@ -129,7 +129,7 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
                 batch = self.start_batch(item + 1, start + limit - self.pulled);
             }
         }
-        self.pace.note(self.pulled - start);
+        self.pace.record_batch(self.pulled - start);
         inbox.set_pulled(self.pulled);
         self.send(batch, messages);
         self.exhausted = ended;

@@ -1,15 +1,11 @@
 //! How a function reaches a worker.
 //!
-//! A worker runs the same executable as the client, so every function that a client can name exists there too: only its
-//! location is sent. For each combination of function, arguments and result that a program uses, the
-//! compiler makes one [`Descriptor`]. Its offset in its [`object`], the program or a shared object, is the same in every
-//! process, wherever the system has loaded the object. A hash of the type's name is sent too, and compared before anything is
-//! called.
+//! A worker runs the same executable as the client, so it has every function that the client can name: only the function's
+//! location is sent. For each combination of function, arguments and result that a program uses, the compiler makes one
+//! [`Descriptor`]. Its offset in its [`object`], the program or a shared object, is the same in every process, wherever the
+//! system has loaded the object. A hash of the type's name is sent too, and compared before the function is called.
 
-#![expect(
-    unsafe_code,
-    reason = "the one place where a function is conjured up from where it lies; argued at each block"
-)]
+#![expect(unsafe_code, reason = "the one place where a function is made from its address; each block says why")]
 
 mod object;
 
@@ -20,7 +16,7 @@ use bytes::Bytes;
 use farpool_worker::Items;
 
 use crate::args::{Args, Data};
-use crate::codec::Reader;
+use crate::codec::ReadBy;
 use crate::task;
 pub(crate) use object::was_started_by_loader;
 
@@ -126,13 +122,13 @@ const MAGIC: u64 = u64::from_le_bytes(*b"farpool\x02");
 const BLOB_BYTES: usize = 24;
 
 /// Its address identifies this copy of farpool.
-struct Anchor(#[expect(dead_code, reason = "so that it has a place of its own")] u64);
+struct Anchor(#[expect(dead_code, reason = "so that it has an address of its own")] u64);
 
 static ANCHOR: Anchor = Anchor(MAGIC);
 
-struct Of<F, A, R>(std::marker::PhantomData<fn(F, A) -> R>);
+struct Instance<F, A, R>(std::marker::PhantomData<fn(F, A) -> R>);
 
-impl<F, A, R> Of<F, A, R>
+impl<F, A, R> Instance<F, A, R>
 where
     F: Function<A, Output = R>,
     A: Args,
@@ -159,8 +155,8 @@ where
     A: Args,
     R: Data,
 {
-    const { Of::<F, A, R>::WITHOUT_CAPTURES };
-    blob(&Of::<F, A, R>::DESCRIPTOR)
+    const { Instance::<F, A, R>::WITHOUT_CAPTURES };
+    blob(&Instance::<F, A, R>::DESCRIPTOR)
 }
 
 /// The same, for results that other builds of the program may read.
@@ -170,8 +166,8 @@ where
     A: Args,
     R: Data,
 {
-    const { Of::<F, A, R>::WITHOUT_CAPTURES };
-    blob(&Of::<F, A, R>::DETACHED)
+    const { Instance::<F, A, R>::WITHOUT_CAPTURES };
+    blob(&Instance::<F, A, R>::DETACHED)
 }
 
 fn blob(descriptor: &'static Descriptor) -> Bytes {
@@ -179,22 +175,22 @@ fn blob(descriptor: &'static Descriptor) -> Bytes {
         /// The description that this thread made last, of a function of the program: it may call the same one repeatedly.
         static LAST: Cell<Option<(&'static Descriptor, Bytes)>> = const { Cell::new(None) };
     }
-    let place = object::place(std::ptr::from_ref(descriptor).addr());
-    if !place.name.is_empty() {
+    let location = object::location(std::ptr::from_ref(descriptor).addr());
+    if !location.name.is_empty() {
         // Another object may be loaded at this address later.
-        return [&blob_of(descriptor, &place)[..], &place.name].concat().into();
+        return [&blob_of(descriptor, &location)[..], &location.name].concat().into();
     }
     let last = LAST.try_with(Cell::take).ok().flatten().filter(|(last, _)| std::ptr::eq(*last, descriptor));
-    let blob = last.map_or_else(|| Bytes::copy_from_slice(&blob_of(descriptor, &place)), |(_, blob)| blob);
+    let blob = last.map_or_else(|| Bytes::copy_from_slice(&blob_of(descriptor, &location)), |(_, blob)| blob);
     // A thread that is ending keeps no description.
     let _ = LAST.try_with(|last| last.set(Some((descriptor, blob.clone()))));
     blob
 }
 
-fn blob_of(descriptor: &Descriptor, place: &object::Place) -> [u8; BLOB_BYTES] {
+fn blob_of(descriptor: &Descriptor, location: &object::Location) -> [u8; BLOB_BYTES] {
     let name = hash((descriptor.name)().as_bytes());
     let mut blob = [0; BLOB_BYTES];
-    for (part, number) in blob.chunks_exact_mut(8).zip([place.object, place.offset, name]) {
+    for (part, number) in blob.chunks_exact_mut(8).zip([location.object, location.offset, name]) {
         part.copy_from_slice(&number.to_le_bytes());
     }
     blob
@@ -216,11 +212,11 @@ pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, Cow<'static, str>> {
     if !descriptor.is_aligned() {
         return Err(OTHER_BUILD);
     }
-    // SAFETY: so many bytes were loaded there and can be read, and a number may have any.
+    // SAFETY: this many bytes are loaded and readable there, and any bytes are valid for a number.
     if unsafe { (&raw const (*descriptor).magic).read() } != MAGIC {
         return Err(OTHER_BUILD);
     }
-    // SAFETY: as above; only the address counts, and it is not followed.
+    // SAFETY: as above; only the address is compared, and it is not dereferenced.
     let farpool = unsafe { (&raw const (*descriptor).farpool).cast::<*const Anchor>().read() };
     if !std::ptr::eq(farpool, &ANCHOR) {
         return Err(Cow::Borrowed(
@@ -228,11 +224,10 @@ pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, Cow<'static, str>> {
              program and its shared objects share one farpool (a dylib), or call it from functions of the program itself",
         ));
     }
-    // SAFETY: a blob is made by `describe` in a process that runs the same executable (that is what makes a program a
-    // program: the agent starts workers from the file with the client's digest, in local mode from /proc/self/exe), and
-    // the object is the program or one that was built alike, so that this is the address of a `Descriptor`, as the magic and the
-    // farpool that it names say too. It lives as long as its object is loaded, and objects with Rust in them are not
-    // unloaded while their functions run.
+    // SAFETY: `describe` makes a blob in a process that runs the same executable: the agent starts workers from the file with the
+    // client's digest, in local mode from /proc/self/exe. The object is the program or an identical build of a shared object. So
+    // this is the address of a `Descriptor`, which the magic and its copy of farpool confirm. It lives as long as its object is
+    // loaded, and objects that contain Rust code are not unloaded while their functions run.
     let descriptor = unsafe { &*descriptor };
     if hash((descriptor.name)().as_bytes()) != expected {
         return Err(OTHER_BUILD);
@@ -254,7 +249,7 @@ where
     A: Args,
     R: Data,
 {
-    run::<F, A, R>(items, Reader::ThisBuild);
+    run::<F, A, R>(items, ReadBy::ThisBuild);
 }
 
 fn enter_detached<F, A, R>(items: &mut dyn Items)
@@ -263,25 +258,25 @@ where
     A: Args,
     R: Data,
 {
-    run::<F, A, R>(items, Reader::AnyBuild);
+    run::<F, A, R>(items, ReadBy::AnyBuild);
 }
 
 #[inline(always)]
-fn run<F, A, R>(items: &mut dyn Items, reader: Reader)
+fn run<F, A, R>(items: &mut dyn Items, read_by: ReadBy)
 where
     F: Function<A, Output = R>,
     A: Args,
     R: Data,
 {
-    const { Of::<F, A, R>::WITHOUT_CAPTURES };
-    // SAFETY: `F` has no bytes (asserted above at compile time), so any aligned pointer is good for reading one. That a
-    // value of it may exist here: the client holds one, `F` is Copy (so making another is always allowed, and none
-    // is ever dropped), Send and Sync, and this process is another instance of the same program.
+    const { Instance::<F, A, R>::WITHOUT_CAPTURES };
+    // SAFETY: `F` has no bytes (asserted above at compile time), so any aligned pointer is valid for reading one. A value of it
+    // may exist here: the client holds one, `F` is Copy (so another may always be made, and none is ever dropped), Send and Sync,
+    // and this process is another instance of the same program.
     let function = unsafe { std::ptr::NonNull::<F>::dangling().read() };
-    task::run(items, reader, |args: A| function.call(args));
+    task::run(items, read_by, |args: A| function.call(args));
 }
 
-/// FNV-1a: the names are our own compiler's, so nobody aims for collisions.
+/// FNV-1a: the names come from our own compiler, so nobody can provoke collisions.
 fn hash(name: &[u8]) -> u64 {
     name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

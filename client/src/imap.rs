@@ -1,10 +1,10 @@
 //! Lazy maps: the consumer's own thread pulls the input, a bounded number of items ahead of the outcomes it takes.
 
 mod arrivals;
-mod fed;
-mod run;
+mod caller_pulled;
 #[cfg(test)]
 mod tests;
+mod thread_pulled;
 mod window;
 
 use std::fmt;
@@ -19,9 +19,9 @@ use futures_core::Stream;
 use crate::args::Data;
 use crate::error::Error;
 pub(crate) use arrivals::Order;
-pub(crate) use fed::Fed;
-pub(crate) use run::Run;
-use run::Step;
+pub(crate) use caller_pulled::CallerPulled;
+use caller_pulled::Step;
+pub(crate) use thread_pulled::ThreadPulled;
 
 /// The outcomes of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered): an [`Iterator`] and
 /// a [`Stream`].
@@ -51,14 +51,15 @@ use run::Step;
 /// ```
 #[must_use = "nothing runs before an outcome is asked for"]
 pub struct Imap<I: Iterator, R> {
-    state: State<I>,
+    state: ImapState<I>,
     results: PhantomData<fn() -> R>,
 }
 
-enum State<I> {
-    Running(Owned<Box<Run<I>>>),
+enum ImapState<I> {
+    /// The consumer's thread pulls the input.
+    CallerPulled(Owned<Box<CallerPulled<I>>>),
     /// A separate thread pulls the input.
-    Fed(Owned<Box<Fed>>),
+    ThreadPulled(Owned<Box<ThreadPulled>>),
     /// The job could not be started.
     Failed(Option<Error>),
 }
@@ -79,9 +80,9 @@ impl<I: Iterator, R> Imap<I, R> {
     /// ```
     pub fn attempts(&self) -> u32 {
         match &self.state {
-            State::Running(run) => run.attempts(),
-            State::Fed(fed) => fed.attempts(),
-            State::Failed(_) => 0,
+            ImapState::CallerPulled(job) => job.attempts(),
+            ImapState::ThreadPulled(job) => job.attempts(),
+            ImapState::Failed(_) => 0,
         }
     }
 
@@ -90,24 +91,24 @@ impl<I: Iterator, R> Imap<I, R> {
     /// for another attempt still get it, and items whose worker or host is lost are retried as before.
     pub fn stop_retries(&mut self) {
         match &mut self.state {
-            State::Running(run) => run.stop_retries(),
-            State::Fed(fed) => fed.stop_retries(),
-            State::Failed(_) => {}
+            ImapState::CallerPulled(job) => job.stop_retries(),
+            ImapState::ThreadPulled(job) => job.stop_retries(),
+            ImapState::Failed(_) => {}
         }
     }
 
-    pub(crate) fn new(run: Result<Run<I>, Error>) -> Self {
-        let state = match run {
-            Ok(run) => State::Running(Owned::of(run.owner(), Box::new(run))),
-            Err(error) => State::Failed(Some(error)),
+    pub(crate) fn new(job: Result<CallerPulled<I>, Error>) -> Self {
+        let state = match job {
+            Ok(job) => ImapState::CallerPulled(Owned::of(job.owner(), Box::new(job))),
+            Err(error) => ImapState::Failed(Some(error)),
         };
         Self { state, results: PhantomData }
     }
 
-    pub(crate) fn fed(fed: Result<Fed, Error>) -> Self {
-        let state = match fed {
-            Ok(fed) => State::Fed(Owned::of(fed.owner(), Box::new(fed))),
-            Err(error) => State::Failed(Some(error)),
+    pub(crate) fn from_thread(job: Result<ThreadPulled, Error>) -> Self {
+        let state = match job {
+            Ok(job) => ImapState::ThreadPulled(Owned::of(job.owner(), Box::new(job))),
+            Err(error) => ImapState::Failed(Some(error)),
         };
         Self { state, results: PhantomData }
     }
@@ -119,16 +120,16 @@ impl<T: Data, I: Iterator<Item = T>, R: Data> Iterator for Imap<I, R> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let step = match &mut self.state {
-                State::Running(run) => run.step(),
-                State::Fed(fed) => fed.step(),
-                State::Failed(error) => return error.take().map(Err),
+                ImapState::CallerPulled(job) => job.step(),
+                ImapState::ThreadPulled(job) => job.step(),
+                ImapState::Failed(error) => return error.take().map(Err),
             };
             match (step, &self.state) {
                 (Step::Outcome(outcome), _) => return Some(outcome),
                 (Step::Over, _) => return None,
-                (Step::Wait, State::Running(run)) => run.wait(),
-                (Step::Wait, State::Fed(fed)) => fed.wait(),
-                (Step::Wait, State::Failed(_)) => return None,
+                (Step::Wait, ImapState::CallerPulled(run)) => run.wait(),
+                (Step::Wait, ImapState::ThreadPulled(fed)) => fed.wait(),
+                (Step::Wait, ImapState::Failed(_)) => return None,
             }
         }
     }
@@ -142,16 +143,16 @@ impl<T: Data, I: Iterator<Item = T>, R: Data> Stream for Imap<I, R> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             let step = match &mut self.state {
-                State::Running(run) => run.step(),
-                State::Fed(fed) => fed.step(),
-                State::Failed(error) => return Poll::Ready(error.take().map(Err)),
+                ImapState::CallerPulled(job) => job.step(),
+                ImapState::ThreadPulled(job) => job.step(),
+                ImapState::Failed(error) => return Poll::Ready(error.take().map(Err)),
             };
             let news = match (step, &self.state) {
                 (Step::Outcome(outcome), _) => return Poll::Ready(Some(outcome)),
                 (Step::Over, _) => return Poll::Ready(None),
-                (Step::Wait, State::Running(run)) => run.wake_for_news(context.waker()),
-                (Step::Wait, State::Fed(fed)) => fed.wake_for_news(context.waker()),
-                (Step::Wait, State::Failed(_)) => return Poll::Ready(None),
+                (Step::Wait, ImapState::CallerPulled(run)) => run.wake_for_news(context.waker()),
+                (Step::Wait, ImapState::ThreadPulled(fed)) => fed.wake_for_news(context.waker()),
+                (Step::Wait, ImapState::Failed(_)) => return Poll::Ready(None),
             };
             if !news {
                 return Poll::Pending;

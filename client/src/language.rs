@@ -1,4 +1,4 @@
-//! This program's own functions, as its workers find them; and where the program becomes a worker.
+//! Finds this program's functions in its workers, and turns the program into a worker.
 
 use std::sync::Arc;
 

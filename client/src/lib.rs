@@ -18,7 +18,7 @@
 //! ```
 //!
 //! # How functions get to the workers
-//! Workers run the same executable as their client; in [`init`], the first line of `main`, a process becomes a worker.
+//! Workers run the same executable as their client. [`init`], the first line of `main`, turns a process into a worker.
 //! They can call any plain function and any closure that captures nothing, with no macro and no registration. Data that
 //! every call needs is sent to each worker once, through [`Builder::initializer`].
 //!

@@ -87,12 +87,12 @@ impl Options {
         }
     }
 
-    /// Items in a chunk, if that was set; otherwise 0.
+    /// Returns the number of items in a chunk, if it was set; otherwise 0.
     pub(crate) fn chunksize(&self) -> u64 {
         self.chunksize.unwrap_or(0)
     }
 
-    /// The message that opens the job, except for its number.
+    /// Returns the message that opens the job, without the job's number.
     pub(crate) fn open_job(&self, function: Bytes) -> OpenJob {
         let timeout_ns = self.timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
         OpenJob {
@@ -103,7 +103,7 @@ impl Options {
             retries: self.retries,
             retry_panics: self.retry_panics,
             retry_failed: self.retry_failed,
-            // Only people read it: the rest would not help them.
+            // Only people read it, so a long one is cut off.
             label: limits::clipped(&self.label, limits::JOB_LABEL_BYTES),
             priority: self.priority,
             require: self.require.clone(),
@@ -116,20 +116,20 @@ impl Options {
 mod tests {
     use super::*;
 
-    fn refused(change: fn(&mut Options)) -> String {
+    fn rejected(change: fn(&mut Options)) -> String {
         let mut options = Options::default();
         change(&mut options);
         options.check().unwrap_err().to_string()
     }
 
     #[test]
-    fn options_without_a_meaning_are_refused_by_name() {
-        assert!(refused(|o| o.chunksize = Some(0)).starts_with("chunksize must be"));
-        assert!(refused(|o| o.buffersize = Some(0)).starts_with("buffersize must be"));
-        assert!(refused(|o| o.timeout = Some(Duration::ZERO)).starts_with("timeout must be"));
-        assert!(refused(|o| o.retries = 10_001).starts_with("retries must be at most 10000"));
-        assert!(refused(|o| (o.speculate, o.retries) = (true, 0)).starts_with("speculate may run an item twice"));
-        assert!(refused(|o| (o.chunksize, o.buffersize) = (Some(3), Some(2))).contains("2 is less than 3"));
+    fn invalid_options_are_rejected_by_name() {
+        assert!(rejected(|o| o.chunksize = Some(0)).starts_with("chunksize must be"));
+        assert!(rejected(|o| o.buffersize = Some(0)).starts_with("buffersize must be"));
+        assert!(rejected(|o| o.timeout = Some(Duration::ZERO)).starts_with("timeout must be"));
+        assert!(rejected(|o| o.retries = 10_001).starts_with("retries must be at most 10000"));
+        assert!(rejected(|o| (o.speculate, o.retries) = (true, 0)).starts_with("speculate may run an item twice"));
+        assert!(rejected(|o| (o.chunksize, o.buffersize) = (Some(3), Some(2))).contains("2 is less than 3"));
         Options::default().check().unwrap();
     }
 

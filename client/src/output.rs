@@ -1,7 +1,7 @@
 //! Prints the output of workers, and the session's notices.
 //!
 //! A separate thread prints, because the reader of this process's stdout may be slow, and results must not wait for it.
-//! Output beyond a bound is dropped.
+//! Output beyond [`MOST_BYTES`] is dropped.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
@@ -34,7 +34,7 @@ struct Queue {
     waiting: VecDeque<(OutputStream, Vec<u8>)>,
     bytes: usize,
     dropped: usize,
-    /// The printing thread was started.
+    /// Whether the printing thread was started.
     started: bool,
 }
 
@@ -50,14 +50,14 @@ pub enum Printed<'a> {
     Dropped(usize),
 }
 
-/// The function that receives all output instead, if one was set.
-static INSTEAD: OnceLock<fn(Printed<'_>)> = OnceLock::new();
+/// The function that gets all output instead, if one was set.
+static REDIRECT: OnceLock<fn(Printed<'_>)> = OnceLock::new();
 
 /// Passes the output of workers on clusters to this function from now on, unchanged. For the binary `farpool`.
 #[doc(hidden)]
 pub fn print_workers_with(printer: fn(Printed<'_>)) {
     // Only the first call counts.
-    let _ = INSTEAD.set(printer);
+    let _ = REDIRECT.set(printer);
 }
 
 /// Shows output and notices of sessions on this program's stdout and stderr.
@@ -69,16 +69,16 @@ impl Front for Terminal {
     }
 
     fn notice(&self, line: &str) {
-        say(line);
+        print_notice(line);
     }
 
-    fn flush(&self, patience: Duration) {
-        flush(patience);
+    fn flush(&self, timeout: Duration) {
+        flush(timeout);
     }
 }
 
-/// Prints a worker's output, each line prefixed with its origin. On a terminal, control characters are escaped; elsewhere the
-/// output is unchanged. Never blocks.
+/// Queues a worker's output for printing, each line prefixed with its origin. On a terminal, control characters are escaped;
+/// elsewhere the output is unchanged. Never blocks.
 fn print(output: &Output) {
     let stream = match output.stream() {
         OutputStream::Stderr => OutputStream::Stderr,
@@ -89,7 +89,7 @@ fn print(output: &Output) {
         OutputStream::Stdout | OutputStream::Unspecified => io::stdout().is_terminal(),
     };
     let label = format!("[{} {}] ", text::Printable(&output.host), output.pid);
-    let lines = match INSTEAD.get() {
+    let lines = match REDIRECT.get() {
         Some(_) => output.data.to_vec(),
         None if shown => text::labelled(&label, &output.data),
         None => labelled(&label, &output.data),
@@ -97,15 +97,15 @@ fn print(output: &Output) {
     PRINTER.get().enqueue(stream, lines);
 }
 
-/// Prints a notice on stderr. Never blocks.
-fn say(text: &str) {
+/// Queues a notice for stderr. Never blocks.
+fn print_notice(text: &str) {
     PRINTER.get().enqueue(OutputStream::Stderr, format!("farpool: {}\n", text::Printable(text)).into_bytes());
 }
 
-/// Waits until everything is printed, but no longer than `patience`.
-fn flush(patience: Duration) {
+/// Waits until everything is printed, but no longer than `timeout`.
+fn flush(timeout: Duration) {
     let (printer, waits) = (PRINTER.get(), |queue: &mut Queue| !queue.waiting.is_empty());
-    drop(printer.changed.wait_timeout_while(printer.queue(), patience, waits));
+    drop(printer.changed.wait_timeout_while(printer.queue(), timeout, waits));
 }
 
 /// Prefixes each line with the label, and ends the last line.
@@ -166,7 +166,7 @@ impl Printer {
 /// Writes the lines, after a note on how much was dropped before them.
 fn write(stream: OutputStream, dropped: usize, lines: &[u8]) {
     let is_stderr = stream == OutputStream::Stderr;
-    if let Some(instead) = INSTEAD.get() {
+    if let Some(instead) = REDIRECT.get() {
         if dropped > 0 {
             instead(Printed::Dropped(dropped));
         }
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_says_where_it_comes_from() {
+    fn each_line_is_prefixed_with_its_origin() {
         for (data, expected) in [
             ("one\ntwo\n", "[node7 12] one\n[node7 12] two\n"),
             ("half", "[node7 12] half\n"),

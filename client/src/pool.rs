@@ -122,11 +122,11 @@ impl Pool {
         self.session.here()?.failure().map_or(Ok(()), |error| Err(error.into()))
     }
 
-    pub(crate) fn over(session: Session, payload_limit: u64) -> Self {
+    pub(crate) fn with_session(session: Session, payload_limit: u64) -> Self {
         Self { session, stage: StageCell::default(), payload_limit }
     }
 
-    /// Starts a job that can be fed.
+    /// Starts a job, which the caller then feeds.
     pub(crate) fn call(
         &self,
         verb: &'static str,
@@ -138,7 +138,7 @@ impl Pool {
         Ok(self.session.begin(verb, options.label(), options.open_job(function), interest)?)
     }
 
-    /// What a job needs to be detached.
+    /// Returns what a job needs to be detached.
     #[cfg(feature = "cluster")]
     pub(crate) fn ground(&self, options: &Options) -> Result<Ground, Error> {
         self.check(options)?;

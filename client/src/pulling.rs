@@ -1,5 +1,5 @@
-//! Detects deadlocks: tracks which jobs' inputs each thread is pulling, and which outcomes such threads wait for. An input that waits
-//! for the outcome of its own job would wait forever, and so would inputs that wait for the outcomes of each other's jobs.
+//! Detects deadlocks: tracks which jobs' inputs each thread is pulling, and which outcomes such threads wait for. An input that
+//! waits for the outcome of its own job would wait forever, and so would inputs that wait for the outcomes of each other's jobs.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};

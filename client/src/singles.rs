@@ -1,4 +1,4 @@
-/// Makes arguments of items: each is the only argument of its call.
+/// Turns items into arguments: each is the only argument of its call.
 pub(crate) struct Singles<I>(pub(crate) I);
 
 impl<I: Iterator> Iterator for Singles<I> {

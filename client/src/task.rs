@@ -1,4 +1,4 @@
-//! What a worker does with items of a function of Rust: decode, call, encode.
+//! Runs items of a Rust function in a worker: decode, call, encode.
 
 use std::cell::Cell;
 
@@ -7,7 +7,7 @@ use farpool_session::fork;
 use farpool_worker::{Done, Encoded, Items};
 
 use crate::args::{Args, Data};
-use crate::codec::{self, EncodeSliceError, Reader};
+use crate::codec::{self, EncodeSliceError, ReadBy};
 
 thread_local! {
     /// Whether the item that this thread runs counts as failed.
@@ -20,8 +20,8 @@ pub fn count_as_failed() {
     FAILED.set(true);
 }
 
-/// Runs all items through `function`; `reader` is who will read the results.
-pub(crate) fn run<A: Args, R: Data>(items: &mut dyn Items, reader: Reader, function: impl Fn(A) -> R) {
+/// Runs `function` for all items; `read_by` says which builds will read the results.
+pub(crate) fn run<A: Args, R: Data>(items: &mut dyn Items, read_by: ReadBy, function: impl Fn(A) -> R) {
     let generation = fork::generation();
     farpool_worker::run(items, |items| {
         FAILED.set(false);
@@ -31,22 +31,22 @@ pub(crate) fn run<A: Args, R: Data>(items: &mut dyn Items, reader: Reader, funct
                 .map_err(|error| codec_failure("decoding the item's arguments in the worker", &error))
                 .and_then(|args| {
                     let result = function(args);
-                    // Before anything is written to where the worker itself writes.
+                    // Before anything is written to the memory that the worker itself writes to.
                     fork::end_if_forked(generation, "a task");
-                    let result = encode(items, reader, &result)?;
+                    let result = encode(items, read_by, &result)?;
                     Ok(Done { result, failed: FAILED.take() })
                 }),
         )
     });
 }
 
-fn encode<R: Data>(items: &mut dyn Items, reader: Reader, result: &R) -> Result<Encoded, Failure> {
-    match codec::encode_slice(reader, result, items.room()) {
+fn encode<R: Data>(items: &mut dyn Items, read_by: ReadBy, result: &R) -> Result<Encoded, Failure> {
+    match codec::encode_slice(read_by, result, items.room()) {
         Ok(length) => return Ok(Encoded::InRoom(length)),
         Err(EncodeSliceError::Full) => {}
         Err(EncodeSliceError::Codec(error)) => return Err(codec_failure("encoding the item's result", &error)),
     }
-    match codec::encode_for(reader, result, items.scratch()) {
+    match codec::encode_for(read_by, result, items.scratch()) {
         Ok(()) => Ok(Encoded::InScratch),
         Err(error) => Err(codec_failure("encoding the item's result", &error)),
     }

@@ -1,7 +1,7 @@
 //! Printing while a progress bar may be on the screen.
 //!
-//! The output of workers on a cluster and farpool's own messages go through here, above the bar and in whole lines. It writes
-//! to the descriptors directly, because the user's program may hold the locks of `std::io` for any time.
+//! Prints the output of workers on a cluster and farpool's own messages, in whole lines above the bar. It writes to the
+//! descriptors directly, because the user's program may hold the locks of `std::io` for any time.
 
 use std::io::IsTerminal;
 use std::os::fd::BorrowedFd;

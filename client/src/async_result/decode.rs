@@ -10,7 +10,7 @@ use crate::map::ended_early;
 /// Decodes the outcome from the inbox; called once, after the job has ended.
 pub(crate) type Decode<T> = fn(&Inbox) -> Result<T, Error>;
 
-/// The outcome of a job of many items.
+/// Returns the outcome of a job with many items.
 pub(crate) fn decode_all<R: Data>(inbox: &Inbox) -> Result<Vec<R>, Error> {
     let mut news = VecDeque::new();
     inbox.take(&mut news);
@@ -22,7 +22,7 @@ pub(crate) fn decode_all<R: Data>(inbox: &Inbox) -> Result<Vec<R>, Error> {
     collector.finish(inbox.pulled())
 }
 
-/// The outcome of a job of one item.
+/// Returns the outcome of a job with one item.
 pub(crate) fn decode_one<R: Data>(inbox: &Inbox) -> Result<R, Error> {
     decode_all(inbox)?.pop().ok_or_else(|| ended_early(inbox))
 }

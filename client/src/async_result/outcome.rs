@@ -14,14 +14,14 @@ use crate::panics;
 type Callback<T> = Box<dyn FnOnce(&Result<T, Error>) + Send>;
 
 /// The outcome of a job, shared with the callbacks that wait for it.
-pub(super) struct Outcome<T> {
+pub(super) struct SharedOutcome<T> {
     inbox: Arc<Inbox>,
     decode: Decode<T>,
-    state: Mutex<State<T>>,
+    state: Mutex<OutcomeState<T>>,
     callbacks_ran: Condvar,
 }
 
-struct State<T> {
+struct OutcomeState<T> {
     value: Value<T>,
     /// Callbacks that have not run yet. They borrow the value, so it is taken only after them.
     callbacks: usize,
@@ -31,16 +31,16 @@ struct State<T> {
 enum Value<T> {
     Encoded,
     Decoded(Result<T, Error>),
-    /// A callback has borrowed it, and returns it.
+    /// Borrowed by a callback, which returns it.
     Lent,
     Taken {
         succeeded: bool,
     },
 }
 
-impl<T> Outcome<T> {
+impl<T> SharedOutcome<T> {
     pub(super) fn new(inbox: Arc<Inbox>, decode: Decode<T>) -> Self {
-        let state = Mutex::new(State { value: Value::Encoded, callbacks: 0, waker: None });
+        let state = Mutex::new(OutcomeState { value: Value::Encoded, callbacks: 0, waker: None });
         Self { inbox, decode, state, callbacks_ran: Condvar::new() }
     }
 
@@ -122,7 +122,7 @@ impl<T> Outcome<T> {
         if self.state().callbacks == 0 {
             return true;
         }
-        // Cloning or dropping a waker runs an executor's code, which may do anything: not under the lock.
+        // Cloning or dropping a waker runs an executor's code, which may do anything, so not under the lock.
         let waker = waker.clone();
         let mut state = self.state();
         let ran = state.callbacks == 0;
@@ -132,20 +132,20 @@ impl<T> Outcome<T> {
         ran
     }
 
-    /// The handle was dropped: only callbacks still use the value.
+    /// Records that the handle was dropped: only callbacks still use the value.
     pub(super) fn abandon(&self) {
         if self.state().callbacks == 0 {
             self.inbox.discard();
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
+    fn state(&self) -> MutexGuard<'_, OutcomeState<T>> {
         // A panicking decoder leaves the value as it was.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T: Send + 'static> Outcome<T> {
+impl<T: Send + 'static> SharedOutcome<T> {
     /// Runs the callback on the callbacks' thread, once the outcome has arrived.
     pub(super) fn call_back(self: &Arc<Self>, callback: Callback<T>) {
         self.state().callbacks += 1;
@@ -183,7 +183,7 @@ impl<T: Send + 'static> Outcome<T> {
         }
         let value = match std::mem::replace(&mut state.value, Value::Lent) {
             Value::Decoded(value) => value,
-            // Without the lock, because it runs a user's code.
+            // Without the lock, because decoding runs user code.
             _ => {
                 drop(state);
                 self.decode_guarded()

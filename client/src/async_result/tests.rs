@@ -19,7 +19,7 @@ fn by_hand() -> (Arc<FakeSession>, Pool) {
 }
 
 #[test]
-fn an_outcome_can_be_waited_for_asked_for_and_taken_once() {
+fn an_outcome_can_be_awaited_polled_and_taken_once() {
     let (session, pool) = by_hand();
     let mut result = pool.job(double).label("x").apply_async((4,));
     assert!(!result.ready() && !result.wait(Duration::from_millis(2)));
@@ -37,7 +37,7 @@ fn an_outcome_can_be_waited_for_asked_for_and_taken_once() {
 }
 
 #[test]
-fn a_failure_is_no_success() {
+fn a_failure_is_not_a_success() {
     let (_, pool) = FakeSession::answering(|_, _| panicked("oh")).pool();
     let result = pool.map_async(double, 0..5);
     assert!(result.wait(SOON));
@@ -51,7 +51,7 @@ fn many_outcomes_keep_their_order() {
     let expected: Vec<u64> = (0..5000).map(double).collect();
     assert_eq!(pool.map_async(double, 0..5000).get().unwrap(), expected);
     assert_eq!(pool.starmap_async(double, (0..5000).map(|n| (n,))).get().unwrap(), expected);
-    // This one does not know its length, and is pulled on a thread.
+    // This input does not know its length, so a thread pulls it.
     assert_eq!(
         pool.map_async(double, (0..5000).filter(|_| true).chain(std::iter::from_fn(|| None))).get().unwrap(),
         expected
@@ -72,7 +72,7 @@ fn an_input_that_blocks_does_not_block_the_call() {
 }
 
 #[test]
-fn a_thread_feeds_what_the_window_does_not_hold() {
+fn a_thread_feeds_what_exceeds_the_window() {
     fn len(bytes: Vec<u8>) -> usize {
         bytes.len()
     }
@@ -129,7 +129,7 @@ fn callbacks_run_once_before_or_after_the_outcome() {
 }
 
 #[test]
-fn an_error_callback_runs_for_an_error_alone() {
+fn an_error_callback_runs_only_for_an_error() {
     let (_, pool) = FakeSession::answering(|_, _| panicked("oh")).pool();
     let (send, receive) = mpsc::channel();
     let result = pool
@@ -154,7 +154,7 @@ fn a_dropped_result_still_calls_back() {
 }
 
 #[test]
-fn a_callback_that_panics_harms_nothing() {
+fn a_panicking_callback_affects_nothing_else() {
     let (session, pool) = by_hand();
     let result = pool.apply_async(double, (1,)).callback(|_| panic!("on purpose"));
     session.deliver(1);
@@ -188,7 +188,7 @@ impl Wake for CountWakes {
 }
 
 #[test]
-fn a_future_is_woken_by_the_end_and_after_the_callbacks() {
+fn a_future_is_woken_after_the_end_and_the_callbacks() {
     let (session, pool) = by_hand();
     let wakes = Arc::new(CountWakes(AtomicU64::new(0)));
     let waker = Waker::from(Arc::clone(&wakes));

@@ -21,7 +21,7 @@ const LARGEST_PAYLOAD_LIMIT: u64 = limits::PAYLOAD_BYTES;
 impl Builder {
     /// Checks every option and fills in the defaults.
     pub(super) fn resolve(self) -> Result<(Target, Settings), Error> {
-        let target = self.target.resolve()?;
+        let target = self.placement.resolve()?;
         let is_here = matches!(target, Target::Here);
         let processes = match self.processes {
             Some(0) => return Err(Error::invalid("a pool needs at least 1 process")),
@@ -53,7 +53,7 @@ impl Builder {
             )?,
             memory_limit: at_least_1(self.memory_limit, "memory_limit")?,
             payload_limit,
-            // Only people read it: the rest would not help them.
+            // Only people read it, so a long one is cut off.
             name: limits::clipped(&self.name, limits::POOL_NAME_BYTES),
         };
         limits::settings(&settings).map_err(|beyond| Error::invalid(beyond.to_string()))?;
@@ -78,7 +78,7 @@ impl Builder {
     }
 }
 
-impl super::Target {
+impl super::Placement {
     fn resolve(&self) -> Result<Target, Error> {
         match self {
             Self::ThisMachine => Ok(Target::Here),

@@ -11,7 +11,7 @@ fn resolve(builder: Builder) -> Result<Settings, Error> {
 }
 
 #[test]
-fn options_without_a_meaning_are_refused_by_name() {
+fn invalid_options_are_rejected_by_name() {
     let pool = Builder::default;
     for (builder, expected) in [
         (pool().processes(0), "at least 1 process"),
@@ -60,7 +60,7 @@ fn options_are_passed_on() {
 }
 
 #[test]
-fn on_a_cluster_the_default_is_all_slots_and_labels_are_its_affair() {
+fn on_a_cluster_the_default_is_all_slots_and_labels_are_not_checked() {
     let builder = Builder::default().address("http://node7:7070").require("gpu", "a100").weight(5).env("A", "b");
     let (target, settings) = builder.resolve().unwrap();
     assert!(matches!(target, Target::Cluster(address) if address.to_string() == "http://node7:7070"));
@@ -73,7 +73,7 @@ fn on_a_cluster_the_default_is_all_slots_and_labels_are_its_affair() {
 }
 
 #[test]
-fn a_program_that_forgot_init_is_told_what_to_do() {
+fn a_missing_init_is_reported_with_advice() {
     for (state, words) in [
         (Initialised::No, "make `farpool::init();` the first line of main"),
         (Initialised::BesideTests, "make `farpool::init();` the first line of the test"),

@@ -1,4 +1,4 @@
-//! Who drives a session. That a call drove it is seen in a count.
+//! Which thread drives a session. A counter tells how many calls drove it.
 
 use farpool_proto::v1::PoolAt;
 use farpool_proto::v1::client_event::Body as Event;
@@ -7,7 +7,7 @@ use farpool_session::by_hand;
 use super::*;
 use crate::error::ErrorKind;
 
-/// As [`opened_with`], with the count of calls that drove it.
+/// As [`opened_with`], and returns a function that counts the calls that drove the session.
 fn opened_session(reconnect_timeout: Duration) -> (Server, Peer, Pool, impl Fn() -> u64) {
     let server = Server::start();
     let address = server.address.clone();
@@ -16,13 +16,13 @@ fn opened_session(reconnect_timeout: Duration) -> (Server, Peer, Pool, impl Fn()
     let peer = server.session();
     peer.welcome(2);
     let (session, calls) = client.join().unwrap();
-    (server, peer, Pool::over(session, 1 << 30), calls)
+    (server, peer, Pool::with_session(session, 1 << 30), calls)
 }
 
 fn answer(peer: &Peer, argument: u64) {
-    let (job, items) = peer.hear_job();
+    let (job, items) = peer.receive_job();
     assert_eq!(items, 1);
-    peer.say_outcome(job, &encoded(&(2 * argument)));
+    peer.send_outcome(job, &encoded(&(2 * argument)));
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_thread_that_waits_for_a_call_drives_the_session() {
 }
 
 #[test]
-fn a_thread_of_another_runtime_leaves_it_to_the_session() {
+fn a_thread_of_another_runtime_does_not_drive_the_session() {
     let (_server, peer, pool, calls) = opened_session(Duration::ZERO);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -50,23 +50,23 @@ fn a_thread_of_another_runtime_leaves_it_to_the_session() {
 }
 
 #[test]
-fn what_a_caller_leaves_behind_goes_on() {
+fn the_session_continues_after_its_driver_returns() {
     let (_server, peer, pool, calls) = opened_session(Duration::ZERO);
     thread::scope(|scope| {
         let call = scope.spawn(|| pool.apply(double, (1,)).unwrap());
-        let (first, _) = peer.hear_job();
+        let (first, _) = peer.receive_job();
         let later = pool.apply_async(double, (2,));
-        let (second, _) = peer.hear_job();
-        peer.say_outcome(first, &encoded(&2_u64));
+        let (second, _) = peer.receive_job();
+        peer.send_outcome(first, &encoded(&2_u64));
         assert_eq!(call.join().unwrap(), 2);
         assert_eq!(calls(), 1);
-        peer.say_outcome(second, &encoded(&4_u64));
+        peer.send_outcome(second, &encoded(&4_u64));
         assert_eq!(later.get().unwrap(), 4);
     });
 }
 
 #[test]
-fn what_nobody_stays_to_wait_for_is_sent() {
+fn messages_are_sent_even_if_no_call_waits() {
     let (_server, peer, pool, _) = opened_session(Duration::ZERO);
     for argument in 0..10 {
         thread::scope(|scope| {
@@ -78,46 +78,46 @@ fn what_nobody_stays_to_wait_for_is_sent() {
         assert_eq!(later.get().unwrap(), 2 * argument);
     }
     pool.close();
-    peer.say_closed();
+    peer.send_closed();
     pool.join().unwrap();
-    peer.hear_the_end();
+    peer.wait_for_disconnect();
 }
 
 #[test]
-fn a_session_that_rests_is_driven_after_a_while() {
+fn an_idle_session_is_driven_after_a_while() {
     let (_server, peer, pool, calls) = opened_session(Duration::ZERO);
     thread::scope(|scope| {
         scope.spawn(|| assert_eq!(pool.apply(double, (3,)).unwrap(), 6));
         answer(&peer, 3);
     });
     assert_eq!(calls(), 1);
-    // Nothing starts at this agent before the client says that it knows.
-    peer.say(Event::PoolAt(PoolAt { agent: vec![7; 16].into(), gone: false }));
-    peer.all_is_acknowledged();
+    // Nothing starts at this agent before the client acknowledges this message.
+    peer.send(Event::PoolAt(PoolAt { agent: vec![7; 16].into(), gone: false }));
+    peer.wait_until_acknowledged();
 }
 
 #[test]
-fn a_caller_gets_another_connection_when_its_own_is_lost() {
+fn a_driving_call_reconnects() {
     let (server, peer, pool, calls) = opened_session(Duration::from_secs(20));
     thread::scope(|scope| {
         let call = scope.spawn(|| pool.apply(double, (5,)).unwrap());
-        let (job, _) = peer.hear_job();
+        let (job, _) = peer.receive_job();
         peer.cut();
-        peer.say_outcome(job, &encoded(&10_u64));
+        peer.send_outcome(job, &encoded(&10_u64));
         assert_eq!(call.join().unwrap(), 10);
     });
     assert_eq!((server.resumed(), calls()), (1, 1));
 }
 
 #[test]
-fn the_end_of_the_pool_ends_the_call_that_drives() {
+fn the_end_of_the_pool_ends_a_driving_call() {
     let (_server, peer, pool, _) = opened_session(Duration::ZERO);
     thread::scope(|scope| {
         let call = scope.spawn(|| pool.apply(double, (5,)).unwrap_err());
-        peer.hear_job();
+        peer.receive_job();
         pool.terminate();
         assert_eq!(call.join().unwrap().kind(), ErrorKind::Closed);
     });
     pool.join().unwrap();
-    peer.hear_the_end();
+    peer.wait_for_disconnect();
 }

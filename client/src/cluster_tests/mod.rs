@@ -1,11 +1,11 @@
-//! Sessions with a coordinator whose every word is chosen here.
+//! Sessions with a fake coordinator, whose every message a test chooses.
 
-mod coming_back;
 mod driving;
+mod messages;
 mod opening;
 mod reading;
+mod reconnecting;
 mod server;
-mod talking;
 
 use std::sync::Arc;
 use std::thread;
@@ -36,15 +36,15 @@ fn settings(processes: u32) -> Settings {
 fn open(address: &Address, settings: Settings) -> Result<Pool, Error> {
     let payload_limit = settings.settings.payload_limit;
     let session = Session::open(Target::Cluster(address.clone()), settings, Arc::new(Terminal))?;
-    Ok(Pool::over(session, payload_limit))
+    Ok(Pool::with_session(session, payload_limit))
 }
 
-/// A server, and a pool of a client's that it has opened with two slots.
+/// Returns a server and a pool that a client has opened there with two slots.
 fn opened() -> (Server, Peer, Pool) {
     opened_with(Duration::ZERO)
 }
 
-/// The same, of a client that tries for so long to come back when it has lost its connection.
+/// The same, with this reconnect timeout.
 fn opened_with(reconnect_timeout: Duration) -> (Server, Peer, Pool) {
     opened_with_settings(|settings| settings.reconnect_timeout = reconnect_timeout)
 }

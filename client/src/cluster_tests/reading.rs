@@ -1,4 +1,4 @@
-//! A consumer that takes its time holds back the session's reading, and nothing ever waits for itself.
+//! A slow consumer stops the session from reading, without a deadlock.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -18,28 +18,28 @@ fn make(_: u64) -> Vec<u8> {
 
 type Results = Imap<std::ops::Range<u64>, Vec<u8>>;
 
-/// An imap of 160 items, whose results of 1 MiB are on their way in this order, and of which the first was taken.
-fn flooded(peer: &Peer, pool: &Pool, order: impl Iterator<Item = u64>) -> (u64, Results) {
+/// Returns an imap of 160 items, whose results of 1 MiB are sent in this order. The first result was taken.
+fn imap_with_results(peer: &Peer, pool: &Pool, order: impl Iterator<Item = u64>) -> (u64, Results) {
     let mut results = pool.job(make).buffersize(160).imap(0..160);
     let result = encoded(&vec![7_u8; MIB]);
     let job = thread::scope(|scope| {
         let first = scope.spawn(|| results.next().unwrap().unwrap().len());
-        let Body::OpenJob(open) = peer.hear() else { panic!("the job comes first") };
-        // Nobody answers what was not asked.
-        let mut heard = 0;
-        while heard < 160 {
-            let Body::Items(items) = peer.hear() else { panic!("items follow") };
-            heard += items_in(&items).1.len();
+        let Body::OpenJob(open) = peer.receive() else { panic!("the job comes first") };
+        // Results may only be sent for items that have arrived.
+        let mut received = 0;
+        while received < 160 {
+            let Body::Items(items) = peer.receive() else { panic!("items follow") };
+            received += items_in(&items).1.len();
         }
-        order.for_each(|item| peer.say_done(open.job, item, &result));
+        order.for_each(|item| peer.send_done(open.job, item, &result));
         assert_eq!(first.join().unwrap(), MIB);
         open.job
     });
     (job, results)
 }
 
-/// Waits until the session reads no more; returns how many MiB it has left with the coordinator.
-fn settled(peer: &Peer) -> usize {
+/// Waits until the session stops reading; returns how many MiB it has not read.
+fn unread_when_idle(peer: &Peer) -> usize {
     let mut last = usize::MAX;
     loop {
         let unread = peer.unread();
@@ -52,44 +52,44 @@ fn settled(peer: &Peer) -> usize {
 }
 
 #[test]
-fn what_a_consumer_does_not_take_stays_with_the_coordinator() {
+fn results_that_are_not_taken_stay_with_the_coordinator() {
     let (_server, peer, pool) = opened();
-    let (_, mut results) = flooded(&peer, &pool, 0..160);
-    // 64 MiB were delivered, and 16 MiB may be on their way.
-    let unread = settled(&peer);
+    let (_, mut results) = imap_with_results(&peer, &pool, 0..160);
+    // 64 MiB were delivered, and 16 MiB may be in flight.
+    let unread = unread_when_idle(&peer);
     assert!(unread > 50, "only {unread} MiB are left");
-    // A consumer that goes on takes all.
+    // The consumer resumes and takes everything.
     for _ in 1..160 {
         assert_eq!(results.next().unwrap().unwrap().len(), MIB);
     }
-    assert_eq!(settled(&peer), 0);
+    assert_eq!(unread_when_idle(&peer), 0);
 }
 
 #[test]
-fn the_item_that_is_next_gets_through_whatever_is_before_it() {
+fn the_next_item_gets_through_behind_others() {
     let (_server, peer, pool) = opened();
-    let (_, mut results) = flooded(&peer, &pool, [0].into_iter().chain((1..160).rev()));
-    assert!(settled(&peer) > 50);
+    let (_, mut results) = imap_with_results(&peer, &pool, [0].into_iter().chain((1..160).rev()));
+    assert!(unread_when_idle(&peer) > 50);
     for _ in 1..160 {
         assert_eq!(results.next().unwrap().unwrap().len(), MIB);
     }
 }
 
-/// Whoever waits for something else is behind the flood too.
+/// A caller that waits for another job's outcome is blocked by the unread results, too.
 #[test]
 fn other_jobs_get_through() {
     fn check(wait: impl FnOnce(crate::AsyncResult<u64>) -> u64 + Send) {
         let (_server, peer, pool) = opened();
-        let (_, results) = flooded(&peer, &pool, 0..160);
-        assert!(settled(&peer) > 50);
+        let (_, results) = imap_with_results(&peer, &pool, 0..160);
+        assert!(unread_when_idle(&peer) > 50);
         let other = pool.apply_async(double, (4,));
         let job = loop {
-            if let Body::OpenJob(open) = peer.hear() {
+            if let Body::OpenJob(open) = peer.receive() {
                 break open.job;
             }
         };
-        peer.say_done(job, 0, &encoded(&8_u64));
-        peer.say_ended(job, false);
+        peer.send_done(job, 0, &encoded(&8_u64));
+        peer.send_job_ended(job, false);
         assert_eq!(wait(other), 8);
         drop(results);
     }
@@ -118,23 +118,23 @@ fn other_jobs_get_through() {
 }
 
 #[test]
-fn a_dropped_imap_holds_nothing_back() {
+fn a_dropped_imap_does_not_stop_reading() {
     let (_server, peer, pool) = opened();
-    let (_, results) = flooded(&peer, &pool, 0..160);
-    assert!(settled(&peer) > 50);
+    let (_, results) = imap_with_results(&peer, &pool, 0..160);
+    assert!(unread_when_idle(&peer) > 50);
     drop(results);
-    assert_eq!(settled(&peer), 0);
+    assert_eq!(unread_when_idle(&peer), 0);
 }
 
 #[test]
 fn terminate_gets_through() {
     let (_server, peer, pool) = opened();
-    let (job, results) = flooded(&peer, &pool, 0..160);
-    assert!(settled(&peer) > 50);
-    peer.hold_on();
+    let (job, results) = imap_with_results(&peer, &pool, 0..160);
+    assert!(unread_when_idle(&peer) > 50);
+    peer.stop_closing_terminated();
     pool.terminate();
-    peer.say_ended(job, true);
-    peer.say_closed();
+    peer.send_job_ended(job, true);
+    peer.send_closed();
     let start = Instant::now();
     pool.join().unwrap();
     assert!(start.elapsed() < Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! A coordinator whose every word a test chooses, behind a real gRPC server.
+//! A fake coordinator behind a real gRPC server. A test chooses every message.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -30,42 +30,43 @@ const SOON: Duration = Duration::from_secs(20);
 /// A server that listens on a port of its own.
 pub(super) struct Server {
     pub(super) address: Address,
-    hall: Arc<Hall>,
+    shared: Arc<ServerState>,
     sessions: Receiver<Peer>,
     programs: Receiver<Vec<ProgramPiece>>,
     served: Served,
 }
 
-/// What its connections have in common.
+/// State that all connections share.
 #[derive(Default)]
-struct Hall {
-    /// What everybody is told who comes.
+struct ServerState {
+    /// The error for every new connection.
     refusal: Mutex<Option<Status>>,
-    known: Mutex<HashMap<Bytes, Session>>,
-    /// Connections that went on with a session.
+    known_sessions: Mutex<HashMap<Bytes, Session>>,
+    /// Number of connections that resumed a session.
     resumed: Mutex<u32>,
-    /// The next program is not taken, and that it has begun to come.
-    swallows: AtomicBool,
-    swallowed: AtomicBool,
-    /// Whoever sends that program is told that nobody asked for it.
-    unasked: Notify,
+    /// Whether to hold the upload of the next program.
+    holds_next_program: AtomicBool,
+    /// Whether an upload is held.
+    holds_program: AtomicBool,
+    /// Refuses the held upload.
+    refuse_held_program: Notify,
 }
 
 #[derive(Clone)]
 struct Session {
     out: Outgoing<ClientEvent>,
-    tell: Sender<Body>,
-    lets_go: Arc<AtomicBool>,
-    /// Cuts the connection that is there.
+    to_test: Sender<Body>,
+    closes_terminated: Arc<AtomicBool>,
+    /// Cuts the current connection.
     cut: Arc<Mutex<watch::Sender<bool>>>,
 }
 
 /// The other end of a client's session.
 pub(super) struct Peer {
-    heard: Receiver<Body>,
+    messages: Receiver<Body>,
     out: Outgoing<ClientEvent>,
-    /// It says that a pool that is terminated has ended.
-    lets_go: Arc<AtomicBool>,
+    /// Whether it answers that a terminated pool has ended.
+    closes_terminated: Arc<AtomicBool>,
     cut: Arc<Mutex<watch::Sender<bool>>>,
 }
 
@@ -74,76 +75,76 @@ impl Server {
         Self::refusing(None)
     }
 
-    /// One that refuses every session.
+    /// Starts a server that refuses every session.
     pub(super) fn refusing(refusal: Option<Status>) -> Server {
-        let (tell_session, sessions) = mpsc::channel();
-        let (tell_program, programs) = mpsc::channel();
-        let hall = Arc::new(Hall { refusal: Mutex::new(refusal), ..Hall::default() });
-        let service = Service { hall: Arc::clone(&hall), sessions: tell_session, programs: tell_program };
+        let (session_sender, sessions) = mpsc::channel();
+        let (program_sender, programs) = mpsc::channel();
+        let shared = Arc::new(ServerState { refusal: Mutex::new(refusal), ..ServerState::default() });
+        let service = Service { shared: Arc::clone(&shared), sessions: session_sender, programs: program_sender };
         let mut server = http2::server(Duration::from_secs(5), http2::STREAM_WINDOW);
         let served = Served::start(server.add_service(ClientsServer::new(service)));
         let address = Address::parse(&served.address().to_string()).unwrap();
-        Server { address, hall, sessions, programs, served }
+        Server { address, shared, sessions, programs, served }
     }
 
-    /// Everybody who comes from now on is told this, if it is something.
+    /// Refuses new connections from now on, or accepts them again.
     pub(super) fn refuse(&self, refusal: Option<Status>) {
-        *self.hall.refusal.lock().unwrap() = refusal;
+        *self.shared.refusal.lock().unwrap() = refusal;
     }
 
-    /// It knows of no session any more, as if it had been started anew.
+    /// Forgets all sessions, as if the coordinator had restarted.
     pub(super) fn forget(&self) {
-        self.hall.known.lock().unwrap().clear();
+        self.shared.known_sessions.lock().unwrap().clear();
     }
 
-    /// Connections that went on with a session.
+    /// Returns the number of connections that resumed a session.
     pub(super) fn resumed(&self) -> u32 {
-        *self.hall.resumed.lock().unwrap()
+        *self.shared.resumed.lock().unwrap()
     }
 
-    /// The next program that a client sends is never taken.
-    pub(super) fn swallow_a_program(&self) {
-        self.hall.swallows.store(true, Ordering::SeqCst);
+    /// Holds the upload of the next program: it never completes.
+    pub(super) fn hold_next_program(&self) {
+        self.shared.holds_next_program.store(true, Ordering::SeqCst);
     }
 
-    /// Waits for it.
-    pub(super) fn swallowed(&self) {
-        wait_until(|| self.hall.swallowed.load(Ordering::SeqCst));
+    /// Waits until a client uploads that program.
+    pub(super) fn wait_for_held_program(&self) {
+        wait_until(|| self.shared.holds_program.load(Ordering::SeqCst));
     }
 
-    /// Says that nobody has asked for it.
-    pub(super) fn refuse_the_swallowed(&self) {
-        self.hall.unasked.notify_one();
+    /// Answers that nobody requested that program.
+    pub(super) fn refuse_held_program(&self) {
+        self.shared.refuse_held_program.notify_one();
     }
 
-    /// The next session that a client begins.
+    /// Returns the next session that a client begins.
     pub(super) fn session(&self) -> Peer {
         self.sessions.recv_timeout(SOON).expect("a client connects")
     }
 
-    /// The next program that a client sends.
+    /// Returns the next program that a client sends.
     pub(super) fn program(&self) -> Vec<ProgramPiece> {
         self.programs.recv_timeout(SOON).expect("a client sends its program")
     }
 
-    /// Ends at once, and all connections with it.
+    /// Stops at once and ends all connections.
     pub(super) fn stop(&mut self) {
         self.served.stop();
     }
 }
 
 impl Peer {
-    /// Accepts the pool, with so many slots.
+    /// Accepts the pool, with this many slots.
     pub(super) fn welcome(&self, slots: u32) -> OpenPool {
         self.welcome_by("one", 1 << 20, slots)
     }
 
-    /// As the coordinator of this name, with so much room for each job.
+    /// The same, with this coordinator's name and this window for each job.
     pub(super) fn welcome_by(&self, coordinator: &'static str, window: u64, slots: u32) -> OpenPool {
-        let Body::OpenPool(open) = self.hear() else { panic!("the first message opens the pool") };
+        let Body::OpenPool(open) = self.receive() else { panic!("the first message opens the pool") };
         let version = Some(farpool_proto::version());
-        self.say(Event::Welcome(Welcome { version, window, coordinator: coordinator.as_bytes().into() }));
-        self.say(Event::PoolOpened(PoolOpened { slots }));
+        self.send(Event::Welcome(Welcome { version, window, coordinator: coordinator.as_bytes().into() }));
+        self.send(Event::PoolOpened(PoolOpened { slots }));
         *open
     }
 
@@ -152,42 +153,42 @@ impl Peer {
         let _ = self.cut.lock().unwrap().send(true);
     }
 
-    /// What a client says that opens its pool again: up to that this is all.
-    pub(super) fn hear_all_again(&self) -> Vec<Body> {
-        let mut said = Vec::new();
+    /// Receives what a client resends when it reopens its pool, up to `PoolReopened`.
+    pub(super) fn receive_resent(&self) -> Vec<Body> {
+        let mut received = Vec::new();
         loop {
-            match self.hear() {
-                Body::PoolReopened(_) => return said,
-                body => said.push(body),
+            match self.receive() {
+                Body::PoolReopened(_) => return received,
+                body => received.push(body),
             }
         }
     }
 
-    /// The next message of the client.
-    pub(super) fn hear(&self) -> Body {
-        self.heard.recv_timeout(SOON).expect("the client says something")
+    /// Receives the client's next message.
+    pub(super) fn receive(&self) -> Body {
+        self.messages.recv_timeout(SOON).expect("the client says something")
     }
 
     /// Waits until the client's connection has ended.
-    pub(super) fn hear_the_end(&self) {
+    pub(super) fn wait_for_disconnect(&self) {
         wait_until(|| self.out.is_gone());
     }
 
-    /// Waits until the client has said that it has all that it was told.
-    pub(super) fn all_is_acknowledged(&self) {
+    /// Waits until the client has acknowledged everything that was sent.
+    pub(super) fn wait_until_acknowledged(&self) {
         wait_until(|| self.out.acknowledged() == self.out.pushed());
     }
 
-    /// Whether the client says nothing for a moment.
+    /// Returns whether the client sends nothing for a moment.
     pub(super) fn is_silent(&self) -> bool {
-        self.heard.recv_timeout(Duration::from_millis(100)).is_err()
+        self.messages.recv_timeout(Duration::from_millis(100)).is_err()
     }
 
-    /// Waits for a job with all its input; returns its number and how many items it has.
-    pub(super) fn hear_job(&self) -> (u64, u64) {
+    /// Receives a job with all its input; returns its number and how many items it has.
+    pub(super) fn receive_job(&self) -> (u64, u64) {
         let (mut job, mut items) = (0, 0);
         loop {
-            match self.hear() {
+            match self.receive() {
                 Body::OpenJob(open) => job = open.job,
                 Body::Items(more) => items += more.ends.len() as u64 / 4,
                 Body::EndItems(_) => return (job, items),
@@ -196,32 +197,32 @@ impl Peer {
         }
     }
 
-    /// From now on nothing at all is said that the test does not say.
-    pub(super) fn hold_on(&self) {
-        self.lets_go.store(false, Ordering::SeqCst);
+    /// From now on, a terminated pool ends only when the test sends that.
+    pub(super) fn stop_closing_terminated(&self) {
+        self.closes_terminated.store(false, Ordering::SeqCst);
     }
 
-    pub(super) fn say(&self, event: Event) {
+    pub(super) fn send(&self, event: Event) {
         self.out.push(ClientEvent { body: Some(event) });
     }
 
-    /// The result of one item, which is `bytes`.
-    pub(super) fn say_done(&self, job: u64, item: u64, bytes: &[u8]) {
-        self.say(done(job, item, bytes));
+    /// Sends the result of one item.
+    pub(super) fn send_done(&self, job: u64, item: u64, bytes: &[u8]) {
+        self.send(done(job, item, bytes));
     }
 
-    pub(super) fn say_ended(&self, job: u64, cancelled: bool) {
-        self.say(Event::JobEnded(JobEnded { job, cancelled }));
+    pub(super) fn send_job_ended(&self, job: u64, cancelled: bool) {
+        self.send(Event::JobEnded(JobEnded { job, cancelled }));
     }
 
-    /// The result of a job's only item, which is `bytes`, and the job's end, in one frame.
-    pub(super) fn say_outcome(&self, job: u64, bytes: &[u8]) {
+    /// Sends the result of a job's only item and the job's end, in one frame.
+    pub(super) fn send_outcome(&self, job: u64, bytes: &[u8]) {
         let both = [done(job, 0, bytes), Event::JobEnded(JobEnded { job, cancelled: false })];
         self.out.extend(both.map(|event| ClientEvent { body: Some(event) }));
     }
 
-    pub(super) fn say_closed(&self) {
-        self.say(Event::PoolClosed(PoolClosed {}));
+    pub(super) fn send_closed(&self) {
+        self.send(Event::PoolClosed(PoolClosed {}));
         self.out.finish();
     }
 
@@ -230,7 +231,7 @@ impl Peer {
         self.out.fail(status);
     }
 
-    /// Bytes that the client has not read and that wait here.
+    /// Returns how many bytes wait here because the client has not read them.
     pub(super) fn unread(&self) -> usize {
         self.out.waiting()
     }
@@ -238,13 +239,13 @@ impl Peer {
 
 #[derive(Clone)]
 struct Service {
-    hall: Arc<Hall>,
+    shared: Arc<ServerState>,
     sessions: Sender<Peer>,
     programs: Sender<Vec<ProgramPiece>>,
 }
 
 impl Service {
-    /// Begins a session, or goes on with one.
+    /// Begins or resumes a session.
     async fn begin(
         &self,
         stream: Streaming<ClientFrame>,
@@ -252,25 +253,30 @@ impl Service {
         match Opening::<ClientMessage>::read(stream, 1 << 30, SOON).await? {
             Opening::New { messages, rest } => {
                 let (out, frames) = outgoing(0, Default::default());
-                let (tell, heard) = mpsc::channel();
-                let lets_go = Arc::new(AtomicBool::new(true));
+                let (to_test, from_client) = mpsc::channel();
+                let closes_terminated = Arc::new(AtomicBool::new(true));
                 let cut = Arc::new(Mutex::new(watch::channel(false).0));
-                let peer = Peer { heard, out: out.clone(), lets_go: Arc::clone(&lets_go), cut: Arc::clone(&cut) };
-                let session = Session { out, tell, lets_go, cut };
+                let peer = Peer {
+                    messages: from_client,
+                    out: out.clone(),
+                    closes_terminated: Arc::clone(&closes_terminated),
+                    cut: Arc::clone(&cut),
+                };
+                let session = Session { out, to_test, closes_terminated, cut };
                 if let Some(Body::OpenPool(open)) = &messages[0].body {
-                    self.hall.known.lock().unwrap().insert(open.secret.clone(), session.clone());
+                    self.shared.known_sessions.lock().unwrap().insert(open.secret.clone(), session.clone());
                 }
                 let incoming = rest.incoming(&session.out);
-                session.take_in(messages);
+                session.receive(messages);
                 let _ = self.sessions.send(peer);
                 Ok((session, frames, incoming))
             }
             Opening::Resume { resume, rest } => {
-                let known = self.hall.known.lock().unwrap().get(&resume.secret).cloned();
-                let session = known.ok_or_else(|| Status::not_found("no such session"))?;
+                let session = self.shared.known_sessions.lock().unwrap().get(&resume.secret).cloned();
+                let session = session.ok_or_else(|| Status::not_found("no such session"))?;
                 let frames = session.out.reconnect(resume.received)?;
                 let incoming = rest.incoming(&session.out);
-                *self.hall.resumed.lock().unwrap() += 1;
+                *self.shared.resumed.lock().unwrap() += 1;
                 Ok((session, frames, incoming))
             }
         }
@@ -289,7 +295,7 @@ impl Service {
         loop {
             tokio::select! {
                 messages = incoming.next() => match messages {
-                    Ok(Some(messages)) => session.take_in(messages),
+                    Ok(Some(messages)) => session.receive(messages),
                     Ok(None) | Err(_) => return,
                 },
                 _ = until.wait_for(|cut| *cut) => return,
@@ -299,18 +305,18 @@ impl Service {
 }
 
 impl Session {
-    fn take_in(&self, messages: Vec<ClientMessage>) {
+    fn receive(&self, messages: Vec<ClientMessage>) {
         for body in messages.into_iter().filter_map(|message| message.body) {
             let terminated = matches!(&body, Body::ClosePool(close) if close.now);
-            if terminated && self.lets_go.load(Ordering::SeqCst) {
+            if terminated && self.closes_terminated.load(Ordering::SeqCst) {
                 self.out.push(ClientEvent { body: Some(Event::PoolClosed(PoolClosed {})) });
             }
-            let _ = self.tell.send(body);
+            let _ = self.to_test.send(body);
         }
     }
 }
 
-/// What a client is told, until its connection is cut.
+/// The messages to a client, until its connection is cut.
 pub(super) struct Events {
     replies: Replies<ClientEvent>,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -332,14 +338,14 @@ impl Clients for Service {
     type SessionStream = Events;
 
     async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Events>, Status> {
-        if let Some(refusal) = &*self.hall.refusal.lock().unwrap() {
+        if let Some(refusal) = &*self.shared.refusal.lock().unwrap() {
             return Err(refusal.clone());
         }
         let (reply, replies) = replies();
         let (cut, mut until) = watch::channel(false);
         tokio::spawn(self.clone().serve(request.into_inner(), reply, cut));
         let cut = Box::pin(async move {
-            // Without anybody who could cut it, it ends by itself.
+            // Nothing can cut it any more; it ends by itself.
             if until.wait_for(|cut| *cut).await.is_err() {
                 std::future::pending().await
             }
@@ -351,9 +357,9 @@ impl Clients for Service {
         &self,
         request: Request<Streaming<ProgramPiece>>,
     ) -> Result<Response<PutProgramReply>, Status> {
-        if self.hall.swallows.swap(false, Ordering::SeqCst) {
-            self.hall.swallowed.store(true, Ordering::SeqCst);
-            self.hall.unasked.notified().await;
+        if self.shared.holds_next_program.swap(false, Ordering::SeqCst) {
+            self.shared.holds_program.store(true, Ordering::SeqCst);
+            self.shared.refuse_held_program.notified().await;
             return Err(Status::failed_precondition("nobody asked for this program"));
         }
         let (mut stream, mut pieces) = (request.into_inner(), Vec::new());
@@ -370,7 +376,7 @@ fn done(job: u64, item: u64, bytes: &[u8]) -> Event {
     Event::ItemsDone(ItemsDone { job, first: item, data: bytes.to_vec().into(), ends, failed: false, attempts: 0 })
 }
 
-/// The items in a message: their first index, and each one's bytes.
+/// Returns the items in a message: the index of the first, and the bytes of each.
 pub(super) fn items_in(items: &Items) -> (u64, Vec<&[u8]>) {
     let mut start = 0;
     let each = items.ends.chunks_exact(4).map(|end| {

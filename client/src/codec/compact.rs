@@ -1,5 +1,5 @@
-//! The compact format: the parts of a value one behind the other, without kinds and names. It is read right only by a
-//! Deserialize that asks for exactly these parts, which the writer checks: see [`shape`](super::shape).
+//! The compact format: the parts of a value one after another, without kinds and names. It is decoded correctly only if
+//! Deserialize asks for exactly these parts, which the writer checks: see [`shape`](super::shape).
 
 mod reader;
 mod writer;

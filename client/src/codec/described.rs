@@ -1,9 +1,9 @@
-//! The format that describes itself: each part begins with a tag that says what it is, structs have the names of their fields
-//! and enums those of their variants.
+//! The self-describing format: each part begins with a tag for its kind, and structs and enums contain the names of their fields
+//! and variants.
 //!
-//! It has what serde's data model has, and can be read as serde's self-describing formats are, JSON above all: a newtype is
-//! what it contains, a variant is its name or a map from its name to its content, a struct is a map. Unlike JSON it tells
-//! `Some(())`, `Some(None)`, `None` and `()` apart, keeps NaN and integers of 128 bits, and keys of maps are of any type.
+//! It covers serde's data model, and decodes like serde's other self-describing formats, JSON above all: a newtype is what it
+//! contains, a variant is its name or a map from its name to its content, a struct is a map. Unlike JSON it distinguishes
+//! `Some(())`, `Some(None)`, `None` and `()`, keeps NaN and integers of 128 bits, and allows keys of any type.
 
 mod reader;
 mod writer;
@@ -36,10 +36,10 @@ mod tag {
     pub(super) const SEQ: u8 = 15;
     /// Keys and values in turn, and an END.
     pub(super) const MAP: u8 = 16;
-    /// As a map, all of whose keys are a type's fields, and none was left out.
+    /// Like a map, whose keys are all the fields of a type.
     pub(super) const WHOLE_STRUCT: u8 = 17;
-    /// As a map, all of whose keys are a type's fields.
+    /// Like a map, whose keys are fields of a type; some were left out.
     pub(super) const STRUCT: u8 = 18;
-    /// From here on the tag is a number of its own: 0 for this one.
+    /// From here on the tag itself is a number: 0 for this one.
     pub(super) const SMALL: u8 = 64;
 }

@@ -1,35 +1,35 @@
-//! Why one attempt to write or read a value has ended: serde's error type on both sides.
+//! Why writing or reading a value failed: the error type for serde on both sides.
 
 use std::fmt;
 
-/// Levels that a value may be nested; each `Some`, sequence, map, struct, tuple and variant is one.
+/// Most levels of nesting in a value; each `Some`, sequence, map, struct, tuple and variant is one.
 pub(super) const MAX_DEPTH: u32 = 4096;
 
-/// It is small, since every call of a serializer returns one.
+/// Why it failed. Small, since every call of a serializer returns one.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The value needs more room than there is.
     Full,
-    /// It is not known yet what Deserialize asks for where this value has something.
+    /// The shape is not known yet in some place.
     Unknown,
-    /// Serialize writes something else than Deserialize asks for.
+    /// Serialize writes something other than Deserialize asks for.
     Differs,
-    /// It is nested deeper than [`MAX_DEPTH`].
+    /// The value is nested deeper than [`MAX_DEPTH`].
     TooDeep,
     /// The bytes end too early.
     CutShort,
     /// The bytes are no value of this format.
     Damaged,
-    /// What serde, or the type's own implementation, says.
-    Said(Box<str>),
+    /// The message of serde, or of the type's own implementation.
+    Custom(Box<str>),
 }
 
 impl Fault {
-    /// The same, with the field that it is about.
+    /// Adds the name of the field to the message.
     #[cold]
     pub(super) fn in_field(self, field: &str) -> Self {
         match self {
-            Self::Said(message) => Self::Said(format!("field `{field}`: {message}").into()),
+            Self::Custom(message) => Self::Custom(format!("field `{field}`: {message}").into()),
             other => other,
         }
     }
@@ -47,7 +47,7 @@ impl fmt::Display for Fault {
             ),
             Self::CutShort => f.write_str("it is truncated"),
             Self::Damaged => f.write_str("its bytes are damaged"),
-            Self::Said(message) => f.write_str(message),
+            Self::Custom(message) => f.write_str(message),
         }
     }
 }
@@ -57,13 +57,13 @@ impl std::error::Error for Fault {}
 impl serde::ser::Error for Fault {
     #[cold]
     fn custom<M: fmt::Display>(message: M) -> Self {
-        Self::Said(message.to_string().into())
+        Self::Custom(message.to_string().into())
     }
 }
 
 impl serde::de::Error for Fault {
     #[cold]
     fn custom<M: fmt::Display>(message: M) -> Self {
-        Self::Said(message.to_string().into())
+        Self::Custom(message.to_string().into())
     }
 }

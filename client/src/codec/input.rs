@@ -1,4 +1,4 @@
-//! The bytes that a value is read from, and the numbers and texts in them.
+//! The bytes that a value is decoded from, and the numbers and texts in them.
 
 use super::fault::Fault;
 use super::fault::MAX_DEPTH;
@@ -7,27 +7,27 @@ use super::varint;
 
 pub(super) struct Input<'de> {
     pub(super) bytes: &'de [u8],
-    /// Levels that the value may have.
+    /// Most levels that the value may have.
     pub(super) levels: u32,
-    /// Whether structs are read without names where that is possible: to learn whether it is.
-    pub(super) nameless: bool,
-    /// Of the parts that were read compactly, if it is wanted.
+    /// Whether to read structs without names if possible, to learn whether that works.
+    pub(super) positional: bool,
+    /// The fingerprint of the parts that were read in the compact format, if it is needed.
     pub(super) fingerprint: Option<Fingerprint>,
 }
 
 impl<'de> Input<'de> {
     pub(super) fn new(bytes: &'de [u8], levels: u32) -> Self {
-        Self { bytes, levels, nameless: false, fingerprint: None }
+        Self { bytes, levels, positional: false, fingerprint: None }
     }
 
     #[inline]
-    pub(super) fn note(&mut self, part: u64) {
+    pub(super) fn add_to_fingerprint(&mut self, part: u64) {
         if let Some(fingerprint) = &mut self.fingerprint {
             fingerprint.add(part);
         }
     }
 
-    /// One level deeper.
+    /// Returns the depth one level deeper.
     #[inline]
     pub(super) fn descend(&self, depth: u32) -> Result<u32, Fault> {
         if depth < self.levels { Ok(depth + 1) } else { Err(too_deep(self.levels)) }
@@ -75,7 +75,7 @@ impl<'de> Input<'de> {
         }
     }
 
-    /// A count, and as many bytes.
+    /// Reads a count, and that many bytes.
     #[inline]
     pub(super) fn counted(&mut self) -> Result<&'de [u8], Fault> {
         let count = self.unsigned()?;
@@ -99,6 +99,6 @@ impl<'de> Input<'de> {
 
 #[cold]
 fn too_deep(levels: u32) -> Fault {
-    // A value that is not marked as deep has no right to more.
+    // A value that is not marked as deep must not be deeper.
     if levels < MAX_DEPTH { Fault::Damaged } else { Fault::TooDeep }
 }

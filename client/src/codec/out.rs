@@ -1,4 +1,4 @@
-//! What is written of one value, and what came of it.
+//! The output of encoding one value, and whether it succeeded.
 
 use super::depth;
 use super::fault::Fault;
@@ -7,23 +7,23 @@ use super::sink::Sink;
 
 pub(super) struct Out<'a, S> {
     pub(super) sink: &'a mut S,
-    /// Why the format does not serve.
-    verdict: Option<Fault>,
-    /// Whether a part could not be written.
+    /// Why the format does not fit.
+    cause: Option<Fault>,
+    /// Whether writing a part failed.
     broken: bool,
-    /// Whether it is more than shallow.
+    /// Whether the value is nested deeper than [`SHALLOW`](super::depth::SHALLOW).
     pub(super) deep: bool,
-    /// Of the parts that were written compactly, if it is wanted.
+    /// The fingerprint of the parts that were written in the compact format, if it is needed.
     pub(super) fingerprint: Option<Fingerprint>,
 }
 
 impl<'a, S: Sink> Out<'a, S> {
     pub(super) fn new(sink: &'a mut S) -> Self {
-        Self { sink, verdict: None, broken: false, deep: false, fingerprint: None }
+        Self { sink, cause: None, broken: false, deep: false, fingerprint: None }
     }
 
     #[inline]
-    pub(super) fn note(&mut self, part: u64) {
+    pub(super) fn add_to_fingerprint(&mut self, part: u64) {
         if let Some(fingerprint) = &mut self.fingerprint {
             fingerprint.add(part);
         }
@@ -31,12 +31,12 @@ impl<'a, S: Sink> Out<'a, S> {
 
     #[cold]
     pub(super) fn give_up<T>(&mut self, why: Fault) -> Result<T, Fault> {
-        let told = match why {
+        let returned = match why {
             Fault::Unknown => Fault::Unknown,
             _ => Fault::Differs,
         };
-        self.verdict.get_or_insert(why);
-        Err(told)
+        self.cause.get_or_insert(why);
+        Err(returned)
     }
 
     #[inline(always)]
@@ -52,11 +52,11 @@ impl<'a, S: Sink> Out<'a, S> {
         written
     }
 
-    /// What came of it: a Serialize may swallow the error of a part, or tell another one.
+    /// Returns the overall result: a Serialize may swallow the error of a part, or return a different one.
     #[inline]
     pub(super) fn conclude(&mut self, written: Result<(), Fault>) -> Result<(), Fault> {
-        match (self.verdict.take(), written) {
-            (Some(verdict), _) => Err(verdict),
+        match (self.cause.take(), written) {
+            (Some(cause), _) => Err(cause),
             (None, Ok(())) if self.broken => Err(serde::ser::Error::custom("its Serialize continued after an error")),
             (None, written) => written,
         }

@@ -39,7 +39,7 @@ macro_rules! for_each_number {
     };
 }
 
-/// Whether values of the type are plain.
+/// Returns whether values of the type are plain.
 #[inline(always)]
 pub(super) fn is_plain<T: 'static>() -> bool {
     let slot: &dyn Any = &None::<T>;
@@ -53,7 +53,7 @@ pub(super) fn is_plain<T: 'static>() -> bool {
 }
 
 /// Writes the value if it is plain.
-// The comparisons of types are of constants: what is left after inlining is one branch, or none.
+// The type comparisons are constant: after inlining, one branch or none remains.
 #[inline(always)]
 pub(super) fn write<T: 'static, S: Sink>(value: &T, sink: &mut S) -> Option<Result<(), Fault>> {
     let value = value as &dyn Any;
@@ -89,7 +89,7 @@ fn memory<S: Sink>(count: usize, bytes: &[u8], sink: &mut S) -> Result<(), Fault
 /// Reads a value if its type is plain.
 #[inline(always)]
 pub(super) fn read<T: 'static>(input: &mut Input<'_>) -> Option<Result<T, Fault>> {
-    // Through an empty slot of the type, so that the type is known before there is a value.
+    // Through an empty slot of the type, so that the type can be compared before there is a value.
     let mut slot: Option<T> = None;
     let read = fill(&mut slot, input)?;
     Some(read.and_then(|()| slot.ok_or(Fault::Damaged)))
@@ -128,7 +128,7 @@ fn fits<N>(number: Result<N, std::num::TryFromIntError>) -> Result<N, Fault> {
     number.map_err(|_| Fault::Damaged)
 }
 
-/// The count is not trusted: nothing is reserved for it.
+/// Reads a vector. The count is not trusted, so no memory is reserved for it.
 fn read_elements<N: Pod>(input: &mut Input<'_>) -> Result<Vec<N>, Fault> {
     let count = input.unsigned()?;
     let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(size_of::<N>()));

@@ -1,31 +1,30 @@
-//! What a type's Deserialize asks for, as far as it is known: learned from values, and never forgotten.
+//! The shape of a type: what its Deserialize asks for, as far as that is known. It is learned from values, and never forgotten.
 //!
-//! The compact format has no names and no kinds: it is read right if Deserialize asks for exactly what Serialize wrote, in its
-//! order. serde does not say beforehand what a type asks for, so the first values of a type are decoded where they are
-//! encoded, and what they are asked for is noted ([`learn`]). From then on each write is compared with that
-//! ([`compact`](super::compact)).
+//! The compact format has no names and no kinds. It is decoded correctly only if Deserialize asks for exactly what Serialize
+//! wrote, in the same order. serde does not tell in advance what a type asks for. So the sender also decodes the first values of
+//! a type, and records what Deserialize asks for ([`learn`]). Later writes are compared with that ([`compact`](super::compact)).
 //!
-//! It is a graph of nodes, one for each place in a type at which Deserialize asks for something; nodes are filled in once and
-//! live for ever, so that they are read without locks. There are at most [`MOST_NODES`].
+//! A shape is a graph of nodes, one for each place in a type where Deserialize asks for something. A node is filled in once and
+//! lives forever, so nodes are read without locks. There are at most [`MAX_NODES`].
 
-mod known;
+mod known_type;
 pub(super) mod learn;
-pub(super) mod notes;
+pub(super) mod recording;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-pub(super) use known::{Known, known};
+pub(super) use known_type::{KnownType, known_type};
 
-/// More nodes than programs have places in their types; beyond them everything describes itself.
-const MOST_NODES: usize = 1 << 16;
+/// More nodes than the types of a program need. Beyond them, values are encoded in the self-describing format.
+const MAX_NODES: usize = 1 << 16;
 static NODES: AtomicUsize = AtomicUsize::new(0);
 
-/// What is asked for at one place.
+/// The shape at one place in a type.
 #[derive(Debug)]
 pub(super) struct Node {
-    ask: OnceLock<Ask>,
-    /// It was asked for different things, or something that the compact format does not have.
+    shape: OnceLock<Shape>,
+    /// Deserialize asked for different things here, or for something that the compact format does not have.
     refused: AtomicBool,
 }
 
@@ -52,9 +51,9 @@ pub(super) enum Leaf {
 }
 
 #[derive(Debug)]
-pub(super) enum Ask {
+pub(super) enum Shape {
     Leaf(Leaf),
-    /// Anything, or something to be skipped: such a part describes itself.
+    /// Anything, or something to skip: such a part is self-describing.
     Any,
     Option(&'static Node),
     Seq(&'static Node),
@@ -62,16 +61,16 @@ pub(super) enum Ask {
     Tuple(Box<[&'static Node]>),
     Struct(Fields),
     Enum(Variants),
-    /// The same as a node around it: the type is recursive.
+    /// The same as an enclosing node: the type is recursive.
     Same(&'static Node),
 }
 
-/// What is asked for of a struct, or of a struct variant.
+/// The fields of a struct, or of a struct variant.
 #[derive(Debug)]
 pub(super) struct Fields {
     pub(super) names: &'static [&'static str],
     pub(super) nodes: Box<[&'static Node]>,
-    /// How many fields are asked for when they come without names: there are more names if some have aliases.
+    /// How many fields Deserialize asks for if they come without names. With aliases, there are more names than fields.
     count: AtomicUsize,
 }
 
@@ -90,24 +89,24 @@ pub(super) enum Content {
 }
 
 impl Node {
-    /// A node of which nothing is known.
-    pub(super) fn fresh() -> &'static Self {
-        static ONE_TOO_MANY: Node = Node { ask: OnceLock::new(), refused: AtomicBool::new(true) };
-        if NODES.fetch_add(1, Ordering::Relaxed) >= MOST_NODES {
-            return &ONE_TOO_MANY;
+    /// Creates a node of unknown shape.
+    pub(super) fn unknown() -> &'static Self {
+        static OVERFLOW: Node = Node { shape: OnceLock::new(), refused: AtomicBool::new(true) };
+        if NODES.fetch_add(1, Ordering::Relaxed) >= MAX_NODES {
+            return &OVERFLOW;
         }
-        Box::leak(Box::new(Self { ask: OnceLock::new(), refused: AtomicBool::new(false) }))
+        Box::leak(Box::new(Self { shape: OnceLock::new(), refused: AtomicBool::new(false) }))
     }
 
-    /// What is asked for; `Some(None)`: nothing that the compact format serves.
+    /// Returns the shape; `Some(None)` if the compact format does not support it.
     #[inline]
-    pub(super) fn ask(&self) -> Option<Option<&Ask>> {
+    pub(super) fn shape(&self) -> Option<Option<&Shape>> {
         if self.refused.load(Ordering::Relaxed) {
             return Some(None);
         }
-        match self.ask.get()? {
-            Ask::Same(node) => node.ask(),
-            ask => Some(Some(ask)),
+        match self.shape.get()? {
+            Shape::Same(node) => node.shape(),
+            shape => Some(Some(shape)),
         }
     }
 
@@ -116,8 +115,8 @@ impl Node {
     }
 }
 
-fn fresh_nodes(count: usize) -> Box<[&'static Node]> {
-    (0..count).map(|_| Node::fresh()).collect()
+fn unknown_nodes(count: usize) -> Box<[&'static Node]> {
+    (0..count).map(|_| Node::unknown()).collect()
 }
 
 impl Fields {
@@ -125,10 +124,10 @@ impl Fields {
     const NEVER: usize = usize::MAX - 1;
 
     fn new(names: &'static [&'static str]) -> Self {
-        Self { names, nodes: fresh_nodes(names.len()), count: AtomicUsize::new(Self::UNKNOWN) }
+        Self { names, nodes: unknown_nodes(names.len()), count: AtomicUsize::new(Self::UNKNOWN) }
     }
 
-    /// How many fields are asked for without names; `Some(None)`: they cannot be read without names.
+    /// Returns how many fields Deserialize asks for without names; `Some(None)`: they cannot be read without names.
     #[inline]
     pub(super) fn count(&self) -> Option<Option<usize>> {
         match self.count.load(Ordering::Relaxed) {
@@ -148,9 +147,9 @@ impl Fields {
 }
 
 impl Variants {
-    /// Where the variant stands among those that are asked for.
+    /// Returns the position of a variant among those that Deserialize knows.
     #[inline]
-    pub(super) fn place(&self, index: u32, name: &str) -> Option<usize> {
+    pub(super) fn position(&self, index: u32, name: &str) -> Option<usize> {
         let index = index as usize;
         if self.names.get(index).is_some_and(|asked| same(asked, name)) {
             return Some(index);
@@ -159,13 +158,13 @@ impl Variants {
     }
 }
 
-/// Whether two names are the same; most often they are one string.
+/// Returns whether two names are equal; most often they are the same string in memory.
 #[inline]
 pub(super) fn same(a: &str, b: &str) -> bool {
     std::ptr::eq(a, b) || a == b
 }
 
-/// A number that is different for types whose values have other parts.
+/// A hash of the parts of a type's values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fingerprint(u64);
 
@@ -192,7 +191,7 @@ impl Fingerprint {
     }
 }
 
-/// Of the parts that are no leaves.
+/// Numbers for a fingerprint, of parts that are not leaves.
 pub(super) mod part {
     pub(in crate::codec) const ANY: u64 = 32;
     pub(in crate::codec) const OPTION: u64 = 33;

@@ -8,15 +8,15 @@ pub(super) trait Sink {
 
     fn extend(&mut self, bytes: &[u8]) -> Result<(), Fault>;
 
-    /// So many bytes are to come.
+    /// Announces that this many bytes follow.
     fn reserve(&mut self, bytes: usize);
 
     fn position(&self) -> usize;
 
-    /// Takes back what was written since that position.
+    /// Removes what was written since that position.
     fn truncate(&mut self, position: usize);
 
-    /// Changes a byte that was written.
+    /// Changes a byte that was written before.
     fn set(&mut self, position: usize, byte: u8);
 
     #[inline]
@@ -29,7 +29,7 @@ pub(super) trait Sink {
         self.extend(&bytes[..length])
     }
 
-    /// A count of bytes, and they.
+    /// Writes a count of bytes, and the bytes.
     #[inline]
     fn counted(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.varint(bytes.len() as u64)?;
@@ -70,19 +70,19 @@ impl Sink for Vec<u8> {
 }
 
 /// A slice that is filled from its start.
-pub(super) struct Room<'a> {
+pub(super) struct SliceSink<'a> {
     bytes: &'a mut [u8],
     used: usize,
     /// Whether something did not fit.
     full: bool,
 }
 
-impl<'a> Room<'a> {
+impl<'a> SliceSink<'a> {
     pub(super) fn new(bytes: &'a mut [u8]) -> Self {
         Self { bytes, used: 0, full: false }
     }
 
-    /// How many bytes there are; `None` if some did not fit, even if a Serialize has swallowed the error.
+    /// Returns how many bytes were written; `None` if some did not fit, even if a Serialize has swallowed the error.
     pub(super) fn used(&self) -> Option<usize> {
         (!self.full).then_some(self.used)
     }
@@ -94,7 +94,7 @@ impl<'a> Room<'a> {
     }
 }
 
-impl Sink for Room<'_> {
+impl Sink for SliceSink<'_> {
     #[inline]
     fn push(&mut self, byte: u8) -> Result<(), Fault> {
         let Some(room) = self.bytes.get_mut(self.used) else { return self.overflow() };

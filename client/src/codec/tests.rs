@@ -20,7 +20,7 @@ enum Shape {
     Path(Vec<(i32, i32)>),
 }
 
-/// Round trip; every shorter input and one more byte are refused; both encoders agree.
+/// Checks the round trip, that every shorter input and an extra byte are rejected, and that both encoders agree.
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(value: T) {
     let mut bytes = vec![7, 7];
     encode(&value, &mut bytes).unwrap();
@@ -36,10 +36,10 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(value: T
 
     let (value, _) = decode_prefix::<T>(bytes).unwrap();
     let mut room = vec![0; bytes.len() + 3];
-    assert_eq!(encode_slice(Reader::ThisBuild, &value, &mut room), Ok(bytes.len()));
+    assert_eq!(encode_slice(ReadBy::ThisBuild, &value, &mut room), Ok(bytes.len()));
     assert_eq!(&room[..bytes.len()], bytes);
     if !bytes.is_empty() {
-        assert_eq!(encode_slice(Reader::ThisBuild, &value, &mut room[..bytes.len() - 1]), Err(EncodeSliceError::Full));
+        assert_eq!(encode_slice(ReadBy::ThisBuild, &value, &mut room[..bytes.len() - 1]), Err(EncodeSliceError::Full));
     }
 }
 
@@ -59,7 +59,7 @@ fn values_of_many_types_round_trip() {
 }
 
 #[test]
-fn plain_vectors_are_copied_whole() {
+fn plain_vectors_are_copied_as_bytes() {
     let mut bytes = Vec::new();
     encode(&vec![1.0_f64, -2.0], &mut bytes).unwrap();
     let expected = [&[2_u8][..], &1.0_f64.to_ne_bytes(), &(-2.0_f64).to_ne_bytes()].concat();
@@ -67,7 +67,7 @@ fn plain_vectors_are_copied_whole() {
 }
 
 #[test]
-fn a_count_that_lies_is_refused_without_reserving_memory() {
+fn a_wrong_count_is_rejected_without_reserving_memory() {
     for count in [1 << 60, u64::MAX] {
         let mut bytes = [0; varint::MAX_BYTES];
         let length = varint::write(count, &mut bytes);
@@ -89,12 +89,12 @@ impl Serialize for Stubborn {
 }
 
 #[test]
-fn a_value_that_refuses_leaves_the_buffer_as_it_was() {
+fn a_failed_encoding_leaves_the_buffer_unchanged() {
     let mut bytes = vec![1, 2, 3];
     let error = encode(&(5_u64, Stubborn), &mut bytes).unwrap_err();
     assert!(error.0.contains("cannot encode a value of type (u64, "), "{error}");
     assert_eq!(bytes, [1, 2, 3]);
-    assert!(matches!(encode_slice(Reader::ThisBuild, &Stubborn, &mut [0; 8]), Err(EncodeSliceError::Codec(_))));
+    assert!(matches!(encode_slice(ReadBy::ThisBuild, &Stubborn, &mut [0; 8]), Err(EncodeSliceError::Codec(_))));
 }
 
 proptest! {
@@ -117,7 +117,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>) {
+    fn any_bytes_are_decoded_or_rejected(bytes: Vec<u8>) {
         let _ = decode::<Vec<u32>>(&bytes);
         let _ = decode::<String>(&bytes);
         let _ = decode::<(u8, String)>(&bytes);

@@ -16,7 +16,7 @@ pub(super) fn write(mut count: u64, out: &mut [u8; MAX_BYTES]) -> usize {
     }
 }
 
-/// Reads a count and returns the bytes behind it; `None` if there is no whole count.
+/// Reads a count and returns the bytes after it; `None` if there is no complete count.
 #[inline]
 pub(super) fn read(bytes: &[u8]) -> Option<(u64, &[u8])> {
     match bytes {
@@ -30,7 +30,7 @@ fn read_long(bytes: &[u8]) -> Option<(u64, &[u8])> {
     for (index, &byte) in bytes.iter().take(MAX_BYTES).enumerate() {
         let low = u64::from(byte & 0x7f);
         let shift = 7 * index as u32;
-        // The tenth byte holds one bit: more would fall off the top.
+        // The tenth byte holds one bit: more would overflow.
         if index == MAX_BYTES - 1 && low > 1 {
             return None;
         }
@@ -42,7 +42,7 @@ fn read_long(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
-/// Small numbers of either sign become small counts.
+/// Maps small numbers of either sign to small counts.
 #[inline]
 pub(super) fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)) as u64

@@ -10,7 +10,7 @@ fn inbox(items: u64) -> Inbox {
     inbox
 }
 
-/// Items `first..first + count`, each with its index as its result.
+/// Returns results for items `first..first + count`: each is its index.
 fn done(first: u64, count: u64) -> News {
     let (mut data, mut ends) = (Vec::new(), Vec::new());
     for item in first..first + count {
@@ -39,7 +39,7 @@ fn collect(items: u64, news: Vec<News>) -> Result<Vec<u64>, Error> {
 
 proptest! {
     #[test]
-    fn any_order_of_runs_gives_the_order_of_items(
+    fn results_are_sorted_whatever_their_order_of_arrival(
         runs in proptest::collection::vec(0_u64..9, 0..40).prop_flat_map(|lengths| {
             let mut next = 0;
             let runs: Vec<_> = lengths.iter().map(|&n| { next += n; (next - n, n) }).collect();
@@ -74,7 +74,7 @@ fn the_failure_with_the_lowest_index_wins() {
 }
 
 #[test]
-fn broken_promises_are_noticed() {
+fn protocol_violations_are_detected() {
     for news in [vec![done(0, 2), done(1, 1)], vec![done(1, 1), done(1, 1)], vec![done(0, 4)], vec![done(1, 2)]] {
         assert_eq!(collect(3, news).unwrap_err().kind(), ErrorKind::Unavailable);
     }

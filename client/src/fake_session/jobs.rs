@@ -7,12 +7,12 @@ use farpool_session::{End, Error, Inbox, Results};
 
 use super::{Answer, Pick};
 
-/// What a job may have on its way.
+/// Bytes that a job may have in flight.
 pub(crate) const WINDOW: u64 = 64 << 20;
 
 pub(super) struct Jobs {
     pub(super) window: u64,
-    /// Whether room is granted as it comes.
+    /// Whether room is granted as soon as it is free.
     pub(super) grants: bool,
     pub(super) pick: Pick,
     pub(super) whole_chunks: bool,

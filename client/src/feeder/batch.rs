@@ -7,10 +7,10 @@ use farpool_proto::v1::Items;
 use crate::args::Args;
 use crate::error::{Error, ErrorKind};
 
-/// Large enough that a batch costs little beside its items, small enough to be read while it is in the cache.
+/// Large enough that the overhead of a batch is small, small enough that it is read while it is in the cache.
 const FULL_BYTES: usize = 256 << 10;
 
-/// Consecutive items, encoded one behind the other.
+/// Consecutive items, encoded one after another.
 pub(crate) struct Batch {
     first: u64,
     data: Vec<u8>,
@@ -18,7 +18,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// An empty batch with room for `items` items of `item_bytes` each.
+    /// Creates an empty batch with room for `items` items of `item_bytes` each.
     pub(super) fn new(first: u64, items: u64, item_bytes: u64) -> Self {
         // A batch is full once an item crosses the limit: with room for that item too, it need not grow.
         let full = FULL_BYTES as u64 + 2 * item_bytes;
@@ -31,7 +31,7 @@ impl Batch {
     #[inline]
     pub(super) fn push<A: Args>(&mut self, args: &A, payload_limit: u64) -> Result<(), Error> {
         encode(args, &mut self.data, payload_limit)?;
-        // A batch is at most nearly full plus one item, whose limit keeps this below 4 GiB.
+        // A batch is at most full plus one item, and the limit on items keeps that below 4 GiB.
         self.ends.extend_from_slice(&(self.data.len() as u32).to_le_bytes());
         Ok(())
     }

@@ -28,8 +28,8 @@ impl Pace {
         self.started.get_or_insert_with(Instant::now);
     }
 
-    /// A batch of so many items was pulled since the start.
-    pub(super) fn note(&mut self, items: u64) {
+    /// Records that a batch of this many items was pulled since the start.
+    pub(super) fn record_batch(&mut self, items: u64) {
         let Some(started) = self.started.take() else { return };
         self.adapt(items, started.elapsed());
     }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_grow_while_the_input_is_quick_and_shrink_when_it_is_slow() {
+    fn batches_grow_while_the_input_is_fast_and_shrink_when_it_is_slow() {
         let mut pace = Pace::new();
         let mut sizes = Vec::new();
         for _ in 0..7 {

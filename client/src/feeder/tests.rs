@@ -10,7 +10,7 @@ fn inbox() -> Inbox {
     Inbox::new(1, "map", "", Interest::Outcomes).in_session(u64::MAX, None)
 }
 
-/// Feeds everything and returns each message: its first item and how many, or nothing for the end.
+/// Feeds everything and returns each message: its first item and how many; `None` for the end.
 fn feed_all<A: Args>(input: impl Iterator<Item = A>, room: u64, payload_limit: u64) -> Vec<Option<(u64, usize)>> {
     let (inbox, mut messages) = (inbox(), Vec::new());
     let mut feeder = Feeder::new(input, 1, 0, payload_limit);
@@ -41,13 +41,13 @@ fn the_first_batch_is_one_item() {
 }
 
 #[test]
-fn room_is_kept() {
+fn the_room_is_respected() {
     let messages = feed_all((0..10_u64).map(|n| (n,)), 4, 10);
     assert!(messages.iter().flatten().all(|&(_, items)| items <= 4));
 }
 
 #[test]
-fn an_item_above_the_limit_is_a_gap() {
+fn an_item_above_the_limit_leaves_a_gap() {
     let items = [1, 1, 9, 1, 9, 9, 1].map(|bytes| (vec![0_u8; bytes],));
     let messages = feed_all(items.into_iter(), u64::MAX, 5);
     let items: Vec<u64> = messages.iter().flatten().flat_map(|&(first, items)| first..first + items as u64).collect();
@@ -55,7 +55,7 @@ fn an_item_above_the_limit_is_a_gap() {
 }
 
 #[test]
-fn one_message_at_most_is_made_at_a_time() {
+fn at_most_one_message_is_made_at_a_time() {
     let (inbox, mut messages) = (inbox(), Vec::new());
     let items = [1, 9, 9, 1, 9, 1, 1].map(|bytes| (vec![0_u8; bytes],));
     let mut feeder = Feeder::new(items.into_iter().cycle().take(7000), 1, 0, 5);
@@ -67,12 +67,12 @@ fn one_message_at_most_is_made_at_a_time() {
 }
 
 #[test]
-fn the_limit_is_kept_and_a_chunk_is_completed_beyond_it() {
+fn the_limit_is_respected_except_to_complete_a_chunk() {
     let check = |chunksize, limit, held, finished: usize, expected| {
         let inbox = Inbox::new(1, "map", "", Interest::Outcomes).in_session(limit, None);
         let mut feeder = Feeder::new((0..1000_u64).map(|n| (vec![n as u8; 95],)), 1, chunksize, 1000);
         let mut messages = Vec::new();
-        // Three messages of one item each, 100 bytes with its length and its end.
+        // Three messages of one item each: 100 bytes including its length and its end.
         for _ in 0..3 {
             feeder.feed(1, &inbox, &mut messages);
         }

@@ -5,7 +5,7 @@ use super::pace::Pace;
 use crate::args::Args;
 use crate::error::Error;
 
-/// The input of a job that runs only after the whole input was sent: an item that cannot be sent ends the job.
+/// The input of a job that runs only after all items were sent: an item that cannot be sent ends the job.
 pub(crate) struct Whole<I> {
     input: I,
     exhausted: bool,
@@ -43,7 +43,7 @@ impl<A: Args, I: Iterator<Item = A>> Whole<I> {
             batch.push(&args, self.payload_limit).map_err(|error| error.of_item(self.pulled))?;
             self.pulled += 1;
         }
-        self.pace.note(self.pulled - first);
+        self.pace.record_batch(self.pulled - first);
         self.bytes += batch.bytes();
         Ok((batch.items() > 0).then(|| batch.into_message(self.job)))
     }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_that_cannot_be_sent_is_told_by_its_index() {
+    fn an_item_that_cannot_be_sent_is_reported_by_its_index() {
         let mut whole = Whole::new(Singles([vec![0_u8; 5], vec![0; 50]].into_iter()), 1, 10);
         let first = whole.next_batch().unwrap().unwrap();
         assert_eq!(first.first, 0);

@@ -1,9 +1,9 @@
-//! The objects of which this process is made: the program, and the shared objects that it has loaded.
+//! The objects of this process: the program, and the shared objects that it has loaded.
 //!
-//! The loader places each object at a different address in each process, as a whole. So a place is identified by its object and
-//! by its offset in the object.
+//! The loader puts each object, as a whole, at a different address in each process. So a location is an object and an offset in
+//! it.
 
-#![expect(unsafe_code, reason = "what the loader says of its objects; argued at each block")]
+#![expect(unsafe_code, reason = "reads what the loader reports about its objects; each block says why it is sound")]
 
 use std::ffi::{CStr, c_int, c_void};
 use std::slice;
@@ -18,14 +18,14 @@ use super::hash;
 
 /// The identifier of the program itself, whatever its build.
 const PROGRAM: u64 = 0;
-/// The identifier of no object that the loader knows.
+/// The identifier for no object.
 const NONE: u64 = u64::MAX;
 const GNU_BUILD_ID: u32 = 3;
 
-/// A place in an object.
+/// A location in an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The object, by a hash of its build's id, or of its file's name if the build has none.
+pub(super) struct Location {
+    /// The object: a hash of its build id, or of its file name if it has none.
     pub(super) object: u64,
     /// The offset in the object, in bytes.
     pub(super) offset: u64,
@@ -33,24 +33,24 @@ pub(super) struct Place {
     pub(super) name: Vec<u8>,
 }
 
-/// Returns the place of `address`.
-pub(super) fn place(address: usize) -> Place {
+/// Returns the location of `address`.
+pub(super) fn location(address: usize) -> Location {
     let (start, end) = program();
     if (start..end).contains(&address) {
-        return Place { object: PROGRAM, offset: (address - start) as u64, name: Vec::new() };
+        return Location { object: PROGRAM, offset: (address - start) as u64, name: Vec::new() };
     }
     let found = find(|object| {
-        object.has(address, 1).then(|| Place {
+        object.has(address, 1).then(|| Location {
             object: object.id(),
             offset: address.wrapping_sub(object.start()) as u64,
             name: object.file_name().to_vec(),
         })
     });
-    found.unwrap_or_else(|| Place { object: NONE, offset: 0, name: Vec::new() })
+    found.unwrap_or_else(|| Location { object: NONE, offset: 0, name: Vec::new() })
 }
 
-/// Returns the address of a place in this process, if this many bytes are loaded and readable there. `None` if its object is not
-/// loaded.
+/// Returns the address of a location in this process, if this many bytes are loaded and readable there. `None` if its object is
+/// not loaded.
 pub(super) fn address(object: u64, offset: u64, bytes: usize) -> Option<Option<usize>> {
     find(|loaded| {
         (loaded.id() == object).then(|| {
@@ -65,7 +65,7 @@ pub(super) fn address(object: u64, offset: u64, bytes: usize) -> Option<Option<u
 pub(crate) fn was_started_by_loader() -> bool {
     // SAFETY: getauxval(3) only looks up a number.
     let interpreter = unsafe { libc::getauxval(libc::AT_BASE) };
-    // The kernel has loaded no interpreter, though the program asks for one.
+    // The program asks for an interpreter, but the kernel has loaded none.
     interpreter == 0
         && find(|object| {
             Some(object.is_program && object.headers.iter().any(|header| header.p_type == libc::PT_INTERP))
@@ -123,7 +123,7 @@ impl Object<'_> {
         self.segments().map(|(.., end)| end).max().unwrap_or_default()
     }
 
-    /// Returns whether it has this many readable bytes there.
+    /// Returns whether it has this many readable bytes at this address.
     fn has(&self, address: usize, bytes: usize) -> bool {
         let readable = |header: &ProgramHeader| header.p_flags & libc::PF_R != 0;
         self.segments().any(|(header, start, end)| {
@@ -138,7 +138,7 @@ impl Object<'_> {
             if !self.has(start, bytes) {
                 return None;
             }
-            // SAFETY: the bytes lie in a segment that is loaded and can be read, and nobody writes to notes.
+            // SAFETY: the bytes lie in a loaded, readable segment, and nothing writes to notes.
             let notes = unsafe { slice::from_raw_parts(std::ptr::with_exposed_provenance::<u8>(start), bytes) };
             build_id_of(notes)
         })
@@ -172,16 +172,16 @@ fn find<T>(look: impl FnMut(&Object<'_>) -> Option<T>) -> Option<T> {
         _: libc::size_t,
         search: *mut c_void,
     ) -> c_int {
-        // SAFETY: the loader passes on what it was given below, which nobody else uses meanwhile, ...
+        // SAFETY: the loader passes on the pointer that it gets below, which nothing else uses meanwhile, ...
         let search = unsafe { &mut *search.cast::<Search<L, T>>() };
         // SAFETY: ... and a description that is valid during this call.
         let info = unsafe { &*info };
         if info.dlpi_phdr.is_null() || info.dlpi_name.is_null() {
             return 0;
         }
-        // SAFETY: so many headers lie there, for as long as the object is loaded, which it is during this call.
+        // SAFETY: the object has this many headers while it is loaded, and it is loaded during this call.
         let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-        // SAFETY: the name is a string of C's, and lives as long.
+        // SAFETY: the name is a C string that lives as long.
         let path = unsafe { CStr::from_ptr(info.dlpi_name) };
         let is_program = !std::mem::replace(&mut search.begun, true);
         search.found = (search.look)(&Object { is_program, base: info.dlpi_addr as usize, path, headers });
@@ -196,8 +196,7 @@ fn find<T>(look: impl FnMut(&Object<'_>) -> Option<T>) -> Option<T> {
 
     let mut search = Search { look, begun: false, found: None };
     let visitor = visitor(&search);
-    // SAFETY: `visitor` is made for `search`, which outlives the call; it does not unwind, since what is looked for here does
-    // not panic.
+    // SAFETY: `visitor` is made for `search`, which outlives the call. It does not unwind, since no `look` panics.
     unsafe { libc::dl_iterate_phdr(Some(visitor), (&raw mut search).cast()) };
     search.found
 }
@@ -207,36 +206,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_in_this_program_is_found_again() {
+    fn addresses_in_this_program_are_found_again() {
         static HERE: u64 = 7;
         let at = (&raw const HERE).addr();
-        let place = place(at);
-        assert_eq!((place.object, &*place.name), (PROGRAM, &b""[..]));
-        assert_eq!(address(place.object, place.offset, 8), Some(Some(at)));
-        assert_eq!(address(place.object, u64::MAX, 8), Some(None));
-        assert_eq!(address(4242, place.offset, 8), None);
+        let location = location(at);
+        assert_eq!((location.object, &*location.name), (PROGRAM, &b""[..]));
+        assert_eq!(address(location.object, location.offset, 8), Some(Some(at)));
+        assert_eq!(address(location.object, u64::MAX, 8), Some(None));
+        assert_eq!(address(4242, location.offset, 8), None);
         assert!(!was_started_by_loader());
     }
 
     #[test]
-    fn what_lies_in_a_shared_object_is_found_by_the_object() {
+    fn addresses_in_a_shared_object_are_found_by_the_object() {
         let at = libc::getpid as *const () as usize;
-        let place = place(at);
-        assert!(place.object != PROGRAM && place.object != NONE, "{place:?}");
-        assert!(place.name.starts_with(b"libc"), "{place:?}");
-        assert_eq!(address(place.object, place.offset, 1), Some(Some(at)));
+        let location = location(at);
+        assert!(location.object != PROGRAM && location.object != NONE, "{location:?}");
+        assert!(location.name.starts_with(b"libc"), "{location:?}");
+        assert_eq!(address(location.object, location.offset, 1), Some(Some(at)));
     }
 
     #[test]
-    fn what_lies_nowhere_is_in_no_object() {
+    fn addresses_outside_of_objects_are_not_found() {
         let heap = Box::new(7_u64);
-        let place = place((&raw const *heap).addr());
-        assert_eq!((place.object, place.offset), (NONE, 0));
-        assert_eq!(address(place.object, place.offset, 1), None);
+        let location = location((&raw const *heap).addr());
+        assert_eq!((location.object, location.offset), (NONE, 0));
+        assert_eq!(address(location.object, location.offset, 1), None);
     }
 
     #[test]
-    fn a_build_id_is_found_among_other_notes_and_garbage_is_none() {
+    fn a_build_id_is_found_among_other_notes_but_not_in_garbage() {
         let note = |name: &[u8], id: &[u8], kind: u32| {
             let mut note = Vec::new();
             [name.len() as u32, id.len() as u32, kind].iter().for_each(|n| note.extend(n.to_ne_bytes()));

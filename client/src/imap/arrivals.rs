@@ -131,7 +131,7 @@ impl Arrivals {
         }
     }
 
-    /// What is left of the arrival that was next, from this item on.
+    /// Puts back the rest of the next arrival, from this item on.
     fn put_back(&mut self, first: u64, rest: Arrival) {
         match self.order {
             Order::AsTheyCome => self.queue.push_front(rest),

@@ -16,7 +16,7 @@ fn double(n: u64) -> u64 {
     2 * n
 }
 
-/// The numbers from 0, and how many of them were pulled.
+/// Returns an iterator over the numbers from 0, and a count of how many were pulled.
 fn counted() -> (Arc<AtomicU64>, impl Iterator<Item = u64>) {
     let pulled = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&pulled);
@@ -27,7 +27,7 @@ fn counted() -> (Arc<AtomicU64>, impl Iterator<Item = u64>) {
 }
 
 #[test]
-fn imap_gives_the_order_of_items_and_imap_unordered_all_of_them() {
+fn imap_keeps_the_order_and_imap_unordered_returns_everything() {
     for pick in [Pick::First, Pick::Last, Pick::Random] {
         let (session, pool) = FakeSession::mapping(double).picking(pick).pool();
         let expected: Vec<u64> = (0..2000).map(double).collect();
@@ -43,7 +43,7 @@ fn imap_gives_the_order_of_items_and_imap_unordered_all_of_them() {
 }
 
 #[test]
-fn nothing_is_pulled_before_it_is_asked_for_and_no_more_than_the_buffer() {
+fn input_is_pulled_on_demand_and_up_to_the_buffersize() {
     for buffersize in [1, 2, 7, 100, 1000] {
         let (_, pool) = FakeSession::mapping(double).picking(Pick::Last).pool();
         let (pulled, numbers) = counted();
@@ -58,7 +58,7 @@ fn nothing_is_pulled_before_it_is_asked_for_and_no_more_than_the_buffer() {
 }
 
 #[test]
-fn an_endless_input_is_pulled_a_bounded_way_and_dropping_cancels() {
+fn an_endless_input_is_pulled_a_bounded_distance_and_dropping_cancels() {
     let (session, pool) = FakeSession::mapping(double).pool();
     let (pulled, numbers) = counted();
     let mut imap = pool.imap(double, numbers);
@@ -79,7 +79,7 @@ fn the_bytes_ahead_of_the_consumer_are_bounded() {
         bytes
     }
     const ITEM: usize = 100 << 10;
-    // Results come at once and are taken one by one, while several items fit into a batch.
+    // Results arrive together and are taken one by one, while several items fit into a batch.
     let (session, pool) = FakeSession::mapping(same).by_hand().pool();
     let (pulled, numbers) = counted();
     let mut imap = pool.job(same).buffersize(100_000).imap(numbers.map(|_| vec![0; ITEM]));
@@ -111,7 +111,7 @@ fn a_failed_item_does_not_end_the_iteration() {
 }
 
 #[test]
-fn items_that_failed_alike_are_told_one_by_one() {
+fn items_failed_as_a_range_are_returned_one_by_one() {
     let inbox = farpool_session::Inbox::new(1, "imap", "", farpool_session::Interest::Outcomes);
     inbox.set_pulled(6);
     let alike =
@@ -131,7 +131,7 @@ fn items_that_failed_alike_are_told_one_by_one() {
 }
 
 #[test]
-fn an_input_that_panics_ends_it_for_the_caller_alone() {
+fn a_panicking_input_affects_only_its_caller() {
     let (session, pool) = FakeSession::mapping(double).pool();
     for from in [0, 20] {
         let before = session.cancelled();
@@ -146,12 +146,12 @@ fn an_input_that_panics_ends_it_for_the_caller_alone() {
 }
 
 #[test]
-fn the_end_of_the_pool_is_the_last_item() {
+fn the_error_of_the_pool_is_the_last_outcome() {
     let (_, pool) = FakeSession::mapping(double).pool();
     let mut imap = pool.imap(double, 0..);
     assert_eq!(imap.next().unwrap().unwrap(), 0);
     pool.terminate();
-    // What had come is still given out.
+    // Outcomes that had arrived are still returned.
     let last = imap.by_ref().find_map(Result::err).unwrap();
     assert_eq!(last.kind(), ErrorKind::Cancelled);
     assert!(imap.next().is_none());
@@ -159,7 +159,7 @@ fn the_end_of_the_pool_is_the_last_item() {
 }
 
 #[test]
-fn small_buffers_hold_a_whole_chunk() {
+fn small_buffers_hold_a_complete_chunk() {
     let (_, pool) = FakeSession::mapping(double).whole_chunks().picking(Pick::Random).pool();
     let imap = pool.job(double).chunksize(100).buffersize(100).imap(0..1050);
     assert_eq!(imap.map(Result::unwrap).collect::<Vec<_>>(), (0..1050).map(double).collect::<Vec<_>>());
@@ -175,7 +175,7 @@ impl Wake for CountWakes {
 }
 
 #[test]
-fn a_stream_wakes_its_task_for_outcomes_and_for_the_end() {
+fn a_stream_wakes_its_task_for_outcomes_and_the_end() {
     let (session, pool) = FakeSession::mapping(double).by_hand().pool();
     let wakes = Arc::new(CountWakes(AtomicU64::new(0)));
     let waker = Waker::from(Arc::clone(&wakes));

@@ -2,8 +2,8 @@ use std::time::{Duration, Instant};
 
 /// The number of items that the input may be ahead of the consumer.
 ///
-/// Without a `buffersize` it starts at a few items a slot and doubles whenever the consumer has worked through all of it
-/// within a moment: tiny items need thousands in flight to keep workers busy, and of long ones a few are enough.
+/// Without a `buffersize` it starts at a few items per slot, and doubles whenever the consumer uses it up within [`MOMENT`]: tiny
+/// items need thousands in flight to keep workers busy, while a few long items are enough.
 pub(super) struct Window {
     items: u64,
     /// Upper bound.
@@ -17,7 +17,7 @@ pub(super) struct Window {
     since: Option<Instant>,
 }
 
-/// Twice what the slots hold, and as much again on its way to and from the workers.
+/// Twice what the slots hold, and as much again in transit to and from the workers.
 const ITEMS_A_SLOT: u64 = 4;
 /// The most items that a worker is ever given ahead, when items are tiny.
 const MOST_ITEMS_A_SLOT: u64 = 512;
@@ -52,7 +52,7 @@ impl Window {
         }
     }
 
-    /// How many further items may be pulled when so many are ahead.
+    /// Returns how many more items may be pulled if this many are ahead.
     pub(super) fn room(&self, ahead: u64) -> u64 {
         self.items.saturating_sub(ahead)
     }
@@ -64,11 +64,11 @@ impl Window {
 
     /// Returns whether to pull when the consumer has to wait.
     pub(super) fn is_due_before_waiting(&self, ahead: u64) -> bool {
-        // In a small window each free place may be an idle worker. And an incomplete chunk does not run.
+        // In a small window, each missing item may be an idle worker. And an incomplete chunk does not run.
         self.is_due(ahead) || self.items <= SMALL || ahead < self.chunksize
     }
 
-    /// The consumer has taken an outcome.
+    /// Records that the consumer has taken an outcome.
     #[inline]
     pub(super) fn note_taken(&mut self) {
         self.taken += 1;
@@ -77,7 +77,7 @@ impl Window {
         }
     }
 
-    /// The first items are pulled.
+    /// Records that the first items are being pulled.
     pub(super) fn start(&mut self) {
         self.since.get_or_insert_with(Instant::now);
     }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_that_is_worked_through_quickly_grows_to_its_bound() {
+    fn a_window_that_is_used_up_quickly_grows_to_its_bound() {
         let mut window = Window::new(None, 0, 2);
         assert_eq!(window.room(0), 8);
         let now = Instant::now();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_buffersize_is_kept() {
+    fn an_explicit_buffersize_stays_constant() {
         let mut window = Window::new(Some(3), 0, 64);
         window.follow(2);
         window.start();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_that_is_not_whole_is_filled_up_before_waiting() {
+    fn an_incomplete_chunk_is_filled_before_waiting() {
         let window = Window::new(Some(100), 100, 2);
         assert!(!window.is_due(90) && window.is_due_before_waiting(90));
         let window = Window::new(Some(100), 0, 2);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn explicit_chunks_fit_in() {
+    fn explicit_chunks_fit_into_the_window() {
         assert_eq!(Window::new(None, 1000, 8).room(0), 32_000);
     }
 }

@@ -1,4 +1,4 @@
-//! The calls, and how they start.
+//! The methods of a job that call its function.
 
 use bytes::Bytes;
 use farpool_session::{Call, Interest};
@@ -10,7 +10,7 @@ use crate::background;
 use crate::error::Error;
 use crate::feeder::{self, Feeder};
 use crate::function::{self, Captureless, Function};
-use crate::imap::{Fed, Imap, Order, Run};
+use crate::imap::{CallerPulled, Imap, Order, ThreadPulled};
 use crate::map;
 use crate::progress::Progress;
 use crate::singles::Singles;
@@ -182,7 +182,7 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_lazily("imap", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput)
+        self.run_imap("imap", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput)
     }
 
     /// As [`Pool::imap_unordered`](crate::Pool::imap_unordered).
@@ -203,7 +203,7 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_lazily("imap_unordered", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome)
+        self.run_imap("imap_unordered", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome)
     }
 
     /// As [`imap`](Self::imap), but a separate thread pulls the input: so the input may block, even on outcomes of this job.
@@ -243,7 +243,7 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_fed("imap_from_thread", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput)
+        self.run_imap_from_thread("imap_from_thread", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput)
     }
 
     /// As [`imap_from_thread`](Self::imap_from_thread), but the outcomes come in the order of completion.
@@ -265,7 +265,12 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_fed("imap_unordered_from_thread", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome)
+        self.run_imap_from_thread(
+            "imap_unordered_from_thread",
+            self.describe::<(T,), R>(),
+            items.into_iter(),
+            Order::AsTheyCome,
+        )
     }
 }
 
@@ -321,7 +326,7 @@ impl<F> Job<'_, F> {
         result
     }
 
-    fn run_lazily<T: Data, R: Data, I: Iterator<Item = T>>(
+    fn run_imap<T: Data, R: Data, I: Iterator<Item = T>>(
         &self,
         verb: &'static str,
         function: Bytes,
@@ -331,21 +336,21 @@ impl<F> Job<'_, F> {
         Imap::new(self.call(verb, function, Interest::Outcomes).map(|call| {
             let feeder = self.feeder(&call, Singles(input));
             let progress = self.show_progress(&call, feeder.size().1);
-            Run::new(call, feeder, order, self.options.buffersize, self.options.chunksize(), progress)
+            CallerPulled::new(call, feeder, order, self.options.buffersize, self.options.chunksize(), progress)
         }))
     }
 
-    fn run_fed<T: Data, R: Data, I: Iterator<Item = T> + Send + 'static>(
+    fn run_imap_from_thread<T: Data, R: Data, I: Iterator<Item = T> + Send + 'static>(
         &self,
         verb: &'static str,
         function: Bytes,
         input: I,
         order: Order,
     ) -> Imap<I, R> {
-        Imap::fed(self.call(verb, function, Interest::Outcomes).map(|call| {
+        Imap::from_thread(self.call(verb, function, Interest::Outcomes).map(|call| {
             let feeder = self.feeder(&call, Singles(input));
             let progress = self.show_progress(&call, feeder.size().1);
-            Fed::new(call, feeder, order, self.options.buffersize, self.options.chunksize(), progress)
+            ThreadPulled::new(call, feeder, order, self.options.buffersize, self.options.chunksize(), progress)
         }))
     }
 }

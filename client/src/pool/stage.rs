@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// How far a pool is in its life; it only ever goes on.
+/// The stage of a pool's life; it only ever advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Stage {
@@ -17,7 +17,7 @@ impl StageCell {
         Self::stage(self.0.load(Ordering::Acquire))
     }
 
-    /// Goes on to this stage, unless it is past it; returns the stage before.
+    /// Advances to this stage, unless the pool is past it; returns the previous stage.
     pub(super) fn advance(&self, stage: Stage) -> Stage {
         Self::stage(self.0.fetch_max(stage as u8, Ordering::AcqRel))
     }

@@ -52,7 +52,7 @@ fn starmap_and_apply_pass_tuples() {
 
 proptest! {
     #[test]
-    fn the_failure_of_the_lowest_index_is_told_after_all_have_finished(failing in proptest::collection::btree_set(0_u64..200, 1..20)) {
+    fn the_failure_with_the_lowest_index_is_returned_after_all_have_finished(failing in proptest::collection::btree_set(0_u64..200, 1..20)) {
         let lowest = *failing.first().unwrap();
         let session = FakeSession::answering(move |item, _| {
             if failing.contains(&item) { panicked(&format!("number {item}")) } else { done(&item) }
@@ -67,7 +67,7 @@ proptest! {
 }
 
 #[test]
-fn an_item_that_cannot_be_sent_fails_alone() {
+fn only_the_item_that_cannot_be_sent_fails() {
     fn inner(even: Even) -> u64 {
         even.0
     }
@@ -83,7 +83,7 @@ fn an_item_that_cannot_be_sent_fails_alone() {
 }
 
 #[test]
-fn an_item_above_the_limit_fails_alone() {
+fn only_the_item_above_the_limit_fails() {
     fn len(bytes: Vec<u8>) -> usize {
         bytes.len()
     }
@@ -108,9 +108,9 @@ fn no_more_than_the_window_is_in_flight() {
     assert!((WINDOW / 2..WINDOW + (2 << 20)).contains(&most), "{most}");
 }
 
-/// Grants come by themselves, behind the outcomes, from a thread that does nothing else.
+/// Window grants arrive separately, after the outcomes, from a thread that does nothing else.
 #[test]
-fn every_verb_goes_on_when_room_is_granted() {
+fn every_verb_continues_when_room_is_granted() {
     for window in [1, 50, 1000] {
         let (session, pool) = FakeSession::mapping(double).whole_chunks().window(window).pool();
         let expected: Vec<u64> = (0..300).map(double).collect();
@@ -148,7 +148,7 @@ fn an_explicit_chunk_is_completed_beyond_the_window() {
 }
 
 #[test]
-fn an_input_that_panics_cancels_its_job_and_nothing_else() {
+fn a_panicking_input_cancels_only_its_job() {
     let (session, pool) = FakeSession::mapping(double).pool();
     let fragile = || (0..50).inspect(|&n| assert!(n < 30, "no more"));
     let panic = catch_unwind(AssertUnwindSafe(|| pool.map(double, fragile()))).unwrap_err();
@@ -162,7 +162,7 @@ fn an_input_that_panics_cancels_its_job_and_nothing_else() {
 }
 
 #[test]
-fn a_closed_pool_finishes_and_takes_nothing_new() {
+fn a_closed_pool_finishes_and_rejects_new_calls() {
     let (_, pool) = FakeSession::mapping(double).pool();
     assert_eq!(pool.join().unwrap_err().kind(), ErrorKind::InvalidArgument);
     let before = pool.map_async(double, 0..100);
@@ -174,7 +174,7 @@ fn a_closed_pool_finishes_and_takes_nothing_new() {
 }
 
 #[test]
-fn a_terminated_pool_cancels_and_takes_nothing_new() {
+fn a_terminated_pool_cancels_and_rejects_new_calls() {
     let (session, pool) = FakeSession::mapping(double).by_hand().pool();
     let before = pool.map_async(double, 0..100);
     pool.close();
@@ -205,7 +205,7 @@ fn check_closed(pool: &Pool, message: &str) {
 }
 
 #[test]
-fn a_failed_pool_tells_every_call_and_join() {
+fn every_call_and_join_return_the_error_of_a_failed_pool() {
     let (session, pool) = FakeSession::mapping(double).by_hand().pool();
     let running = pool.apply_async(double, (1,));
     session.fail(&farpool_session::Error::new(ErrorKind::InitializerFailed, "no such file"));
@@ -229,7 +229,7 @@ fn dropping_a_pool_terminates_it() {
 }
 
 #[test]
-fn wrong_options_are_told_by_every_verb() {
+fn every_verb_rejects_invalid_options() {
     let (session, pool) = FakeSession::mapping(double).pool();
     let job = pool.job(double).chunksize(0);
     for error in [
@@ -245,7 +245,7 @@ fn wrong_options_are_told_by_every_verb() {
 }
 
 #[test]
-fn what_is_shared_and_sent_can_be() {
+fn types_are_send_and_sync() {
     fn shared<T: Send + Sync>() {}
     fn sent<T: Send>() {}
     shared::<Pool>();

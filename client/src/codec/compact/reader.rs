@@ -22,7 +22,7 @@ impl<'de, 'r> Reader<'de, 'r> {
         Self { input, depth: 0 }
     }
 
-    /// So many parts, without more about them.
+    /// Reads this many parts.
     fn elements<V: Visitor<'de>>(self, count: usize, visitor: V) -> Result<V::Value, Fault> {
         let depth = self.input.descend(self.depth)?;
         let mut elements = Elements { input: self.input, depth, left: count, names: &[] };
@@ -36,11 +36,11 @@ impl<'de, 'r> Reader<'de, 'r> {
             fingerprint.add_names(names);
         }
         let depth = self.input.descend(self.depth)?;
-        // There may be fewer fields than names: the writer has seen to it that those are asked for that are there.
+        // With aliases there are fewer fields than names. The writer has checked that Deserialize asks for exactly these fields.
         visitor.visit_seq(&mut Elements { input: self.input, depth, left: names.len(), names })
     }
 
-    /// A count of parts, each of which has a byte at least.
+    /// Reads a number of parts, each of which takes at least one byte.
     fn count(&mut self) -> Result<usize, Fault> {
         let count = usize::try_from(self.input.unsigned()?).unwrap_or(usize::MAX);
         if count <= self.input.bytes.len() { Ok(count) } else { Err(Fault::CutShort) }
@@ -52,7 +52,7 @@ macro_rules! leaves {
         #[inline]
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
             let $input = self.input;
-            $input.note(Leaf::$leaf.part());
+            $input.add_to_fingerprint(Leaf::$leaf.part());
             visitor.$visit($read)
         }
     )*};
@@ -88,18 +88,18 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.input.note(part::ANY);
+        self.input.add_to_fingerprint(part::ANY);
         described::Reader::within(self.input, self.depth).deserialize_any(visitor)
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.input.note(part::ANY);
+        self.input.add_to_fingerprint(part::ANY);
         described::Reader::within(self.input, self.depth).deserialize_ignored_any(visitor)
     }
 
     #[inline]
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.input.note(part::OPTION);
+        self.input.add_to_fingerprint(part::OPTION);
         if self.input.boolean()? {
             visitor.visit_some(Reader { depth: self.input.descend(self.depth)?, input: self.input })
         } else {
@@ -109,7 +109,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
 
     #[inline]
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.input.note(Leaf::Unit.part());
+        self.input.add_to_fingerprint(Leaf::Unit.part());
         visitor.visit_unit()
     }
 
@@ -125,15 +125,15 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
 
     #[inline]
     fn deserialize_seq<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
-        self.input.note(part::SEQ);
+        self.input.add_to_fingerprint(part::SEQ);
         let count = self.count()?;
         self.elements(count, visitor)
     }
 
     #[inline]
     fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
-        self.input.note(part::TUPLE);
-        self.input.note(length as u64);
+        self.input.add_to_fingerprint(part::TUPLE);
+        self.input.add_to_fingerprint(length as u64);
         self.elements(length, visitor)
     }
 
@@ -148,7 +148,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
-        self.input.note(part::MAP);
+        self.input.add_to_fingerprint(part::MAP);
         let left = self.count()?;
         let depth = self.input.descend(self.depth)?;
         let mut entries = Entries { input: self.input, depth, left };
@@ -164,7 +164,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.input.note(part::STRUCT);
+        self.input.add_to_fingerprint(part::STRUCT);
         self.fields(names, visitor)
     }
 

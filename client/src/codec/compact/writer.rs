@@ -7,13 +7,13 @@ use compound::{Map, Seq, Struct, Tuple};
 use crate::codec::described;
 use crate::codec::fault::Fault;
 use crate::codec::out::{Out, WriteLeaf};
-use crate::codec::shape::{Ask, Content, Fields, Leaf, Node, part};
+use crate::codec::shape::{Content, Fields, Leaf, Node, Shape, part};
 use crate::codec::sink::Sink;
 
-/// Writes one part where this is asked for, so many levels deep.
+/// Writes one part of this shape, `depth` levels deep.
 pub(in crate::codec) struct Writer<'w, 'a, S> {
     out: &'w mut Out<'a, S>,
-    ask: &'static Ask,
+    shape: &'static Shape,
     depth: u32,
 }
 
@@ -26,12 +26,12 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
         depth: u32,
         value: &T,
     ) -> Result<(), Fault> {
-        match node.ask() {
-            Some(Some(Ask::Any)) => {
-                out.note(part::ANY);
+        match node.shape() {
+            Some(Some(Shape::Any)) => {
+                out.add_to_fingerprint(part::ANY);
                 described::Writer::new(out, depth).write(value)
             }
-            Some(Some(ask)) => out.descend(depth, |out| value.serialize(Writer { out, ask, depth })),
+            Some(Some(shape)) => out.descend(depth, |out| value.serialize(Writer { out, shape, depth })),
             Some(None) => out.give_up(Fault::Differs),
             None => out.give_up(Fault::Unknown),
         }
@@ -39,9 +39,9 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
 
     #[inline]
     fn leaf(&mut self, leaf: Leaf) -> Result<(), Fault> {
-        match self.ask {
-            Ask::Leaf(asked) if *asked == leaf => {
-                self.out.note(leaf.part());
+        match self.shape {
+            Shape::Leaf(asked) if *asked == leaf => {
+                self.out.add_to_fingerprint(leaf.part());
                 Ok(())
             }
             _ => self.out.give_up(Fault::Differs),
@@ -49,9 +49,9 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
     }
 
     fn option(&mut self) -> Result<&'static Node, Fault> {
-        match self.ask {
-            Ask::Option(node) => {
-                self.out.note(part::OPTION);
+        match self.shape {
+            Shape::Option(node) => {
+                self.out.add_to_fingerprint(part::OPTION);
                 Ok(node)
             }
             _ => self.out.give_up(Fault::Differs),
@@ -62,7 +62,7 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
         if nodes.len() != length {
             return self.out.give_up(Fault::Differs);
         }
-        self.out.note(length as u64);
+        self.out.add_to_fingerprint(length as u64);
         Ok(Tuple { out: self.out, nodes, index: 0, depth: self.depth + 1 })
     }
 
@@ -79,16 +79,16 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
         }
     }
 
-    /// Writes which variant it is; returns what is asked for of its content.
+    /// Writes the position of the variant; returns the shape of its content.
     fn variant(&mut self, index: u32, name: &str) -> Result<&'static Content, Fault> {
-        let Ask::Enum(variants) = self.ask else { return self.out.give_up(Fault::Differs) };
-        let Some(place) = variants.place(index, name) else { return self.out.give_up(Fault::Differs) };
-        let Some(content) = variants.each[place].get() else { return self.out.give_up(Fault::Unknown) };
+        let Shape::Enum(variants) = self.shape else { return self.out.give_up(Fault::Differs) };
+        let Some(position) = variants.position(index, name) else { return self.out.give_up(Fault::Differs) };
+        let Some(content) = variants.each[position].get() else { return self.out.give_up(Fault::Unknown) };
         if let Some(fingerprint) = &mut self.out.fingerprint {
             fingerprint.add(part::ENUM);
             fingerprint.add_name(name);
         }
-        self.out.sink.varint(place as u64)?;
+        self.out.sink.varint(position as u64)?;
         Ok(content)
     }
 }
@@ -183,7 +183,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
     fn serialize_unit_variant(mut self, _: &'static str, index: u32, variant: &'static str) -> Result<(), Fault> {
         match self.variant(index, variant)? {
             Content::Unit => {
-                self.out.note(part::UNIT_VARIANT);
+                self.out.add_to_fingerprint(part::UNIT_VARIANT);
                 Ok(())
             }
             _ => self.out.give_up(Fault::Differs),
@@ -192,8 +192,8 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
 
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Fault> {
-        let Self { out, ask, depth } = self;
-        out.descend(depth + 1, |out| value.serialize(Writer { out, ask, depth: depth + 1 }))
+        let Self { out, shape, depth } = self;
+        out.descend(depth + 1, |out| value.serialize(Writer { out, shape, depth: depth + 1 }))
     }
 
     #[inline]
@@ -206,7 +206,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
     ) -> Result<(), Fault> {
         match self.variant(index, variant)? {
             Content::Newtype(node) => {
-                self.out.note(part::NEWTYPE_VARIANT);
+                self.out.add_to_fingerprint(part::NEWTYPE_VARIANT);
                 Self::part(self.out, node, self.depth + 1, value)
             }
             _ => self.out.give_up(Fault::Differs),
@@ -215,9 +215,9 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
 
     #[inline]
     fn serialize_seq(self, length: Option<usize>) -> Result<Seq<'w, 'a, S>, Fault> {
-        match (self.ask, length) {
-            (Ask::Seq(node), Some(length)) => {
-                self.out.note(part::SEQ);
+        match (self.shape, length) {
+            (Shape::Seq(node), Some(length)) => {
+                self.out.add_to_fingerprint(part::SEQ);
                 self.out.sink.varint(length as u64)?;
                 let start = self.out.sink.position();
                 Ok(Seq { out: self.out, node, length, left: length, start, depth: self.depth + 1 })
@@ -228,9 +228,9 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
 
     #[inline]
     fn serialize_tuple(self, length: usize) -> Result<Tuple<'w, 'a, S>, Fault> {
-        match self.ask {
-            Ask::Tuple(nodes) => {
-                self.out.note(part::TUPLE);
+        match self.shape {
+            Shape::Tuple(nodes) => {
+                self.out.add_to_fingerprint(part::TUPLE);
                 self.tuple_of(nodes, length)
             }
             _ => self.out.give_up(Fault::Differs),
@@ -251,7 +251,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
     ) -> Result<Tuple<'w, 'a, S>, Fault> {
         match self.variant(index, variant)? {
             Content::Tuple(nodes) => {
-                self.out.note(part::TUPLE_VARIANT);
+                self.out.add_to_fingerprint(part::TUPLE_VARIANT);
                 self.tuple_of(nodes, length)
             }
             _ => self.out.give_up(Fault::Differs),
@@ -259,9 +259,9 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<Map<'w, 'a, S>, Fault> {
-        match (self.ask, length) {
-            (Ask::Map(key, value), Some(length)) => {
-                self.out.note(part::MAP);
+        match (self.shape, length) {
+            (Shape::Map(key, value), Some(length)) => {
+                self.out.add_to_fingerprint(part::MAP);
                 self.out.sink.varint(length as u64)?;
                 let start = self.out.sink.position();
                 Ok(Map { out: self.out, key, value, length, left: length, start, depth: self.depth + 1 })
@@ -272,9 +272,9 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
 
     #[inline]
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Struct<'w, 'a, S>, Fault> {
-        match self.ask {
-            Ask::Struct(fields) => {
-                self.out.note(part::STRUCT);
+        match self.shape {
+            Shape::Struct(fields) => {
+                self.out.add_to_fingerprint(part::STRUCT);
                 self.struct_of(fields)
             }
             _ => self.out.give_up(Fault::Differs),
@@ -290,7 +290,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
     ) -> Result<Struct<'w, 'a, S>, Fault> {
         match self.variant(index, variant)? {
             Content::Struct(fields) => {
-                self.out.note(part::STRUCT_VARIANT);
+                self.out.add_to_fingerprint(part::STRUCT_VARIANT);
                 self.struct_of(fields)
             }
             _ => self.out.give_up(Fault::Differs),

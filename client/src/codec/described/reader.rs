@@ -15,29 +15,29 @@ use super::tag;
 use crate::codec::fault::Fault;
 use crate::codec::input::Input;
 use crate::codec::shape::Leaf;
-use crate::codec::shape::notes::Place;
+use crate::codec::shape::recording::Recorder;
 
 /// Reads one part.
 pub(in crate::codec) struct Reader<'de, 'r> {
     input: &'r mut Input<'de>,
     depth: u32,
-    /// Where to note what is asked for.
-    place: Option<Place<'r>>,
+    /// Records what the visitor asks for.
+    recorder: Option<Recorder<'r>>,
 }
 
-/// The code that a visitor runs is all that it depends on, if it has no data.
+/// Returns the address of the code that a visitor runs. A visitor without data depends on nothing else; for others, returns 0.
 fn identity<V, F>(visit: F, address: impl FnOnce(F) -> usize) -> usize {
     if size_of::<V>() == 0 { address(visit) } else { 0 }
 }
 
 impl<'de, 'r> Reader<'de, 'r> {
-    pub(in crate::codec) fn new(input: &'r mut Input<'de>, place: Option<Place<'r>>) -> Self {
-        Self { input, depth: 0, place }
+    pub(in crate::codec) fn new(input: &'r mut Input<'de>, recorder: Option<Recorder<'r>>) -> Self {
+        Self { input, depth: 0, recorder }
     }
 
-    /// A part that describes itself, so many levels deep within one that does not.
+    /// Reads a self-describing part within a compact value, `depth` levels deep.
     pub(in crate::codec) fn within(input: &'r mut Input<'de>, depth: u32) -> Self {
-        Self { input, depth, place: None }
+        Self { input, depth, recorder: None }
     }
 
     fn tag(&self) -> Result<u8, Fault> {
@@ -50,10 +50,10 @@ impl<'de, 'r> Reader<'de, 'r> {
     }
 
     fn leaf<V: Visitor<'de>>(self, leaf: Leaf, visitor: V) -> Result<V::Value, Fault> {
-        if let Some(place) = self.place {
-            place.leaf(leaf);
+        if let Some(recorder) = self.recorder {
+            recorder.leaf(leaf);
         }
-        self.answer(visitor, Parts::unnoted())
+        self.visit_any(visitor, Parts::unrecorded())
     }
 
     fn seq_identity<V: Visitor<'de>>() -> usize {
@@ -92,7 +92,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         deserialize_f64 F64,
         deserialize_str Str,
         deserialize_string Str,
-        // Keys and names are texts, for most; others differ from what is written, and so describe themselves.
+        // Most keys and names are texts. Others differ from what is written, so their values are self-describing.
         deserialize_identifier Str,
         deserialize_bytes Bytes,
         deserialize_byte_buf Bytes,
@@ -100,15 +100,15 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        if let Some(place) = self.place {
-            place.any();
+        if let Some(recorder) = self.recorder {
+            recorder.any();
         }
-        self.answer(visitor, Parts::unnoted())
+        self.visit_any(visitor, Parts::unrecorded())
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        if let Some(place) = self.place {
-            place.any();
+        if let Some(recorder) = self.recorder {
+            recorder.any();
         }
         skip(self.input)?;
         visitor.visit_unit()
@@ -118,8 +118,8 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         if self.tag()? != tag::CHAR {
             return self.leaf(Leaf::Char, visitor);
         }
-        if let Some(place) = self.place {
-            place.leaf(Leaf::Char);
+        if let Some(recorder) = self.recorder {
+            recorder.leaf(Leaf::Char);
         }
         self.input.byte()?;
         visitor.visit_char(self.input.character()?)
@@ -127,7 +127,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let by_code = identity::<V, fn(V, Self) -> Result<V::Value, Fault>>(V::visit_some, |visit| visit as usize);
-        let noted = self.place.and_then(|place| place.option(by_code));
+        let recorded = self.recorder.and_then(|recorder| recorder.option(by_code));
         match self.tag()? {
             tag::NONE | tag::UNIT => {
                 self.input.byte()?;
@@ -136,8 +136,8 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
             tag::SOME => _ = self.input.byte()?,
             _ => {}
         }
-        let place = Parts::of(&noted).part(0, None);
-        visitor.visit_some(Reader { depth: self.input.descend(self.depth)?, input: self.input, place })
+        let recorder = Parts::of(&recorded).part(0, None);
+        visitor.visit_some(Reader { depth: self.input.descend(self.depth)?, input: self.input, recorder })
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
@@ -149,13 +149,13 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        let noted = self.place.and_then(|place| place.seq(Self::seq_identity::<V>()));
-        self.elements(visitor, Parts::of(&noted))
+        let recorded = self.recorder.and_then(|recorder| recorder.seq(Self::seq_identity::<V>()));
+        self.elements(visitor, Parts::of(&recorded))
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
-        let noted = self.place.and_then(|place| place.tuple(Self::seq_identity::<V>(), length));
-        self.elements(visitor, Parts::of(&noted))
+        let recorded = self.recorder.and_then(|recorder| recorder.tuple(Self::seq_identity::<V>(), length));
+        self.elements(visitor, Parts::of(&recorded))
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -168,8 +168,8 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        let noted = self.place.and_then(|place| place.map(Self::map_identity::<V>()));
-        self.answer(visitor, Parts::of(&noted))
+        let recorded = self.recorder.and_then(|recorder| recorder.map(Self::map_identity::<V>()));
+        self.visit_any(visitor, Parts::of(&recorded))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -178,8 +178,8 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let noted = self.place.and_then(|place| place.fields(Self::map_identity::<V>(), names));
-        self.fields(visitor, Parts::of(&noted))
+        let recorded = self.recorder.and_then(|recorder| recorder.fields(Self::map_identity::<V>(), names));
+        self.fields(visitor, Parts::of(&recorded))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -190,21 +190,21 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
     ) -> Result<V::Value, Fault> {
         type Visit<'de, 'r, V> = fn(V, Variant<'de, 'r>) -> Result<<V as Visitor<'de>>::Value, Fault>;
         let by_code = identity::<V, Visit<'de, '_, V>>(V::visit_enum, |visit| visit as usize);
-        let noted = self.place.and_then(|place| place.variants(by_code, names));
+        let recorded = self.recorder.and_then(|recorder| recorder.variants(by_code, names));
         while self.tag()? == tag::SOME {
             self.input.byte()?;
             self = self.descend()?;
         }
-        let alone = match self.tag()? {
+        let name_only = match self.tag()? {
             tag::STR => true,
             tag::MAP | tag::STRUCT | tag::WHOLE_STRUCT => false,
-            // Not an enum: the visitor says so in its words.
-            _ => return self.answer(visitor, Parts::unnoted()),
+            // Not an enum: the visitor reports the error.
+            _ => return self.visit_any(visitor, Parts::unrecorded()),
         };
-        if !alone {
+        if !name_only {
             self.input.byte()?;
             self = self.descend()?;
         }
-        visitor.visit_enum(Variant { input: self.input, depth: self.depth, alone, noted: noted.as_ref() })
+        visitor.visit_enum(Variant { input: self.input, depth: self.depth, name_only, recorded: recorded.as_ref() })
     }
 }

@@ -9,7 +9,7 @@ use crate::codec::fault::Fault;
 use crate::codec::out::{Out, WriteLeaf};
 use crate::codec::sink::Sink;
 
-/// Writes one part, so many levels deep.
+/// Writes one part, `depth` levels deep.
 pub(in crate::codec) struct Writer<'w, 'a, S> {
     out: &'w mut Out<'a, S>,
     depth: u32,
@@ -24,7 +24,7 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
         Self::part(self.out, self.depth, value)
     }
 
-    /// A part of what is being written.
+    /// Writes a part of this part.
     fn part<T: Serialize + ?Sized>(out: &mut Out<'a, S>, depth: u32, value: &T) -> Result<(), Fault> {
         out.descend(depth, |out| value.serialize(Writer { out, depth }))
     }
@@ -34,7 +34,7 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
         self.out.sink.extend(bytes)
     }
 
-    /// A variant that has content: a map with one entry.
+    /// Begins a variant with content: a map with one entry.
     fn variant(&mut self, variant: &str) -> Result<(), Fault> {
         self.out.sink.push(tag::MAP)?;
         self.out.sink.push(tag::STR)?;

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Data;
-use crate::codec::{Reader, decode, encode, encode_slice};
+use crate::codec::{ReadBy, decode, encode, encode_slice};
 use serde_json::Value;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ fn chain(depth: usize) -> Chain {
     (0..depth).fold(Chain(None), |next, _| Chain(Some(Box::new(next))))
 }
 
-/// As a program's own threads have it.
+/// Runs on a stack of the default size for threads.
 fn on_two_mebibytes(run: impl FnOnce() + Send + 'static) {
     std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
 }
@@ -64,13 +64,13 @@ fn arrives<T: Data + Debug + PartialEq>(value: &T) {
     assert!(decode::<T>(&bytes).unwrap() == *value);
 }
 
-fn refused<T: Data + Debug>(value: T) {
+fn rejected<T: Data + Debug>(value: T) {
     let mut bytes = vec![1];
     let error = encode(&value, &mut bytes).unwrap_err();
     assert!(error.0.contains(std::any::type_name::<T>()) && error.0.contains("levels deep"), "{error}");
     assert_eq!(bytes, [1]);
-    encode_slice(Reader::ThisBuild, &value, &mut [0; 1 << 20]).unwrap_err();
-    // Nobody's stack but this test's would be large enough.
+    encode_slice(ReadBy::ThisBuild, &value, &mut [0; 1 << 20]).unwrap_err();
+    // Dropping it would overflow most stacks.
     std::mem::forget(value);
 }
 
@@ -89,19 +89,19 @@ fn deep_values_arrive_on_a_small_stack() {
 }
 
 #[test]
-fn deeper_values_are_refused_with_their_type() {
+fn deeper_values_are_rejected_with_their_type() {
     on_two_mebibytes(|| {
-        refused(list(100_000));
-        refused(json(5000));
-        refused(chain(100_000));
-        refused(nest(5000));
-        refused(tagged(5000));
+        rejected(list(100_000));
+        rejected(json(5000));
+        rejected(chain(100_000));
+        rejected(nest(5000));
+        rejected(tagged(5000));
     });
 }
 
-/// What says that it is shallow is not read deeper, whatever it contains.
+/// A value that is not marked as deep is not read deeper, whatever it contains.
 #[test]
-fn bytes_that_lie_about_their_depth_are_refused() {
+fn bytes_with_a_wrong_depth_mark_are_rejected() {
     on_two_mebibytes(|| {
         let mut bytes = Vec::new();
         encode(&list(2000), &mut bytes).unwrap();

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::codec::{Reader, decode, encode, encode_for};
+use crate::codec::{ReadBy, decode, encode, encode_for};
 
 /// Makes values of a type out of strategies for its parts.
 macro_rules! strategy {
@@ -41,12 +41,12 @@ fn through<T: Plain>(value: &T) -> T {
     encode(value, &mut bytes).unwrap();
     let here = decode(&bytes).unwrap_or_else(|error| panic!("{value:?}: {error}"));
     bytes.clear();
-    encode_for(Reader::AnyBuild, value, &mut bytes).unwrap();
+    encode_for(ReadBy::AnyBuild, value, &mut bytes).unwrap();
     assert_eq!(decode::<T>(&bytes).unwrap(), here);
     here
 }
 
-/// The value arrives as JSON would bring it, alone and as a part of others.
+/// Checks that a value arrives as through JSON, alone and as a part of others.
 fn check<T: Plain>(value: T) {
     let expected = through_json(&value).unwrap();
     assert_eq!(through(&value), expected);

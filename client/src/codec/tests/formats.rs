@@ -1,4 +1,4 @@
-//! Which format serves for what.
+//! Which format is used for which values.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -16,7 +16,7 @@ fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(val
 }
 
 fn compact<T: Serialize + DeserializeOwned + PartialEq + Debug + Clone + 'static>(value: T) {
-    // While another thread learns about a type, what is new here describes itself.
+    // While another thread learns about a type, values of new types use the self-describing format.
     let is_compact = |_: &u32| round_trip(value.clone())[0] & !mark::DEEP == mark::COMPACT;
     let found = (0..10_000).find(|attempt| {
         is_compact(attempt) || {
@@ -61,7 +61,7 @@ enum State {
 }
 
 #[test]
-fn what_is_read_as_it_is_written_is_compact() {
+fn types_that_are_read_as_they_are_written_are_compact() {
     let item = Item { name: "book".to_owned(), price: Price(1999, '€'), cached: false };
     for state in [
         State::New,
@@ -92,7 +92,7 @@ fn plain_values_have_no_mark() {
     assert!(round_trip(()).is_empty());
 }
 
-/// A recursive type is known after few values, however deep the next ones are.
+/// The shape of a recursive type is known after few values, however deep the next ones are.
 #[test]
 fn recursive_types_are_compact() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,7 +124,7 @@ struct Sparse {
 }
 
 #[test]
-fn a_value_that_leaves_a_field_out_describes_itself_and_others_of_its_type_do_not() {
+fn a_value_with_a_skipped_field_is_self_describing_and_others_of_its_type_are_not() {
     described(Sparse { d: None, e: 1, cents: 300 });
     compact(Sparse { d: Some(1), e: 1, cents: 300 });
     described(Sparse { d: None, e: 1, cents: 300 });
@@ -132,9 +132,9 @@ fn a_value_that_leaves_a_field_out_describes_itself_and_others_of_its_type_do_no
     described(vec![Sparse { d: Some(1), e: 1, cents: 2 }, Sparse { d: None, e: 2, cents: 3 }]);
 }
 
-/// JSON has none of these.
+/// JSON cannot tell these apart.
 #[test]
-fn what_only_serde_tells_apart() {
+fn values_that_json_cannot_tell_apart() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     #[serde(untagged)]
     enum Either {
@@ -195,10 +195,10 @@ mod as_bytes {
     }
 }
 
-/// Implementations by hand that positional formats cannot read.
+/// Manual implementations that positional formats cannot decode.
 #[test]
-fn asymmetric_implementations_describe_themselves() {
-    /// Its visitor knows maps only.
+fn asymmetric_implementations_are_self_describing() {
+    /// Its visitor accepts only maps.
     #[derive(Debug, PartialEq, Serialize)]
     struct MapOnly {
         a: u8,
@@ -230,7 +230,7 @@ fn asymmetric_implementations_describe_themselves() {
     }
     described(MapOnly { a: 1, b: 2 });
 
-    /// Reads another kind of number than it writes.
+    /// Reads a different kind of number than it writes.
     #[derive(Debug, PartialEq)]
     struct Wider(u8);
     impl Serialize for Wider {

@@ -5,16 +5,16 @@ use std::fmt::Debug;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Data;
-use crate::codec::{Reader, decode, encode_for};
+use crate::codec::{ReadBy, decode, encode_for};
 
-/// The bytes of a value as they are kept.
+/// Returns the bytes of a value as they are stored.
 fn kept<T: Data>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode_for(Reader::AnyBuild, value, &mut bytes).unwrap();
+    encode_for(ReadBy::AnyBuild, value, &mut bytes).unwrap();
     bytes
 }
 
-fn refused<T: Data + Debug>(bytes: &[u8]) {
+fn rejected<T: Data + Debug>(bytes: &[u8]) {
     let error = decode::<T>(bytes).unwrap_err();
     assert!(error.0.contains("Report") && error.0.contains("another build"), "{error}");
 }
@@ -42,18 +42,18 @@ builds! {
 }
 
 #[test]
-fn a_type_that_has_changed_is_refused() {
+fn a_changed_type_is_rejected() {
     for (a, b, kind) in [(1, 2, None), (300, 300, Some(1)), (0, 0, Some(0))] {
         let report = first::Report { a, b, kind };
         let bytes = kept(&report);
         assert_eq!(decode::<first::Report>(&bytes).unwrap(), report);
-        refused::<swapped::Report>(&bytes);
-        refused::<renamed::Report>(&bytes);
-        refused::<wider::Report>(&bytes);
-        refused::<shorter::Report>(&bytes);
-        refused::<longer::Report>(&bytes);
-        refused::<tuple::Report>(&bytes);
-        refused::<other::Report>(&bytes);
+        rejected::<swapped::Report>(&bytes);
+        rejected::<renamed::Report>(&bytes);
+        rejected::<wider::Report>(&bytes);
+        rejected::<shorter::Report>(&bytes);
+        rejected::<longer::Report>(&bytes);
+        rejected::<tuple::Report>(&bytes);
+        rejected::<other::Report>(&bytes);
     }
 }
 
@@ -64,22 +64,22 @@ builds! {
 }
 
 #[test]
-fn variants_go_by_their_names() {
+fn variants_are_identified_by_name() {
     for report in [states::Report::New, states::Report::Done(3), states::Report::Lost { at: 7 }] {
         let bytes = kept(&report);
         assert_eq!(decode::<states::Report>(&bytes).unwrap(), report);
         match report {
             states::Report::New => assert_eq!(decode::<replaced::Report>(&bytes).unwrap(), replaced::Report::New),
-            _ => refused::<replaced::Report>(&bytes),
+            _ => rejected::<replaced::Report>(&bytes),
         }
         if !matches!(report, states::Report::Lost { .. }) {
-            refused::<reordered::Report>(&bytes);
+            rejected::<reordered::Report>(&bytes);
         }
     }
 }
 
 #[test]
-fn bytes_that_are_damaged_are_no_value() {
+fn damaged_bytes_are_rejected() {
     let bytes = kept(&first::Report { a: 1, b: 2, kind: None });
     for length in 0..bytes.len() {
         decode::<first::Report>(&bytes[..length]).unwrap_err();

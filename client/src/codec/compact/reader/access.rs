@@ -1,4 +1,4 @@
-//! Sequences, maps, tuples and structs while they are being read.
+//! Reads sequences, maps, tuples and structs.
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess};
 
@@ -10,7 +10,7 @@ pub(super) struct Elements<'de, 'r> {
     pub(super) input: &'r mut Input<'de>,
     pub(super) depth: u32,
     pub(super) left: usize,
-    /// Of the fields, if it is a struct.
+    /// The names of the fields, if it is a struct.
     pub(super) names: &'static [&'static str],
 }
 
@@ -20,7 +20,7 @@ impl Elements<'_, '_> {
     }
 }
 
-/// The end of what was asked for must be that of what is there.
+/// Checks that nothing is left over.
 fn end(left: usize) -> Result<(), Fault> {
     if left == 0 { Ok(()) } else { Err(serde::de::Error::custom("it has more elements than its Deserialize asks for")) }
 }
@@ -41,7 +41,7 @@ impl<'de> SeqAccess<'de> for &mut Elements<'de, '_> {
 
     #[inline]
     fn size_hint(&self) -> Option<usize> {
-        // Nothing is reserved for elements that cannot be there.
+        // Each element takes at least one byte, so no more memory is reserved than the input justifies.
         Some(self.left.min(self.input.bytes.len()))
     }
 }

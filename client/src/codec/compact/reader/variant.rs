@@ -1,4 +1,4 @@
-//! Enums while they are being read.
+//! Reads enums.
 
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, EnumAccess, VariantAccess, Visitor};
@@ -7,8 +7,7 @@ use super::Reader;
 use crate::codec::fault::Fault;
 use crate::codec::shape::part;
 
-/// A variant goes by its name, as it does in formats that describe themselves: numbers would not be the same on both sides if
-/// serde skips one.
+/// Identifies a variant by its name, as self-describing formats do. If serde skips a variant, the numbers differ on both sides.
 pub(super) struct Variant<'de, 'r> {
     pub(super) reader: Reader<'de, 'r>,
     pub(super) name: &'static str,
@@ -29,26 +28,26 @@ impl<'de> VariantAccess<'de> for Reader<'de, '_> {
 
     #[inline]
     fn unit_variant(self) -> Result<(), Fault> {
-        self.input.note(part::UNIT_VARIANT);
+        self.input.add_to_fingerprint(part::UNIT_VARIANT);
         Ok(())
     }
 
     #[inline]
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
-        self.input.note(part::NEWTYPE_VARIANT);
+        self.input.add_to_fingerprint(part::NEWTYPE_VARIANT);
         seed.deserialize(self)
     }
 
     #[inline]
     fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
-        self.input.note(part::TUPLE_VARIANT);
-        self.input.note(length as u64);
+        self.input.add_to_fingerprint(part::TUPLE_VARIANT);
+        self.input.add_to_fingerprint(length as u64);
         self.elements(length, visitor)
     }
 
     #[inline]
     fn struct_variant<V: Visitor<'de>>(self, names: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
-        self.input.note(part::STRUCT_VARIANT);
+        self.input.add_to_fingerprint(part::STRUCT_VARIANT);
         self.fields(names, visitor)
     }
 }

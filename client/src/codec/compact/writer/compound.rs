@@ -1,4 +1,4 @@
-//! Sequences, maps, tuples and structs while they are being written.
+//! Writes sequences, maps, tuples and structs.
 
 use serde::Serialize;
 use serde::ser::{
@@ -41,14 +41,15 @@ pub(in crate::codec) struct Tuple<'w, 'a, S> {
 pub(in crate::codec) struct Struct<'w, 'a, S> {
     pub(super) out: &'w mut Out<'a, S>,
     pub(super) fields: &'static Fields,
-    /// Behind the name of the last field.
+    /// The position after the name of the last field.
     pub(super) at: usize,
-    /// Fields that are still asked for.
+    /// Number of fields that are still missing.
     pub(super) left: usize,
     pub(super) depth: u32,
 }
 
-/// A reader believes no count of more elements than there are bytes, and elements of no bytes are not worth an exception.
+/// Checks the number of elements. A reader rejects a count above the number of bytes, so elements of zero bytes do not fit this
+/// format.
 fn end<S: Sink>(out: &mut Out<'_, S>, length: usize, left: usize, start: usize) -> Result<(), Fault> {
     if left == 0 && out.sink.position() - start >= length { Ok(()) } else { out.give_up(Fault::Differs) }
 }
@@ -121,7 +122,7 @@ macro_rules! structs {
             #[inline]
             fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), Fault> {
                 let names = self.fields.names;
-                // Names in between are others of the same fields, or the count is wrong in the end.
+                // Names in between are aliases; if not, the count is wrong in the end.
                 while self.at < names.len() && !same(names[self.at], key) {
                     self.at += 1;
                 }

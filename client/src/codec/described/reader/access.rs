@@ -1,4 +1,4 @@
-//! Sequences and maps while they are being read.
+//! Reads sequences and maps.
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess};
 
@@ -23,9 +23,9 @@ impl<'de> SeqAccess<'de> for Elements<'de, '_> {
         if self.input.bytes.first() == Some(&tag::END) {
             return Ok(None);
         }
-        let place = self.parts.part(self.index, None);
+        let recorder = self.parts.part(self.index, None);
         self.index += 1;
-        seed.deserialize(Reader { input: self.input, depth: self.depth, place }).map(Some)
+        seed.deserialize(Reader { input: self.input, depth: self.depth, recorder }).map(Some)
     }
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Entries<'de, 'r> {
     pub(super) input: &'r mut Input<'de>,
     pub(super) depth: u32,
     pub(super) parts: Parts<'r>,
-    /// From the last key on.
+    /// The input from the last key on.
     pub(super) key: &'de [u8],
 }
 
@@ -43,7 +43,7 @@ impl<'de> Entries<'de, '_> {
     }
 }
 
-/// The text at the start of these bytes.
+/// Returns the text at the start of these bytes.
 pub(super) fn name(bytes: &[u8]) -> Option<&str> {
     let mut input = Input::new(bytes, 0);
     match input.byte() {
@@ -60,13 +60,13 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
             return Ok(None);
         }
         self.key = self.input.bytes;
-        let place = self.parts.key();
-        seed.deserialize(Reader { input: self.input, depth: self.depth, place }).map(Some)
+        let recorder = self.parts.key();
+        seed.deserialize(Reader { input: self.input, depth: self.depth, recorder }).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        let place = self.parts.part(0, self.parts.struct_fields().and_then(|_| self.name()));
-        let value = seed.deserialize(Reader { input: self.input, depth: self.depth, place });
+        let recorder = self.parts.part(0, self.parts.struct_fields().and_then(|_| self.name()));
+        let value = seed.deserialize(Reader { input: self.input, depth: self.depth, recorder });
         value.map_err(|fault| match self.name() {
             Some(name) => fault.in_field(name),
             None => fault,
@@ -74,18 +74,18 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
     }
 }
 
-/// A struct whose fields come without their names: see [`Input::nameless`].
-pub(super) struct Nameless<'de, 'r> {
+/// Reads the fields of a struct without their names: see [`Input::positional`].
+pub(super) struct Positional<'de, 'r> {
     pub(super) input: &'r mut Input<'de>,
     pub(super) depth: u32,
     pub(super) parts: Parts<'r>,
-    /// How many fields were asked for.
+    /// The number of fields that were asked for.
     pub(super) asked: usize,
-    /// Whether more were asked for than there are.
+    /// Whether more fields were asked for than there are.
     pub(super) too_many: bool,
 }
 
-impl<'de> SeqAccess<'de> for &mut Nameless<'de, '_> {
+impl<'de> SeqAccess<'de> for &mut Positional<'de, '_> {
     type Error = Fault;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
@@ -94,8 +94,8 @@ impl<'de> SeqAccess<'de> for &mut Nameless<'de, '_> {
             return Ok(None);
         }
         self.asked += 1;
-        let place = self.parts.part(0, name(self.input.bytes));
+        let recorder = self.parts.part(0, name(self.input.bytes));
         skip(self.input)?;
-        seed.deserialize(Reader { input: self.input, depth: self.depth, place }).map(Some)
+        seed.deserialize(Reader { input: self.input, depth: self.depth, recorder }).map(Some)
     }
 }

@@ -1,10 +1,10 @@
-//! What is there, whatever was asked for.
+//! Reads whatever the input contains, regardless of what the visitor asks for.
 
 use serde::de::value::SeqDeserializer;
 use serde::de::{Deserializer, Visitor};
 
 use super::Reader;
-use super::access::{Elements, Entries, Nameless};
+use super::access::{Elements, Entries, Positional};
 use super::parts::Parts;
 use super::skip::skip;
 use crate::codec::described::tag;
@@ -12,15 +12,15 @@ use crate::codec::fault::Fault;
 use crate::codec::input::Input;
 use crate::codec::shape::Fields;
 
-/// Whether it is one of serde's own buffers (untagged, flatten, internally tagged), which tell `None` and `Some` from other
-/// things. Visitors of other types know of JSON: there `None` is a unit, and `Some` is nothing at all.
+/// Returns whether the visitor fills one of serde's own buffers (untagged, flatten, internally tagged), which distinguish `None`
+/// and `Some` from other values. Other visitors expect what JSON gives them: `None` is a unit, and `Some(x)` is `x`.
 fn is_buffer<V>() -> bool {
     std::any::type_name::<V>().contains("ContentVisitor")
 }
 
 impl<'de> Reader<'de, '_> {
-    /// Shows the visitor what is there.
-    pub(super) fn answer<V: Visitor<'de>>(self, visitor: V, parts: Parts<'_>) -> Result<V::Value, Fault> {
+    /// Calls the visitor's method for what the input contains.
+    pub(super) fn visit_any<V: Visitor<'de>>(self, visitor: V, parts: Parts<'_>) -> Result<V::Value, Fault> {
         let input = self.input;
         match input.byte()? {
             tag::UNIT => visitor.visit_unit(),
@@ -35,7 +35,7 @@ impl<'de> Reader<'de, '_> {
             tag::NEGATIVE_WIDE => visitor.visit_i128(i128::from_le_bytes(input.array()?)),
             tag::F32 => visitor.visit_f32(f32::from_le_bytes(input.array()?)),
             tag::F64 => visitor.visit_f64(f64::from_le_bytes(input.array()?)),
-            // serde's buffers know characters, and what they read them into may not.
+            // serde's buffers accept characters, but what they are decoded into may not.
             tag::CHAR => visitor.visit_str(input.character()?.encode_utf8(&mut [0; 4])),
             tag::STR => visitor.visit_borrowed_str(input.text()?),
             tag::BYTES => visitor.visit_borrowed_bytes(input.counted()?),
@@ -44,8 +44,12 @@ impl<'de> Reader<'de, '_> {
             tag::SOME => {
                 let depth = input.descend(self.depth)?;
                 let ambiguous = matches!(input.bytes.first(), Some(&(tag::UNIT | tag::NONE | tag::SOME)));
-                let content = Reader { input, depth, place: None };
-                if ambiguous && is_buffer::<V>() { visitor.visit_some(content) } else { content.answer(visitor, parts) }
+                let content = Reader { input, depth, recorder: None };
+                if ambiguous && is_buffer::<V>() {
+                    visitor.visit_some(content)
+                } else {
+                    content.visit_any(visitor, parts)
+                }
             }
             tag::SEQ => {
                 let depth = input.descend(self.depth)?;
@@ -65,27 +69,27 @@ impl<'de> Reader<'de, '_> {
         }
     }
 
-    /// As [`Reader::answer`], where a sequence was asked for: bytes are one.
+    /// As [`Reader::visit_any`], if a sequence was asked for: bytes count as one.
     pub(super) fn elements<V: Visitor<'de>>(self, visitor: V, parts: Parts<'_>) -> Result<V::Value, Fault> {
         if self.tag()? != tag::BYTES {
-            return self.answer(visitor, parts);
+            return self.visit_any(visitor, parts);
         }
         self.input.byte()?;
         let bytes = self.input.counted()?;
         SeqDeserializer::new(bytes.iter().copied()).deserialize_seq(visitor)
     }
 
-    /// As [`Reader::answer`], where fields were asked for.
+    /// As [`Reader::visit_any`], if fields were asked for.
     pub(super) fn fields<V: Visitor<'de>>(self, visitor: V, parts: Parts<'_>) -> Result<V::Value, Fault> {
-        let nameless = |fields: &&Fields| self.input.nameless && keys_are_asked_for(self.input, fields);
-        let Some(fields) = parts.struct_fields().filter(nameless) else { return self.answer(visitor, parts) };
+        let positional = |fields: &&Fields| self.input.positional && keys_are_asked_for(self.input, fields);
+        let Some(fields) = parts.struct_fields().filter(positional) else { return self.visit_any(visitor, parts) };
         self.input.byte()?;
         let depth = self.input.descend(self.depth)?;
         let input = self.input;
         let mut left = 0;
-        let mut nameless = Nameless { input: &mut *input, depth, parts, asked: 0, too_many: false };
-        let value = visitor.visit_seq(&mut nameless)?;
-        let (asked, too_many) = (nameless.asked, nameless.too_many);
+        let mut positional = Positional { input: &mut *input, depth, parts, asked: 0, too_many: false };
+        let value = visitor.visit_seq(&mut positional)?;
+        let (asked, too_many) = (positional.asked, positional.too_many);
         while input.bytes.first() != Some(&tag::END) {
             skip(input)?;
             left += 1;
@@ -96,7 +100,7 @@ impl<'de> Reader<'de, '_> {
     }
 }
 
-/// The end of what was asked for must be that of what is there.
+/// Checks that nothing is left over.
 fn end(input: &mut Input<'_>, what: &str) -> Result<(), Fault> {
     match input.byte()? {
         tag::END => Ok(()),
@@ -104,7 +108,7 @@ fn end(input: &mut Input<'_>, what: &str) -> Result<(), Fault> {
     }
 }
 
-/// Whether all fields are there, in the order in which they are asked for; others are not.
+/// Returns whether the input has exactly the fields that are asked for, in the same order.
 fn keys_are_asked_for(input: &Input<'_>, fields: &Fields) -> bool {
     let mut ahead = Input::new(input.bytes, input.levels);
     if !matches!(ahead.byte(), Ok(tag::WHOLE_STRUCT)) {

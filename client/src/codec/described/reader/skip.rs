@@ -2,7 +2,7 @@ use crate::codec::described::tag;
 use crate::codec::fault::Fault;
 use crate::codec::input::Input;
 
-/// Passes over one part, however deep it is.
+/// Skips one part, however deeply nested it is.
 pub(super) fn skip(input: &mut Input<'_>) -> Result<(), Fault> {
     let mut open = 0_u64;
     loop {

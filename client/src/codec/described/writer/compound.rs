@@ -1,4 +1,4 @@
-//! Sequences, maps and structs while they are being written.
+//! Writes sequences, maps and structs.
 
 use serde::Serialize;
 use serde::ser::{
@@ -15,7 +15,7 @@ use crate::codec::sink::Sink;
 pub(in crate::codec) struct Seq<'w, 'a, S> {
     pub(super) out: &'w mut Out<'a, S>,
     pub(super) depth: u32,
-    /// ENDs behind the elements: one more if it is the content of a variant.
+    /// Number of ENDs after the elements: one more if it is the content of a variant.
     pub(super) ends: u8,
 }
 
@@ -27,7 +27,7 @@ pub(in crate::codec) struct Map<'w, 'a, S> {
 pub(in crate::codec) struct Struct<'w, 'a, S> {
     pub(super) out: &'w mut Out<'a, S>,
     pub(super) depth: u32,
-    /// Where its tag is.
+    /// The position of its tag.
     pub(super) start: usize,
     pub(super) ends: u8,
 }

@@ -1,4 +1,4 @@
-//! Types that are written, or read, as other ones.
+//! Types that are written or read as other types.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::{check, through_json};
 use crate::codec::{decode, encode};
 
-/// Different types on the way there and back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 struct Hex(u64);
@@ -28,7 +27,7 @@ impl TryFrom<String> for Hex {
     }
 }
 
-/// Writes a number and reads a number or a text; writes an option and reads anything.
+/// Writes a text or an option, and reads a number or a text.
 mod lenient {
     use super::*;
 
@@ -80,7 +79,7 @@ struct Transparent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Wrapped(Box<Transparent>);
 
-/// As [`Converted`], without what does not come back in JSON either.
+/// As [`Converted`], without what JSON does not round-trip either.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct Aliased {
@@ -116,7 +115,7 @@ strategy!(Lenient: any::<(u64, NonZeroU16)>(), any::<bool>() => |(number, after)
     children: parent.then(|| vec![Lenient { number: number / 2, after, children: None }; 2]),
 });
 
-/// Written as one type and read as another one, which JSON writes alike.
+/// Written as one type and read as another, which look alike in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Vec<u64>", into = "(u8, Option<u32>, u64)")]
 struct Longer(Vec<u64>);
@@ -133,7 +132,7 @@ impl From<Longer> for (u8, Option<u32>, u64) {
     }
 }
 
-/// The same with fields for an element each, and with names.
+/// The same with a field for each element, and with names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "BTreeMap<String, i64>", into = "NamedNumbers")]
 struct ByName(BTreeMap<String, i64>);
@@ -213,13 +212,13 @@ proptest! {
     }
 
     #[test]
-    fn conversions_of_one_way_only(value: OneWay) {
+    fn one_way_conversions(value: OneWay) {
         check(value);
     }
 }
 
 #[test]
-fn what_json_refuses_is_refused_with_its_reason() {
+fn values_that_json_rejects_are_rejected_with_the_reason() {
     let value = Converted {
         the_hex: Hex(255),
         the_number: 3,

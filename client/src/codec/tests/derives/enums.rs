@@ -1,4 +1,4 @@
-//! Enums: how variants are told apart, and which of them are written or known.
+//! Enums: how variants are distinguished, and variants that are not written or not known.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::check;
 use super::fields::Skipping;
 
-/// Not all variants are written, or read, and their numbers are not the same on both sides.
+/// Some variants are not written or not read, and their numbers differ on both sides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Letters {
     A,
@@ -98,7 +98,7 @@ strategy!(Adjacent: 0..5, any::<(u32, String, u8)>() => |which, (number, text, a
     _ => Adjacent::Fields { a, b: None },
 });
 
-/// What a newer program writes, an older one takes for something else that it does not know.
+/// An older program reads variants of a newer one as `Unknown`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Outside {
     A(u8),
@@ -133,7 +133,7 @@ enum Beside {
     Unknown,
 }
 
-/// One variant goes by what it holds, the others by their names.
+/// One variant is identified by its content, the others by their names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum OneUntagged {
     A,
@@ -163,7 +163,7 @@ strategy!(Others: 0..3_usize, 0..3_usize, any::<(u8, u64)>(), any::<Vec<u16>>(),
 
 proptest! {
     #[test]
-    fn variants_that_are_left_out(value: Letters) {
+    fn skipped_variants(value: Letters) {
         check(value);
     }
 
@@ -179,7 +179,7 @@ proptest! {
     }
 
     #[test]
-    fn variants_that_are_not_known(value: Others) {
+    fn unknown_variants(value: Others) {
         check(value);
     }
 }

@@ -1,11 +1,11 @@
-//! Fields that are there or not.
+//! Fields that are sometimes left out.
 
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::check;
 
-/// Fields that are there or not, in front of others.
+/// Fields that are sometimes left out, before others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Skipping {
     first: u16,
@@ -48,7 +48,7 @@ fn is_five(number: &u32) -> bool {
 
 proptest! {
     #[test]
-    fn fields_that_are_left_out(value: Skipping, one: JustOneIf) {
+    fn skipped_fields(value: Skipping, one: JustOneIf) {
         check(value);
         check(one);
     }

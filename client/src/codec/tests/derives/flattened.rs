@@ -1,4 +1,4 @@
-//! Structs whose parts lie among their own fields, with whatever JSON there may be.
+//! Flattened structs, and arbitrary JSON.
 
 use std::collections::BTreeMap;
 

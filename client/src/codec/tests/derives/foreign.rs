@@ -1,4 +1,4 @@
-//! Types of other crates: those that serde does not know, and those of the standard library.
+//! Types of other crates, with and without serde support.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check;
 
-/// What another crate has, and serde does not know.
+/// A type of another crate without serde support.
 #[derive(Clone, Debug, PartialEq)]
 struct Theirs {
     seconds: i64,
@@ -25,7 +25,7 @@ enum TheirKind {
     Fields { a: Option<u8>, b: String },
 }
 
-/// Its fields are its own.
+/// Its fields are private.
 #[derive(Clone, Debug, PartialEq)]
 struct Hidden(u32, String);
 
@@ -102,7 +102,7 @@ strategy!(Remote: any::<(u8, i64, Option<u32>, u64)>(), 0..3, any::<(u32, Option
     after,
 });
 
-/// Other types for readers than for machines.
+/// Types that are encoded differently for human readers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Addresses {
     ip: IpAddr,

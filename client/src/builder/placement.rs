@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use farpool_session::labels;
 
-use super::{Builder, Target};
+use super::{Builder, Placement};
 
 /// Options for where a pool runs, and for its share of the cluster.
 impl Builder {
@@ -21,7 +21,7 @@ impl Builder {
     /// ```
     #[cfg(feature = "cluster")]
     pub fn address(mut self, url: impl Into<String>) -> Self {
-        self.target = Target::Cluster(url.into());
+        self.placement = Placement::Cluster(url.into());
         self
     }
 
@@ -36,7 +36,7 @@ impl Builder {
     /// # }
     /// ```
     pub fn local(mut self) -> Self {
-        self.target = Target::ThisMachine;
+        self.placement = Placement::ThisMachine;
         self
     }
 

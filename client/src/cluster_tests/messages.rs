@@ -9,17 +9,17 @@ use super::*;
 use crate::error::ErrorKind;
 
 #[test]
-fn a_job_goes_there_and_its_outcome_comes_back() {
+fn a_job_is_sent_and_its_outcomes_are_returned() {
     let (_server, peer, pool) = opened();
     assert_eq!(pool.processes(), 2);
     thread::scope(|scope| {
         let map = scope.spawn(|| pool.map(double, 0..3));
-        let (job, items) = peer.hear_job();
+        let (job, items) = peer.receive_job();
         assert_eq!(items, 3);
         for item in [2, 0, 1] {
-            peer.say_done(job, item, &encoded(&(2 * item)));
+            peer.send_done(job, item, &encoded(&(2 * item)));
         }
-        peer.say_ended(job, false);
+        peer.send_job_ended(job, false);
         assert_eq!(map.join().unwrap().unwrap(), [0, 2, 4]);
     });
     thread::scope(|scope| {
@@ -28,24 +28,24 @@ fn a_job_goes_there_and_its_outcome_comes_back() {
             assert_eq!(pool.map(double, [1]).unwrap_err().kind(), ErrorKind::Closed);
             pool.join()
         });
-        assert!(matches!(peer.hear(), Body::ClosePool(close) if !close.now));
-        peer.say_closed();
+        assert!(matches!(peer.receive(), Body::ClosePool(close) if !close.now));
+        peer.send_closed();
         end.join().unwrap().unwrap();
     });
-    peer.hear_the_end();
+    peer.wait_for_disconnect();
 }
 
 #[test]
-fn the_program_is_sent_when_it_is_wanted_and_jobs_go_on_meanwhile() {
+fn the_program_is_sent_on_request_while_jobs_continue() {
     let (server, peer, pool) = opened();
     let own = farpool_session::by_hand::own_digest().unwrap();
     // Nothing is sent for a program that is not this one.
-    peer.say(Event::ProgramWanted(ProgramWanted { digest: vec![1; 32].into() }));
-    peer.say(Event::ProgramWanted(ProgramWanted { digest: own.clone() }));
+    peer.send(Event::ProgramWanted(ProgramWanted { digest: vec![1; 32].into() }));
+    peer.send(Event::ProgramWanted(ProgramWanted { digest: own.clone() }));
     let result = pool.apply_async(double, (4,));
-    let (job, _) = peer.hear_job();
-    peer.say_done(job, 0, &encoded(&8_u64));
-    peer.say_ended(job, false);
+    let (job, _) = peer.receive_job();
+    peer.send_done(job, 0, &encoded(&8_u64));
+    peer.send_job_ended(job, false);
     assert_eq!(result.get().unwrap(), 8);
     let pieces = server.program();
     assert_eq!(pieces[0].digest, own);
@@ -57,13 +57,13 @@ fn the_program_is_sent_when_it_is_wanted_and_jobs_go_on_meanwhile() {
 }
 
 #[test]
-fn a_lost_connection_ends_everything_with_the_reason() {
+fn a_lost_connection_fails_everything_with_the_reason() {
     let (mut server, peer, pool) = opened();
     let waiting = pool.map_async(double, [1, 2]);
-    peer.hear_job();
+    peer.receive_job();
     thread::scope(|scope| {
         let map = scope.spawn(|| pool.map(double, [3]).unwrap_err());
-        peer.hear_job();
+        peer.receive_job();
         server.stop();
         for error in [map.join().unwrap(), waiting.get().unwrap_err(), pool.apply(double, (1,)).unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -80,7 +80,7 @@ fn a_lost_connection_ends_everything_with_the_reason() {
 }
 
 #[test]
-fn a_coordinator_that_ends_the_session_is_told_in_its_words() {
+fn the_end_of_a_session_has_the_coordinators_message() {
     let (_server, peer, pool) = opened();
     peer.refuse(Status::invalid_argument("job 7 does not exist"));
     let error = loop {
@@ -98,25 +98,25 @@ fn a_coordinator_that_ends_the_session_is_told_in_its_words() {
 #[test]
 fn a_pool_can_be_dropped_though_the_coordinator_does_not_answer() {
     let (_server, peer, pool) = opened();
-    peer.hold_on();
+    peer.stop_closing_terminated();
     let doomed = pool.apply_async(double, (1,));
     let start = Instant::now();
     drop(pool);
     assert!(start.elapsed() < Duration::from_millis(2500), "it took {:?}", start.elapsed());
     // The handle of the result still wants the session.
     drop(doomed);
-    peer.hear_the_end();
+    peer.wait_for_disconnect();
 }
 
 #[test]
-fn output_without_a_reader_harms_nothing() {
+fn output_without_a_reader_is_harmless() {
     let (_server, peer, pool) = opened();
     let output = |data: &[u8]| Output { host: "node7".into(), pid: 7, stream: 1, data: data.to_vec().into() };
-    peer.say(Event::Output(output(b"a line of a worker's\n")));
-    peer.say(Event::Output(output(&vec![b'x'; 2 << 20])));
+    peer.send(Event::Output(output(b"a line of a worker's\n")));
+    peer.send(Event::Output(output(&vec![b'x'; 2 << 20])));
     let result = pool.apply_async(double, (4,));
-    let (job, _) = peer.hear_job();
-    peer.say_done(job, 0, &encoded(&8_u64));
-    peer.say_ended(job, false);
+    let (job, _) = peer.receive_job();
+    peer.send_done(job, 0, &encoded(&8_u64));
+    peer.send_job_ended(job, false);
     assert_eq!(result.get().unwrap(), 8);
 }

@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::singles::Singles;
 
 /// A lazy job: its input, the items in flight, and the outcomes that have arrived.
-pub(crate) struct Run<I> {
+pub(crate) struct CallerPulled<I> {
     call: Call,
     feeder: Feeder<Singles<I>>,
     arrivals: Arrivals,
@@ -23,7 +23,7 @@ pub(crate) struct Run<I> {
     /// Empty between steps; kept to reuse its memory.
     news: VecDeque<News>,
     taken: u64,
-    over: bool,
+    ended: bool,
     _progress: Option<Progress>,
 }
 
@@ -34,14 +34,14 @@ pub(super) enum Step<R> {
     Wait,
 }
 
-impl<I> Run<I> {
-    /// The process that it belongs to.
+impl<I> CallerPulled<I> {
+    /// Returns the process that it belongs to.
     pub(super) fn owner(&self) -> Owner {
         self.call.session.owner()
     }
 }
 
-impl<I> Run<I> {
+impl<I> CallerPulled<I> {
     pub(super) fn attempts(&self) -> u32 {
         self.arrivals.attempts()
     }
@@ -51,7 +51,7 @@ impl<I> Run<I> {
     }
 }
 
-impl<T: Data, I: Iterator<Item = T>> Run<I> {
+impl<T: Data, I: Iterator<Item = T>> CallerPulled<I> {
     pub(crate) fn new(
         call: Call,
         feeder: Feeder<Singles<I>>,
@@ -62,18 +62,18 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
     ) -> Self {
         let window = Window::new(buffersize, chunksize, call.session.slots());
         let arrivals = Arrivals::new(order);
-        Self { call, feeder, arrivals, window, news: VecDeque::new(), taken: 0, over: false, _progress: progress }
+        Self { call, feeder, arrivals, window, news: VecDeque::new(), taken: 0, ended: false, _progress: progress }
     }
 
     /// Makes one step towards the next outcome.
     pub(super) fn step<R: Data>(&mut self) -> Step<R> {
-        if self.over {
+        if self.ended {
             return Step::Over;
         }
         match self.try_step() {
             Ok(step) => step,
             Err(error) => {
-                self.over = true;
+                self.ended = true;
                 self.call.cancel();
                 Step::Outcome(Err(error))
             }
@@ -104,7 +104,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
                 return Ok(Step::Outcome(outcome));
             }
             if self.feeder.exhausted() && self.ahead() == 0 {
-                self.over = true;
+                self.ended = true;
                 // Its end is on the way; there is nothing to cancel.
                 self.call.settle();
                 return Ok(Step::Over);
@@ -129,7 +129,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
 
     /// Pulls and sends one batch, if there is room. Returns whether anything has changed.
     fn feed(&mut self) -> Result<bool, Error> {
-        // The inbox counts too: its items are results now, and no longer input.
+        // Results in the inbox count too: they are no longer counted as input.
         let has_news = self.call.inbox.has_news();
         if has_news {
             self.take_news()?;
@@ -150,7 +150,7 @@ impl<T: Data, I: Iterator<Item = T>> Run<I> {
         // After a panic the input is never called again: an inconsistent state is never seen.
         let fed = panic::catch_unwind(AssertUnwindSafe(|| feeder.feed(room, &call.inbox, &mut call.messages)));
         if let Err(panic) = fed {
-            self.over = true;
+            self.ended = true;
             self.call.cancel();
             panic::resume_unwind(panic);
         }

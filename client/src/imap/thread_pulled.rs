@@ -11,7 +11,7 @@ use farpool_session::{Call, End, Inbox, News, Room, Session};
 
 use super::arrivals::Arrivals;
 use super::arrivals::Order;
-use super::run::Step;
+use super::caller_pulled::Step;
 use super::window::Window;
 use crate::args::Data;
 use crate::codec;
@@ -21,28 +21,28 @@ use crate::panics;
 use crate::progress::Progress;
 use crate::singles::Singles;
 
-/// The consumer's side.
-pub(crate) struct Fed {
+/// The consumer's side of the job.
+pub(crate) struct ThreadPulled {
     call: Call,
     /// Starts the thread that pulls; `None` once it has started.
     start: Option<Start>,
-    ahead: Arc<Ahead>,
+    shared: Arc<Shared>,
     arrivals: Arrivals,
     /// Empty between steps; kept to reuse its memory.
     news: VecDeque<News>,
-    over: bool,
+    ended: bool,
     _progress: Option<Progress>,
 }
 
 /// Opens the job and starts its feeding thread.
 type Start = Box<dyn FnOnce(&mut Call) -> Result<(), Error> + Send>;
 
-/// State shared by both sides: how far the input is ahead of the consumer.
-struct Ahead {
-    state: Mutex<State>,
+/// State that both sides share: how far the input is ahead of the consumer.
+struct Shared {
+    state: Mutex<SharedState>,
 }
 
-struct State {
+struct SharedState {
     window: Window,
     pulled: u64,
     taken: u64,
@@ -54,7 +54,7 @@ struct State {
     abandoned: bool,
 }
 
-impl Fed {
+impl ThreadPulled {
     pub(crate) fn new<T: Data>(
         call: Call,
         feeder: Feeder<Singles<impl Iterator<Item = T> + Send + 'static>>,
@@ -64,17 +64,17 @@ impl Fed {
         progress: Option<Progress>,
     ) -> Self {
         let window = Window::new(buffersize, chunksize, call.session.slots());
-        let state = State { window, pulled: 0, taken: 0, held: 0, thread: None, abandoned: false };
-        let ahead = Arc::new(Ahead { state: Mutex::new(state) });
-        let shared = Arc::clone(&ahead);
-        let start = Box::new(move |call: &mut Call| start(call, feeder, shared));
+        let state = SharedState { window, pulled: 0, taken: 0, held: 0, thread: None, abandoned: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state) });
+        let with_thread = Arc::clone(&shared);
+        let start = Box::new(move |call: &mut Call| start(call, feeder, with_thread));
         Self {
             call,
             start: Some(start),
-            ahead,
+            shared,
             arrivals: Arrivals::new(order),
             news: VecDeque::new(),
-            over: false,
+            ended: false,
             _progress: progress,
         }
     }
@@ -93,13 +93,13 @@ impl Fed {
 
     /// Makes one step towards the next outcome.
     pub(super) fn step<R: Data>(&mut self) -> Step<R> {
-        if self.over {
+        if self.ended {
             return Step::Over;
         }
         match self.try_step() {
             Ok(step) => step,
             Err(error) => {
-                self.over = true;
+                self.ended = true;
                 self.call.cancel();
                 Step::Outcome(Err(error))
             }
@@ -124,7 +124,7 @@ impl Fed {
         }
         loop {
             if let Some(outcome) = self.arrivals.pop(&self.call.inbox)? {
-                self.ahead.note_taken(&self.arrivals, self.call.session.slots());
+                self.shared.note_taken(&self.arrivals, self.call.session.slots());
                 return Ok(Step::Outcome(outcome));
             }
             if !self.call.inbox.has_news() {
@@ -134,7 +134,7 @@ impl Fed {
             let dried_up = ended && self.news.is_empty();
             self.news.drain(..).try_for_each(|news| self.arrivals.add(news, &self.call.inbox))?;
             if dried_up {
-                self.over = true;
+                self.ended = true;
                 self.call.settle();
                 return match self.call.inbox.end_error() {
                     Some(error) => Ok(Step::Outcome(Err(error.into()))),
@@ -145,9 +145,9 @@ impl Fed {
     }
 }
 
-impl Drop for Fed {
+impl Drop for ThreadPulled {
     fn drop(&mut self) {
-        let mut state = self.ahead.state();
+        let mut state = self.shared.state();
         state.abandoned = true;
         if let Some(thread) = &state.thread {
             thread.unpark();
@@ -155,8 +155,8 @@ impl Drop for Fed {
     }
 }
 
-impl Ahead {
-    /// The consumer has taken an outcome of these.
+impl Shared {
+    /// Records that the consumer has taken one of these outcomes.
     fn note_taken(&self, arrivals: &Arrivals, slots: u32) {
         let mut state = self.state();
         state.taken += 1;
@@ -170,12 +170,12 @@ impl Ahead {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SharedState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl SharedState {
     fn is_due(&self) -> bool {
         let ahead = self.pulled.saturating_sub(self.taken);
         self.window.room(ahead) > 0 && self.window.is_due_before_waiting(ahead)
@@ -186,33 +186,33 @@ impl State {
 fn start<T: Data>(
     call: &mut Call,
     feeder: Feeder<Singles<impl Iterator<Item = T> + Send + 'static>>,
-    ahead: Arc<Ahead>,
+    shared: Arc<Shared>,
 ) -> Result<(), Error> {
     call.flush()?;
-    let mut input = Input { session: call.session.clone(), inbox: call.inbox.clone(), feeder, ahead };
+    let mut pulling = PullingThread { session: call.session.clone(), inbox: call.inbox.clone(), feeder, shared };
     let spawned =
-        thread::Builder::new().name("farpool-feeder".to_owned()).stack_size(codec::STACK).spawn(move || input.feed());
+        thread::Builder::new().name("farpool-feeder".to_owned()).stack_size(codec::STACK).spawn(move || pulling.feed());
     spawned.map(drop).map_err(|error| {
         let message = format!("cannot start the thread that feeds the job: {error}");
         call.inbox.tell(Error::new(ErrorKind::Unavailable, message))
     })
 }
 
-/// The side of the thread that pulls.
-struct Input<I> {
+/// The pulling thread's side of the job.
+struct PullingThread<I> {
     session: Session,
     inbox: Owned<Arc<Inbox>>,
     feeder: Feeder<Singles<I>>,
-    ahead: Arc<Ahead>,
+    shared: Arc<Shared>,
 }
 
-impl<T: Data, I: Iterator<Item = T>> Input<I> {
+impl<T: Data, I: Iterator<Item = T>> PullingThread<I> {
     fn feed(&mut self) {
-        self.ahead.state().thread = Some(thread::current());
+        self.shared.state().thread = Some(thread::current());
         let mut messages = Vec::new();
         while let Some(()) = self.wait_for_room() {
-            // One at a time: the input may wait for the outcome of the item before. After a panic it is never called again, so an
-            // inconsistent state is never seen.
+            // One at a time: the input may wait for the outcome of the previous item. After a panic the input is never called
+            // again, so an inconsistent state is never seen.
             let fed = panic::catch_unwind(AssertUnwindSafe(|| self.feeder.feed(1, &self.inbox, &mut messages)));
             if !self.session.owner().is_here() {
                 // The input has forked this process, and this is the child: the job belongs to the parent.
@@ -223,7 +223,7 @@ impl<T: Data, I: Iterator<Item = T>> Input<I> {
                 let message = format!("the input iterator panicked after {items} items: {words}");
                 return self.give_up(Error::new(ErrorKind::Panicked, message));
             }
-            self.ahead.state().pulled = self.feeder.pulled();
+            self.shared.state().pulled = self.feeder.pulled();
             if let Err(error) = self.session.send(&mut messages) {
                 return self.give_up(error);
             }
@@ -234,12 +234,12 @@ impl<T: Data, I: Iterator<Item = T>> Input<I> {
     fn wait_for_room(&self) -> Option<()> {
         loop {
             let wanted = {
-                let state = self.ahead.state();
+                let state = self.shared.state();
                 if state.is_due() { self.feeder.room_wanted(state.held) } else { Room::NEVER }
             };
             self.inbox.unpark_for_room(wanted);
             // Any later change unparks this thread.
-            let mut state = self.ahead.state();
+            let mut state = self.shared.state();
             if state.abandoned || self.feeder.exhausted() || self.inbox.ended() {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! Connections that are lost, and coordinators that know nothing any more.
+//! Lost connections, and coordinators that have restarted.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,49 +12,50 @@ use super::server::items_in;
 use super::*;
 use crate::error::{Error, ErrorKind};
 
-/// The same as `opened`, by a client that does not give up soon.
-fn patient() -> (Server, Peer, Pool) {
+/// As [`opened`], with a long reconnect timeout.
+fn opened_with_reconnect() -> (Server, Peer, Pool) {
     opened_with(Duration::from_secs(20))
 }
 
-/// Lets the client hear all that was said, and has it open its pool again at a coordinator of this name; returns what it wants.
-fn again(server: &Server, peer: &Peer, pool: &Pool, coordinator: &'static str) -> (Peer, Wanted) {
-    serve(peer, pool, 77);
+/// Waits until the client has received everything, and makes it reopen its pool at a coordinator with this name. Returns what it
+/// resends.
+fn reopen(server: &Server, peer: &Peer, pool: &Pool, coordinator: &'static str) -> (Peer, Resent) {
+    answer_call(peer, pool, 77);
     server.forget();
     peer.cut();
     let peer = server.session();
     let open = peer.welcome_by(coordinator, 1 << 20, 2);
     assert!(open.again);
-    let mut wanted = Wanted::default();
-    for body in peer.hear_all_again() {
+    let mut resent = Resent::default();
+    for body in peer.receive_resent() {
         match body {
-            Body::OpenJob(open) => drop(wanted.items.insert(open.job, Vec::new())),
+            Body::OpenJob(open) => drop(resent.items.insert(open.job, Vec::new())),
             Body::Items(items) => {
                 let (first, each) = items_in(&items);
-                let job = wanted.items.get_mut(&items.job).unwrap();
+                let job = resent.items.get_mut(&items.job).unwrap();
                 job.extend((first..).zip(each.into_iter().map(<[u8]>::to_vec)));
             }
-            Body::EndItems(end) => wanted.ended.push(end.job),
+            Body::EndItems(end) => resent.ended.push(end.job),
             other => panic!("{other:?} has no place here"),
         }
     }
-    (peer, wanted)
+    (peer, resent)
 }
 
 #[derive(Debug, Default)]
-struct Wanted {
+struct Resent {
     items: BTreeMap<u64, Vec<(u64, Vec<u8>)>>,
     ended: Vec<u64>,
 }
 
-impl Wanted {
+impl Resent {
     fn indices(&self, job: u64) -> Vec<u64> {
         self.items[&job].iter().map(|(item, _)| *item).collect()
     }
 }
 
-fn finish(peer: &Peer, job: u64, items: impl IntoIterator<Item = u64>) {
-    items.into_iter().for_each(|item| peer.say_done(job, item, &encoded(&(2 * item))));
+fn send_results(peer: &Peer, job: u64, items: impl IntoIterator<Item = u64>) {
+    items.into_iter().for_each(|item| peer.send_done(job, item, &encoded(&(2 * item))));
 }
 
 fn doubles(items: u64) -> Vec<u64> {
@@ -62,63 +63,63 @@ fn doubles(items: u64) -> Vec<u64> {
 }
 
 #[test]
-fn a_session_goes_on_over_another_connection() {
-    let (server, peer, pool) = patient();
+fn a_session_resumes_on_another_connection() {
+    let (server, peer, pool) = opened_with_reconnect();
     let map = pool.map_async(double, 0..100);
-    let (job, items) = peer.hear_job();
+    let (job, items) = peer.receive_job();
     assert_eq!(items, 100);
-    finish(&peer, job, 0..30);
+    send_results(&peer, job, 0..30);
     for cut in 0..3 {
         peer.cut();
-        finish(&peer, job, 30 + cut * 10..40 + cut * 10);
-        // What is said meanwhile is not lost either.
+        send_results(&peer, job, 30 + cut * 10..40 + cut * 10);
+        // What is sent meanwhile is not lost either.
         let other = pool.apply_async(double, (cut,));
-        let (single, _) = peer.hear_job();
-        peer.say_done(single, 0, &encoded(&(2 * cut)));
-        peer.say_ended(single, false);
+        let (single, _) = peer.receive_job();
+        peer.send_done(single, 0, &encoded(&(2 * cut)));
+        peer.send_job_ended(single, false);
         assert_eq!(other.get().unwrap(), 2 * cut);
         assert_eq!(server.resumed(), cut as u32 + 1);
     }
-    finish(&peer, job, 60..100);
-    peer.say_ended(job, false);
+    send_results(&peer, job, 60..100);
+    peer.send_job_ended(job, false);
     assert_eq!(map.get().unwrap(), doubles(100));
 }
 
 #[test]
-fn a_coordinator_that_is_another_one_gets_what_has_no_outcome() {
-    let (server, peer, pool) = patient();
-    peer.say(Event::PoolAt(PoolAt { agent: vec![1; 16].into(), gone: false }));
+fn another_coordinator_gets_the_items_without_an_outcome() {
+    let (server, peer, pool) = opened_with_reconnect();
+    peer.send(Event::PoolAt(PoolAt { agent: vec![1; 16].into(), gone: false }));
     let map = pool.job(double).chunksize(4).map_async(0..20);
-    let (job, _) = peer.hear_job();
-    finish(&peer, job, (0..5).chain([8, 19]));
-    // Has all its outcomes, and nobody has said so.
+    let (job, _) = peer.receive_job();
+    send_results(&peer, job, (0..5).chain([8, 19]));
+    // This job has all its outcomes, but was not reported as ended.
     let single = pool.apply_async(double, (4,));
-    let (alone, _) = peer.hear_job();
-    peer.say_done(alone, 0, &encoded(&8_u64));
-    // Ends before the coordinator does.
+    let (alone, _) = peer.receive_job();
+    peer.send_done(alone, 0, &encoded(&8_u64));
+    // This job ends before the coordinator restarts.
     let done = pool.apply_async(double, (5,));
-    let (gone, _) = peer.hear_job();
-    peer.say_done(gone, 0, &encoded(&10_u64));
-    peer.say_ended(gone, false);
+    let (gone, _) = peer.receive_job();
+    peer.send_done(gone, 0, &encoded(&10_u64));
+    peer.send_job_ended(gone, false);
     assert_eq!(done.get().unwrap(), 10);
-    let (peer, wanted) = again(&server, &peer, &pool, "two");
-    assert_eq!(wanted.items.keys().copied().collect::<Vec<_>>(), [job, alone]);
-    assert_eq!(wanted.indices(job), [5, 6, 7].into_iter().chain(9..19).collect::<Vec<_>>());
-    assert!(wanted.items[&job].iter().all(|(item, bytes)| *bytes == encoded(item)), "{wanted:?}");
-    assert_eq!((wanted.indices(alone), &wanted.ended), (vec![], &vec![job, alone]));
-    finish(&peer, job, [5, 6, 7].into_iter().chain(9..15));
-    peer.say_ended(alone, false);
+    let (peer, resent) = reopen(&server, &peer, &pool, "two");
+    assert_eq!(resent.items.keys().copied().collect::<Vec<_>>(), [job, alone]);
+    assert_eq!(resent.indices(job), [5, 6, 7].into_iter().chain(9..19).collect::<Vec<_>>());
+    assert!(resent.items[&job].iter().all(|(item, bytes)| *bytes == encoded(item)), "{resent:?}");
+    assert_eq!((resent.indices(alone), &resent.ended), (vec![], &vec![job, alone]));
+    send_results(&peer, job, [5, 6, 7].into_iter().chain(9..15));
+    peer.send_job_ended(alone, false);
     assert_eq!(single.get().unwrap(), 8);
-    // And that one is followed by a third.
-    let (peer, wanted) = again(&server, &peer, &pool, "three");
-    assert_eq!(wanted.indices(job), (15..19).collect::<Vec<_>>());
-    finish(&peer, job, 15..19);
-    peer.say_ended(job, false);
+    // A third coordinator follows.
+    let (peer, resent) = reopen(&server, &peer, &pool, "three");
+    assert_eq!(resent.indices(job), (15..19).collect::<Vec<_>>());
+    send_results(&peer, job, 15..19);
+    peer.send_job_ended(job, false);
     assert_eq!(map.get().unwrap(), doubles(20));
 }
 
 #[test]
-fn a_pool_that_is_opened_again_is_the_same_one() {
+fn a_reopened_pool_is_the_same_pool() {
     let server = Server::start();
     let address = server.address.clone();
     let settings = Settings { weight: 3, reconnect_timeout: Duration::from_secs(20), ..settings(5) };
@@ -128,10 +129,10 @@ fn a_pool_that_is_opened_again_is_the_same_one() {
     let pool = client.join().unwrap().unwrap();
     assert!(!first.again && first.secret.len() == 32 && first.id.is_empty() && first.agents.is_empty());
     for (agent, gone) in [(2, false), (1, false), (3, false), (2, true)] {
-        peer.say(Event::PoolAt(PoolAt { agent: vec![agent; 16].into(), gone }));
+        peer.send(Event::PoolAt(PoolAt { agent: vec![agent; 16].into(), gone }));
     }
-    // What was said before is known when this is over.
-    serve(&peer, &pool, 1);
+    // Afterwards, everything that was sent before has been received.
+    answer_call(&peer, &pool, 1);
     server.forget();
     peer.cut();
     let peer = server.session();
@@ -139,48 +140,48 @@ fn a_pool_that_is_opened_again_is_the_same_one() {
     assert_eq!(second.agents, [vec![1; 16], vec![3; 16]]);
     assert!(second.again);
     assert_eq!(OpenPool { again: false, agents: Vec::new(), ..second }, first);
-    assert_eq!(peer.hear_all_again(), []);
-    serve(&peer, &pool, 2);
+    assert_eq!(peer.receive_resent(), []);
+    answer_call(&peer, &pool, 2);
 }
 
 #[test]
-fn an_input_that_goes_on_and_a_limit_that_is_another_one() {
-    let (server, peer, pool) = patient();
-    // 1 MiB may be on its way: ten items and the one that crosses it.
+fn an_input_continues_with_another_window() {
+    let (server, peer, pool) = opened_with_reconnect();
+    // 1 MiB may be in flight: ten items and the one that crosses the limit.
     let items = (0..40_u64).map(|item| (item, vec![item as u8; 100_000]));
     let feeding = thread::scope(|scope| {
         let map = scope.spawn(|| pool.starmap(|item: u64, _: Vec<u8>| 2 * item, items));
-        let Body::OpenJob(opened) = peer.hear() else { panic!("a job is opened") };
-        let mut heard = 0;
-        while heard < 11 {
-            let Body::Items(items) = peer.hear() else { panic!("items follow") };
-            heard += items_in(&items).1.len();
+        let Body::OpenJob(opened) = peer.receive() else { panic!("a job is opened") };
+        let mut received = 0;
+        while received < 11 {
+            let Body::Items(items) = peer.receive() else { panic!("items follow") };
+            received += items_in(&items).1.len();
         }
-        finish(&peer, opened.job, 0..6);
-        serve(&peer, &pool, 77);
+        send_results(&peer, opened.job, 0..6);
+        answer_call(&peer, &pool, 77);
         server.forget();
         peer.cut();
         let peer = server.session();
-        // Less than there was: five items are on their way already.
+        // A smaller window: five items exceed it already.
         assert!(peer.welcome_by("two", 300_000, 2).again);
-        let wanted = peer.hear_all_again();
-        let [Body::OpenJob(_), rest @ ..] = &wanted[..] else { panic!("{wanted:?}") };
+        let resent = peer.receive_resent();
+        let [Body::OpenJob(_), rest @ ..] = &resent[..] else { panic!("{resent:?}") };
         let count = |body: &Body| if let Body::Items(items) = body { items_in(items).1.len() } else { 0 };
-        assert_eq!(rest.iter().map(count).sum::<usize>(), heard - 6);
+        assert_eq!(rest.iter().map(count).sum::<usize>(), received - 6);
         assert!(!rest.iter().any(|body| matches!(body, Body::EndItems(_))));
         assert!(peer.is_silent());
-        // The limit is in the coordinator's count: what it has got, and two items more.
+        // The limit counts what this coordinator has received: that, and two more items.
         let got: usize =
             rest.iter().map(|body| if let Body::Items(i) = body { i.data.len() + i.ends.len() } else { 0 }).sum();
-        finish(&peer, opened.job, 6..heard as u64);
-        peer.say(Event::Window(Window { job: opened.job, limit: got as u64 + 150_000 }));
-        let Body::Items(more) = peer.hear() else { panic!("there is room") };
-        assert_eq!(more.first, heard as u64);
+        send_results(&peer, opened.job, 6..received as u64);
+        peer.send(Event::Window(Window { job: opened.job, limit: got as u64 + 150_000 }));
+        let Body::Items(more) = peer.receive() else { panic!("there is room") };
+        assert_eq!(more.first, received as u64);
         assert!(peer.is_silent());
-        peer.say(Event::Window(Window { job: opened.job, limit: 1 << 30 }));
-        while !matches!(peer.hear(), Body::EndItems(_)) {}
-        finish(&peer, opened.job, heard as u64..40);
-        peer.say_ended(opened.job, false);
+        peer.send(Event::Window(Window { job: opened.job, limit: 1 << 30 }));
+        while !matches!(peer.receive(), Body::EndItems(_)) {}
+        send_results(&peer, opened.job, received as u64..40);
+        peer.send_job_ended(opened.job, false);
         map.join().unwrap().unwrap()
     });
     assert_eq!(feeding, doubles(40));
@@ -196,97 +197,97 @@ fn gaps_stay_gaps() {
     let mut results = pool.imap(|text: String| text.len() as u64, lengths);
     thread::scope(|scope| {
         let all = scope.spawn(move || results.by_ref().map(|result| result.ok()).collect::<Vec<_>>());
-        let (job, items) = peer.hear_job();
+        let (job, items) = peer.receive_job();
         assert_eq!(items, 4);
-        peer.say_done(job, 1, &encoded(&2_u64));
-        let (peer, wanted) = again(&server, &peer, &pool, "two");
-        assert_eq!(wanted.indices(job), [0, 3, 6]);
+        peer.send_done(job, 1, &encoded(&2_u64));
+        let (peer, resent) = reopen(&server, &peer, &pool, "two");
+        assert_eq!(resent.indices(job), [0, 3, 6]);
         for (item, length) in [(6, 4_u64), (3, 3), (0, 1)] {
-            peer.say_done(job, item, &encoded(&length));
+            peer.send_done(job, item, &encoded(&length));
         }
-        peer.say_ended(job, false);
+        peer.send_job_ended(job, false);
         assert_eq!(all.join().unwrap(), [Some(1), Some(2), None, Some(3), None, None, Some(4)]);
     });
 }
 
 #[test]
 fn an_outcome_counts_once() {
-    let (_server, peer, pool) = patient();
+    let (_server, peer, pool) = opened_with_reconnect();
     let mut results = pool.imap_unordered(double, 0..4);
     thread::scope(|scope| {
         let all = scope.spawn(move || results.by_ref().map(Result::unwrap).collect::<Vec<_>>());
-        let (job, _) = peer.hear_job();
-        finish(&peer, job, [1, 1, 0, 1, 3, 0, 2, 3]);
-        peer.say_ended(job, false);
+        let (job, _) = peer.receive_job();
+        send_results(&peer, job, [1, 1, 0, 1, 3, 0, 2, 3]);
+        peer.send_job_ended(job, false);
         assert_eq!(all.join().unwrap(), [2, 0, 6, 4]);
     });
 }
 
 #[test]
-fn of_items_that_failed_alike_only_those_count_that_have_no_outcome() {
-    let (_server, peer, pool) = patient();
+fn items_failed_as_a_range_count_only_if_they_have_no_outcome() {
+    let (_server, peer, pool) = opened_with_reconnect();
     let mut results = pool.imap_unordered(double, 0..7);
     thread::scope(|scope| {
         let all = scope.spawn(move || {
             let index = |outcome: Result<u64, Error>| outcome.unwrap_or_else(|error| 100 + error.item().unwrap());
             results.by_ref().map(index).collect::<Vec<_>>()
         });
-        let (job, _) = peer.hear_job();
-        finish(&peer, job, [1, 5]);
+        let (job, _) = peer.receive_job();
+        send_results(&peer, job, [1, 5]);
         for (first, count) in [(3, 1), (0, 6), (5, 1)] {
             let failure = Some(Failure { kind: FailureKind::AgentLost.into(), ..Failure::default() });
-            peer.say(Event::ItemsFailed(Box::new(ItemsFailed { job, first, count, failure })));
+            peer.send(Event::ItemsFailed(Box::new(ItemsFailed { job, first, count, failure })));
         }
-        finish(&peer, job, [4, 6]);
-        peer.say_ended(job, false);
+        send_results(&peer, job, [4, 6]);
+        peer.send_job_ended(job, false);
         assert_eq!(all.join().unwrap(), [2, 10, 103, 100, 102, 104, 12]);
     });
 }
 
 #[test]
-fn a_closed_pool_finishes_what_it_has() {
-    let (server, peer, pool) = patient();
+fn a_closed_pool_finishes_its_jobs() {
+    let (server, peer, pool) = opened_with_reconnect();
     let map = pool.map_async(double, 0..3);
-    let (job, _) = peer.hear_job();
+    let (job, _) = peer.receive_job();
     pool.close();
-    assert!(matches!(peer.hear(), Body::ClosePool(close) if !close.now));
+    assert!(matches!(peer.receive(), Body::ClosePool(close) if !close.now));
     server.forget();
     peer.cut();
     let peer = server.session();
     peer.welcome_by("two", 1 << 20, 2);
-    assert!(matches!(peer.hear_all_again()[..], [Body::OpenJob(_), Body::Items(_), .., Body::EndItems(_)]));
-    assert!(matches!(peer.hear(), Body::ClosePool(close) if !close.now));
-    finish(&peer, job, 0..3);
-    peer.say_ended(job, false);
-    peer.say_closed();
+    assert!(matches!(peer.receive_resent()[..], [Body::OpenJob(_), Body::Items(_), .., Body::EndItems(_)]));
+    assert!(matches!(peer.receive(), Body::ClosePool(close) if !close.now));
+    send_results(&peer, job, 0..3);
+    peer.send_job_ended(job, false);
+    peer.send_closed();
     pool.join().unwrap();
     assert_eq!(map.get().unwrap(), doubles(3));
 }
 
 #[test]
-fn what_may_run_once_only_is_sent_again_to_another_coordinator_only() {
-    let (server, peer, pool) = patient();
+fn at_most_once_items_are_resent_only_to_another_coordinator() {
+    let (server, peer, pool) = opened_with_reconnect();
     let at_most_once = pool.job(double).retries(0).map_async(0..4);
-    let (job, _) = peer.hear_job();
-    finish(&peer, job, [1]);
-    let (peer, wanted) = again(&server, &peer, &pool, "two");
-    assert_eq!(wanted.indices(job), [0, 2, 3]);
-    finish(&peer, job, [3]);
-    // It is still itself, and has given the pool up.
-    let (peer, wanted) = again(&server, &peer, &pool, "two");
-    assert_eq!((wanted.indices(job), wanted.ended), (vec![], vec![job]));
-    peer.say_ended(job, false);
+    let (job, _) = peer.receive_job();
+    send_results(&peer, job, [1]);
+    let (peer, resent) = reopen(&server, &peer, &pool, "two");
+    assert_eq!(resent.indices(job), [0, 2, 3]);
+    send_results(&peer, job, [3]);
+    // The same coordinator, which has given up the pool.
+    let (peer, resent) = reopen(&server, &peer, &pool, "two");
+    assert_eq!((resent.indices(job), resent.ended), (vec![], vec![job]));
+    peer.send_job_ended(job, false);
     let error = at_most_once.get().unwrap_err();
     assert_eq!((error.kind(), error.item(), error.attempts()), (ErrorKind::AgentLost, Some(0), 1), "{error}");
     assert!(error.to_string().contains("may have run") && error.to_string().contains("retries"), "{error}");
-    serve(&peer, &pool, 3);
+    answer_call(&peer, &pool, 3);
 }
 
 #[test]
-fn a_coordinator_that_stays_away_is_given_up() {
+fn reconnecting_is_given_up_after_the_timeout() {
     let (server, peer, pool) = opened_with(Duration::from_millis(700));
     let map = pool.map_async(double, 0..3);
-    peer.hear_job();
+    peer.receive_job();
     server.refuse(Some(Status::unavailable("nobody is at home")));
     let start = Instant::now();
     peer.cut();
@@ -306,14 +307,14 @@ fn a_coordinator_that_stays_away_is_given_up() {
 }
 
 #[test]
-fn a_refusal_is_not_asked_for_twice() {
+fn a_refused_client_does_not_retry() {
     for (refusal, kind) in [
         (Status::failed_precondition("install the same release on both sides"), ErrorKind::Unavailable),
         (Status::unauthenticated("install the same release on both sides"), ErrorKind::Unauthenticated),
     ] {
-        let (server, peer, pool) = patient();
+        let (server, peer, pool) = opened_with_reconnect();
         let map = pool.map_async(double, 0..3);
-        peer.hear_job();
+        peer.receive_job();
         server.refuse(Some(refusal));
         let start = Instant::now();
         peer.cut();
@@ -325,51 +326,51 @@ fn a_refusal_is_not_asked_for_twice() {
 }
 
 #[test]
-fn a_coordinator_may_take_its_time_to_come_back() {
-    let (server, peer, pool) = patient();
+fn a_coordinator_may_come_back_late() {
+    let (server, peer, pool) = opened_with_reconnect();
     let map = pool.map_async(double, 0..3);
-    let (job, _) = peer.hear_job();
+    let (job, _) = peer.receive_job();
     server.refuse(Some(Status::resource_exhausted("too many connections")));
     peer.cut();
     thread::sleep(Duration::from_millis(400));
     server.refuse(None);
-    finish(&peer, job, 0..3);
-    peer.say_ended(job, false);
+    send_results(&peer, job, 0..3);
+    peer.send_job_ended(job, false);
     assert_eq!(map.get().unwrap(), doubles(3));
 }
 
-/// Its welcome is lost on the way, and so is what it knows.
+/// The coordinator's welcome is lost, and it restarts.
 #[test]
-fn a_pool_that_was_not_welcomed_again_begins_anew() {
-    let (server, peer, pool) = patient();
+fn a_pool_whose_welcome_was_lost_is_reopened() {
+    let (server, peer, pool) = opened_with_reconnect();
     let map = pool.map_async(double, 0..3);
-    let (job, _) = peer.hear_job();
+    let (job, _) = peer.receive_job();
     server.forget();
     peer.cut();
     let unwelcome = server.session();
-    assert!(matches!(unwelcome.hear(), Body::OpenPool(open) if open.again));
+    assert!(matches!(unwelcome.receive(), Body::OpenPool(open) if open.again));
     unwelcome.cut();
     let peer = server.session();
     assert!(peer.welcome(2).again);
     assert_eq!(server.resumed(), 0);
-    assert!(matches!(peer.hear_all_again()[..], [Body::OpenJob(_), Body::Items(_), .., Body::EndItems(_)]));
-    finish(&peer, job, 0..3);
-    peer.say_ended(job, false);
+    assert!(matches!(peer.receive_resent()[..], [Body::OpenJob(_), Body::Items(_), .., Body::EndItems(_)]));
+    send_results(&peer, job, 0..3);
+    peer.send_job_ended(job, false);
     assert_eq!(map.get().unwrap(), doubles(3));
 }
 
 #[test]
-fn who_does_not_want_the_pool_any_more_does_not_wait() {
+fn ending_a_pool_does_not_wait_for_a_reconnect() {
     fn check(end: impl FnOnce(Pool), jobs: bool) {
-        let (server, peer, pool) = patient();
+        let (server, peer, pool) = opened_with_reconnect();
         let map = jobs.then(|| {
             let map = pool.map_async(double, 0..3);
-            peer.hear_job();
+            peer.receive_job();
             map
         });
         server.refuse(Some(Status::unavailable("nobody is at home")));
         peer.cut();
-        peer.hear_the_end();
+        peer.wait_for_disconnect();
         let start = Instant::now();
         end(pool);
         if let Some(map) = map {
@@ -395,65 +396,64 @@ fn who_does_not_want_the_pool_any_more_does_not_wait() {
 }
 
 #[test]
-fn a_job_that_is_cancelled_meanwhile_ends_at_once() {
-    let (server, peer, pool) = patient();
+fn a_job_cancelled_while_disconnected_ends_at_once() {
+    let (server, peer, pool) = opened_with_reconnect();
     let map = pool.map_async(double, 0..3);
-    let (job, _) = peer.hear_job();
+    let (job, _) = peer.receive_job();
     server.refuse(Some(Status::unavailable("nobody is at home")));
     peer.cut();
-    peer.hear_the_end();
+    peer.wait_for_disconnect();
     thread::sleep(Duration::from_millis(100));
     map.cancel();
     let start = Instant::now();
     assert_eq!(map.get().unwrap_err().kind(), ErrorKind::Cancelled);
     assert!(start.elapsed() < Duration::from_millis(500));
     server.refuse(None);
-    // The coordinator hears of it.
-    assert!(matches!(peer.hear(), Body::CancelJob(cancel) if cancel.job == job));
-    peer.say_ended(job, true);
-    serve(&peer, &pool, 5);
+    // The coordinator is informed.
+    assert!(matches!(peer.receive(), Body::CancelJob(cancel) if cancel.job == job));
+    peer.send_job_ended(job, true);
+    answer_call(&peer, &pool, 5);
 }
 
 #[test]
-fn a_program_that_was_cut_is_sent_again() {
-    let (server, peer, pool) = patient();
+fn an_interrupted_program_is_sent_again() {
+    let (server, peer, pool) = opened_with_reconnect();
     let own = farpool_session::by_hand::own_digest().unwrap();
-    server.swallow_a_program();
-    peer.say(Event::ProgramWanted(ProgramWanted { digest: own.clone() }));
-    server.swallowed();
+    server.hold_next_program();
+    peer.send(Event::ProgramWanted(ProgramWanted { digest: own.clone() }));
+    server.wait_for_held_program();
     peer.cut();
     let pieces = server.program();
     assert_eq!(pieces[0].digest, own);
     let sent: Vec<u8> = pieces.iter().flat_map(|piece| piece.data.iter().copied()).collect();
     assert_eq!(zstd::decode_all(&sent[..]).unwrap().len() as u64, pieces[0].size);
-    serve(&peer, &pool, 5);
+    answer_call(&peer, &pool, 5);
 }
 
-/// A client that has a new coordinator may send it the program before that knows that somebody needs it, and learn of the refusal
-/// after it was asked.
+/// A client may send its program to a new coordinator before that one needs it. The refusal may then arrive after the request.
 #[test]
-fn a_program_that_is_wanted_while_it_is_sent_is_sent_again() {
-    let (server, peer, pool) = patient();
+fn a_program_that_is_requested_while_it_is_sent_is_sent_again() {
+    let (server, peer, pool) = opened_with_reconnect();
     let own = farpool_session::by_hand::own_digest().unwrap();
-    let wanted = || peer.say(Event::ProgramWanted(ProgramWanted { digest: own.clone() }));
-    server.swallow_a_program();
-    wanted();
-    server.swallowed();
-    wanted();
-    // The client has heard all of that.
-    serve(&peer, &pool, 5);
-    server.refuse_the_swallowed();
+    let request = || peer.send(Event::ProgramWanted(ProgramWanted { digest: own.clone() }));
+    server.hold_next_program();
+    request();
+    server.wait_for_held_program();
+    request();
+    // Afterwards, the client has received both requests.
+    answer_call(&peer, &pool, 5);
+    server.refuse_held_program();
     assert_eq!(server.program()[0].digest, own);
-    // However soon it is wanted once more.
-    wanted();
+    // It is sent again, however soon the next request comes.
+    request();
     assert_eq!(server.program()[0].digest, own);
 }
 
-/// A call is answered.
-fn serve(peer: &Peer, pool: &Pool, item: u64) {
+/// Calls the pool and answers the call.
+fn answer_call(peer: &Peer, pool: &Pool, item: u64) {
     let result = pool.apply_async(double, (item,));
-    let (job, _) = peer.hear_job();
-    peer.say_done(job, 0, &encoded(&(2 * item)));
-    peer.say_ended(job, false);
+    let (job, _) = peer.receive_job();
+    peer.send_done(job, 0, &encoded(&(2 * item)));
+    peer.send_job_ended(job, false);
     assert_eq!(result.get().unwrap(), 2 * item);
 }
