@@ -1,4 +1,4 @@
-//! A coordinator and its agents on this machine, as processes of their own.
+//! A coordinator and its agents on this machine, as separate processes.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,17 +11,17 @@ use farpool_testkit::folder::Folder;
 use farpool_testkit::port::Port;
 use nix::sys::signal::Signal;
 
-/// They end when this is dropped.
+/// A running cluster. Dropping it ends its daemons.
 pub(crate) struct Cluster {
     agents: Vec<Daemon>,
     coordinator: Daemon,
     address: String,
-    /// Where the daemons keep programs: the agents stand for hosts, so each has its own place.
+    /// The daemons' program folders: each agent represents a host, so each has its own.
     _programs: Folder,
 }
 
 impl Cluster {
-    /// So many agents, each with so many slots.
+    /// Starts this many agents, each with this many slots.
     pub(crate) fn start(agents: usize, slots: usize) -> Cluster {
         let (programs, port) = (Folder::new("bench"), Port::reserve());
         let mut command = daemon(&binaries::coordinator());
@@ -37,7 +37,7 @@ impl Cluster {
         Cluster { agents, coordinator, address: port.url(), _programs: programs }
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
@@ -47,7 +47,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         for daemon in self.agents.iter_mut().chain([&mut self.coordinator]) {
             daemon.signal(Signal::SIGTERM);
-            // Whoever does not end in this time is killed.
+            // A daemon that does not exit in time is killed.
             let _ = daemon.wait(Duration::from_secs(1));
         }
     }
@@ -59,7 +59,7 @@ fn daemon(program: &Path) -> Command {
     command
 }
 
-/// Returns when it has written a line with these words.
+/// Starts a daemon; returns when it has written a line with these words.
 fn start(name: &str, command: Command, words: &str) -> Daemon {
     let mut daemon = Daemon::start(name, command);
     daemon.wait_for(words);

@@ -1,5 +1,4 @@
-//! What the machine allows: the least code that does a workload's work, over socketpairs or TCP between forked
-//! processes.
+//! The limit of the machine: the least code for a workload, over socketpairs or TCP between forked processes.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,16 +16,16 @@ use crate::side::{Measures, Values};
 use crate::stream;
 use crate::tasks::{self, MIB};
 
-/// Bytes of a task, and of its result.
+/// Bytes of a task, and of a result.
 const MESSAGE: usize = 32;
 /// Bytes that are read or written at once.
 const BUFFER: usize = 64 << 10;
 const ROUND_TRIPS: usize = 5000;
-/// Of those before them nobody takes the time.
+/// Round trips before the measured ones.
 const WARM_UP: usize = 500;
 const ROUND_TRIP_BYTES: usize = 100;
 
-/// What carries the bytes.
+/// The transport between processes.
 #[derive(Clone, Copy)]
 pub(crate) enum Transport {
     Socketpair,
@@ -85,20 +84,20 @@ impl Measures for Side {
             "W5a" | "W5r" => vec![bandwidth(over, 2000)],
             "W6" => vec![greedy(false)],
             "W6s" => vec![greedy(true)],
-            // No memory that would mean anything.
+            // Its memory use is meaningless.
             "W8" => vec![first_result(over), f64::NAN],
             unknown => panic!("{unknown} has no limit"),
         }
     }
 }
 
-/// Keeps this process on one core, if there is that core, until what is returned is dropped.
+/// Pins this process to a core, if that core exists, until the returned value is dropped.
 pub(crate) fn pin(core: usize) -> Pinned {
-    // SAFETY: a set of cores is an array of bits, for which zero is a value.
+    // SAFETY: a set of cores is an array of bits, for which zero is valid.
     let (mut before, mut set): (libc::cpu_set_t, libc::cpu_set_t) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
     // SAFETY: CPU_SET checks that the bit lies in the set.
     unsafe { libc::CPU_SET(core, &mut set) };
-    // SAFETY: the kernel writes and reads sets whose size it is told. An error means that there is no such core.
+    // SAFETY: the kernel writes and reads sets of the given size. An error means that there is no such core.
     unsafe {
         libc::sched_getaffinity(0, size_of_val(&before), &raw mut before);
         libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
@@ -112,12 +111,12 @@ pub(crate) struct Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // SAFETY: the kernel reads a set whose size it is told, and that it has filled itself.
+        // SAFETY: the kernel reads a set of the given size, which it has filled itself.
         unsafe { libc::sched_setaffinity(0, size_of_val(&self.before), &raw const self.before) };
     }
 }
 
-/// A forked process at the other end of a socket; gone when this is dropped.
+/// A forked process at the other end of a socket. Dropping this kills it.
 struct Forked {
     socket: File,
     pid: Pid,
@@ -126,13 +125,14 @@ struct Forked {
 impl Forked {
     fn new(over: Transport, run: impl FnOnce(File)) -> Forked {
         let [ours, theirs] = over.pair();
-        // SAFETY: this process has one thread wherever this is called, so its child may do whatever it may.
+        // SAFETY: this process has only one thread here, so its child may do everything that it may.
         match unsafe { fork() }.expect("a process can be forked") {
             ForkResult::Parent { child } => Forked { socket: ours, pid: child },
             ForkResult::Child => {
                 drop(ours);
                 run(theirs);
-                // SAFETY: _exit(2) may be called at any time; nothing of the parent's is to be run or written twice.
+                // SAFETY: _exit(2) may be called at any time. The parent's exit handlers and buffers must not run or be written
+                // twice.
                 unsafe { libc::_exit(0) }
             }
         }
@@ -141,13 +141,13 @@ impl Forked {
 
 impl Drop for Forked {
     fn drop(&mut self) {
-        // It may hold copies of the sockets of those forked before it, so closing is not enough.
+        // Processes forked later may hold copies of its socket, so closing is not enough.
         let _ = nix::sys::signal::kill(self.pid, nix::sys::signal::Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
     }
 }
 
-/// Gives back whatever whole messages have come.
+/// Sends back all complete messages.
 fn echo(mut socket: File) {
     let mut buffer = vec![0; BUFFER];
     let mut held = 0;
@@ -162,7 +162,8 @@ fn echo(mut socket: File) {
     }
 }
 
-/// Two workers, so many tasks in flight to each, everything that is there in one read and one write: tasks a second.
+/// Measures two workers with this many tasks in flight each, where everything available is read and written at once. Returns
+/// tasks per second.
 fn least_pool(over: Transport, tasks: usize, in_flight: usize) -> f64 {
     let mut workers = [Worker::new(over), Worker::new(over)];
     let (mut given, mut done) = (0, 0);
@@ -186,7 +187,7 @@ fn least_pool(over: Transport, tasks: usize, in_flight: usize) -> f64 {
 
 struct Worker {
     process: Forked,
-    /// Bytes of a result whose rest is still to come.
+    /// Bytes of an incomplete result.
     partial: usize,
     tasks: Vec<u8>,
 }
@@ -214,9 +215,9 @@ impl Worker {
     }
 }
 
-/// The least that a call on a cluster can take: from client to coordinator and on to an agent, and back, is two round trips
-/// of a stream; from the agent to its worker and back is one over a socketpair. p50 and p99 of that on two cores, p50 on one
-/// core, and of what it consists.
+/// Measures the least time that a call on a cluster can take: two round trips of a stream (from client to coordinator to agent,
+/// and back), and one over a socketpair (from agent to worker, and back). Returns p50 and p99 on two cores, p50 on one core, and
+/// the parts.
 fn way_of_a_call() -> Values {
     let [stream, socketpair] = [streamed(0, 1), round_trips(Transport::Socketpair, 0, 1)];
     let [stream_on_one, socketpair_on_one] = [streamed(0, 0), round_trips(Transport::Socketpair, 0, 0)];
@@ -226,7 +227,8 @@ fn way_of_a_call() -> Values {
     vec![sum(at(50)), sum(at(99)), on_one_core, f64::NAN, at(50).0, at(50).1]
 }
 
-/// Of [`ROUND_TRIP_BYTES`] over a bare stream of gRPC between two processes on these cores, in microseconds, sorted.
+/// Measures round trips of [`ROUND_TRIP_BYTES`] over a bare gRPC stream between two processes on these cores. Returns sorted
+/// microseconds.
 fn streamed(ours: usize, theirs: usize) -> Vec<f64> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     let port = listener.local_addr().expect("it is bound").port();
@@ -240,7 +242,7 @@ fn streamed(ours: usize, theirs: usize) -> Vec<f64> {
     times
 }
 
-/// Of [`ROUND_TRIP_BYTES`] between two processes on these cores, in microseconds, sorted.
+/// Measures round trips of [`ROUND_TRIP_BYTES`] between two processes on these cores. Returns sorted microseconds.
 fn round_trips(over: Transport, ours: usize, theirs: usize) -> Vec<f64> {
     let mut other = Forked::new(over, |mut socket| {
         let _pinned = pin(theirs);
@@ -263,7 +265,7 @@ fn round_trips(over: Transport, ours: usize, theirs: usize) -> Vec<f64> {
     times
 }
 
-/// Messages of 1 MiB in one direction, a second.
+/// Returns how many messages of 1 MiB pass in one direction per second.
 fn bandwidth(over: Transport, messages: usize) -> f64 {
     let mut other = Forked::new(over, move |mut socket| {
         let mut buffer = vec![0; MIB];
@@ -279,8 +281,8 @@ fn bandwidth(over: Transport, messages: usize) -> f64 {
     messages as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Eight threads that take the next sleep as soon as they are free, in milliseconds: no order of the list is known
-/// beforehand, so no pool that starts items in their order can be quicker.
+/// Eight threads each take the next sleep as soon as they are free. Returns milliseconds. No pool that starts items in order can
+/// be faster.
 fn greedy(ascending: bool) -> f64 {
     let sleeps = tasks::sleeps(ascending);
     let next = AtomicUsize::new(0);
@@ -297,7 +299,7 @@ fn greedy(ascending: bool) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-/// From forking two workers to an answer of the first, in milliseconds.
+/// Returns the milliseconds from forking two workers to the first one's answer.
 fn first_result(over: Transport) -> f64 {
     let start = Instant::now();
     let mut workers = [Forked::new(over, echo), Forked::new(over, echo)];

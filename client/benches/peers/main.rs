@@ -1,13 +1,13 @@
-//! farpool beside Python's `multiprocessing.Pool` and beside what the machine allows, in one run; and a cluster on
-//! loopback beside local mode and beside what TCP allows.
+//! Compares farpool with Python's `multiprocessing.Pool` and the limit of the machine, in one run; and a cluster on loopback with
+//! local mode and the limit of TCP.
 //!
 //! `cargo bench -p farpool --bench peers -- [--local | --cluster] [--quick] [--markdown] [--runs N] [WORKLOAD...]`
 //!
-//! For each workload three processes are started, one for each side: farpool's local mode, `multiprocessing.Pool`
-//! under the `python3` on the PATH, and the least code that could do the work (where there is such a thing). They
-//! warm up, and then take turns, one run each, so that a machine that drifts treats them alike. On a cluster the sides
-//! are a client of a coordinator with two agents, local mode, and the least code over TCP. One call at a time (W3) is
-//! measured with one agent of one slot, beside two round trips of a bare gRPC stream and one over a socketpair.
+//! For each workload, three processes are started, one per side: farpool's local mode, `multiprocessing.Pool` with the `python3`
+//! on the PATH, and the least code that can do the work (if there is any). They warm up and then take turns, one run each, so
+//! that changes of the machine's speed affect them alike. On a cluster, the sides are a client of a coordinator with two agents,
+//! local mode, and the least code over TCP. One call at a time (W3) is measured with one agent of one slot, and compared with two
+//! round trips of a bare gRPC stream and one over a socketpair.
 
 mod cluster;
 mod limit;
@@ -71,7 +71,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None`: the usage is wanted.
+    /// Parses the arguments; `None`: print the usage.
     fn read(words: &[&str]) -> Result<Option<Options>, String> {
         let mut options =
             Options { modes: &[Mode::Local, Mode::Cluster], workloads: Vec::new(), runs: 5, markdown: false };
@@ -93,7 +93,7 @@ impl Options {
             }
         }
         if options.workloads.is_empty() {
-            // `cargo test --all-targets` runs this too, without the word --bench: then only to see that it works.
+            // `cargo test --all-targets` runs this too, without --bench: then only one workload, to check that it works.
             let all = if under_cargo_bench { WORKLOADS } else { &WORKLOADS[..1] };
             options.workloads = all.iter().collect();
             options.runs = if under_cargo_bench { options.runs } else { 1 };
@@ -143,13 +143,13 @@ fn measure_one(
     })
 }
 
-/// What each of the three sides measured in each run.
+/// Runs the three sides in turns. Returns what each measured in each run.
 fn take_turns(mode: Mode, workload: &Workload, python: Option<&side::Python>, runs: usize) -> [Vec<Values>; 3] {
     let mut sides = Sides::start(mode, workload, python);
     let mut measured = [const { Vec::new() }; 3];
     for _ in 0..runs {
         for (measured, side) in measured.iter_mut().zip(&mut sides.sides) {
-            // Once it has hung it will hang again, and waiting for that takes long.
+            // A side that hung once would hang again, and waiting for that takes long.
             let hung = measured.last().is_some_and(|values: &Values| values.iter().any(|value| value.is_infinite()));
             if let Some(side) = side.as_mut().filter(|_| !hung) {
                 measured.push(side.run(workload));

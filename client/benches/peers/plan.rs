@@ -1,21 +1,20 @@
-//! The workloads: what is measured, in which unit, and what farpool wants to reach.
+//! The workloads: what is measured, in which unit, and farpool's goals.
 
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
     pub(crate) condition: Condition,
-    /// In the order in which the sides report them.
+    /// In the order in which sides report them.
     pub(crate) measures: &'static [Measure],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// One process for a side makes all runs, after a warm-up.
+    /// One process per side does all runs, after a warm-up.
     Warm,
-    /// The same while a process of the lowest priority keeps each core awake: waking an idle core costs more than a
-    /// call.
+    /// The same, while a process of the lowest priority keeps each core awake: waking an idle core costs more than a call.
     Awake,
-    /// A new process for each run, which is what is measured.
+    /// A new process for each run, whose start is measured.
     Fresh,
 }
 
@@ -23,8 +22,9 @@ pub(crate) struct Measure {
     pub(crate) what: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) better: Better,
-    /// On one machine, and on a cluster.
+    /// The goal on one machine.
     pub(crate) goal: Goal,
+    /// The goal on a cluster.
     pub(crate) cluster_goal: Goal,
 }
 
@@ -43,7 +43,7 @@ pub(crate) enum Goal {
 }
 
 impl Workload {
-    /// Whether a cluster is measured by it too.
+    /// Returns whether it is also run on a cluster.
     pub(crate) fn is_for_clusters(&self) -> bool {
         !matches!(self.name, "W8" | "W9")
     }
@@ -68,9 +68,9 @@ impl Measure {
     }
 }
 
-/// The limit is a round trip over a socketpair between two cores; on a cluster, two of a bare gRPC stream and one over a
-/// socketpair. The kernel likes to put processes that wake each other on one core, where there is no core to wake, so the
-/// third measure is the same figure beside that. The last two are what the limit of a cluster consists of.
+/// The limit is a round trip over a socketpair between two cores; on a cluster, two round trips of a bare gRPC stream and one
+/// over a socketpair. The kernel tends to put processes that wake each other on one core, where no core has to be woken. So the
+/// third measure compares the same figure with the limit on one core. The last two are the parts of a cluster's limit.
 const ROUND_TRIP: &[Measure] = &[
     cost("p50", "us", Goal::AtMostTimesTheLimit(2.0)).on_a_cluster(Goal::AtMostTimesTheLimit(1.6)),
     cost("p99", "us", Goal::None),
@@ -80,8 +80,7 @@ const ROUND_TRIP: &[Measure] = &[
     cost("one round trip over a socketpair", "us", Goal::None),
 ];
 
-/// All of them. The counts and the numbers of workers stand in the sides' code: `pool.rs`, `limit.rs` and
-/// `multiprocessing_pool.py`.
+/// All workloads. The numbers of items and workers are in the sides' code: `pool.rs`, `limit.rs` and `multiprocessing_pool.py`.
 pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "W1",

@@ -12,9 +12,9 @@ use crate::tasks::{self, MIB, POISON, factorial, identity, length, make_mib, nap
 
 pub(crate) struct Side {
     workload: String,
-    /// None where opening it is part of the run.
+    /// `None` if opening it is part of the run.
     pool: Option<Pool>,
-    /// None: local mode. Outlives the pool.
+    /// `None`: local mode. Outlives the pool.
     cluster: Option<Cluster>,
 }
 
@@ -45,12 +45,12 @@ impl Side {
 impl Measures for Side {
     fn prepare(&mut self) {
         match self.workload.as_str() {
-            // On a cluster the first run would count the way of the program to the agents.
+            // On a cluster, the first run would include sending the program to the agents.
             "W4" => drop(self.run()),
             "W6" | "W6s" => {
                 let pool = self.open(8);
                 let pool = self.pool.insert(pool);
-                // Until all eight are up.
+                // Until all eight workers have started.
                 for _ in 0..2 {
                     pool.job(nap).chunksize(1).map(vec![0.05; 32]).expect("naps end well");
                 }
@@ -64,7 +64,7 @@ impl Measures for Side {
         }
         match self.workload.as_str() {
             "W3" | "W3awake" => drop(latencies(self.pool(), 50)),
-            // The first run meets memory that nobody has touched yet.
+            // The first run would include faulting in new memory.
             "W5a" | "W5r" => drop(self.run()),
             _ => {}
         }
@@ -133,7 +133,7 @@ fn all_at_once(pool: &Pool, chunksize: Option<u64>) -> f64 {
     ITEMS as f64 / took.as_secs_f64()
 }
 
-/// Calls one after another without waiting for any, then all results.
+/// Submits all calls without waiting, then gets all results.
 fn submitted(pool: &Pool) -> Vec<f64> {
     const CALLS: u64 = 100_000;
     let start = Instant::now();
@@ -145,7 +145,7 @@ fn submitted(pool: &Pool) -> Vec<f64> {
     vec![submitted.as_secs_f64() * 1e6 / CALLS as f64, all.as_secs_f64() * 1e6 / CALLS as f64]
 }
 
-/// In microseconds, sorted.
+/// Returns the latencies in sorted microseconds.
 fn latencies(pool: &Pool, calls: usize) -> Vec<f64> {
     let one = || {
         let start = Instant::now();
@@ -214,8 +214,8 @@ fn naps(pool: &Pool, ascending: bool) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-/// From the first kill to the error at the caller, in milliseconds, with the retries in between; and how many other
-/// items ran more than once.
+/// Returns the milliseconds from the first kill to the error at the caller, including the retries, and how many other items ran
+/// more than once.
 fn killed(pool: &Pool) -> Values {
     let log = std::env::temp_dir().join(format!("farpool-bench-{}", std::process::id()));
     let name = log.to_string_lossy().into_owned();

@@ -1,7 +1,8 @@
-//! The sides: processes that measure one workload each time they are told to.
+//! The sides: processes that each measure one workload on request.
 //!
-//! A side reads a line and answers with one: to `prepare` it warms up, to `run` it measures once and answers with the
-//! values of the workload's measures (`nan`: it has none; `inf`: it never came to an end). It ends with its input.
+//! A side reads commands from stdin, one per line, and answers each with a line. On `prepare` it warms up. On `run` it measures
+//! once and answers with the values of the workload's measures (`nan`: none; `inf`: it never finished). It exits at the end of
+//! stdin.
 
 use std::io::{BufRead, BufReader, Write, stdin, stdout};
 use std::os::unix::process::CommandExt;
@@ -23,22 +24,22 @@ pub(crate) const TCP_ROLE: &str = "--side-tcp";
 pub(crate) const START_VARIABLE: &str = "FARPOOL_BENCH_START";
 
 const SCRIPT: &str = include_str!("multiprocessing_pool.py");
-/// After this long an idle pool counts as such.
+/// After this time, a pool counts as idle.
 const SETTLED: Duration = Duration::from_millis(1500);
 
 /// One number for each of the workload's measures.
 pub(crate) type Values = Vec<f64>;
 
-/// What a side does in its process.
+/// A side's code in its process.
 pub(crate) trait Measures {
     /// Warms up.
     fn prepare(&mut self);
 
-    /// One run.
+    /// Does one run.
     fn run(&mut self) -> Values;
 }
 
-/// The process of a side.
+/// Runs the process of a side.
 pub(crate) fn serve<S: Measures>(side: impl FnOnce() -> S) {
     let mut side = side();
     for line in stdin().lock().lines().map_while(Result::ok) {
@@ -53,8 +54,7 @@ pub(crate) fn serve<S: Measures>(side: impl FnOnce() -> S) {
     }
 }
 
-/// The interpreter that is on the PATH; what stands there may be a script that looks for it, which would count as its
-/// start.
+/// The Python interpreter. The `python3` on the PATH may be a script that looks for it, whose time would count too.
 pub(crate) struct Python {
     path: String,
     pub(crate) version: String,
@@ -70,10 +70,10 @@ impl Python {
     }
 }
 
-/// farpool, what stands beside it, and the limit, where there is one.
+/// farpool, its peer, and the limit, if there is one.
 pub(crate) struct Sides {
     pub(crate) sides: [Option<Running>; 3],
-    /// What they run, if it is not the program itself; removed after their end.
+    /// The program that they run, if it is a copy; deleted afterwards.
     _copy: Option<ProgramCopy>,
 }
 
@@ -92,7 +92,7 @@ impl Sides {
     }
 }
 
-/// The program once more: memory that a measured process shares with this one would count as half.
+/// A copy of this program: memory that a measured process shares with this one would count only half.
 struct ProgramCopy(String);
 
 impl ProgramCopy {
@@ -109,7 +109,7 @@ impl Drop for ProgramCopy {
     }
 }
 
-/// A side, seen from outside.
+/// A side, as the benchmark controls it.
 pub(crate) struct Running {
     command: Vec<String>,
     /// `None`: it is started for each run.
@@ -141,7 +141,7 @@ impl Running {
             }
         };
         let count = workload.measures.len();
-        // Where a side has fewer values, it has nothing to say to the rest.
+        // Values that a side does not report are missing.
         (0..count).map(|at| values.get(at).copied().unwrap_or(f64::NAN)).collect()
     }
 }
@@ -181,13 +181,13 @@ impl Drop for Process {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        // Workers that hang are in the group of their side.
+        // Workers that hang are in their side's process group.
         let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
         let _ = self.child.wait();
     }
 }
 
-/// Whether there is something underneath that bounds it.
+/// Returns whether the workload has a limit.
 fn has_limit(workload: &str) -> bool {
     !matches!(workload, "W4" | "W7" | "W9" | "W10")
 }

@@ -1,4 +1,4 @@
-//! Processes that keep the cores awake and give way to everybody else.
+//! Processes of the lowest priority that keep the cores awake.
 
 use std::process::{Child, Command};
 
@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 pub(crate) const ROLE: &str = "--spin";
 
-/// They end when this is dropped.
+/// The running spinners. Dropping this kills them.
 pub(crate) struct Spinners(Vec<Child>);
 
 pub(crate) fn one_on_each_core() -> Spinners {
@@ -16,7 +16,7 @@ pub(crate) fn one_on_each_core() -> Spinners {
     )
 }
 
-/// What such a process does.
+/// The main function of such a process.
 pub(crate) fn spin(core: &str) -> ! {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("a spinner can be tied to its parent");
     let _pinned = crate::limit::pin(core.parse().expect("a spinner is told its core"));

@@ -1,5 +1,4 @@
-//! What gRPC takes: an echo over one bare stream, with the runtime and the HTTP/2 settings of the daemons and nothing else of
-//! theirs.
+//! The cost of gRPC: an echo over one bare stream, with the runtime and the HTTP/2 settings of the daemons and nothing else.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -30,7 +29,7 @@ pub(crate) fn serve(listener: std::net::TcpListener) {
     });
 }
 
-/// The round trips of a message of so many bytes to the server on this port and back, in microseconds.
+/// Returns the microseconds of round trips of a message of this size to the server on this port.
 pub(crate) fn round_trips(port: u16, bytes: usize, warm_up: usize, count: usize) -> Vec<f64> {
     run(async move {
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("it is an address");

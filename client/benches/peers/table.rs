@@ -1,17 +1,17 @@
-//! The figures as a table.
+//! Prints the figures as a table.
 
 use crate::plan::{Better, Goal, Measure, Workload};
 
-/// What stands beside what.
+/// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Local mode, `multiprocessing.Pool`, and the limit over socketpairs.
     Local,
-    /// A cluster, local mode, and the limit over TCP, or of what a call's way consists of.
+    /// A cluster, local mode, and the limit over TCP or of a call's path.
     Cluster,
 }
 
-/// One measure of a workload: what each run of each side gave.
+/// One measure of a workload: the value of each run of each side.
 pub(crate) struct Row {
     pub(crate) workload: &'static Workload,
     pub(crate) measure: &'static Measure,
@@ -34,8 +34,8 @@ impl Mode {
     }
 }
 
-/// `times as good` is above 1 where farpool beats what stands beside it; `of the limit` is farpool's figure divided by
-/// the limit's.
+/// Prints the table. `times as good` is above 1 if farpool beats its peer; `of the limit` is farpool's figure divided by the
+/// limit's.
 pub(crate) fn print(mode: Mode, rows: &[Row], markdown: bool) {
     let mut lines = vec![mode.head().map(str::to_owned)];
     lines.extend(rows.iter().filter(|row| row.has_figures()).map(|row| row.cells(mode)));
@@ -97,7 +97,7 @@ impl Row {
     }
 }
 
-/// `None` without figures.
+/// Returns the median; `None` without figures.
 fn median(runs: &[f64]) -> Option<f64> {
     let mut sorted: Vec<f64> = runs.iter().copied().filter(|run| !run.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -116,7 +116,7 @@ fn ratio(ratio: f64) -> String {
     format!("{ratio:.digits$}")
 }
 
-/// Three significant digits.
+/// Formats three significant digits.
 fn figure(value: f64) -> String {
     let (scaled, unit) = match value {
         value if value >= 1e6 => (value / 1e6, " M"),

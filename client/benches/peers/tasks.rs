@@ -34,7 +34,7 @@ pub(crate) fn nap(seconds: f64) -> f64 {
 /// The item that kills its worker.
 pub(crate) const POISON: u32 = 50;
 
-/// Notes in the log that the item runs, and when (CLOCK_MONOTONIC, ns).
+/// Logs that the item runs, and when (CLOCK_MONOTONIC, ns).
 pub(crate) fn poison(item: u32, log: String) -> u32 {
     let line = format!("{item} {}\n", farpool_testkit::machine::monotonic_ns());
     let opened = std::fs::OpenOptions::new().create(true).append(true).open(log);

@@ -1,4 +1,4 @@
-//! What dies, and what is measured then.
+//! The cases: what dies, and what is measured.
 
 use std::collections::BTreeSet;
 use std::process::{Command, ExitCode};
@@ -17,7 +17,7 @@ use crate::notes::{Notes, nap};
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
-    /// What the seconds are that a run gives.
+    /// The meaning of the seconds that a run returns.
     pub(crate) measures: &'static [&'static str],
     pub(crate) run: fn() -> Vec<f64>,
 }
@@ -56,9 +56,9 @@ pub(crate) const CASES: &[Case] = &[
 
 const ITEMS: u64 = 300;
 const NAP_MS: u64 = 20;
-/// So many outcomes are there when something dies.
+/// Number of outcomes that have arrived when something dies.
 const BEFORE: usize = 60;
-/// Tells this program that it is a client to be killed.
+/// The variable that tells this program to be the client that is killed.
 const CLIENT: &str = "FARPOOL_RECOVERY_CLIENT";
 
 fn worker() -> Vec<f64> {
@@ -93,7 +93,7 @@ fn silent() -> Vec<f64> {
     let silent = workers_of(&cluster, 0);
     cluster.agents[0].signal(Signal::SIGSTOP);
     let stopped = monotonic_ns();
-    // What has begun there begins again elsewhere.
+    // Items that had begun there begin again elsewhere.
     let again = notes.wait(|notes| {
         let mut seen = BTreeSet::new();
         notes.iter().find(|note| !seen.insert(note.item) && !silent.contains(&note.pid)).copied()
@@ -133,7 +133,7 @@ fn client_dies() -> Vec<f64> {
     vec![since(killed, monotonic_ns())]
 }
 
-/// Whether this process is the client that is to be killed.
+/// Returns whether this process is the client that is killed.
 pub(crate) fn is_client() -> bool {
     env::var_os(CLIENT).is_some()
 }
@@ -144,8 +144,8 @@ pub(crate) fn client() -> ExitCode {
     if napped.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A run in the middle of which something dies: how long its items, or all, are without an outcome, how long all took, and
-/// how long without.
+/// Runs items and kills something in the middle. Returns how long there was no outcome, of its items or of any; how long all
+/// items took; and how long they take undisturbed.
 fn disturbed(cluster: &mut Cluster, kill: impl FnOnce(&mut Cluster) -> BTreeSet<u32>) -> Vec<f64> {
     let pool = cluster.pool();
     let undisturbed = undisturbed(cluster, &pool);

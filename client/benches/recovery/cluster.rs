@@ -1,4 +1,4 @@
-//! A coordinator and three agents, each a process; for one run.
+//! A cluster for one run: a coordinator and three agents, each a process.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,12 +18,12 @@ use nix::sys::signal::Signal;
 pub(crate) const AGENTS: usize = 3;
 pub(crate) const SLOTS: usize = 2;
 
-/// They are killed when this is dropped.
+/// A running cluster. Dropping it kills its daemons.
 pub(crate) struct Cluster {
     pub(crate) folder: PathBuf,
     coordinator: Daemon,
     pub(crate) agents: Vec<Daemon>,
-    /// Between the coordinator and each agent, and its clients.
+    /// Proxies between the coordinator and each agent, and its clients.
     pub(crate) cables: Vec<Cable>,
     port: Port,
 }
@@ -51,7 +51,7 @@ impl Cluster {
         Cluster { folder, coordinator, agents, cables, port }
     }
 
-    /// A pool with all its workers there.
+    /// Opens a pool and waits until all its workers have started.
     pub(crate) fn pool(&self) -> Pool {
         let pool = Pool::builder().address(self.cables[AGENTS].address()).build().expect("the pool opens");
         let start = Instant::now();
@@ -67,13 +67,13 @@ impl Cluster {
         self.cables[AGENTS].address()
     }
 
-    /// As if its machine had lost its power, and had got it back.
+    /// Kills and restarts the coordinator, as if its machine lost power.
     pub(crate) fn restart_coordinator(&mut self) {
         self.coordinator.kill();
         self.coordinator = start_coordinator(&self.port);
     }
 
-    /// All workers of all agents.
+    /// Returns all workers of all agents.
     pub(crate) fn workers(&self) -> Vec<Process> {
         let agents: Vec<u32> = self.agents.iter().map(Daemon::pid).collect();
         let every: Vec<Process> = processes::every().filter(|process| process.state != 'Z').collect();
@@ -95,12 +95,12 @@ impl Drop for Cluster {
     }
 }
 
-/// Where programs are kept, for all runs.
+/// Returns the program folder of all runs.
 fn programs() -> PathBuf {
     std::env::temp_dir().join(format!("farpool-recovery-{}", std::process::id()))
 }
 
-/// Nothing of any run is needed any more.
+/// Deletes the files of all runs.
 pub(crate) fn clean_up() {
     let _ = fs::remove_dir_all(programs());
 }

@@ -1,9 +1,9 @@
-//! How long it takes until work goes on when something dies: real processes on loopback, really killed.
+//! Measures how long work takes to resume when something dies: real processes on loopback, which are killed.
 //!
 //! `cargo bench -p farpool --bench recovery -- [--runs N] [CASE...]`
 //!
-//! A coordinator and three agents of two slots each are started for each run. Times are medians, with the least and the
-//! most, from the moment of the kill; of "all of it" the undisturbed run's time stands beside.
+//! Each run starts a coordinator and three agents with two slots each. Times are from the moment of the kill: the median, minimum
+//! and maximum. "all of it" is shown with the time of an undisturbed run.
 
 mod cases;
 mod cluster;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         }
     }
     if chosen.is_empty() {
-        // `cargo test --all-targets` runs this too, without the word --bench: then only to see that it works.
+        // `cargo test --all-targets` runs this too, without --bench: then only one case, to check that it works.
         chosen = if under_cargo_bench { CASES.iter().collect() } else { CASES[..1].iter().collect() };
         runs = if under_cargo_bench { runs } else { 1 };
     }

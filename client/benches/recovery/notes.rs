@@ -1,4 +1,4 @@
-//! What items note: that they begin, when, and where.
+//! Notes that items write when they begin: when and where.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use farpool_testkit::machine::monotonic_ns;
 
-/// A line that an item has written.
+/// A line that an item wrote.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Note {
     pub(crate) item: u64,
@@ -16,7 +16,7 @@ pub(crate) struct Note {
     pub(crate) at_ns: u64,
 }
 
-/// A file of lines.
+/// The file of notes.
 pub(crate) struct Notes(String);
 
 impl Notes {
@@ -26,7 +26,7 @@ impl Notes {
         Notes(path.into_os_string().into_string().expect("temporary folders have names"))
     }
 
-    /// For items.
+    /// Returns the path, for items.
     pub(crate) fn path(&self) -> String {
         self.0.clone()
     }
@@ -41,7 +41,7 @@ impl Notes {
         text.lines().filter_map(note).collect()
     }
 
-    /// Waits until this is found among them.
+    /// Waits until `look` finds something in the notes.
     pub(crate) fn wait<T>(&self, look: impl Fn(&[Note]) -> Option<T>) -> T {
         let start = Instant::now();
         loop {
@@ -54,7 +54,7 @@ impl Notes {
     }
 }
 
-/// An item: notes that it begins, and takes so long.
+/// The function of items: notes that the item begins, and sleeps.
 pub(crate) fn nap(path: String, item: u64, milliseconds: u64) -> (u64, u32) {
     let pid = std::process::id();
     let mut file = OpenOptions::new().append(true).open(path).expect("the run's folder is there");
