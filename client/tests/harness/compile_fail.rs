@@ -1,10 +1,10 @@
-//! What must not compile, and what the compiler then says: the way out, and not a riddle.
+//! Checks what must not compile, and that the compiler's message says what to do instead.
 
 use std::process::Output;
 
 use farpool_testkit::{folder, rustc};
 
-/// Fixtures, and words that the compiler's message must have.
+/// Fixtures, and the words that the compiler's message must contain.
 const REFUSED: &[(&str, &[&str])] = &[
     ("capturing_closure.rs", &[CAPTURES, INITIALIZER]),
     ("capturing_job.rs", &[CAPTURES, INITIALIZER]),
@@ -25,12 +25,12 @@ const INITIALIZER: &str = "Pool::builder().initializer(f, args)";
 
 fn compile(fixture: &str) -> Output {
     let output = folder::all().join(fixture).with_extension("o");
-    // Some errors come only when code is made for the functions that the program really uses.
+    // Some errors only appear when code is generated for the functions that the program uses.
     rustc::compile(&rustc::fixture(fixture), &output, &["--emit=obj", "-Dunused_must_use"])
 }
 
 #[test]
-fn what_must_not_compile_says_what_to_do_instead() {
+fn invalid_programs_do_not_compile_and_get_advice() {
     for (fixture, words) in REFUSED {
         let output = compile(fixture);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -41,9 +41,9 @@ fn what_must_not_compile_says_what_to_do_instead() {
     }
 }
 
-/// So that the others do not fail for a reason that has nothing to do with them.
+/// Makes sure that the other fixtures do not fail for an unrelated reason.
 #[test]
-fn what_may_compile_does() {
+fn valid_programs_compile() {
     let output = compile("plain.rs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

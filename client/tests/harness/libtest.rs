@@ -1,4 +1,4 @@
-//! Pools in tests under Rust's own harness, whose `main` knows nothing of farpool: each test calls `init` itself.
+//! Pools in tests under Rust's own harness, whose `main` does not call `init`: each test does.
 
 fn double(n: u32) -> u32 {
     2 * n
@@ -31,7 +31,7 @@ mod nested {
 }
 
 #[test]
-fn a_test_that_has_nothing_to_do_with_pools_runs_in_the_client_only() {
-    // It would run in fork servers as well if these ran the whole harness; they run under its very name instead.
+fn a_test_without_a_pool_runs_only_in_the_client() {
+    // If fork servers ran the whole harness, it would run there, too. They only run the test that called `init`.
     assert!(std::env::var_os("FARPOOL_ROLE").is_none());
 }

@@ -1,4 +1,4 @@
-//! What needs no main of its own: Rust's harness runs it.
+//! Tests that run under Rust's own harness.
 
 mod compile_fail;
 mod libtest;

@@ -1,5 +1,5 @@
-//! Many threads use one pool in every way at once, in an order drawn from a seed: whoever drives the session, whoever
-//! only waits, whatever is cancelled or dies meanwhile, each call gets its own outcomes, and no wake-up is lost.
+//! Many threads use one pool in every way at once, in an order drawn from a seed. Whichever thread drives the session, and
+//! whatever is cancelled or dies meanwhile, each call gets its own outcomes, and no wake-up is lost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ fn one_call(pool: &Pool, random: &mut Random) {
             let naps = pool.map_async(nap, vec![n; 5]);
             if n.is_multiple_of(2) {
                 naps.cancel();
-                // It may have been done already.
+                // It may have finished before.
                 let outcome = naps.get();
                 assert!(outcome.is_ok() || outcome.is_err_and(|error| error.kind() == ErrorKind::Cancelled));
             } else {

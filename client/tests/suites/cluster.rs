@@ -1,4 +1,4 @@
-//! The clusters that cases run on, and those that they start themselves.
+//! The clusters that cases run on or start themselves.
 
 use std::env;
 use std::path::PathBuf;
@@ -10,24 +10,24 @@ use farpool_testkit::{folder, processes};
 
 use crate::runner;
 
-/// As many agents has the cluster that a case runs on.
+/// Number of agents of the cluster that a case runs on.
 pub(crate) const AGENTS: usize = 3;
-/// And as many slots each of them.
+/// Slots of each of these agents.
 pub(crate) const SLOTS: usize = 4;
 
-/// Whether this process is a case, or one of its tasks, that runs on a cluster.
-pub(crate) fn is_here() -> bool {
+/// Returns whether this process is a case on a cluster, or one of its tasks.
+pub(crate) fn is_on_cluster() -> bool {
     env::var_os(ADDRESS).is_some()
 }
 
-/// One of so many agents and slots, for a case. All share what they keep of programs: what was sent once need not be sent again.
+/// Starts a cluster for a case. All such clusters share a program folder, so that programs need not be sent again.
 pub(crate) fn of_case(tag: &str) -> Cluster {
     let mut cluster = Cluster::start(&format!("{tag}.daemons"), &folder::all().join("programs"), &[]);
     cluster.add_agents(SLOTS, [&[][..]; AGENTS]);
     cluster
 }
 
-/// The clusters of cases that leave them as they were. Each is one case's at a time.
+/// Clusters for cases that leave them unchanged. One case uses a cluster at a time.
 pub(crate) struct Shared(Mutex<Vec<Cluster>>);
 
 impl Shared {
@@ -35,7 +35,7 @@ impl Shared {
         Shared(Mutex::new(Vec::new()))
     }
 
-    /// One that is at rest.
+    /// Returns an idle cluster.
     pub(crate) fn take(&self) -> Cluster {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let idle = self.idle().pop();
@@ -45,7 +45,7 @@ impl Shared {
         })
     }
 
-    /// Keeps it for the next case, if this one has left nothing; otherwise tells what is wrong.
+    /// Keeps the cluster for the next case, if this one has left nothing behind; otherwise returns what is wrong.
     pub(crate) fn put_back(&self, mut cluster: Cluster) -> Result<(), String> {
         match cluster.check_at_rest() {
             Ok(()) => self.idle().push(cluster),
@@ -54,7 +54,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Stops all that nobody uses; tells what is wrong with them.
+    /// Stops all unused clusters; returns what is wrong with them.
     pub(crate) fn stop(&self) -> Result<(), String> {
         let idle = std::mem::take(&mut *self.idle());
         idle.into_iter().try_for_each(Cluster::stop)
@@ -65,17 +65,17 @@ impl Shared {
     }
 }
 
-/// One for this case alone, without an agent and with programs of its own: nobody has any yet.
+/// Starts a cluster for this case alone, without agents and with an empty program folder.
 pub(crate) fn empty() -> Cluster {
     empty_with(&[])
 }
 
-/// The same; these are arguments of the coordinator's.
+/// The same, with these arguments for the coordinator.
 pub(crate) fn empty_with(arguments: &[&str]) -> Cluster {
     Cluster::start(&tag_of_own(&processes::own_tag()), &own_programs(), arguments)
 }
 
-/// The tag of the clusters that the case with this tag starts itself.
+/// Returns the tag of the clusters that the case with this tag starts itself.
 pub(crate) fn tag_of_own(case: &str) -> String {
     format!("{case}.own")
 }

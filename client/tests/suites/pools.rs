@@ -1,4 +1,4 @@
-//! The one place where the suites open pools: on this machine, or on the cluster that the case runs on.
+//! Opens the suites' pools: on this machine, or on the cluster that the case runs on.
 
 use std::env;
 
@@ -7,12 +7,12 @@ use farpool_testkit::processes::TAG;
 
 use crate::cluster;
 
-/// What workers on a cluster are to have of a client's environment.
+/// Variables of the client that workers on a cluster get.
 const PASSED_ON: [&str; 3] = [TAG, "FARPOOL_TEST_SCENARIO", "RUST_BACKTRACE"];
 
-/// The options of a pool that runs where this case, or the task that it has started, runs.
+/// Returns a builder for a pool that runs where this case runs.
 pub(crate) fn builder() -> Builder {
-    if !cluster::is_here() {
+    if !cluster::is_on_cluster() {
         return Pool::builder().local();
     }
     // The address is in the environment.
@@ -20,12 +20,12 @@ pub(crate) fn builder() -> Builder {
     passed_on.fold(Pool::builder(), |builder, (name, value)| builder.env(name, value))
 }
 
-/// A pool of so many processes.
+/// Opens a pool with this many processes.
 pub(crate) fn of(processes: usize) -> Pool {
     pool(builder().processes(processes))
 }
 
-/// A pool with these options.
+/// Opens a pool with these options.
 pub(crate) fn pool(options: Builder) -> Pool {
     options.build().expect("the pool opens")
 }

@@ -1,5 +1,5 @@
-//! Runs each case in a process of its own, watched: a case that crashes, hangs or leaves processes behind fails, and
-//! takes no other with it. Each runs twice: on this machine, and on a cluster that is started for it.
+//! Runs each case in a separate process: a case that crashes, hangs or leaves processes behind fails, without affecting others.
+//! Each runs twice: on this machine, and on a cluster that is started for it.
 
 use std::env;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::cluster::{self, Shared};
 
-/// A case: a name, and what it does. It fails by panicking, or by leaving a process behind.
+/// A case: a name and a function. It fails by panicking, or by leaving a process behind.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -32,9 +32,9 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-/// Tells a process which case it is to run.
+/// The variable that tells a process which case to run.
 pub(crate) const CASE: &str = "FARPOOL_TEST_CASE";
-/// A case that takes longer than this hangs: the slowest takes a few seconds on a quiet machine.
+/// A case that takes longer than this hangs: the slowest takes a few seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A suite's cases, and where they run.
@@ -43,9 +43,9 @@ pub(crate) struct Suite {
     /// On this machine and on a cluster, unless they are named in `local_only`.
     pub(crate) both: &'static [&'static [Case]],
     pub(crate) cluster_only: &'static [&'static [Case]],
-    /// Cases, or modules of them, that mean nothing on a cluster, and why.
+    /// Cases, or modules of them, that make no sense on a cluster, and why.
     pub(crate) local_only: &'static [(&'static str, &'static str)],
-    /// Those that do not leave a cluster as it was and get one for themselves, and what they do to it.
+    /// Cases that change a cluster, so that each gets its own, and what they do to it.
     pub(crate) own_cluster: &'static [(&'static str, &'static str)],
 }
 
@@ -55,11 +55,11 @@ static SHARED: Shared = Shared::new();
 enum Mode {
     Local,
     Cluster,
-    /// On one that no other case has had, and none will have.
+    /// On a cluster that no other case uses.
     OwnCluster,
 }
 
-/// The test program's main, to be called behind `farpool::init()`.
+/// The test program's main function, called after `farpool::init()`.
 pub(crate) fn main(suites: &[Suite]) -> ExitCode {
     if let Ok(name) = env::var(CASE) {
         let mut cases = suites.iter().flat_map(|suite| [suite.both.concat(), suite.cluster_only.concat()].concat());
@@ -111,7 +111,7 @@ impl Mode {
     }
 }
 
-/// A directory that is this case's own; it is gone after a case that passed.
+/// Returns this case's own directory, which is deleted after the case has passed.
 pub(crate) fn scratch() -> PathBuf {
     let tag = processes::own_tag();
     let case = tag.split('/').next().expect("split gives something");
@@ -122,7 +122,7 @@ fn without_crate(name: &str) -> &str {
     name.split_once("::").map_or(name, |(_, rest)| rest)
 }
 
-/// Without the names of the crate and of the suite.
+/// Returns the name without the names of the crate and the suite.
 fn within_suite(name: &str) -> &str {
     without_crate(without_crate(name))
 }
@@ -131,7 +131,7 @@ fn run_apart(mode: Mode, case: Case) -> Result<(), Failed> {
     let tag = format!("{}.{}.{}", std::process::id(), mode.name(), case.name.replace("::", "."));
     let scratch = folder::all().join(&tag);
     fs::create_dir_all(&scratch)?;
-    // A file and not a pipe: a process that is left behind would hold a pipe open, and with it the test.
+    // A file and not a pipe: a process that is left behind would hold a pipe open, and block the test.
     let output = scratch.join("output");
     let file = File::create(&output)?;
     let cluster = match mode {
@@ -141,7 +141,7 @@ fn run_apart(mode: Mode, case: Case) -> Result<(), Failed> {
     };
     let mut command = Command::new(env::current_exe()?);
     command.env(CASE, case.name).env(TAG, &tag).env_remove(cluster::ADDRESS).env_remove("RUST_BACKTRACE");
-    // What is freed leaves the process at once: a case that measures its memory measures what it holds.
+    // Freed memory is returned to the system at once, so that cases measure what they hold.
     command.envs(["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"].map(|name| (name, "131072")));
     command.envs(cluster.iter().map(|cluster| (cluster::ADDRESS, cluster.address())));
     let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
@@ -173,10 +173,10 @@ fn run_apart(mode: Mode, case: Case) -> Result<(), Failed> {
     Err(format!("{wrong}\n--- its output ends with:\n{said}").into())
 }
 
-/// Waits for the child; `None` if it is still there after so long.
+/// Waits for the child; `None` if it still runs after this time.
 pub(crate) fn wait(mut child: Child, patience: Duration) -> Option<ExitStatus> {
-    let (tell, told) = mpsc::channel();
-    // If it hangs, the thread goes on waiting; the caller kills what there is.
-    thread::spawn(move || tell.send(child.wait()));
-    told.recv_timeout(patience).ok().map(|status| status.expect("a child can be waited for"))
+    let (sender, receiver) = mpsc::channel();
+    // If it hangs, the thread keeps waiting; the caller kills the processes.
+    thread::spawn(move || sender.send(child.wait()));
+    receiver.recv_timeout(patience).ok().map(|status| status.expect("a child can be waited for"))
 }

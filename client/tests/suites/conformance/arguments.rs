@@ -1,4 +1,4 @@
-//! Functions of no to eight arguments, and what may be one.
+//! Functions with zero to eight arguments, and what may be a function.
 
 use crate::conformance::tasks::identity;
 use crate::pools;
@@ -6,9 +6,9 @@ use crate::pools;
 crate::runner::cases![
     apply_takes_up_to_eight_arguments,
     apply_async_and_starmap_take_tuples,
-    arguments_of_different_types_keep_their_places,
-    what_captures_nothing_can_be_called,
-    instances_of_one_generic_function_are_told_apart,
+    arguments_of_different_types_keep_their_order,
+    functions_without_captures_can_be_called,
+    instances_of_a_generic_function_are_distinguished,
 ];
 
 type Eight = (u8, u16, u32, u64, i8, i16, i32, i64);
@@ -44,7 +44,7 @@ fn apply_async_and_starmap_take_tuples() {
     assert_eq!(pool.starmap(|n: u64| n, [(5,)]).unwrap(), [5]);
 }
 
-fn arguments_of_different_types_keep_their_places() {
+fn arguments_of_different_types_keep_their_order() {
     let pool = pools::of(1);
     let join = |words: Vec<String>, separator: char, times: Option<u8>| {
         words.join(&separator.to_string()).repeat(times.unwrap_or(1).into())
@@ -54,7 +54,7 @@ fn arguments_of_different_types_keep_their_places() {
     assert_eq!(pool.starmap(join, [(words, '+', None)]).unwrap(), ["a+b"]);
 }
 
-fn what_captures_nothing_can_be_called() {
+fn functions_without_captures_can_be_called() {
     struct Holder;
     impl Holder {
         fn method(n: u64) -> u64 {
@@ -69,7 +69,7 @@ fn what_captures_nothing_can_be_called() {
     assert_eq!(pool.map(Some::<u64>, [1, 2]).unwrap(), [Some(1), Some(2)]);
 }
 
-fn instances_of_one_generic_function_are_told_apart() {
+fn instances_of_a_generic_function_are_distinguished() {
     let pool = pools::of(1);
     assert_eq!(pool.apply(identity::<u8>, (200,)).unwrap(), 200);
     assert_eq!(pool.apply(identity::<String>, ("x".to_owned(),)).unwrap(), "x");

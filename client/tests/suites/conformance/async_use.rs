@@ -1,4 +1,4 @@
-//! AsyncResult: waiting, asking, cancelling, and use as a Future.
+//! AsyncResult: waiting, polling, cancelling, and use as a Future.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::log::Log;
 use crate::pools;
 
 crate::runner::cases![
-    get_blocks_until_the_outcome_is_there,
-    get_timeout_gives_up_and_may_be_called_again,
+    get_blocks_until_the_outcome_is_ready,
+    get_timeout_times_out_and_may_be_called_again,
     an_outcome_is_taken_once,
-    ready_wait_and_successful_tell_how_it_stands,
-    cancel_ends_one_job_and_no_other,
-    cancel_of_a_job_that_has_ended_changes_nothing,
+    ready_wait_and_successful_report_the_state,
+    cancel_ends_only_its_job,
+    cancelling_an_ended_job_changes_nothing,
     a_dropped_result_leaves_its_job_running,
     results_are_futures,
-    futures_of_one_task_run_at_the_same_time,
+    futures_of_one_task_run_concurrently,
     a_result_is_awaited_on_another_thread,
 ];
 
@@ -45,7 +45,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-fn get_blocks_until_the_outcome_is_there() {
+fn get_blocks_until_the_outcome_is_ready() {
     let pool = pools::of(2);
     let start = Instant::now();
     assert_eq!(pool.apply_async(nap, (100,)).get().unwrap(), 100);
@@ -53,7 +53,7 @@ fn get_blocks_until_the_outcome_is_there() {
     assert_eq!(pool.map_async(nap, [10, 20]).get().unwrap(), [10, 20]);
 }
 
-fn get_timeout_gives_up_and_may_be_called_again() {
+fn get_timeout_times_out_and_may_be_called_again() {
     let pool = pools::of(1);
     let mut result = pool.apply_async(nap, (400,));
     let error = result.get_timeout(Duration::from_millis(20)).unwrap_err();
@@ -73,7 +73,7 @@ fn an_outcome_is_taken_once() {
     assert!(result.ready() && result.successful().unwrap());
 }
 
-fn ready_wait_and_successful_tell_how_it_stands() {
+fn ready_wait_and_successful_report_the_state() {
     let pool = pools::of(1);
     let mut good = pool.apply_async(nap, (300,));
     assert!(!good.ready());
@@ -89,7 +89,7 @@ fn ready_wait_and_successful_tell_how_it_stands() {
     assert_eq!(bad.get().unwrap_err().item(), Some(1));
 }
 
-fn cancel_ends_one_job_and_no_other() {
+fn cancel_ends_only_its_job() {
     let pool = pools::of(2);
     let mut doomed = pool.map_async(nap, [60_000; 4]);
     let other = pool.map_async(nap, [50; 4]);
@@ -102,7 +102,7 @@ fn cancel_ends_one_job_and_no_other() {
     assert!(start.elapsed() < Duration::from_secs(20));
 }
 
-fn cancel_of_a_job_that_has_ended_changes_nothing() {
+fn cancelling_an_ended_job_changes_nothing() {
     let pool = pools::of(1);
     let result = pool.apply_async(square, (3,));
     assert!(result.wait(Duration::MAX));
@@ -127,14 +127,14 @@ fn results_are_futures() {
         assert_eq!(pool.starmap_async(u64::pow, [(2, 3)]).await.unwrap(), [8]);
         let error = pool.map_async(even_only, [0, 1]).await.unwrap_err();
         assert_eq!((error.kind(), error.item()), (ErrorKind::Panicked, Some(1)));
-        // One that is there before it is first polled.
+        // This outcome arrives before it is first polled.
         let early = pool.apply_async(square, (6,));
         assert!(early.wait(Duration::MAX));
         assert_eq!(early.await.unwrap(), 36);
     });
 }
 
-fn futures_of_one_task_run_at_the_same_time() {
+fn futures_of_one_task_run_concurrently() {
     let pool = pools::of(2);
     pool.map(nap, [1; 4]).unwrap();
     let start = Instant::now();

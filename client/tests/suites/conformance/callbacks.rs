@@ -1,4 +1,4 @@
-//! Callbacks of AsyncResult: once, with the outcome, from farpool's own thread.
+//! Callbacks of AsyncResult: they run once, with the outcome, on farpool's own thread.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -14,28 +14,28 @@ use crate::pools;
 crate::runner::cases![
     a_callback_gets_the_value_and_an_error_callback_the_error,
     callbacks_run_once_and_before_get_returns,
-    a_callback_that_comes_late_runs_at_once,
-    a_panicking_callback_harms_nothing,
+    a_late_callback_runs_at_once,
+    a_panicking_callback_affects_nothing_else,
     a_callback_may_call_the_pool,
-    callbacks_run_though_the_result_is_dropped,
+    callbacks_run_even_if_the_result_is_dropped,
     callbacks_run_before_a_future_is_ready,
-    a_cancelled_job_calls_back_its_error,
-    callbacks_run_on_a_thread_of_farpools_own,
+    a_cancelled_job_calls_its_error_callback,
+    callbacks_run_on_farpools_own_thread,
 ];
 
 fn a_callback_gets_the_value_and_an_error_callback_the_error() {
     let pool = pools::of(1);
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     for items in [vec![0, 2], vec![0, 1, 3]] {
-        let (good, bad) = (tell.clone(), tell.clone());
+        let (good, bad) = (sender.clone(), sender.clone());
         let result = pool
             .map_async(even_only, items)
             .callback(move |values| good.send(Ok(values.clone())).unwrap())
             .error_callback(move |error| bad.send(Err(error.clone())).unwrap());
         result.wait(Duration::MAX);
     }
-    drop(tell);
-    let outcomes: Vec<_> = told.iter().collect();
+    drop(sender);
+    let outcomes: Vec<_> = receiver.iter().collect();
     assert_eq!(outcomes.len(), 2);
     assert_eq!(outcomes[0].as_ref().unwrap(), &[0, 2]);
     let error = outcomes[1].as_ref().unwrap_err();
@@ -58,50 +58,50 @@ fn callbacks_run_once_and_before_get_returns() {
     }
 }
 
-fn a_callback_that_comes_late_runs_at_once() {
+fn a_late_callback_runs_at_once() {
     let pool = pools::of(1);
     let result = pool.apply_async(square, (4,));
     assert!(result.wait(Duration::MAX));
-    let (tell, told) = mpsc::channel();
-    let mut result = result.callback(move |&value| tell.send(value).unwrap());
-    assert_eq!(told.recv().unwrap(), 16);
+    let (sender, receiver) = mpsc::channel();
+    let mut result = result.callback(move |&value| sender.send(value).unwrap());
+    assert_eq!(receiver.recv().unwrap(), 16);
     assert_eq!(result.get_timeout(Duration::MAX).unwrap(), 16);
-    // After the outcome was taken there is nothing to call back with, and nothing to hang on.
+    // After the outcome was taken, the callback does not run, and nothing hangs.
     let result = result.callback(|_| panic!("there is no value any more"));
     assert!(result.wait(Duration::from_secs(20)));
 }
 
-fn a_panicking_callback_harms_nothing() {
+fn a_panicking_callback_affects_nothing_else() {
     let pool = pools::of(1);
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let result = pool
         .apply_async(square, (5,))
         .callback(|_| panic!("a callback of this test panics on purpose"))
-        .callback(move |&value| tell.send(value).unwrap());
+        .callback(move |&value| sender.send(value).unwrap());
     assert_eq!(result.get().unwrap(), 25);
-    assert_eq!(told.recv().unwrap(), 25);
+    assert_eq!(receiver.recv().unwrap(), 25);
     assert_eq!(pool.apply_async(square, (6,)).callback(|_| ()).get().unwrap(), 36);
 }
 
 fn a_callback_may_call_the_pool() {
     let pool = Arc::new(pools::of(1));
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let inner = Arc::clone(&pool);
     let result = pool.apply_async(square, (2,)).callback(move |&value| {
         let blocking = inner.map(square, [value]).unwrap();
-        // A result with a callback of its own, waited for on the very thread that runs callbacks.
+        // A result with its own callback, awaited on the thread that runs callbacks.
         let nested = inner.apply_async(square, (blocking[0],)).callback(|_| ()).get().unwrap();
-        tell.send(nested).unwrap();
+        sender.send(nested).unwrap();
     });
     assert_eq!(result.get().unwrap(), 4);
-    assert_eq!(told.recv().unwrap(), 256);
+    assert_eq!(receiver.recv().unwrap(), 256);
 }
 
-fn callbacks_run_though_the_result_is_dropped() {
+fn callbacks_run_even_if_the_result_is_dropped() {
     let pool = pools::of(1);
-    let (tell, told) = mpsc::channel();
-    drop(pool.apply_async(nap, (50,)).callback(move |&value| tell.send(value).unwrap()));
-    assert_eq!(told.recv().unwrap(), 50);
+    let (sender, receiver) = mpsc::channel();
+    drop(pool.apply_async(nap, (50,)).callback(move |&value| sender.send(value).unwrap()));
+    assert_eq!(receiver.recv().unwrap(), 50);
 }
 
 fn callbacks_run_before_a_future_is_ready() {
@@ -117,23 +117,23 @@ fn callbacks_run_before_a_future_is_ready() {
     }
 }
 
-fn a_cancelled_job_calls_back_its_error() {
+fn a_cancelled_job_calls_its_error_callback() {
     let pool = pools::of(1);
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let result = pool
         .map_async(nap, [60_000; 2])
         .callback(|_| panic!("it was cancelled"))
-        .error_callback(move |error| tell.send(error.kind()).unwrap());
+        .error_callback(move |error| sender.send(error.kind()).unwrap());
     result.cancel();
-    assert_eq!(told.recv().unwrap(), ErrorKind::Cancelled);
+    assert_eq!(receiver.recv().unwrap(), ErrorKind::Cancelled);
 }
 
-fn callbacks_run_on_a_thread_of_farpools_own() {
+fn callbacks_run_on_farpools_own_thread() {
     let pool = pools::of(1);
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let result = pool.apply_async(square, (1,));
     result.wait(Duration::MAX);
-    let result = result.callback(move |_| tell.send(thread::current().id()).unwrap());
-    assert_ne!(told.recv().unwrap(), thread::current().id());
+    let result = result.callback(move |_| sender.send(thread::current().id()).unwrap());
+    assert_ne!(receiver.recv().unwrap(), thread::current().id());
     assert_eq!(result.get().unwrap(), 1);
 }

@@ -1,4 +1,4 @@
-//! Seeing what is written to this process's stdout and stderr.
+//! Captures what is written to this process's stdout and stderr.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,18 +21,18 @@ pub(crate) fn with_stdout(stdout: &impl AsFd, work: impl FnOnce()) {
     nix::unistd::dup2_stdout(before).unwrap();
 }
 
-/// The two ends of a terminal: what is written to the second can be read from the first.
+/// Opens a terminal: what is written to the second descriptor can be read from the first.
 pub(crate) fn terminal() -> (File, OwnedFd) {
     let size = libc::winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
     let (mut reader, mut writer) = (-1, -1);
-    // SAFETY: the first two point to variables that live through the call; the name and the settings are not wanted.
+    // SAFETY: the first two point to variables that live through the call; the name and the settings are not needed.
     let made = unsafe { libc::openpty(&mut reader, &mut writer, std::ptr::null_mut(), std::ptr::null(), &size) };
     assert_eq!(made, 0, "no terminal: {}", io::Error::last_os_error());
-    // SAFETY: openpty has just made both, so nobody else owns them.
+    // SAFETY: openpty has just created both, so nothing else owns them.
     unsafe { (File::from_raw_fd(reader), OwnedFd::from_raw_fd(writer)) }
 }
 
-/// Reads on a thread until nobody can write any more.
+/// Reads on a thread until all writers are closed.
 pub(crate) fn read(mut reader: impl Read + Send + 'static) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut shown = Vec::new();

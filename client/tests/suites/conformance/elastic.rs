@@ -1,4 +1,4 @@
-//! Agents that come and go while jobs run.
+//! Agents that join and leave while jobs run.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::log::{self, Log};
 use crate::pools;
 
 crate::runner::cases![
-    agents_that_come_are_used_at_once,
-    an_agent_that_is_told_to_go_finishes_what_runs,
+    new_agents_are_used_at_once,
+    a_draining_agent_finishes_its_running_items,
     the_slots_of_a_pool_follow_its_agents,
 ];
 
@@ -27,7 +27,7 @@ fn pid_noted(path: String, item: u64) -> u32 {
     std::process::id()
 }
 
-fn agents_that_come_are_used_at_once() {
+fn new_agents_are_used_at_once() {
     let mut cluster = cluster::empty();
     cluster.add_agent(1, &[]);
     let (pool, log) = (pool(&cluster), Log::new("runs"));
@@ -45,13 +45,13 @@ fn agents_that_come_are_used_at_once() {
     cluster.stop().unwrap();
 }
 
-fn an_agent_that_is_told_to_go_finishes_what_runs() {
+fn a_draining_agent_finishes_its_running_items() {
     let mut cluster = cluster::empty();
     cluster.add_agent(2, &[]);
     let leaving = cluster.add_agent(2, &[]);
     let (pool, log) = (pool(&cluster), Log::new("runs"));
     let items: Vec<_> = (0..150).map(|item| (log.path(), item)).collect();
-    // Any second attempt would be an error.
+    // A second attempt would be an error.
     let running = pool.job(pid_noted).retries(0).chunksize(1).starmap_async(items);
     while log.lines().len() < 20 {
         nap(1);
@@ -80,7 +80,7 @@ fn the_slots_of_a_pool_follow_its_agents() {
     cluster.signal(first, Signal::SIGTERM);
     cluster.wait_for_agent(first);
     until(3);
-    // Room for three at work follows too.
+    // The window of imap follows, too: three items run at once.
     let mut results = pool.imap(nap, std::iter::repeat(1));
     assert_eq!(results.by_ref().take(100).filter(|result| result.is_ok()).count(), 100);
     drop(results);

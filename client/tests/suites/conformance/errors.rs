@@ -1,4 +1,4 @@
-//! What errors tell, and which one a call returns.
+//! What errors contain, and which one a call returns.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use crate::log::{self, Log};
 use crate::pools;
 
 crate::runner::cases![
-    an_error_tells_kind_item_host_pid_and_attempts,
-    a_panic_tells_its_message_and_place,
+    an_error_has_kind_item_host_pid_and_attempts,
+    a_panic_has_its_message_and_location,
     map_returns_the_error_of_the_lowest_index_after_all_have_run,
-    errors_are_told_at_the_verb_that_was_called,
-    an_error_travels_like_any_other,
+    errors_are_returned_by_the_verb_that_was_called,
+    an_error_propagates_like_any_other,
 ];
 
-fn an_error_tells_kind_item_host_pid_and_attempts() {
+fn an_error_has_kind_item_host_pid_and_attempts() {
     let pool = pools::of(1);
     let (worker, _) = pool.apply(whereabouts::<()>, ((),)).unwrap();
     let error = pool.map(even_only, [0, 2, 4, 5]).unwrap_err();
@@ -30,7 +30,7 @@ fn an_error_tells_kind_item_host_pid_and_attempts() {
     assert_eq!(format!("{error:?}"), story);
 }
 
-fn a_panic_tells_its_message_and_place() {
+fn a_panic_has_its_message_and_location() {
     let pool = pools::of(1);
     let check = |error: Error, message: &str| {
         assert_eq!(error.kind(), ErrorKind::Panicked);
@@ -41,14 +41,14 @@ fn a_panic_tells_its_message_and_place() {
     check(pool.apply(|n: u8| -> () { panic!("with {n}") }, (7,)).unwrap_err(), "with 7");
     check(pool.apply(|n: usize| [1, 2][n], (5,)).unwrap_err(), "index out of bounds");
     check(pool.apply(|n: Option<u8>| n.unwrap(), (None,)).unwrap_err(), "unwrap");
-    // A panic may be given anything.
+    // The payload of a panic may be anything.
     let error = pool.apply(|| -> () { std::panic::panic_any(5_u8) }, ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Panicked);
 }
 
 fn map_returns_the_error_of_the_lowest_index_after_all_have_run() {
     fn run(path: String, item: u64) -> u64 {
-        // The lower one of the two that fail comes later.
+        // Of the two that fail, the one with the lower index fails later.
         nap(if item == 3 { 150 } else { 0 });
         log::note(&path, item);
         assert!(item != 3 && item != 17, "item {item} fails");
@@ -63,9 +63,9 @@ fn map_returns_the_error_of_the_lowest_index_after_all_have_run() {
     }
 }
 
-fn errors_are_told_at_the_verb_that_was_called() {
+fn errors_are_returned_by_the_verb_that_was_called() {
     let pool = pools::of(1);
-    let told = [
+    let errors = [
         ("apply", pool.apply(even_only, (1,)).unwrap_err()),
         ("apply_async", pool.apply_async(even_only, (1,)).get().unwrap_err()),
         ("map", pool.map(even_only, [1]).unwrap_err()),
@@ -75,13 +75,13 @@ fn errors_are_told_at_the_verb_that_was_called() {
         ("imap", pool.imap(even_only, [1]).next().unwrap().unwrap_err()),
         ("imap_unordered", pool.imap_unordered(even_only, [1]).next().unwrap().unwrap_err()),
     ];
-    for (verb, error) in told {
+    for (verb, error) in errors {
         assert!(error.to_string().starts_with(&format!("{verb}, item 0: ")), "{error}");
         assert_eq!((error.kind(), error.item(), error.attempts()), (ErrorKind::Panicked, Some(0), 1));
     }
 }
 
-fn an_error_travels_like_any_other() {
+fn an_error_propagates_like_any_other() {
     fn main_like(pool: &farpool::Pool) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
         Ok(pool.apply(square, (2,))? + pool.apply(even_only, (1,))?)
     }

@@ -1,4 +1,4 @@
-//! The lazy verbs: what is pulled and when, errors on the way, and use as a Stream.
+//! The lazy verbs: what is pulled and when, errors, and use as a Stream.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -12,19 +12,19 @@ use crate::conformance::tasks::{bytes, even_only, length, nap, square};
 use crate::pools;
 
 crate::runner::cases![
-    nothing_is_pulled_before_an_outcome_is_asked_for,
+    nothing_is_pulled_before_an_outcome_is_requested,
     an_error_does_not_end_the_iteration,
-    the_end_stays_the_end,
+    an_ended_imap_stays_ended,
     slow_items_are_pulled_a_few_ahead,
-    quick_items_are_pulled_a_bounded_way_ahead,
+    quick_items_are_pulled_a_bounded_distance_ahead,
     large_items_are_pulled_a_bounded_number_of_bytes_ahead,
-    large_results_hold_the_input_back,
-    an_endless_input_serves_as_far_as_it_is_asked,
+    large_results_slow_down_the_input,
+    an_endless_input_is_pulled_on_demand,
     imap_is_a_stream,
-    two_at_once_on_one_thread,
+    two_imaps_on_one_thread,
 ];
 
-fn nothing_is_pulled_before_an_outcome_is_asked_for() {
+fn nothing_is_pulled_before_an_outcome_is_requested() {
     let pool = pools::of(2);
     let pulled = Cell::new(false);
     let mut outcomes = pool.imap(square, (0..3_u64).inspect(|_| pulled.set(true)));
@@ -49,14 +49,14 @@ fn an_error_does_not_end_the_iteration() {
     assert_eq!(pool.imap_unordered(even_only, 0..10).filter(Result::is_ok).count(), 5);
 }
 
-fn the_end_stays_the_end() {
+fn an_ended_imap_stays_ended() {
     let pool = pools::of(1);
     let mut outcomes = pool.imap(square, [1, 2]);
     assert_eq!(outcomes.by_ref().count(), 2);
     assert!(outcomes.next().is_none() && outcomes.next().is_none());
 }
 
-/// How far the input was ahead of the consumer at most, after so many outcomes.
+/// Returns how far the input was ahead of the consumer at most, during this many outcomes.
 fn most_ahead<R, T>(outcomes: impl Iterator<Item = Result<R, farpool::Error>>, pulled: &Cell<u64>, take: T) -> u64
 where
     u64: From<T>,
@@ -74,11 +74,11 @@ fn slow_items_are_pulled_a_few_ahead() {
     let pool = pools::of(2);
     let pulled = Cell::new(0);
     let input = std::iter::repeat(20).inspect(|_| pulled.set(pulled.get() + 1));
-    // Twice what two slots hold, and as much again on its way.
+    // Twice what two slots hold, and as much again in transit.
     assert!(most_ahead(pool.imap(nap, input), &pulled, 20_u32) <= 8);
 }
 
-fn quick_items_are_pulled_a_bounded_way_ahead() {
+fn quick_items_are_pulled_a_bounded_distance_ahead() {
     let pool = pools::of(2);
     let pulled = Cell::new(0);
     let input = (0..).inspect(|_| pulled.set(pulled.get() + 1));
@@ -90,12 +90,12 @@ fn large_items_are_pulled_a_bounded_number_of_bytes_ahead() {
     let pulled = Cell::new(0);
     let input = std::iter::repeat_with(|| bytes(1 << 20)).inspect(|_| pulled.set(pulled.get() + 1));
     let ahead = most_ahead(pool.job(length).buffersize(1 << 20).imap(input), &pulled, 300_u32);
-    // The window, and those whose small results are there and were not taken yet.
+    // The window, and the items whose small results have arrived but were not taken yet.
     assert!(ahead <= 128, "{ahead} items of 1 MiB were pulled ahead");
 }
 
-/// The consumer takes nothing while results of 1 MiB come in: no more of them are made than the bound allows.
-fn large_results_hold_the_input_back() {
+/// The consumer takes nothing while results of 1 MiB arrive: no more items run than the bound allows.
+fn large_results_slow_down_the_input() {
     let pool = pools::of(2);
     let pulled = Cell::new(0);
     let input = std::iter::repeat(1 << 20).inspect(|_| pulled.set(pulled.get() + 1));
@@ -103,7 +103,7 @@ fn large_results_hold_the_input_back() {
     assert!(ahead <= 160, "{ahead} items with results of 1 MiB were pulled ahead");
 }
 
-fn an_endless_input_serves_as_far_as_it_is_asked() {
+fn an_endless_input_is_pulled_on_demand() {
     let pool = pools::of(2);
     let mut outcomes = pool.imap(square, 0..);
     assert!((0..50_000_u64).all(|n| outcomes.next().unwrap().unwrap() == n * n));
@@ -145,7 +145,7 @@ fn imap_is_a_stream() {
     assert_eq!(mixed.map(Result::unwrap).collect::<Vec<_>>(), [1, 4, 9]);
 }
 
-fn two_at_once_on_one_thread() {
+fn two_imaps_on_one_thread() {
     let pool = pools::of(2);
     let (squares, naps) = (pool.imap(square, 0..100), pool.imap(nap, std::iter::repeat_n(1, 100)));
     for (n, (square, nap)) in squares.zip(naps).enumerate() {

@@ -1,4 +1,4 @@
-//! Inputs that wait: for somebody else, or for outcomes of their own job.
+//! Inputs that wait for another thread, or for outcomes of their own job.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -12,19 +12,19 @@ use crate::conformance::tasks::{even_only, nap, square};
 use crate::pools;
 
 crate::runner::cases![
-    async_verbs_return_at_once_whatever_their_input_does,
+    async_verbs_return_at_once_even_if_their_input_blocks,
     an_input_may_depend_on_outcomes,
-    an_input_from_a_thread_gives_the_order_of_items,
-    an_input_from_a_thread_is_pulled_a_bounded_way_ahead,
-    an_input_from_a_thread_that_panics_ends_the_iteration,
+    an_input_from_a_thread_keeps_the_order_of_items,
+    an_input_from_a_thread_is_pulled_a_bounded_distance_ahead,
+    a_panicking_input_from_a_thread_ends_the_iteration,
     dropping_outcomes_ends_the_job_while_its_input_blocks,
-    an_input_that_asks_for_the_outcome_of_its_own_job_is_told_so,
+    an_input_that_waits_for_its_own_job_gets_an_error,
     inputs_that_wait_for_each_others_outcomes_get_an_error,
     many_small_calls_in_a_row,
-    what_comes_behind_many_small_calls_finds_them_all,
+    later_calls_come_after_many_small_ones,
 ];
 
-/// Says exactly how many items it has, and waits for each.
+/// An iterator that knows exactly how many items it has, and waits for each.
 struct Exact(mpsc::Receiver<u64>, usize);
 
 impl Iterator for Exact {
@@ -40,7 +40,7 @@ impl Iterator for Exact {
     }
 }
 
-/// Takes its time to be encoded.
+/// A value that takes long to encode.
 #[derive(serde::Deserialize)]
 struct Slow(u64);
 
@@ -51,7 +51,7 @@ impl serde::Serialize for Slow {
     }
 }
 
-fn async_verbs_return_at_once_whatever_their_input_does() {
+fn async_verbs_return_at_once_even_if_their_input_blocks() {
     let pool = pools::of(2);
     let (sender, items) = mpsc::channel();
     let taken = pool.map_async(square, items.into_iter().take(3));
@@ -70,13 +70,13 @@ fn async_verbs_return_at_once_whatever_their_input_does() {
     let slow = pool.map_async(|item: Slow| item.0, vec![Slow(1), Slow(2)]);
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     assert_eq!(slow.get().unwrap(), [1, 2]);
-    // Those that never wait are still pulled.
+    // Inputs that never wait are still pulled.
     assert_eq!(pool.map_async(square, vec![1, 2]).get().unwrap(), [1, 4]);
     assert_eq!(pool.map_async(square, [1, 2]).get().unwrap(), [1, 4]);
     assert_eq!(pool.map_async(square, 1..=2).get().unwrap(), [1, 4]);
 }
 
-/// The input waits for what the consumer makes of each outcome.
+/// The input waits for what the consumer does with each outcome.
 fn an_input_may_depend_on_outcomes() {
     let pool = pools::of(2);
     for unordered in [false, true] {
@@ -97,7 +97,7 @@ fn an_input_may_depend_on_outcomes() {
     }
 }
 
-fn an_input_from_a_thread_gives_the_order_of_items() {
+fn an_input_from_a_thread_keeps_the_order_of_items() {
     let pool = pools::of(2);
     let expected: Vec<u64> = (0..5000).map(|n| n * n).collect();
     let ordered: Result<Vec<_>, _> = pool.job(square).imap_from_thread(0..5000).collect();
@@ -123,7 +123,7 @@ fn an_input_from_a_thread_gives_the_order_of_items() {
     assert!(next(&mut outcomes).is_none());
 }
 
-fn an_input_from_a_thread_is_pulled_a_bounded_way_ahead() {
+fn an_input_from_a_thread_is_pulled_a_bounded_distance_ahead() {
     let pool = pools::of(2);
     for buffersize in [1, 5, 100] {
         let pulled = Arc::new(AtomicU64::new(0));
@@ -141,7 +141,7 @@ fn an_input_from_a_thread_is_pulled_a_bounded_way_ahead() {
     }
 }
 
-fn an_input_from_a_thread_that_panics_ends_the_iteration() {
+fn a_panicking_input_from_a_thread_ends_the_iteration() {
     let pool = pools::of(2);
     let input = (0u64..).map(|n| if n < 3 { n } else { panic!("no more than three") });
     let outcomes: Vec<_> = pool.job(square).imap_from_thread(input).collect();
@@ -166,35 +166,34 @@ fn dropping_outcomes_ends_the_job_while_its_input_blocks() {
     drop(sender);
 }
 
-fn an_input_that_asks_for_the_outcome_of_its_own_job_is_told_so() {
+fn an_input_that_waits_for_its_own_job_gets_an_error() {
     let pool = pools::of(1);
     let (give, result) = mpsc::channel::<AsyncResult<Vec<u64>>>();
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let result = Arc::new(Mutex::new(Some(result)));
     let input = std::iter::from_fn(move || {
         let own = result.lock().unwrap().take()?.recv().unwrap();
-        tell.send(own.get()).unwrap();
+        sender.send(own.get()).unwrap();
         None
     });
     give.send(pool.map_async(square, input)).unwrap();
-    let error = told.recv_timeout(Duration::from_secs(30)).expect("the input does not hang").unwrap_err();
+    let error = receiver.recv_timeout(Duration::from_secs(30)).expect("the input does not hang").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("imap_from_thread"), "{error}");
 }
 
-/// They are taken in together, and none is forgotten, cancelled ones included.
 /// Each of three inputs waits for the outcome of the next job: one of them gets an error, and the others get their outcomes.
 fn inputs_that_wait_for_each_others_outcomes_get_an_error() {
     let pool = pools::of(2);
-    let (told, errors) = mpsc::channel();
+    let (errors_sender, errors) = mpsc::channel();
     let (mut others, mut results) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let (other, asked) = mpsc::channel::<AsyncResult<Vec<u64>>>();
-        let told = told.clone();
+        let errors_sender = errors_sender.clone();
         let input = std::iter::once_with(move || match asked.recv().unwrap().get() {
             Ok(squares) => squares[0],
             Err(error) => {
-                told.send(error).unwrap();
+                errors_sender.send(error).unwrap();
                 3
             }
         });
@@ -206,9 +205,9 @@ fn inputs_that_wait_for_each_others_outcomes_get_an_error() {
     others.into_iter().zip(results).for_each(|(other, result)| other.send(result).unwrap());
     let error = errors.recv_timeout(Duration::from_secs(60)).unwrap();
     assert!(error.kind() == ErrorKind::InvalidArgument && error.to_string().contains("imap_from_thread"), "{error}");
-    drop(told);
+    drop(errors_sender);
     assert!(errors.recv_timeout(Duration::from_secs(60)).is_err(), "only one of them gets an error");
-    // A wait that is over is forgotten.
+    // A finished wait is forgotten.
     let nine = pool.map_async(square, [3]);
     assert_eq!(pool.map_async(square, std::iter::once_with(move || nine.get().unwrap()[0])).get().unwrap(), [81]);
 }
@@ -221,7 +220,7 @@ fn many_small_calls_in_a_row() {
         for (n, result) in (0..).zip(results).take(999) {
             assert_eq!(result.get().unwrap(), n * n);
         }
-        // One alone, for which nobody waits in farpool.
+        // A single call, for which no thread waits in farpool.
         let (sender, squares) = mpsc::channel();
         let _result = pool.apply_async(square, (7,)).callback(move |n| sender.send(*n).unwrap());
         let _other = pool.apply_async(square, (8,));
@@ -243,8 +242,8 @@ fn many_small_calls_in_a_row() {
     pool.join().unwrap();
 }
 
-/// There are many times more of them than are taken in at once.
-fn what_comes_behind_many_small_calls_finds_them_all() {
+/// There are many more calls than are processed at once.
+fn later_calls_come_after_many_small_ones() {
     let pool = pools::of(2);
     let many = || (0..3000).map(|n| pool.apply_async(square, (n,))).collect::<Vec<_>>();
     let results = many();
@@ -255,7 +254,7 @@ fn what_comes_behind_many_small_calls_finds_them_all() {
     assert!((0..).zip(results).all(|(n, result)| result.get().unwrap() == n * n));
     let results = many();
     pool.terminate();
-    // Each has an end.
+    // Each call ends.
     let fails = |result: AsyncResult<u64>| result.get().err().map(|error| error.kind());
     assert!(results.into_iter().filter_map(fails).all(|kind| kind == ErrorKind::Cancelled));
 }

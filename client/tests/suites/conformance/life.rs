@@ -1,4 +1,4 @@
-//! A pool's life: open, closed, joined, terminated, dropped, and shared.
+//! The life cycle of a pool: open, closed, joined, terminated, dropped, and shared.
 
 use std::sync::Arc;
 use std::thread;
@@ -12,21 +12,21 @@ use crate::log::Log;
 use crate::pools;
 
 crate::runner::cases![
-    close_takes_no_more_and_lets_jobs_finish,
+    close_rejects_new_calls_and_lets_jobs_finish,
     join_waits_for_the_workers_to_be_gone,
-    join_of_an_open_pool_is_refused,
+    joining_an_open_pool_is_an_error,
     close_and_join_may_be_called_twice_and_by_others,
-    terminate_cancels_what_runs,
-    terminate_after_close_ends_what_close_let_finish,
+    terminate_cancels_running_jobs,
+    terminate_after_close_cancels_jobs,
     dropping_a_pool_ends_it,
     a_pool_that_is_idle_closes_at_once,
     threads_share_a_pool,
-    several_pools_live_side_by_side,
-    pools_come_and_go,
+    several_pools_coexist,
+    pools_leak_nothing,
     a_pool_may_be_dropped_on_another_thread,
 ];
 
-fn close_takes_no_more_and_lets_jobs_finish() {
+fn close_rejects_new_calls_and_lets_jobs_finish() {
     let (pool, log) = (pools::of(2), Log::new("runs"));
     let items: Vec<_> = (0..20).map(|item| (log.path(), item)).collect();
     let running = pool.map_async(nap, [100; 4]);
@@ -57,7 +57,7 @@ fn join_waits_for_the_workers_to_be_gone() {
     processes::assert_none_left();
 }
 
-fn join_of_an_open_pool_is_refused() {
+fn joining_an_open_pool_is_an_error() {
     let pool = pools::of(1);
     let error = pool.join().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
@@ -79,7 +79,7 @@ fn close_and_join_may_be_called_twice_and_by_others() {
     assert_eq!(running.get().unwrap(), 200);
 }
 
-fn terminate_cancels_what_runs() {
+fn terminate_cancels_running_jobs() {
     let pool = pools::of(2);
     let running = pool.map_async(nap, [60_000; 10]);
     let waiting = pool.apply_async(square, (1,));
@@ -94,7 +94,7 @@ fn terminate_cancels_what_runs() {
     assert_eq!(pool.map(square, [1]).unwrap_err().kind(), ErrorKind::Closed);
 }
 
-fn terminate_after_close_ends_what_close_let_finish() {
+fn terminate_after_close_cancels_jobs() {
     let pool = pools::of(1);
     let running = pool.apply_async(nap, (60_000,));
     pool.close();
@@ -141,20 +141,20 @@ fn threads_share_a_pool() {
     });
 }
 
-fn several_pools_live_side_by_side() {
+fn several_pools_coexist() {
     let pools: Vec<Pool> = (1..=3).map(pools::of).collect();
     let running: Vec<_> = pools.iter().map(|pool| pool.map_async(nap, [20; 6])).collect();
     for (pool, result) in pools.iter().zip(running) {
         assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
         assert_eq!(result.get().unwrap(), [20; 6]);
     }
-    // The end of one is no end of another.
+    // Ending one does not end another.
     let mut pools = pools.into_iter();
     drop(pools.next());
     assert!(pools.all(|pool| pool.map(square, [3]).unwrap() == [9]));
 }
 
-fn pools_come_and_go() {
+fn pools_leak_nothing() {
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
     drop(pools::of(1));
@@ -164,7 +164,7 @@ fn pools_come_and_go() {
         assert_eq!(pool.map(square, [1, 2]).unwrap(), [1, 4]);
     }
     processes::assert_none_left();
-    // The thread of the pool before may be on its way out.
+    // The thread of the previous pool may still be exiting.
     let (descriptors, threads) = (descriptors(), threads());
     assert!(descriptors <= before.0 + 4 && threads <= before.1 + 1, "{before:?}, then {:?}", (descriptors, threads));
 }

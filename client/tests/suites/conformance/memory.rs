@@ -1,4 +1,4 @@
-//! Big data, and how much of it the client's process holds at once.
+//! Large data, and how much of it the client holds at once.
 
 use std::fs;
 
@@ -7,16 +7,16 @@ use crate::pools;
 
 crate::runner::cases![
     a_hundred_mebibytes_pass_each_way,
-    large_results_stream_without_being_held,
-    results_that_grow_are_not_made_for_a_slow_consumer,
-    large_items_of_imap_stream_without_being_held,
-    large_items_of_map_stream_without_being_held,
+    large_results_are_streamed,
+    growing_results_wait_for_a_slow_consumer,
+    large_items_of_imap_are_streamed,
+    large_items_of_map_are_streamed,
     an_endless_input_takes_constant_memory,
 ];
 
 const MIB: usize = 1 << 20;
 
-/// The most memory that this process has ever had resident, in MiB.
+/// Returns the peak resident memory of this process in MiB.
 fn peak() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -30,18 +30,18 @@ fn a_hundred_mebibytes_pass_each_way() {
     assert_eq!(pool.map(length, [large.clone(), vec![1], large.clone()]).unwrap(), [100 * MIB, 1, 100 * MIB]);
     let results = pool.imap(bytes, [100 * MIB, 1, 100 * MIB]);
     assert!(results.map(|bytes| bytes.unwrap().len()).eq([100 * MIB, 1, 100 * MIB]));
-    // Not plain bytes: these are taken apart and put together value by value.
+    // Not plain bytes: these are encoded and decoded value by value.
     let words: Vec<(u32, String)> = (0..2_000_000).map(|n| (n, "word".to_owned())).collect();
     assert!(pool.apply(identity::<Vec<(u32, String)>>, (words.clone(),)).unwrap() == words);
 }
 
-/// 800 MiB pass, and a bounded part of it is there at once: the window's 64 MiB, and what is on its way.
+/// Checks that of the 800 MiB that pass, only a bounded part is in memory at once: the window's 64 MiB, and what is in transit.
 fn check_peak(before: usize) {
     let grown = peak().saturating_sub(before);
     assert!(grown < 112, "the client held {grown} MiB");
 }
 
-fn large_results_stream_without_being_held() {
+fn large_results_are_streamed() {
     let pool = pools::of(2);
     let before = peak();
     let results = pool.imap(bytes, std::iter::repeat_n(MIB, 800));
@@ -51,8 +51,8 @@ fn large_results_stream_without_being_held() {
     check_peak(before);
 }
 
-/// Tiny results let the window grow; then they become large, and the consumer stops for a while.
-fn results_that_grow_are_not_made_for_a_slow_consumer() {
+/// Tiny results make the window grow; then they become large, and the consumer pauses.
+fn growing_results_wait_for_a_slow_consumer() {
     let pool = pools::of(2);
     let before = peak();
     let sizes = std::iter::repeat_n(1, 30_000).chain(std::iter::repeat(200 << 10));
@@ -65,13 +65,13 @@ fn results_that_grow_are_not_made_for_a_slow_consumer() {
     check_peak(before);
 }
 
-/// Slower than the items come: without a window all of them would wait in memory.
+/// Slower than the input: without a window, all items would wait in memory.
 fn slow_length(item: Vec<u8>) -> usize {
     std::thread::sleep(std::time::Duration::from_millis(2));
     item.len()
 }
 
-fn large_items_of_imap_stream_without_being_held() {
+fn large_items_of_imap_are_streamed() {
     let pool = pools::of(2);
     let before = peak();
     let lengths = pool.imap(slow_length, std::iter::repeat_with(|| bytes(MIB)).take(600));
@@ -79,7 +79,7 @@ fn large_items_of_imap_stream_without_being_held() {
     check_peak(before);
 }
 
-fn large_items_of_map_stream_without_being_held() {
+fn large_items_of_map_are_streamed() {
     let pool = pools::of(2);
     let before = peak();
     let items = || std::iter::repeat_with(|| bytes(MIB)).take(600);

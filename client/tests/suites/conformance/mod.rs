@@ -1,4 +1,4 @@
-//! What every pool does, wherever it runs: the promises of the API, one file a topic.
+//! What every pool does, wherever it runs: the promises of the API, one file per topic.
 //!
 //! All pools come from [`pools`]: each case runs on this machine, and on a real cluster of three agents.
 
@@ -51,8 +51,8 @@ const BOTH: &[&[Case]] = &[
     workers::CASES,
 ];
 
-/// Of the others, on a cluster the same is promised and shown.
+/// Cases that do not run on a cluster, and why. All others do.
 const LOCAL_ONLY: &[(&str, &str)] = &[
-    ("workers::replaced_workers_go", "it counts the processes of one host"),
-    ("workers::the_default_is_a_process_for_each_core", "it is all slots there: see on_a_cluster"),
+    ("workers::replaced_workers_exit", "it counts the processes of one host"),
+    ("workers::the_default_is_one_process_per_core", "it is all slots there: see on_a_cluster"),
 ];

@@ -1,4 +1,4 @@
-//! What there is on a cluster only: several hosts, shared between pools, and a program that travels.
+//! What exists only on a cluster: several hosts, shared between pools, and a program that is sent to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -14,17 +14,17 @@ use crate::pools;
 
 crate::runner::cases![
     the_default_is_all_slots,
-    a_program_travels_to_agents_that_lack_it,
-    workers_have_the_environment_that_was_chosen,
-    workers_start_where_the_client_is,
-    labels_choose_the_agents,
+    a_program_is_sent_to_agents_that_lack_it,
+    workers_have_the_chosen_environment,
+    workers_start_in_the_clients_directory,
+    labels_select_the_agents,
     slots_are_shared_between_pools,
-    a_warm_worker_of_an_idle_pool_gives_way,
+    a_warm_worker_of_an_idle_pool_is_replaced,
     nested_pools_finish_on_one_slot,
-    nested_pools_that_are_awaited_finish_on_one_slot,
+    awaited_nested_pools_finish_on_one_slot,
     a_program_that_a_task_starts_borrows_its_slot,
-    each_item_has_a_token_of_its_own,
-    a_consumer_that_stops_holds_results_back,
+    each_item_has_its_own_token,
+    a_stopped_consumer_stops_results,
     a_pool_outlives_its_coordinator,
 ];
 
@@ -35,19 +35,19 @@ fn the_default_is_all_slots() {
     assert_eq!(BTreeSet::from_iter(pids).len(), pool.processes());
 }
 
-/// A pool on a cluster that this case has started by itself.
+/// Opens a pool on a cluster that this case has started itself.
 fn pool_at(cluster: &Cluster, processes: usize) -> Pool {
     pools::builder().address(cluster.address()).processes(processes).build().expect("the pool opens")
 }
 
-fn a_program_travels_to_agents_that_lack_it() {
+fn a_program_is_sent_to_agents_that_lack_it() {
     let mut cluster = cluster::empty();
     cluster.add_agent(2, &[]);
     cluster.add_agent(2, &[]);
     let pool = pool_at(&cluster, 4);
     assert_eq!(pool.map(square, 0..1000).unwrap(), (0..1000).map(|n| n * n).collect::<Vec<_>>());
     drop(pool);
-    // It is there now, for whoever comes next.
+    // The next pool finds the program there.
     let pool = pool_at(&cluster, 2);
     let start = Instant::now();
     assert_eq!(pool.map(square, [3]).unwrap(), [9]);
@@ -56,7 +56,7 @@ fn a_program_travels_to_agents_that_lack_it() {
     cluster.stop().unwrap();
 }
 
-fn workers_have_the_environment_that_was_chosen() {
+fn workers_have_the_chosen_environment() {
     fn variables() -> BTreeMap<String, String> {
         env::vars().collect()
     }
@@ -70,12 +70,12 @@ fn workers_have_the_environment_that_was_chosen() {
     assert!(there.is_empty(), "{there:?}");
 }
 
-fn workers_start_where_the_client_is() {
+fn workers_start_in_the_clients_directory() {
     let here = pools::of(1).apply(|| env::current_dir().unwrap(), ()).unwrap();
     assert_eq!(here, env::current_dir().unwrap());
 }
 
-fn labels_choose_the_agents() {
+fn labels_select_the_agents() {
     fn parent() -> u32 {
         processes::Process::of(processes::Process::of(std::process::id()).unwrap().parent).unwrap().parent
     }
@@ -97,7 +97,7 @@ fn labels_choose_the_agents() {
     assert_eq!(agents(&pool, 20), [plain, labelled].into());
     let job = pool.job(|(): ()| parent()).require("disk", "fast").require("os", env::consts::OS).chunksize(1);
     assert!(job.map([(); 50]).unwrap().iter().all(|agent| *agent == labelled));
-    // Nobody has this one, and somebody may come who has.
+    // No agent has this label, but one may join that has.
     let mut waiting = pool.job(square).require("disk", "huge").apply_async((3,));
     assert_eq!(waiting.get_timeout(Duration::from_millis(300)).unwrap_err().kind(), ErrorKind::WaitTimedOut);
     assert_eq!(pool.map(square, [2]).unwrap(), [4]);
@@ -107,7 +107,7 @@ fn labels_choose_the_agents() {
     cluster.stop().unwrap();
 }
 
-/// How many items each of two pools has had run when one of them is through.
+/// Counts how many items of each of two pools have run when one of them has finished.
 fn slots_are_shared_between_pools() {
     let mut cluster = cluster::empty();
     cluster.add_agent(2, &[]);
@@ -128,14 +128,14 @@ fn slots_are_shared_between_pools() {
     let items = (0..150).map(move |item| (path.clone(), item));
     heavy.job(noted_nap).chunksize(1).map(items).unwrap();
     let (heavy_runs, light_runs) = (large.lines().len() as f64, small.lines().len() as f64);
-    // A third of the heavy one's, give or take what was begun before.
+    // A third of the heavy pool's items, give or take those that had begun before.
     assert!((0.15..0.6).contains(&(light_runs / heavy_runs)), "{light_runs} to {heavy_runs}");
     background.cancel();
     drop((light, heavy));
     cluster.stop().unwrap();
 }
 
-fn a_warm_worker_of_an_idle_pool_gives_way() {
+fn a_warm_worker_of_an_idle_pool_is_replaced() {
     let mut cluster = cluster::empty();
     cluster.add_agent(1, &[]);
     let (one, two) = (pool_at(&cluster, 1), pool_at(&cluster, 1));
@@ -165,7 +165,7 @@ fn nested_pools_finish_on_one_slot() {
 }
 
 /// The same where the task awaits the inner results instead of blocking in farpool.
-fn nested_pools_that_are_awaited_finish_on_one_slot() {
+fn awaited_nested_pools_finish_on_one_slot() {
     fn levels(depth: u64) -> u64 {
         if depth == 0 {
             return 1;
@@ -186,11 +186,11 @@ fn nested_pools_that_are_awaited_finish_on_one_slot() {
     cluster.stop().unwrap();
 }
 
-/// Has the program of the next case be the client that its task starts.
+/// The variable that makes the next case's program act as the client that its task starts.
 const NESTED: &str = "FARPOOL_TEST_NESTED";
 const OWN_NAME: &str = concat!(module_path!(), "::a_program_that_a_task_starts_borrows_its_slot");
 
-/// A process that a task has started is a client of its own, and knows its item only by its environment.
+/// A process that a task has started is a separate client, and knows its item only from its environment.
 fn a_program_that_a_task_starts_borrows_its_slot() {
     fn outer(depth: u64) -> u64 {
         if depth == 0 {
@@ -220,9 +220,9 @@ fn a_program_that_a_task_starts_borrows_its_slot() {
     }
 }
 
-fn each_item_has_a_token_of_its_own() {
+fn each_item_has_its_own_token() {
     fn token(_: u64) -> (String, u32) {
-        // What a process that it starts sees.
+        // What a process started by the task sees.
         let output = std::process::Command::new("env").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let own = text.lines().find_map(|line| line.strip_prefix("FARPOOL_ITEM=")).unwrap().to_owned();
@@ -233,14 +233,14 @@ fn each_item_has_a_token_of_its_own() {
     let tokens = pool.job(token).chunksize(1).map(0..40).unwrap();
     let different: BTreeSet<_> = tokens.iter().map(|(token, _)| token).collect();
     assert_eq!(different.len(), 40, "{tokens:?}");
-    // Agent and secret are those of the worker.
+    // The agent and the secret belong to the worker.
     let prefixes: BTreeSet<_> = tokens.iter().map(|(token, pid)| (token.rsplit_once('.').unwrap().0, pid)).collect();
     let workers: BTreeSet<_> = tokens.iter().map(|(_, pid)| pid).collect();
     assert_eq!(prefixes.len(), workers.len(), "{tokens:?}");
 }
 
-/// More than a client holds is on its way when the consumer stops.
-fn a_consumer_that_stops_holds_results_back() {
+/// When the consumer stops, more is in flight than a client holds.
+fn a_stopped_consumer_stops_results() {
     let resident = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -255,7 +255,7 @@ fn a_consumer_that_stops_holds_results_back() {
         let grown = resident() - before;
         assert!(grown < 150, "the client held {grown} MiB");
     }
-    // Another job of the same client is not held up.
+    // Another job of the same client is not delayed.
     assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
     assert_eq!(results.map(|result| result.unwrap().len()).sum::<usize>(), 799 << 20);
 }

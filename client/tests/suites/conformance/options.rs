@@ -14,9 +14,9 @@ crate::runner::cases![
     a_chunk_runs_on_one_worker_one_item_after_another,
     chunks_of_large_items_stay_together,
     chunks_stay_together_whatever_the_child_limit,
-    chunks_are_kept_by_the_lazy_verbs,
+    the_lazy_verbs_keep_chunks_together,
     buffersize_bounds_what_is_pulled_ahead,
-    an_item_within_its_timeout_is_left_alone,
+    an_item_within_its_timeout_is_not_killed,
     items_that_count_as_failed_are_retried,
     retries_can_be_stopped,
     a_label_shows_in_errors,
@@ -25,7 +25,7 @@ crate::runner::cases![
     labels_that_every_host_has_can_be_required,
 ];
 
-/// Where each item ran: consecutive ones of a chunk follow each other on one worker.
+/// Checks where items ran: those of a chunk run one after another on one worker.
 fn check_chunks(chunksize: usize, whereabouts: &[(u32, u64)]) {
     for chunk in whereabouts.chunks(chunksize) {
         let (pid, first) = chunk[0];
@@ -44,7 +44,7 @@ fn a_chunk_runs_on_one_worker_one_item_after_another() {
     }
 }
 
-/// More of them than a worker's buffers hold.
+/// The chunks are larger than a worker's buffers.
 fn chunks_of_large_items_stay_together() {
     let pool = pools::of(2);
     let items = |size: usize, count: usize| (0..count).map(move |_| vec![0_u8; size]);
@@ -57,12 +57,12 @@ fn chunks_stay_together_whatever_the_child_limit() {
     check_chunks(5, &pool.job(whereabouts::<u64>).chunksize(5).map(0..50).unwrap());
 }
 
-fn chunks_are_kept_by_the_lazy_verbs() {
+fn the_lazy_verbs_keep_chunks_together() {
     let pool = pools::of(2);
     let job = pool.job(whereabouts::<u64>).chunksize(6);
     check_chunks(6, &job.imap(0..100).collect::<Result<Vec<_>, _>>().unwrap());
     let mut unordered = job.imap_unordered(0..100).collect::<Result<Vec<_>, _>>().unwrap();
-    // Each worker has run whole chunks, and the one that was left over.
+    // Each worker has run complete chunks, and one has run the rest.
     unordered.sort_unstable();
     let pids: std::collections::BTreeSet<u32> = unordered.iter().map(|&(pid, _)| pid).collect();
     let shares = pids.iter().map(|of| unordered.iter().filter(|(pid, _)| pid == of).count());
@@ -84,11 +84,11 @@ fn buffersize_bounds_what_is_pulled_ahead() {
     }
 }
 
-fn an_item_within_its_timeout_is_left_alone() {
+fn an_item_within_its_timeout_is_not_killed() {
     let pool = pools::of(2);
     let patient = pool.job(nap).timeout(Duration::from_secs(20));
     assert_eq!(patient.map([1, 20, 3]).unwrap(), [1, 20, 3]);
-    // The time that an item waits for its turn is not counted.
+    // The time that an item waits for its turn does not count.
     let many = pool.job(nap).timeout(Duration::from_millis(900)).chunksize(30);
     assert_eq!(many.map([40; 30]).unwrap(), [40; 30]);
     let forever = pool.job(nap).timeout(Duration::MAX);
@@ -112,7 +112,7 @@ fn a_label_shows_in_errors() {
     }
 }
 
-/// Counts as failed until it is run for the `run`th time; returns how often it has been run.
+/// Counts as failed until its `run`th run; returns how often it has run.
 fn passes_at((log, run): (String, usize)) -> usize {
     note(&log, "run");
     let runs = fs::read_to_string(&log).unwrap().lines().count();

@@ -1,4 +1,4 @@
-//! What workers on a cluster print reaches the client, with where it comes from.
+//! Output of workers on a cluster reaches the client, labelled with its origin.
 
 use std::io::{self, Write};
 
@@ -8,12 +8,12 @@ use crate::pools;
 
 crate::runner::cases![
     lines_are_labelled_and_whole,
-    the_last_words_are_printed_before_the_end,
-    what_workers_print_while_they_leave_is_printed,
-    lines_go_above_a_bar,
-    what_is_printed_gives_no_orders_to_a_terminal,
-    what_is_printed_elsewhere_stays_as_it_is,
-    a_closed_stdout_harms_nothing,
+    the_last_output_is_printed_before_the_end,
+    output_of_exiting_workers_is_printed,
+    lines_are_printed_above_a_bar,
+    control_characters_are_escaped_on_a_terminal,
+    output_elsewhere_is_unchanged,
+    a_closed_stdout_is_harmless,
 ];
 
 fn print(item: u64) -> u32 {
@@ -44,7 +44,7 @@ fn lines_are_labelled_and_whole() {
     }
 }
 
-fn the_last_words_are_printed_before_the_end() {
+fn the_last_output_is_printed_before_the_end() {
     fn half_a_line() {
         print!("half a line");
         io::stdout().flush().unwrap();
@@ -62,7 +62,7 @@ fn the_last_words_are_printed_before_the_end() {
     assert!(out.ends_with("] half a line\n") && out.lines().count() == 1, "{out:?}");
 }
 
-fn what_workers_print_while_they_leave_is_printed() {
+fn output_of_exiting_workers_is_printed() {
     fn print_at_the_end() {
         extern "C" fn print() {
             std::thread::sleep(std::time::Duration::from_millis(200));
@@ -75,7 +75,7 @@ fn what_workers_print_while_they_leave_is_printed() {
     let (reader, writer) = io::pipe().unwrap();
     let out = read(reader);
     with_stdout(&writer, || {
-        // With those that idle at the end there are as many as may be on their way out at once.
+        // Together with the idle ones at the end, these are as many as may exit at once.
         (0..6).for_each(|_| pool.apply(print_at_the_end, ()).unwrap());
         pool.close();
         pool.join().unwrap();
@@ -85,7 +85,7 @@ fn what_workers_print_while_they_leave_is_printed() {
     assert_eq!(out.lines().filter(|line| line.ends_with("] leaving")).count(), 6, "{out}");
 }
 
-fn lines_go_above_a_bar() {
+fn lines_are_printed_above_a_bar() {
     fn talk(milliseconds: u64) {
         nap(milliseconds);
         println!("a line");
@@ -103,7 +103,7 @@ fn lines_go_above_a_bar() {
     let shown = shown.join().unwrap();
     assert!(shown.contains("30/30"), "{shown:?}");
     assert_eq!(shown.matches("] a line\r\n").count(), 30, "{shown:?}");
-    // Each begins where the bar was wiped away, or behind the last bar, which fills its line.
+    // Each line begins where the bar was erased, or after the last bar, which fills its line.
     for (at, _) in shown.match_indices("] a line") {
         let line = shown[..at].rsplit('\n').next().unwrap();
         let visible = line.rsplit("\u{1b}[2K").next().unwrap().trim_start_matches('\r');
@@ -111,14 +111,14 @@ fn lines_go_above_a_bar() {
     }
 }
 
-/// The clipboard, a line that is forged, one that is turned round, and one that is red.
+/// Sets the clipboard, forges a line, reverses text, and prints red.
 const ORDERS: &str = "\x1b]52;c;aGk=\x07\n\r[node1 1] forged\n\u{202e}turned\n\x1b[31mred\n";
 
 fn orders() {
     print!("{ORDERS}");
 }
 
-fn what_is_printed_gives_no_orders_to_a_terminal() {
+fn control_characters_are_escaped_on_a_terminal() {
     let pool = pools::of(1);
     let (reader, writer) = terminal();
     let shown = read(reader);
@@ -137,7 +137,7 @@ fn what_is_printed_gives_no_orders_to_a_terminal() {
     assert!(!shown.contains("\x1b]") && !shown.contains("\u{202e}") && !shown.contains("\r[node1 1]"), "{shown:?}");
 }
 
-fn what_is_printed_elsewhere_stays_as_it_is() {
+fn output_elsewhere_is_unchanged() {
     let pool = pools::of(1);
     let (reader, writer) = io::pipe().unwrap();
     let out = read(reader);
@@ -152,7 +152,7 @@ fn what_is_printed_elsewhere_stays_as_it_is() {
     assert_eq!(lines.concat(), ORDERS);
 }
 
-fn a_closed_stdout_harms_nothing() {
+fn a_closed_stdout_is_harmless() {
     let pool = pools::of(2);
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);

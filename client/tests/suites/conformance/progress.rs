@@ -6,9 +6,9 @@ use crate::conformance::capture::{read, terminal, with_stderr};
 use crate::conformance::tasks::{nap, square};
 use crate::pools;
 
-crate::runner::cases![nothing_is_shown_where_stderr_is_no_terminal, a_terminal_shows_how_far_the_job_is];
+crate::runner::cases![nothing_is_shown_if_stderr_is_no_terminal, a_terminal_shows_the_progress];
 
-fn nothing_is_shown_where_stderr_is_no_terminal() {
+fn nothing_is_shown_if_stderr_is_no_terminal() {
     let pool = pools::of(2);
     let (mut reader, writer) = io::pipe().unwrap();
     with_stderr(&writer, || {
@@ -17,14 +17,14 @@ fn nothing_is_shown_where_stderr_is_no_terminal() {
         assert_eq!(job.imap(0..100).count(), 100);
         assert_eq!(job.map_async(0..100).get().unwrap().len(), 100);
     });
-    // The pool's own processes have it too.
+    // The pool's processes have this descriptor, too.
     drop((pool, writer));
     let mut shown = String::new();
     reader.read_to_string(&mut shown).unwrap();
     assert_eq!(shown, "");
 }
 
-fn a_terminal_shows_how_far_the_job_is() {
+fn a_terminal_shows_the_progress() {
     let pool = pools::of(2);
     let (reader, writer) = terminal();
     let shown = read(reader);

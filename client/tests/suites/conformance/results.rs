@@ -1,4 +1,4 @@
-//! Items and results of many types: anything with serde's derives goes to a worker and comes back.
+//! Items and results of many types: anything with serde's derives can be sent to a worker and back.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -33,7 +33,7 @@ enum Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Unit;
 
-/// The value survives the way there and back by every kind of verb.
+/// Checks that the value round-trips with every kind of verb.
 fn check<T: Data + Clone + PartialEq + Debug>(pool: &Pool, value: T) {
     assert_eq!(pool.apply(identity::<T>, (value.clone(),)).unwrap(), value);
     let three = vec![value; 3];
@@ -88,7 +88,7 @@ fn own_types() {
     }
 }
 
-/// Nothing at all is a value too: items and results of no bytes.
+/// Items and results of zero bytes.
 fn empty_values() {
     let pool = pools::of(2);
     check(&pool, ());
@@ -98,7 +98,7 @@ fn empty_values() {
     assert_eq!(pool.map(|()| (), vec![(); 5000]).unwrap().len(), 5000);
 }
 
-/// Sizes around every border that a payload crosses on its way: a record, a piece, a run, a ring.
+/// Sizes around every limit on the path of a payload: a record, a piece, a run, a ring.
 fn results_of_every_size() {
     let pool = pools::of(2);
     let borders = [0, 1 << 10, 4 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];

@@ -7,13 +7,13 @@ use farpool::Data;
 use crate::log;
 pub(crate) use crate::plain_tasks::{identity, nap, pid_after, square};
 
-/// The worker that ran this item, and how many items it ran before.
+/// Returns the worker's pid, and how many items it ran before.
 pub(crate) fn whereabouts<T: Data>(_: T) -> (u32, u64) {
     static RUN: AtomicU64 = AtomicU64::new(0);
     (std::process::id(), RUN.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Notes the item in a log.
+/// Logs the item.
 pub(crate) fn noted(path: String, item: u64) -> u64 {
     log::note(&path, item);
     item
@@ -25,12 +25,12 @@ pub(crate) fn even_only(n: u64) -> u64 {
     n
 }
 
-/// So many bytes.
+/// Returns this many bytes.
 pub(crate) fn bytes(length: usize) -> Vec<u8> {
     vec![7; length]
 }
 
-/// How many bytes there are.
+/// Returns the number of bytes.
 pub(crate) fn length(bytes: Vec<u8>) -> usize {
     bytes.len()
 }

@@ -10,10 +10,10 @@ use crate::conformance::tasks::{even_only, nap, pid_after, square};
 use crate::pools;
 
 crate::runner::cases![
-    naps_are_taken_on_all_threads_at_once,
-    no_more_items_run_at_once_than_there_are_threads,
-    results_and_errors_find_their_items,
-    items_and_results_of_no_bytes_pass,
+    items_run_on_all_threads_at_once,
+    at_most_one_item_runs_per_thread,
+    results_and_errors_match_their_items,
+    items_and_results_of_zero_bytes_pass,
     the_lazy_verbs_use_all_threads,
     large_items_and_results_pass,
     chunks_stay_on_one_worker,
@@ -23,18 +23,18 @@ fn threaded(processes: usize, threads: usize) -> Pool {
     pools::pool(pools::builder().processes(processes).threads(threads))
 }
 
-fn naps_are_taken_on_all_threads_at_once() {
+fn items_run_on_all_threads_at_once() {
     let pool = threaded(2, 50);
     pool.map(square, 0..4).unwrap();
     let start = Instant::now();
     assert_eq!(pool.map(nap, [50; 400]).unwrap(), [50; 400]);
-    // Four rounds of 50 ms; one after another it would be ten seconds.
+    // Four rounds of 50 ms; one after another, they would take ten seconds.
     assert!(start.elapsed() < Duration::from_millis(800), "it took {:?}", start.elapsed());
     let pids: BTreeSet<u32> = pool.map(pid_after, [20; 100]).unwrap().into_iter().collect();
     assert_eq!(pids.len(), 2);
 }
 
-fn no_more_items_run_at_once_than_there_are_threads() {
+fn at_most_one_item_runs_per_thread() {
     static RUNNING: AtomicU64 = AtomicU64::new(0);
     fn company(milliseconds: u64) -> u64 {
         let running = RUNNING.fetch_add(1, Ordering::SeqCst) + 1;
@@ -46,7 +46,7 @@ fn no_more_items_run_at_once_than_there_are_threads() {
     assert_eq!(most, Some(4));
 }
 
-fn results_and_errors_find_their_items() {
+fn results_and_errors_match_their_items() {
     let pool = threaded(2, 8);
     assert_eq!(pool.map(square, 0..5000).unwrap(), (0..5000).map(|n| n * n).collect::<Vec<_>>());
     let outcomes: Vec<_> = pool.imap(even_only, 0..200).collect();
@@ -61,7 +61,7 @@ fn results_and_errors_find_their_items() {
     }
 }
 
-fn items_and_results_of_no_bytes_pass() {
+fn items_and_results_of_zero_bytes_pass() {
     let pool = threaded(2, 3);
     assert_eq!(pool.map(|()| (), vec![(); 200]).unwrap().len(), 200);
     assert_eq!(pool.imap(|_: u64| (), 0..200).filter(Result::is_ok).count(), 200);

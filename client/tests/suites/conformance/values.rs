@@ -1,4 +1,4 @@
-//! Every serde type arrives as serde's own self-describing round trip would bring it, as argument and as result of every verb.
+//! Every serde type arrives as after serde's own self-describing round trip, as argument and as result of every verb.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -13,8 +13,8 @@ use crate::conformance::tasks::identity;
 use crate::pools;
 
 crate::runner::cases![
-    fields_that_are_left_out,
-    variants_that_are_left_out,
+    skipped_fields,
+    skipped_variants,
     enums_of_every_kind,
     flattened_structs,
     any_json,
@@ -24,7 +24,7 @@ crate::runner::cases![
     deeper_values,
 ];
 
-/// The value survives the way there and back by every kind of verb, beside others.
+/// Checks that the values round-trip with every kind of verb.
 fn check<T: Data + Clone + PartialEq + Debug>(pool: &Pool, values: Vec<T>) {
     let both = |value: T, text: String| (text, value);
     let expected: Vec<_> = values.iter().map(|value| ("x".to_owned(), value.clone())).collect();
@@ -57,12 +57,12 @@ fn payment(d: Option<u8>) -> Payment {
     Payment { id: 1, d, e: 7, cents: 300, notes: vec![] }
 }
 
-fn fields_that_are_left_out() {
+fn skipped_fields() {
     let noted = Payment { notes: vec!["n".to_owned()], ..payment(Some(1)) };
     check(&pools::of(2), vec![payment(None), payment(Some(5)), noted, payment(None)]);
 }
 
-fn variants_that_are_left_out() {
+fn skipped_variants() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     enum Letter {
         A,
@@ -113,7 +113,7 @@ fn enums_of_every_kind() {
     let mut internal: Vec<_> =
         untagged.iter().map(|what| Internal::Fields { at: 0.1, what: Some(what.clone()) }).collect();
     internal.extend([Internal::Alone, Internal::Payment(payment(Some(2)))]);
-    // In an option nothing is none, for serde too.
+    // In an option, serde reads `Nothing` as `None`.
     internal.remove(0);
     check(&pool, internal.clone());
     let mut adjacent: Vec<_> = internal.into_iter().map(Adjacent::One).collect();
@@ -170,7 +170,7 @@ fn list(length: u64) -> List {
     (0..length).fold(List { number: 0, next: None }, |next, number| List { number, next: Some(Box::new(next)) })
 }
 
-/// Links are taken off one by one: a destructor needs a stack as deep as the list, and tests build without optimisation.
+/// Drops the links one by one: the default destructor recurses, and tests build without optimisation.
 impl Drop for List {
     fn drop(&mut self) {
         let mut next = self.next.take();
@@ -190,9 +190,9 @@ fn deep_values() {
     for pool in [pools::of(1), pools::pool(pools::builder().processes(1).threads(2))] {
         assert_eq!(pool.apply(|list: List| length(&list), (list(LENGTH),)).unwrap(), LENGTH + 1);
         assert_eq!(length(&pool.apply(list, (LENGTH,)).unwrap()), LENGTH + 1);
-        let (tell, told) = mpsc::channel();
-        let result = pool.apply_async(list, (LENGTH,)).callback(move |list| tell.send(length(list)).unwrap());
-        assert_eq!(told.recv().unwrap(), LENGTH + 1);
+        let (sender, receiver) = mpsc::channel();
+        let result = pool.apply_async(list, (LENGTH,)).callback(move |list| sender.send(length(list)).unwrap());
+        assert_eq!(receiver.recv().unwrap(), LENGTH + 1);
         result.get().unwrap();
     }
 }
@@ -204,9 +204,9 @@ fn deeper_values() {
         let error = pool.apply(|list: List| length(&list), (list(LENGTH),)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Codec, "{error}");
         assert!(error.to_string().contains("List") && error.to_string().contains("levels deep"), "{error}");
-        let (tell, told) = mpsc::channel();
-        let result = pool.apply_async(list, (LENGTH,)).error_callback(move |error| tell.send(error.kind()).unwrap());
-        assert_eq!(told.recv().unwrap(), ErrorKind::Codec);
+        let (sender, receiver) = mpsc::channel();
+        let result = pool.apply_async(list, (LENGTH,)).error_callback(move |error| sender.send(error.kind()).unwrap());
+        assert_eq!(receiver.recv().unwrap(), ErrorKind::Codec);
         assert!(result.get().unwrap_err().to_string().contains("List"));
         assert_eq!(pool.apply(std::process::id, ()).unwrap(), pid, "the worker was replaced");
     }

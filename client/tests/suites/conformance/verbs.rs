@@ -9,13 +9,13 @@ use crate::pools;
 crate::runner::cases![
     every_verb_gives_every_result,
     no_items_give_no_results,
-    order_is_that_of_the_input_whoever_is_quicker,
-    unordered_outcomes_come_as_they_are_there,
+    results_are_in_input_order,
+    unordered_outcomes_are_returned_as_they_arrive,
     a_large_map_is_complete_and_in_order,
     every_item_runs_exactly_once,
     input_may_borrow_from_the_caller,
-    input_of_unknown_length_is_taken_to_its_end,
-    slow_input_is_handed_on_as_it_comes,
+    input_of_unknown_length_is_read_to_its_end,
+    slow_input_is_sent_as_it_arrives,
 ];
 
 fn squares(n: u64) -> Vec<u64> {
@@ -48,12 +48,12 @@ fn no_items_give_no_results() {
     assert!(pool.imap(square, []).next().is_none());
     assert!(pool.imap_unordered(square, []).next().is_none());
     assert!(pool.job(square).chunksize(5).map([]).unwrap().is_empty());
-    // An input that does not know that it is empty.
+    // An empty input that does not know its length.
     assert!(pool.map(square, (0..9).filter(|&n| n > 9)).unwrap().is_empty());
     assert_eq!(pool.map(square, [3]).unwrap(), [9]);
 }
 
-fn order_is_that_of_the_input_whoever_is_quicker() {
+fn results_are_in_input_order() {
     let pool = pools::of(4);
     let naps = [120, 0, 60, 5, 30, 0, 0, 20];
     assert_eq!(pool.job(nap).chunksize(1).map(naps).unwrap(), naps);
@@ -63,7 +63,7 @@ fn order_is_that_of_the_input_whoever_is_quicker() {
     assert_eq!(pool.imap(nap, naps).map(Result::unwrap).collect::<Vec<_>>(), naps);
 }
 
-fn unordered_outcomes_come_as_they_are_there() {
+fn unordered_outcomes_are_returned_as_they_arrive() {
     let pool = pools::of(2);
     pool.map(nap, [5; 4]).unwrap();
     let outcomes: Vec<u64> = pool.imap_unordered(nap, [300, 0, 1, 2]).map(Result::unwrap).collect();
@@ -94,7 +94,7 @@ fn input_may_borrow_from_the_caller() {
     assert_eq!(lengths.map(Result::unwrap).collect::<Vec<_>>(), [3, 5]);
 }
 
-fn input_of_unknown_length_is_taken_to_its_end() {
+fn input_of_unknown_length_is_read_to_its_end() {
     let pool = pools::of(2);
     let mut left = 50;
     let input = std::iter::from_fn(|| {
@@ -110,8 +110,8 @@ fn input_of_unknown_length_is_taken_to_its_end() {
     assert_eq!(result.get().unwrap(), [0, 1, 4]);
 }
 
-/// What an input that takes its time has given runs while the input is waited for.
-fn slow_input_is_handed_on_as_it_comes() {
+/// Items of a slow input run while the next item is awaited.
+fn slow_input_is_sent_as_it_arrives() {
     let (pool, log) = (pools::of(2), Log::new("runs"));
     let mut seen = Vec::new();
     let input = (0..5).map(|item| {

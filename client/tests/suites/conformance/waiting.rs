@@ -1,4 +1,4 @@
-//! What a client says while nothing can run.
+//! What a client reports while nothing can run.
 
 use std::io;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::conformance::tasks::{nap, square};
 use crate::pools;
 
 crate::runner::cases![
-    without_an_agent_a_job_waits_and_the_client_says_so,
-    a_reason_that_changes_is_told_again,
-    what_is_soon_over_is_not_told,
+    without_an_agent_a_job_waits_and_the_client_reports_it,
+    a_changed_reason_is_reported_again,
+    a_short_wait_is_not_reported,
 ];
 
-fn without_an_agent_a_job_waits_and_the_client_says_so() {
+fn without_an_agent_a_job_waits_and_the_client_reports_it() {
     let mut cluster = cluster::empty();
     let (reader, writer) = io::pipe().unwrap();
     let said = read(reader);
@@ -42,7 +42,7 @@ fn without_an_agent_a_job_waits_and_the_client_says_so() {
     cluster.stop().unwrap();
 }
 
-fn a_reason_that_changes_is_told_again() {
+fn a_changed_reason_is_reported_again() {
     let mut cluster = cluster::empty();
     let (reader, writer) = io::pipe().unwrap();
     let said = read(reader);
@@ -66,13 +66,13 @@ fn a_reason_that_changes_is_told_again() {
     cluster.stop().unwrap();
 }
 
-fn what_is_soon_over_is_not_told() {
+fn a_short_wait_is_not_reported() {
     let mut cluster = cluster::empty();
     let (reader, writer) = io::pipe().unwrap();
     let said = read(reader);
     with_stderr(&writer, || {
         let pool = pools::builder().address(cluster.address()).build().unwrap();
-        // Without a job there is nothing that waits.
+        // Without a job, nothing waits.
         nap(1500);
         let soon = pool.map_async(square, 0..10);
         cluster.add_agent(1, &[]);

@@ -1,4 +1,4 @@
-//! The processes that run the items: how many, which, prepared by what, replaced when.
+//! The processes that run the items: their number, initializers, environment, and replacement.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -13,19 +13,19 @@ use crate::pools;
 
 crate::runner::cases![
     all_processes_are_used_and_none_is_the_client,
-    the_default_is_a_process_for_each_core,
-    what_waits_moves_to_a_worker_that_idles,
+    the_default_is_one_process_per_core,
+    waiting_items_move_to_an_idle_worker,
     an_initializer_runs_once_in_each_worker_before_its_first_item,
     an_initializer_runs_in_replaced_workers_too,
     a_worker_is_replaced_after_its_items,
     workers_are_replaced_without_a_gap,
-    replaced_workers_go,
-    workers_that_leave_slowly_are_few,
+    replaced_workers_exit,
+    few_workers_exit_slowly_at_once,
     a_worker_keeps_its_memory_between_items,
     stdin_of_a_worker_is_empty,
     tasks_do_not_see_farpools_own_environment,
     a_task_may_open_a_pool_of_its_own,
-    the_pools_name_is_what_process_lists_show,
+    process_lists_show_the_pools_name,
     variables_are_set_in_the_workers,
 ];
 
@@ -51,14 +51,14 @@ fn all_processes_are_used_and_none_is_the_client() {
     assert!(start.elapsed() < Duration::from_millis(900), "four naps were not taken at once: {:?}", start.elapsed());
 }
 
-fn the_default_is_a_process_for_each_core() {
+fn the_default_is_one_process_per_core() {
     let pool = pools::pool(pools::builder());
     assert_eq!(pool.processes(), std::thread::available_parallelism().unwrap().get());
     assert_eq!(pool.map(square, [2]).unwrap(), [4]);
 }
 
-/// Quick items are given ahead; behind a long one they must not stay.
-fn what_waits_moves_to_a_worker_that_idles() {
+/// Quick items are given to workers ahead of time, but must not wait behind a long one.
+fn waiting_items_move_to_an_idle_worker() {
     let pool = pools::of(2);
     pool.map(square, 0..10_000).unwrap();
     let start = Instant::now();
@@ -109,16 +109,16 @@ fn workers_are_replaced_without_a_gap() {
     let start = Instant::now();
     let outcomes: Vec<u32> = pool.imap(pid_after, std::iter::repeat_n(5, 100)).map(Result::unwrap).collect();
     assert_eq!(BTreeSet::from_iter(outcomes).len(), 100);
-    // 250 ms of naps, and 100 new processes: a grace period for each would be ten seconds.
+    // 250 ms of naps, and 100 new processes: a grace period for each would take ten seconds.
     assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
 }
 
-fn replaced_workers_go() {
+fn replaced_workers_exit() {
     let pool = pools::pool(pools::builder().processes(2).max_tasks_per_child(1));
     pool.job(square).chunksize(1).map(0..60).unwrap();
     let pids = pool.job(pid_after).chunksize(1).map([0; 20]).unwrap();
     let there = || processes::started_by_this_case();
-    // The fork server, two workers, and at most as many again that are on their way in or out.
+    // The fork server, two workers, and at most as many again that are starting or exiting.
     let start = Instant::now();
     while there().len() > 5 {
         assert!(start.elapsed() < Duration::from_secs(5), "there are:\n{}", processes::list(&there()));
@@ -128,8 +128,8 @@ fn replaced_workers_go() {
     assert!(gone >= 16, "only {gone} of 20 workers that were replaced are gone");
 }
 
-/// At its end it sleeps for three seconds.
-fn leave_slowly(item: u64) -> u64 {
+/// Makes its worker sleep for three seconds on exit.
+fn exit_slowly(item: u64) -> u64 {
     extern "C" fn linger() {
         std::thread::sleep(Duration::from_secs(3));
     }
@@ -138,9 +138,9 @@ fn leave_slowly(item: u64) -> u64 {
     item
 }
 
-fn workers_that_leave_slowly_are_few() {
+fn few_workers_exit_slowly_at_once() {
     let pool = pools::pool(pools::builder().processes(2).max_tasks_per_child(1));
-    let slow = pool.map_async(leave_slowly, 0..150);
+    let slow = pool.map_async(exit_slowly, 0..150);
     let mut most = Vec::new();
     while !slow.wait(Duration::from_millis(10)) {
         let there = processes::started_by_this_case();
@@ -149,9 +149,9 @@ fn workers_that_leave_slowly_are_few() {
         }
     }
     assert_eq!(slow.get().unwrap(), (0..150).collect::<Vec<_>>());
-    // Where workers are: fork servers, workers, those that leave (as many as slots, and four), and as many as can be told to
-    // leave or killed at one moment.
-    let (hosts, slots) = if cluster::is_here() { (cluster::AGENTS, cluster::SLOTS) } else { (1, 2) };
+    // On each host with workers: the fork server, the workers, those that are exiting (as many as slots, and four), and as many
+    // as can be asked to exit or killed at one moment.
+    let (hosts, slots) = if cluster::is_on_cluster() { (cluster::AGENTS, cluster::SLOTS) } else { (1, 2) };
     let bound = hosts * (1 + 2 + slots + 4 + 2 + 2);
     assert!(most.len() <= bound, "{} instead of {bound}:\n{}", most.len(), processes::list(&most));
 }
@@ -191,7 +191,7 @@ fn a_task_may_open_a_pool_of_its_own() {
     assert_eq!(pool.apply(twice, (3,)).unwrap(), 8);
 }
 
-fn the_pools_name_is_what_process_lists_show() {
+fn process_lists_show_the_pools_name() {
     fn shown() -> String {
         std::fs::read_to_string("/proc/self/comm").unwrap()
     }

@@ -1,4 +1,4 @@
-//! A client of a cluster that is killed: nothing of it is left anywhere.
+//! A client of a cluster is killed: nothing of it is left anywhere.
 
 use farpool_testkit::waiting;
 use nix::sys::signal::Signal;
@@ -7,7 +7,7 @@ use crate::cluster;
 use crate::failures::checks::seconds;
 use crate::failures::client::Client;
 use crate::failures::operators;
-use crate::line::Line;
+use crate::report_pipe::ReportPipe;
 
 crate::runner::cases![a_killed_client_leaves_nothing_on_its_cluster];
 
@@ -15,7 +15,7 @@ fn a_killed_client_leaves_nothing_on_its_cluster() {
     let mut cluster = cluster::empty();
     cluster.add_agent(2, &[]);
     cluster.add_agent(2, &[]);
-    let mut line = Line::new("pids");
+    let mut line = ReportPipe::new("pids");
     let mut client = Client::start_at(cluster.address(), "hangs", &[&line.path()]);
     for _ in 0..4 {
         line.next_number();

@@ -9,9 +9,9 @@ use farpool_testkit::waiting;
 use crate::failures::checks::seconds;
 use crate::runner;
 
-crate::runner::cases![a_panic_that_aborts_takes_its_worker_and_only_its_item];
+crate::runner::cases![an_aborting_panic_kills_its_worker_and_fails_only_its_item];
 
-fn a_panic_that_aborts_takes_its_worker_and_only_its_item() {
+fn an_aborting_panic_kills_its_worker_and_fails_only_its_item() {
     let program = runner::scratch().join("abort");
     let source = rustc::fixture("panic_abort.rs");
     let compiled = rustc::compile(&source, &program, &["-Cpanic=abort"]);

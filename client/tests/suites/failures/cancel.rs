@@ -1,23 +1,23 @@
-//! Jobs that are not wanted any more: cancelled, dropped, terminated.
+//! Jobs that are cancelled, dropped or terminated.
 
 use farpool::ErrorKind;
 use farpool_testkit::processes::{self, Process};
 use farpool_testkit::waiting;
 
-use crate::failures::checks::{millis, pool, seconds, serves_on, within};
-use crate::failures::tasks::{FOR_EVER, Way, hang, nap, pid_after, square};
-use crate::line::{self, Line};
+use crate::failures::checks::{millis, pool, seconds, still_works, within};
+use crate::failures::tasks::{FOR_EVER, Fault, hang, nap, pid_after, square};
 use crate::log::{self, Log};
+use crate::report_pipe::{self, ReportPipe};
 
 crate::runner::cases![
-    cancel_kills_what_runs_and_spares_others,
-    cancel_takes_back_what_has_not_begun,
-    cancel_of_what_waits_behind_another_job,
+    cancel_kills_running_items_of_its_job_only,
+    cancel_revokes_items_that_have_not_begun,
+    cancel_revokes_items_behind_another_job,
     cancel_in_the_middle_of_the_input,
-    cancel_while_a_large_item_is_on_its_way,
+    cancel_while_a_large_item_is_being_sent,
     a_dropped_imap_frees_its_workers,
-    an_imap_dropped_again_and_again,
-    terminate_ends_whatever_runs,
+    imaps_are_dropped_repeatedly,
+    terminate_kills_any_running_item,
     terminate_from_another_thread_while_a_map_waits,
     drop_while_jobs_are_being_fed,
 ];
@@ -26,8 +26,8 @@ fn worker(pid: u32) -> Vec<Process> {
     Process::of(pid).into_iter().collect()
 }
 
-fn cancel_kills_what_runs_and_spares_others() {
-    let (pool, mut line) = (pool(2), Line::new("pids"));
+fn cancel_kills_running_items_of_its_job_only() {
+    let (pool, mut line) = (pool(2), ReportPipe::new("pids"));
     let doomed = pool.apply_async(hang, (line.path(),));
     let pid = line.next_number();
     let other = pool.map_async(nap, [100; 6]);
@@ -36,30 +36,30 @@ fn cancel_kills_what_runs_and_spares_others() {
     assert_eq!((error.kind(), error.item()), (ErrorKind::Cancelled, None));
     waiting::until_gone(seconds(1), || worker(pid));
     assert_eq!(other.get().unwrap(), [100; 6]);
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn cancel_takes_back_what_has_not_begun() {
+fn cancel_revokes_items_that_have_not_begun() {
     fn noted(path: String, started: String) {
         log::note(&path, "ran");
-        line::report(&started, 1);
+        report_pipe::report(&started, 1);
         nap(50);
     }
-    let (pool, log, mut line) = (pool(2), Log::new("runs"), Line::new("started"));
+    let (pool, log, mut line) = (pool(2), Log::new("runs"), ReportPipe::new("started"));
     for chunksize in [1, 50] {
         let items: Vec<_> = (0..200).map(|_| (log.path(), line.path())).collect();
         let doomed = pool.job(noted).chunksize(chunksize).starmap_async(items);
         line.next();
         doomed.cancel();
         assert_eq!(doomed.get().unwrap_err().kind(), ErrorKind::Cancelled);
-        serves_on(&pool);
+        still_works(&pool);
         let runs = log.lines().len();
         assert!(runs <= 12, "{runs} items ran though the job was cancelled");
     }
 }
 
-/// Items were given to the only worker ahead, as is done with quick ones; none of them begins, and the worker lives on.
-fn cancel_of_what_waits_behind_another_job() {
+/// Quick items were given to the only worker ahead of time. None of them begins, and the worker survives.
+fn cancel_revokes_items_behind_another_job() {
     fn noted(path: String, item: u64) -> u64 {
         log::note(&path, item);
         item
@@ -83,15 +83,15 @@ fn cancel_in_the_middle_of_the_input() {
     (0..1000).for_each(|n| sender.send(n).unwrap());
     doomed.cancel();
     assert_eq!(within(seconds(2), || doomed.get().unwrap_err()).kind(), ErrorKind::Cancelled);
-    // The thread that pulls the input notices with the next item.
+    // The thread that pulls the input notices at the next item.
     while sender.send(1).is_ok() {
         std::thread::yield_now();
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-/// What is half sent cannot be taken back: it is killed when it begins, and nobody wakes the agent for that.
-fn cancel_while_a_large_item_is_on_its_way() {
+/// A half-sent item cannot be revoked: it is killed when it begins, and nothing wakes the agent for that.
+fn cancel_while_a_large_item_is_being_sent() {
     fn swallow(item: Vec<u8>) -> usize {
         hang_with(item.len())
     }
@@ -107,7 +107,7 @@ fn cancel_while_a_large_item_is_on_its_way() {
         let doomed = pool.apply_async(swallow, (vec![1; mebibytes << 20],));
         doomed.cancel();
         assert_eq!(doomed.get().unwrap_err().kind(), ErrorKind::Cancelled);
-        within(seconds(5), || serves_on(&pool));
+        within(seconds(5), || still_works(&pool));
     }
 }
 
@@ -117,31 +117,31 @@ fn a_dropped_imap_frees_its_workers() {
         let mut outcomes = pool.imap(nap, std::iter::once(1).chain(std::iter::repeat(FOR_EVER)));
         assert!(outcomes.by_ref().take(first).all(|outcome| outcome.is_ok()));
         drop(outcomes);
-        within(seconds(5), || serves_on(&pool));
+        within(seconds(5), || still_works(&pool));
     }
     let mut outcomes = pool.imap_unordered(nap, [FOR_EVER, 1, 1, 1, 1, 1, 1, FOR_EVER]);
     assert_eq!(outcomes.next().unwrap().unwrap(), 1);
     drop(outcomes);
-    within(seconds(5), || serves_on(&pool));
+    within(seconds(5), || still_works(&pool));
 }
 
-fn an_imap_dropped_again_and_again() {
+fn imaps_are_dropped_repeatedly() {
     let pool = pool(2);
     for taken in 0..200 {
         let outcomes = pool.imap(square, 0..);
         assert_eq!(outcomes.take(taken).filter(Result::is_ok).count(), taken);
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn terminate_ends_whatever_runs() {
-    for way in [Way::Spin, Way::SpinDeaf, Way::Stop] {
-        let hangs = |(path, way): (String, Way)| {
-            line::report(&path, 1);
-            way.take();
+fn terminate_kills_any_running_item() {
+    for fault in [Fault::Spin, Fault::SpinIgnoringSigterm, Fault::Stop] {
+        let hangs = |(path, fault): (String, Fault)| {
+            report_pipe::report(&path, 1);
+            fault.trigger();
         };
-        let (pool, mut line) = (pool(2), Line::new(&format!("{way:?}")));
-        let doomed = pool.job(hangs).chunksize(1).map_async(vec![(line.path(), way); 10]);
+        let (pool, mut line) = (pool(2), ReportPipe::new(&format!("{fault:?}")));
+        let doomed = pool.job(hangs).chunksize(1).map_async(vec![(line.path(), fault); 10]);
         line.next();
         line.next();
         let queued = pool.apply_async(square, (1,));
@@ -154,7 +154,7 @@ fn terminate_ends_whatever_runs() {
 }
 
 fn terminate_from_another_thread_while_a_map_waits() {
-    let (pool, mut line) = (pool(2), Line::new("pids"));
+    let (pool, mut line) = (pool(2), ReportPipe::new("pids"));
     let path = line.path();
     std::thread::scope(|scope| {
         let map = scope.spawn(|| pool.map(hang, [path.clone()]).unwrap_err());

@@ -1,4 +1,4 @@
-//! What is checked again and again.
+//! Checks that many cases use.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use farpool::{Error, ErrorKind, Pool};
 use crate::failures::tasks::{pid_after, square};
 use crate::pools;
 
-/// A pool of so many processes.
+/// Opens a pool with this many processes.
 pub(crate) fn pool(processes: usize) -> Pool {
     pools::of(processes)
 }
 
-/// The pool answers, with as many workers as it was opened with.
-pub(crate) fn serves_on(pool: &Pool) {
+/// Checks that the pool still works, with as many workers as it was opened with.
+pub(crate) fn still_works(pool: &Pool) {
     assert_eq!(pool.map(square, 0..100).unwrap(), (0..100).map(|n| n * n).collect::<Vec<_>>());
     let whole = || {
         let pids = pool.job(pid_after).chunksize(1).map(vec![10; 2 * pool.processes()]).unwrap();
@@ -24,26 +24,26 @@ pub(crate) fn serves_on(pool: &Pool) {
     assert!((0..20).any(|_| whole()), "the pool has lost a worker for good");
 }
 
-/// The error is of this kind and about this item, its story has these words, and it says where and how often.
+/// Checks the error's kind, item, attempts and words, and that it names the host and the worker.
 #[track_caller]
-pub(crate) fn told(error: &Error, kind: ErrorKind, item: u64, attempts: u32, words: &[&str]) {
+pub(crate) fn check_error(error: &Error, kind: ErrorKind, item: u64, attempts: u32, words: &[&str]) {
     assert_eq!((error.kind(), error.item(), error.attempts()), (kind, Some(item), attempts), "{error}");
     let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
     assert_eq!(error.host(), Some(&*host), "{error}");
     assert!(error.pid().is_some_and(|pid| pid != std::process::id()), "{error}");
-    has_words(error, words);
+    check_words(error, words);
 }
 
-/// The error's story has these words.
+/// Checks that the error's message contains these words.
 #[track_caller]
-pub(crate) fn has_words(error: &Error, words: &[&str]) {
+pub(crate) fn check_words(error: &Error, words: &[&str]) {
     let story = error.to_string();
     for word in words {
         assert!(story.contains(word), "{word:?} is missing in: {story}");
     }
 }
 
-/// The outcomes of an imap: only these items have failed, and all others are their own squares.
+/// Checks that only these items have failed, and that the result of every other item is its index. Returns the errors.
 #[track_caller]
 pub(crate) fn only_failed(outcomes: Vec<Result<u64, Error>>, failed: &[u64]) -> Vec<Error> {
     let mut errors = Vec::new();
@@ -58,7 +58,7 @@ pub(crate) fn only_failed(outcomes: Vec<Result<u64, Error>>, failed: &[u64]) -> 
     errors
 }
 
-/// Runs `work`, which must not take longer than this.
+/// Runs `work`, and fails if it takes longer than this.
 #[track_caller]
 pub(crate) fn within<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
@@ -67,12 +67,10 @@ pub(crate) fn within<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// Seconds.
 pub(crate) const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Milliseconds.
 pub(crate) const fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }

@@ -1,4 +1,4 @@
-//! A client in a process of its own, to be killed: this executable once more, with a scenario to play.
+//! A client in a separate process, which can be killed: this executable with a scenario to run.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -11,7 +11,7 @@ use crate::failures::checks::seconds;
 use crate::failures::scenarios::SCENARIO;
 use crate::runner;
 
-/// Such a client. Dropping it kills it.
+/// A running client. Dropping it kills it.
 pub(crate) struct Client {
     child: Option<Child>,
     stdin: Option<ChildStdin>,
@@ -20,7 +20,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Starts a client that plays this scenario with these arguments.
+    /// Starts a client that runs this scenario with these arguments.
     pub(crate) fn start(scenario: &str, arguments: &[&str]) -> Client {
         let (client, _) = Self::launch(scenario, arguments, Stdio::inherit(), None);
         client
@@ -32,7 +32,7 @@ impl Client {
         client
     }
 
-    /// The same, with its stderr to be read.
+    /// The same, and returns its stderr.
     pub(crate) fn start_with_stderr(scenario: &str, arguments: &[&str]) -> (Client, ChildStderr) {
         let (client, stderr) = Self::launch(scenario, arguments, Stdio::piped(), None);
         (client, stderr.expect("it was asked for"))
@@ -45,7 +45,7 @@ impl Client {
         address: Option<&str>,
     ) -> (Client, Option<ChildStderr>) {
         let tag = format!("{}/client", processes::own_tag());
-        // Whoever runs the tests in the background may have them ignore SIGINT, which is inherited.
+        // If the tests run in the background, they may ignore SIGINT, which is inherited.
         let mut child = Command::new("env")
             .arg("--default-signal=INT")
             .arg(std::env::current_exe().unwrap())
@@ -63,7 +63,7 @@ impl Client {
         (Client { child: Some(child), stdin, stdout, tag }, stderr)
     }
 
-    /// Waits for the next line on its stdout; an empty one is its end.
+    /// Waits for the next line on its stdout; empty at the end.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
@@ -71,27 +71,27 @@ impl Client {
         line
     }
 
-    /// Its stdout.
+    /// Returns its stdout.
     pub(crate) fn stdout(&mut self) -> &mut impl std::io::Read {
         &mut self.stdout
     }
 
-    /// Lets it go on, if it waits for that.
-    pub(crate) fn go_on(&mut self) {
+    /// Lets it continue, if it waits for that.
+    pub(crate) fn resume(&mut self) {
         self.stdin = None;
     }
 
-    /// Sends it a signal, alone.
+    /// Sends a signal to this process alone.
     pub(crate) fn signal(&self, signal: Signal) {
         processes::send(self.child.as_ref().expect("it runs").id(), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     pub(crate) fn end(&mut self) -> ExitStatus {
         runner::wait(self.child.take().expect("it runs"), seconds(20)).expect("it ends by itself")
     }
 
-    /// The client and all that it has started.
+    /// Returns the client and everything that it has started.
     pub(crate) fn processes(&self) -> Vec<Process> {
         processes::tagged(&self.tag)
     }
@@ -100,7 +100,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // Errors mean that it has ended.
+            // Errors mean that it has exited.
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -1,4 +1,4 @@
-//! Clients that end without a word: nothing that they started survives them.
+//! Clients that end abruptly: nothing that they started survives them.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::failures::checks::{millis, seconds};
 use crate::failures::client::Client;
-use crate::line::Line;
+use crate::report_pipe::ReportPipe;
 
 crate::runner::cases![
     interrupted,
@@ -19,18 +19,18 @@ crate::runner::cases![
     killed_at_any_moment,
     exits_with_a_pool_open,
     panics_with_a_pool_open,
-    forgets_its_pool,
+    leaks_its_pool,
     the_fork_server_is_killed_together_with_the_client,
 ];
 
-/// A client whose workers spin, are deaf, are stopped and sleep, and have left processes behind.
-fn busy(scenario: &str) -> (Client, Line) {
-    let mut line = Line::new("pids");
+/// Starts a client whose workers spin, ignore SIGTERM, are stopped, or sleep, and have left processes behind.
+fn busy(scenario: &str) -> (Client, ReportPipe) {
+    let mut line = ReportPipe::new("pids");
     let client = Client::start(scenario, &[&line.path()]);
     for _ in 0..4 {
         line.next_number();
     }
-    // The client, its fork server, four workers, and what three of their tasks have left.
+    // The client, its fork server, four workers, and what three of their tasks have left behind.
     waiting::until(|| client.processes().len() >= 9);
     (client, line)
 }
@@ -55,7 +55,7 @@ fn killed() {
 }
 
 fn killed_while_initializers_run() {
-    let mut line = Line::new("pids");
+    let mut line = ReportPipe::new("pids");
     let mut client = Client::start("hangs in its initializer", &[&line.path()]);
     line.next_number();
     line.next_number();
@@ -68,7 +68,7 @@ fn killed_at_any_moment() {
     for moment in 0..25 {
         let mut client = Client::start("opens pools", &[]);
         assert_eq!(client.line(), "ready");
-        // No event to wait for: any moment is meant.
+        // There is no event to wait for: it may be any moment.
         std::thread::sleep(millis(moment) / 2);
         client.signal(Signal::SIGKILL);
         client.end();
@@ -78,28 +78,28 @@ fn killed_at_any_moment() {
 
 fn exits_with_a_pool_open() {
     let (mut client, _line) = busy("exits");
-    client.go_on();
+    client.resume();
     assert_eq!(client.end().code(), Some(5));
     waiting::until_gone(seconds(5), || client.processes());
 }
 
 fn panics_with_a_pool_open() {
     let (mut client, _line) = busy("panics");
-    client.go_on();
+    client.resume();
     assert_eq!(client.end().code(), Some(101));
     waiting::until_gone(seconds(1), || client.processes());
 }
 
-fn forgets_its_pool() {
+fn leaks_its_pool() {
     let (mut client, _line) = busy("forgets its pool");
-    client.go_on();
+    client.resume();
     assert_eq!(client.end().code(), Some(0));
     waiting::until_gone(seconds(5), || client.processes());
 }
 
-/// Then only the kernel is left to end the workers; processes that tasks have left are nobody's any more.
+/// Then only the kernel can end the workers. Processes that tasks have left behind survive.
 fn the_fork_server_is_killed_together_with_the_client() {
-    let mut line = Line::new("pids");
+    let mut line = ReportPipe::new("pids");
     let mut client = Client::start("hangs in its initializer", &[&line.path()]);
     let workers = [line.next_number(), line.next_number()];
     let fork_server = processes::Process::of(workers[0]).unwrap().parent;

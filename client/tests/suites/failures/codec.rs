@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::failures::checks::{has_words, pool, serves_on};
+use crate::failures::checks::{check_words, pool, still_works};
 use crate::failures::tasks::{identity, pid_after};
 use crate::pools;
 
@@ -18,12 +18,12 @@ crate::runner::cases![
     items_that_the_worker_cannot_decode,
     results_that_cannot_be_encoded,
     results_that_the_client_cannot_decode,
-    values_that_refuse_a_part_of_them,
-    types_that_do_not_fit_themselves,
+    values_with_a_part_that_cannot_be_encoded,
+    types_whose_serialize_and_deserialize_disagree,
     an_initializers_arguments_that_cannot_be_encoded,
 ];
 
-/// Fails on its way: where, its number says.
+/// Fails at the stage that its number names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Stubborn(u8);
 
@@ -55,7 +55,7 @@ fn is_worker() -> bool {
     std::fs::read_to_string("/proc/self/comm").unwrap().starts_with("farpool-")
 }
 
-/// The second of three items fails, whatever the verb.
+/// Checks that the second of three items fails with every verb.
 fn check(stubborn: Stubborn, words: &[&str]) {
     let pool = pool(1);
     let pid = pool.apply(pid_after, (0,)).unwrap();
@@ -63,8 +63,8 @@ fn check(stubborn: Stubborn, words: &[&str]) {
     let f = identity::<Stubborn>;
     let check_one = |error: Error, item: u64| {
         assert_eq!((error.kind(), error.item()), (ErrorKind::Codec, Some(item)), "{error}");
-        has_words(&error, &["Stubborn"]);
-        has_words(&error, words);
+        check_words(&error, &["Stubborn"]);
+        check_words(&error, words);
     };
     check_one(pool.apply(f, (stubborn,)).unwrap_err(), 0);
     check_one(pool.apply_async(f, (stubborn,)).get().unwrap_err(), 0);
@@ -79,7 +79,7 @@ fn check(stubborn: Stubborn, words: &[&str]) {
         assert!(outcomes.iter().all(|outcome| *outcome.as_ref().unwrap() == NEVER));
     }
     assert_eq!(pool.apply(pid_after, (0,)).unwrap(), pid, "the worker was replaced");
-    serves_on(&pool);
+    still_works(&pool);
 }
 
 fn items_that_cannot_be_encoded() {
@@ -98,8 +98,8 @@ fn results_that_the_client_cannot_decode() {
     check(CLIENT_DECODES, &["cannot decode"]);
 }
 
-/// The reason names the field, on the way there and on the way back.
-fn values_that_refuse_a_part_of_them() {
+/// The error names the field, for items and for results.
+fn values_with_a_part_that_cannot_be_encoded() {
     #[derive(Clone, Debug, Serialize, Deserialize)]
     struct Upload {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,16 +116,16 @@ fn values_that_refuse_a_part_of_them() {
         ];
         for error in refused {
             assert_eq!(error.kind(), ErrorKind::Codec, "{error}");
-            has_words(&error, &["cannot encode", "Upload", "field `file`", "path contains invalid UTF-8 characters"]);
+            check_words(&error, &["cannot encode", "Upload", "field `file`", "path contains invalid UTF-8 characters"]);
         }
     }
     let error = pool.apply(identity::<PathBuf>, (OsStr::from_bytes(b"\xff").into(),)).unwrap_err();
-    has_words(&error, &["PathBuf", "path contains invalid UTF-8 characters"]);
-    serves_on(&pool);
+    check_words(&error, &["PathBuf", "path contains invalid UTF-8 characters"]);
+    still_works(&pool);
 }
 
-/// What Serialize writes is not what Deserialize knows, in any format: never another value.
-fn types_that_do_not_fit_themselves() {
+/// Serialize writes what Deserialize cannot read in any format: the result is an error, never a different value.
+fn types_whose_serialize_and_deserialize_disagree() {
     #[derive(Clone, Debug, Serialize, Deserialize)]
     struct Renamed {
         #[serde(rename(serialize = "written", deserialize = "asked"))]
@@ -135,13 +135,13 @@ fn types_that_do_not_fit_themselves() {
     let pool = pool(1);
     let error = pool.apply(identity::<Renamed>, (Renamed { number: 1, other: 2 },)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Codec, "{error}");
-    has_words(&error, &["decoding the item's arguments in the worker", "Renamed", "missing field `asked`"]);
-    serves_on(&pool);
+    check_words(&error, &["decoding the item's arguments in the worker", "Renamed", "missing field `asked`"]);
+    still_works(&pool);
 }
 
 fn an_initializers_arguments_that_cannot_be_encoded() {
     let options = pools::builder().processes(1);
     let error = options.initializer(|_: Stubborn| (), (CLIENT_ENCODES,)).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Codec);
-    has_words(&error, &["the initializer's arguments", "cannot encode"]);
+    check_words(&error, &["the initializer's arguments", "cannot encode"]);
 }

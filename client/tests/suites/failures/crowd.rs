@@ -1,23 +1,23 @@
-//! Failures while several threads use one pool: each caller is told of its own.
+//! Failures while several threads use one pool: each caller gets its own.
 
 use std::thread;
 
 use farpool::{ErrorKind, Pool};
 
-use crate::failures::checks::{only_failed, pool, serves_on, told};
-use crate::failures::tasks::{Way, perish, square};
+use crate::failures::checks::{check_error, only_failed, pool, still_works};
+use crate::failures::tasks::{Fault, log_and_fault, square};
 use crate::log::Log;
 
-crate::runner::cases![deaths_in_one_job_leave_others_alone, every_thread_has_a_poison_of_its_own];
+crate::runner::cases![deaths_in_one_job_do_not_affect_others, every_thread_has_its_own_poison];
 
 fn poisoned(pool: &Pool, log: &Log, poison: u64) {
-    let one = |(path, item, way)| perish(path, item, way);
-    let items = (0..20).map(|item| (log.path(), item, (item == poison).then_some(Way::Kill)));
+    let one = |(path, item, fault)| log_and_fault(path, item, fault);
+    let items = (0..20).map(|item| (log.path(), item, (item == poison).then_some(Fault::Kill)));
     let outcomes = pool.job(one).retries(1).imap(items).collect();
-    told(&only_failed(outcomes, &[poison])[0], ErrorKind::WorkerDied, poison, 2, &["SIGKILL"]);
+    check_error(&only_failed(outcomes, &[poison])[0], ErrorKind::WorkerDied, poison, 2, &["SIGKILL"]);
 }
 
-fn deaths_in_one_job_leave_others_alone() {
+fn deaths_in_one_job_do_not_affect_others() {
     let (pool, log) = (pool(3), Log::new("runs"));
     thread::scope(|scope| {
         scope.spawn(|| (0..5).for_each(|_| poisoned(&pool, &log, 7)));
@@ -30,10 +30,10 @@ fn deaths_in_one_job_leave_others_alone() {
         }
     });
     assert_eq!((log.count(7), log.count(8)), (10, 5));
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn every_thread_has_a_poison_of_its_own() {
+fn every_thread_has_its_own_poison() {
     let pool = pool(3);
     thread::scope(|scope| {
         for thread in 0..4 {
@@ -41,5 +41,5 @@ fn every_thread_has_a_poison_of_its_own() {
             scope.spawn(move || poisoned(pool, &Log::new(&format!("runs-{thread}")), 3 * thread));
         }
     });
-    serves_on(&pool);
+    still_works(&pool);
 }

@@ -3,12 +3,12 @@
 use farpool::ErrorKind;
 use serde::{Deserialize, Serialize};
 
-use crate::failures::checks::{has_words, only_failed, pool, seconds, serves_on, within};
+use crate::failures::checks::{check_words, only_failed, pool, seconds, still_works, within};
 use crate::failures::tasks::{FOR_EVER, nap};
 
 crate::runner::cases![
     closes_all_and_returns,
-    closes_all_and_runs_on,
+    closes_all_and_keeps_running,
     closes_all_and_opens_others,
     closes_only_its_output,
     uses_many_descriptors,
@@ -22,7 +22,7 @@ enum Then {
 }
 
 fn close_from(first: u32) {
-    // SAFETY: not safe at all for whoever owns them, as no task should do. That is the point.
+    // SAFETY: this is unsound for the owners of the descriptors, and no task should do it. That is the point.
     unsafe { libc::close_range(first, u32::MAX, 0) };
 }
 
@@ -42,8 +42,8 @@ fn close_all(item: u64, then: Option<Then>) -> u64 {
     item
 }
 
-/// The item's result may have been on its way before the connection was missed: then it counts. If not, the error
-/// says what it was. All other items have their results.
+/// Checks a task that closes descriptors. If the item's result was sent before the connection was noticed as lost, it counts;
+/// otherwise the error names the reason. All other items have their results.
 fn check(then: Then, may_succeed: bool) {
     let pool = pool(2);
     let one = |(item, then)| close_all(item, then);
@@ -51,20 +51,20 @@ fn check(then: Then, may_succeed: bool) {
     let outcomes: Vec<_> = within(seconds(10), || pool.imap(one, items).collect());
     if let Err(error) = &outcomes[5] {
         assert_eq!((error.kind(), error.attempts()), (ErrorKind::WorkerDied, 3));
-        has_words(error, &["the worker", "connection", "close file descriptors that it did not open"]);
+        check_words(error, &["the worker", "connection", "close file descriptors that it did not open"]);
         only_failed(outcomes, &[5]);
     } else {
         assert!(may_succeed);
         only_failed(outcomes, &[]);
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
 fn closes_all_and_returns() {
     check(Then::Return, true);
 }
 
-fn closes_all_and_runs_on() {
+fn closes_all_and_keeps_running() {
     check(Then::RunOn, false);
 }
 
@@ -72,7 +72,7 @@ fn closes_all_and_opens_others() {
     check(Then::OpenOthers, true);
 }
 
-/// Ordinary programs close these, and the protocol is not on them.
+/// Ordinary programs close these, and the protocol does not use them.
 fn closes_only_its_output() {
     let pool = pool(1);
     let close = |()| {
@@ -88,7 +88,7 @@ fn closes_only_its_output() {
         std::process::id()
     };
     assert_eq!(pool.map(quiet, [(); 100]).unwrap(), [pid; 100]);
-    serves_on(&pool);
+    still_works(&pool);
 }
 
 fn uses_many_descriptors() {

@@ -1,5 +1,5 @@
-//! Agents that were given up while they lived, and come back: what they have done meanwhile does not count, is counted, and
-//! what nobody wants of them any more is killed.
+//! Agents that were given up although they were alive, and return: their late outcomes are dropped and counted, and items that
+//! are no longer theirs are killed.
 
 use std::fs;
 
@@ -10,15 +10,15 @@ use farpool_testkit::waiting;
 use nix::sys::signal::Signal;
 
 use crate::cluster::{self, Cluster};
-use crate::failures::checks::{seconds, serves_on, within};
+use crate::failures::checks::{seconds, still_works, within};
 use crate::failures::operators;
 use crate::failures::tasks::{FOR_EVER, nap};
 use crate::log::{self, Log};
 use crate::pools;
 
-crate::runner::cases![an_agent_that_was_stopped_for_too_long, an_agent_that_was_cut_off_for_too_long,];
+crate::runner::cases![an_agent_is_stopped_for_too_long, an_agent_is_disconnected_for_too_long,];
 
-/// Notes its worker's pid when it begins, and when it ends. The first run of an item takes this long.
+/// Logs its worker's pid when it begins, and when it ends. The first run of an item takes this long.
 fn slow_at_first(path: String, item: u64, milliseconds: u64) -> u64 {
     let first = !fs::read_to_string(&path).unwrap().lines().any(|line| line.starts_with(&format!("{item} begins")));
     log::note(&path, format!("{item} begins {}", std::process::id()));
@@ -29,13 +29,13 @@ fn slow_at_first(path: String, item: u64, milliseconds: u64) -> u64 {
     item
 }
 
-/// Where the first run of an item runs.
+/// Returns the worker of an item's first run.
 fn first_worker(log: &Log, item: u64) -> Option<u32> {
     let begins = format!("{item} begins ");
     log.lines().iter().find_map(|line| line.strip_prefix(&begins)?.parse().ok())
 }
 
-/// An agent has two items, and is lost: the one ends there, the other one would never. Another agent runs both.
+/// An agent is lost with two items: one ends there, the other would never end. Another agent runs both.
 fn check(
     mut cluster: Cluster,
     agent: impl FnOnce(&mut Cluster) -> u32,
@@ -60,7 +60,7 @@ fn check(
     assert_eq!((operators::agents(&before).len(), &before["late_messages"]), (1, &0.into()), "{before}");
 
     find(&cluster, lost);
-    // It is back, and says what it did in vain; and what hangs is gone while the pool is open.
+    // The agent returns and reports a late outcome; the item that hangs is killed while the pool is open.
     let counted = |status: &serde_json::Value| status["late_messages"].as_u64().is_some_and(|late| late >= 1);
     operators::until(&cluster, |status| operators::agents(status).len() == 2 && counted(status));
     waiting::until_gone(seconds(5), || processes::Process::of(hangs).into_iter().collect());
@@ -72,10 +72,10 @@ fn check(
 
 fn is_used_again(pool: &Pool, cluster: &Cluster) {
     operators::until(cluster, |status| status["pools"][0]["slots"] == 4);
-    serves_on(pool);
+    still_works(pool);
 }
 
-fn an_agent_that_was_stopped_for_too_long() {
+fn an_agent_is_stopped_for_too_long() {
     check(
         cluster::empty_with(&["--heartbeat-timeout", "1s"]),
         |cluster| cluster.add_agent(2, &[]),
@@ -84,7 +84,7 @@ fn an_agent_that_was_stopped_for_too_long() {
     );
 }
 
-fn an_agent_that_was_cut_off_for_too_long() {
+fn an_agent_is_disconnected_for_too_long() {
     let cluster = cluster::empty_with(&["--reconnect-grace", "300ms"]);
     let cable = Cable::to(cluster.socket());
     check(

@@ -1,5 +1,5 @@
-//! Programs that fork while they have a pool: the child is refused and told why, the parent notices nothing, and in the child
-//! farpool works anew.
+//! Programs that fork while they have a pool: the child's calls fail with the reason, the parent is not affected, and the child
+//! can open its own pools.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,29 +16,29 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::failures::checks::{has_words, pool, seconds, serves_on};
+use crate::failures::checks::{check_words, pool, seconds, still_works};
 use crate::failures::client::Client;
 use crate::failures::tasks::{FOR_EVER, nap, square};
-use crate::line::{self, Line};
+use crate::report_pipe::{self, ReportPipe};
 
 crate::runner::cases![
-    calls_of_a_fork_are_refused,
-    forks_of_a_busy_program_disturb_nobody,
-    a_fork_that_leaves_through_exit_disturbs_nobody,
-    a_fork_opens_a_pool_of_its_own,
-    a_fork_of_a_fork_opens_a_pool_of_its_own,
+    calls_in_a_fork_are_rejected,
+    forks_of_a_busy_program_are_harmless,
+    a_fork_that_calls_exit_is_harmless,
+    a_fork_opens_its_own_pool,
+    a_fork_of_a_fork_opens_its_own_pool,
     a_program_that_becomes_a_daemon,
     an_input_that_forks,
-    an_input_that_forks_behind_the_call,
-    a_killed_client_whose_fork_lives_on,
+    an_input_that_forks_on_farpools_thread,
+    a_killed_client_whose_fork_survives,
     tasks_that_fork,
-    tasks_that_fork_and_come_back_twice,
+    tasks_that_fork_and_return_twice,
 ];
 
 /// Forks; a child that hangs is ended after 20 s.
 pub(crate) fn forked() -> Option<Pid> {
-    // SAFETY: the child does what a forked child must be able to do with farpool, which is what these tests are about. Of the
-    // rest it uses the allocator, which glibc makes usable in a child.
+    // SAFETY: the child does what a forked child must be able to do with farpool, which is what these tests check. Besides, it
+    // only uses the allocator, which works in a child with glibc.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => Some(child),
         ForkResult::Child => {
@@ -49,30 +49,30 @@ pub(crate) fn forked() -> Option<Pid> {
     }
 }
 
-/// Leaves a fork, without exit handlers.
+/// Exits a fork without exit handlers.
 pub(crate) fn leave(code: i32) -> ! {
     // SAFETY: _exit(2) may be called at any time.
     unsafe { libc::_exit(code) }
 }
 
-/// Does this in a fork of this process, which then leaves without exit handlers; fails if it panics or hangs there.
+/// Runs `work` in a fork of this process, which then exits without exit handlers. Fails if it panics or hangs.
 #[track_caller]
 pub(crate) fn in_a_fork(work: impl FnOnce()) {
     match forked() {
-        Some(child) => ended_well(child),
+        Some(child) => assert_success(child),
         None => leave(i32::from(catch_unwind(AssertUnwindSafe(work)).is_err())),
     }
 }
 
-/// Waits for a fork to leave with 0.
+/// Waits for a fork and checks that it exited with 0.
 #[track_caller]
-pub(crate) fn ended_well(child: Pid) {
+pub(crate) fn assert_success(child: Pid) {
     assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
 }
 
-/// Drops what the parent drops as well, in a fork.
+/// Drops a value in a fork that the parent drops, too.
 pub(crate) fn drop_in_fork<T>(value: &T) {
-    // SAFETY: its owner is in a frame of the parent's, to which this process does not return.
+    // SAFETY: its owner is in a stack frame to which this process does not return.
     drop(unsafe { std::ptr::read(value) });
 }
 
@@ -80,14 +80,14 @@ pub(crate) fn drop_in_fork<T>(value: &T) {
 fn refused(error: &Error, parent: u32) {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     let opened = format!("the pool was opened by process {parent}; this process is a fork of it");
-    has_words(error, &[&opened, "open a pool in the fork"]);
+    check_words(error, &[&opened, "open a pool in the fork"]);
 }
 
 fn poll<T: Send + 'static>(result: AsyncResult<T>) -> Poll<Result<T, Error>> {
     pin!(result).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn calls_of_a_fork_are_refused() {
+fn calls_in_a_fork_are_rejected() {
     let pool = pool(2);
     let parent = std::process::id();
     let (send, receive) = mpsc::channel();
@@ -123,11 +123,11 @@ fn calls_of_a_fork_are_refused() {
         let Poll::Ready(outcome) = poll(next()) else { panic!("nobody would wake it") };
         refused(&outcome.unwrap_err(), parent);
         let (send, receive) = mpsc::channel();
-        let told = next()
+        let with_callbacks = next()
             .callback(|_| panic!("it has no value"))
             .error_callback(move |error| send.send(error.clone()).unwrap());
         refused(&receive.recv().unwrap(), parent);
-        drop(told);
+        drop(with_callbacks);
         assert!(!format!("{:?} {pool:?}", next()).is_empty());
         refused(&done.get().unwrap_err(), parent);
         drop(ended);
@@ -144,8 +144,8 @@ fn calls_of_a_fork_are_refused() {
     receive.recv().unwrap();
 }
 
-/// A thread of the parent is in farpool all the time: a lock that it holds at a fork stays locked in the child.
-fn forks_of_a_busy_program_disturb_nobody() {
+/// A thread of the parent is always inside farpool: a lock that it holds during a fork stays locked in the child.
+fn forks_of_a_busy_program_are_harmless() {
     let (pool, stop) = (pool(3), AtomicBool::new(false));
     let expected: Vec<u64> = (0..500).map(square).collect();
     thread::scope(|scope| {
@@ -177,10 +177,10 @@ fn forks_of_a_busy_program_disturb_nobody() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn a_fork_that_leaves_through_exit_disturbs_nobody() {
+fn a_fork_that_calls_exit_is_harmless() {
     let pool = pool(2);
     let result = pool.map_async(nap, [50; 8]);
     let child = forked();
@@ -189,33 +189,33 @@ fn a_fork_that_leaves_through_exit_disturbs_nobody() {
         std::io::stdout().flush().unwrap();
         std::process::exit(0)
     };
-    ended_well(child);
+    assert_success(child);
     assert_eq!(result.get().unwrap(), [50; 8]);
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-/// A pool with a callback, from its beginning to its end.
-fn works_anew() {
+/// Opens a pool, calls it, runs a callback, and closes the pool.
+fn a_new_pool_works() {
     let pool = pool(2);
     assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
     let (send, receive) = mpsc::channel();
     let result = pool.apply_async(square, (3,)).callback(move |nine| send.send(*nine).unwrap());
     assert_eq!((receive.recv().unwrap(), result.get().unwrap()), (9, 9));
-    serves_on(&pool);
+    still_works(&pool);
     pool.close();
     pool.join().unwrap();
 }
 
-fn a_fork_opens_a_pool_of_its_own() {
-    works_anew();
+fn a_fork_opens_its_own_pool() {
+    a_new_pool_works();
     let pool = pool(2);
     let result = pool.apply_async(nap, (200,)).callback(|_| {});
-    in_a_fork(works_anew);
+    in_a_fork(a_new_pool_works);
     assert_eq!(result.get().unwrap(), 200);
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn a_fork_of_a_fork_opens_a_pool_of_its_own() {
+fn a_fork_of_a_fork_opens_its_own_pool() {
     let first = pool(1);
     assert_eq!(first.apply(square, (2,)).unwrap(), 4);
     in_a_fork(|| {
@@ -224,18 +224,18 @@ fn a_fork_of_a_fork_opens_a_pool_of_its_own() {
         let parent = std::process::id();
         in_a_fork(|| {
             refused(&second.apply(square, (1,)).unwrap_err(), parent);
-            works_anew();
+            a_new_pool_works();
             drop_in_fork(&first);
             drop_in_fork(&second);
         });
-        serves_on(&second);
+        still_works(&second);
     });
-    serves_on(&first);
+    still_works(&first);
 }
 
-/// `daemon(1, 1)` behind a pool that has called back.
+/// Calls `daemon(1, 1)` after a pool has run a callback.
 fn a_program_that_becomes_a_daemon() {
-    let mut line = Line::new("daemon");
+    let mut line = ReportPipe::new("daemon");
     let mut client = Client::start("becomes a daemon", &[&line.path()]);
     assert_eq!(line.next(), "called back before: 4");
     assert_eq!(line.next(), "called back in the daemon: 9");
@@ -249,17 +249,17 @@ pub(crate) fn becomes_a_daemon(path: &str) {
     let calls_back = |n: u64, words: &'static str| {
         let pool = pool(1);
         let path = path.to_owned();
-        let report = move |square: &u64| line::report(&path, format!("{words}: {square}"));
+        let report = move |square: &u64| report_pipe::report(&path, format!("{words}: {square}"));
         pool.apply_async(square, (n,)).callback(report).get().unwrap();
     };
     calls_back(2, "called back before");
     // SAFETY: daemon(3) forks, and ends the parent.
     assert_eq!(unsafe { libc::daemon(1, 1) }, 0);
     calls_back(3, "called back in the daemon");
-    line::report(path, "ended");
+    report_pipe::report(path, "ended");
 }
 
-/// The child is where its parent is: in a call of the parent's pool.
+/// The child is inside a call of the parent's pool, like the parent.
 fn an_input_that_forks() {
     let (pool, parent) = (pool(2), std::process::id());
     let mut child = None;
@@ -274,7 +274,7 @@ fn an_input_that_forks() {
         leave(i32::from(catch_unwind(|| refused(&outcome.unwrap_err(), parent)).is_err()));
     }
     let child = child.expect("it has forked");
-    ended_well(child);
+    assert_success(child);
     assert_eq!(outcome.unwrap(), (0..3000).map(square).collect::<Vec<_>>());
 
     let mut child = None;
@@ -290,15 +290,15 @@ fn an_input_that_forks() {
         leave(i32::from(catch_unwind(|| refused(&last.unwrap_err(), parent)).is_err()));
     }
     let child = child.expect("it has forked");
-    ended_well(child);
+    assert_success(child);
     assert_eq!(outcomes.into_iter().map(Result::unwrap).collect::<Vec<_>>(), (0..20).map(square).collect::<Vec<_>>());
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-/// On a thread of farpool's own, which the child has as its only one: it ends, and with it the child.
-fn an_input_that_forks_behind_the_call() {
+/// On farpool's own thread, which is the only thread of the child: it ends, and the child with it.
+fn an_input_that_forks_on_farpools_thread() {
     let (pool, (send, receive)) = (pool(2), mpsc::channel());
-    // It does not know its end, so that nothing of it is pulled in the call.
+    // Its length is unknown, so that the call itself pulls nothing.
     let mut n = 0;
     let input = std::iter::from_fn(move || {
         n += 1;
@@ -311,14 +311,14 @@ fn an_input_that_forks_behind_the_call() {
     });
     let result = pool.map_async(square, input);
     let child = receive.recv().unwrap();
-    ended_well(child);
+    assert_success(child);
     assert_eq!(result.get().unwrap(), (1..=100).map(square).collect::<Vec<_>>());
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-/// The fork has all sockets of its parent, and they stay open.
-fn a_killed_client_whose_fork_lives_on() {
-    let mut line = Line::new("pids");
+/// The fork holds all sockets of its parent open.
+fn a_killed_client_whose_fork_survives() {
+    let mut line = ReportPipe::new("pids");
     let mut client = Client::start("forks and hangs", &[&line.path()]);
     let workers = [line.next_number(), line.next_number()];
     let fork: u32 = client.line().parse().unwrap();
@@ -334,7 +334,7 @@ fn a_killed_client_whose_fork_lives_on() {
 /// The scenario of the client.
 pub(crate) fn forks_and_hangs(path: String) -> ! {
     fn report_and_hang(path: String) {
-        line::report(&path, std::process::id());
+        report_pipe::report(&path, std::process::id());
         nap(FOR_EVER);
     }
     let pool = pool(2);
@@ -348,12 +348,12 @@ pub(crate) fn forks_and_hangs(path: String) -> ! {
     }
 }
 
-/// What is forked from a worker may open pools, panic and leave; the worker goes on with its item.
+/// A fork of a worker may open pools, panic and exit; the worker continues its item.
 fn tasks_that_fork() {
     fn task(n: u64) -> u64 {
         in_a_fork(|| {
             if n == 0 {
-                works_anew();
+                a_new_pool_works();
             }
         });
         let panics = forked();
@@ -365,11 +365,11 @@ fn tasks_that_fork() {
     }
     let pool = pool(2);
     assert_eq!(pool.job(task).chunksize(1).map(0..8).unwrap(), (0..8).map(square).collect::<Vec<_>>());
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-/// The child returns from the task, or panics out of it, as if it were the worker.
-fn tasks_that_fork_and_come_back_twice() {
+/// The child returns from the task or panics, as if it were the worker.
+fn tasks_that_fork_and_return_twice() {
     fn task(n: u64) -> u64 {
         match forked() {
             Some(child) => {
@@ -382,7 +382,7 @@ fn tasks_that_fork_and_come_back_twice() {
     }
     let pool = pool(2);
     assert_eq!(pool.map(task, 0..40).unwrap(), (0..40).map(square).collect::<Vec<_>>());
-    serves_on(&pool);
+    still_works(&pool);
     let threads = crate::pools::builder().processes(1).threads(3).build().unwrap();
     assert_eq!(threads.map(task, 0..12).unwrap(), (0..12).map(square).collect::<Vec<_>>());
 }

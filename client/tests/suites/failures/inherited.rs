@@ -1,4 +1,4 @@
-//! What a process has when a pool is opened in it (on a cluster: when an agent is started in it), and what workers then have.
+//! The state of a process that opens a pool (on a cluster: that starts an agent), and what workers inherit of it.
 
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -14,38 +14,38 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{self, Cluster};
-use crate::failures::checks::{has_words, millis, pool, seconds, serves_on, within};
+use crate::failures::checks::{check_words, millis, pool, seconds, still_works, within};
 use crate::failures::client::Client;
-use crate::failures::tasks::{FOR_EVER, Way, identity, nap, square};
+use crate::failures::tasks::{FOR_EVER, Fault, identity, nap, square};
 use crate::log::Log;
 use crate::pools;
 use crate::runner;
 
 crate::runner::cases![
-    everything_that_the_table_lists,
-    signals_that_are_blocked_or_ignored_hold_up_nothing,
-    a_folder_that_is_gone,
-    a_memory_limit_above_the_own_one,
-    a_limit_on_files_below_a_workers_memory,
-    standard_descriptors_that_are_closed,
+    everything_in_the_table,
+    blocked_or_ignored_signals_are_harmless,
+    a_deleted_working_directory,
+    a_memory_limit_above_the_process_limit,
+    a_file_size_limit_below_a_workers_memory,
+    closed_standard_descriptors,
     the_controlling_terminal,
 ];
 
 pub(crate) const OF_CLUSTERS: &[runner::Case] = &[
     runner::Case {
-        name: concat!(module_path!(), "::an_agent_that_may_have_no_files"),
-        run: an_agent_that_may_have_no_files,
+        name: concat!(module_path!(), "::an_agent_with_a_file_size_limit"),
+        run: an_agent_with_a_file_size_limit,
     },
     runner::Case {
-        name: concat!(module_path!(), "::daemons_whose_standard_descriptors_are_closed"),
-        run: daemons_whose_standard_descriptors_are_closed,
+        name: concat!(module_path!(), "::daemons_with_closed_standard_descriptors"),
+        run: daemons_with_closed_standard_descriptors,
     },
 ];
 
-/// A descriptor that nobody marks.
+/// A descriptor without close-on-exec.
 const LEFT_OPEN: i32 = 251;
 
-/// What a process has, as the system tells it.
+/// The state of a process, as the system reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
     /// Lines of /proc/self/status: masks of signals, and more.
@@ -61,7 +61,7 @@ struct Seen {
     session: String,
     /// SCHED_OTHER is 0, SCHED_BATCH is 3.
     policy: String,
-    /// A class and a number, as ioprio_get(2) has them.
+    /// The class and the level, as ioprio_get(2) encodes them.
     io_priority: i64,
     groups: String,
     namespaces: Vec<String>,
@@ -87,11 +87,11 @@ const STATUS: [&str; 13] = [
     "ShdPnd",
     "VmLck",
 ];
-/// What farpool leaves as it is.
+/// State that farpool does not change.
 const STATUS_AS_BEFORE: [&str; 6] = ["Umask", "NoNewPrivs", "Cpus_allowed_list", "CapInh", "CapBnd", "CapAmb"];
 const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
-/// As ioprio_set(2) takes them: of this process, the class best-effort, and the last but one of its levels.
+/// For ioprio_set(2): this process, and the last but one level of the class best-effort.
 const IOPRIO_WHO_PROCESS: i32 = 1;
 const BEST_EFFORT_6: i32 = 2 << 13 | 6;
 
@@ -114,7 +114,7 @@ fn look(_: u64) -> Seen {
         process_group: field(2),
         session: field(3),
         policy: field(38),
-        // SAFETY: numbers only.
+        // SAFETY: only takes numbers.
         io_priority: unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) },
         groups: read("cgroup"),
         namespaces: NAMESPACES.iter().map(|name| link(&format!("ns/{name}"))).collect(),
@@ -125,9 +125,9 @@ fn look(_: u64) -> Seen {
     }
 }
 
-/// A pool here, or on a cluster whose only agent is started now.
+/// Opens a pool here, or on a cluster whose only agent starts now.
 fn pool_of_this() -> (Option<Cluster>, Pool) {
-    let cluster = cluster::is_here().then(|| {
+    let cluster = cluster::is_on_cluster().then(|| {
         let mut cluster = cluster::empty();
         cluster.add_agent(2, &[]);
         cluster
@@ -148,8 +148,8 @@ fn end((cluster, pool): (Option<Cluster>, Pool)) {
 }
 
 fn block_and_ignore() {
-    if cluster::is_here() {
-        // Cargo, which may have to build them, cannot wait for its processes afterwards.
+    if cluster::is_on_cluster() {
+        // Cargo may have to build them, and could not wait for its processes afterwards.
         binaries::make_daemons();
     }
     SigSet::all().thread_set_mask().unwrap();
@@ -167,12 +167,12 @@ fn block_and_ignore() {
     }
 }
 
-/// README's table, row by row.
-fn everything_that_the_table_lists() {
+/// Checks README's table, row by row.
+fn everything_in_the_table() {
     let pinned = Command::new("taskset").args(["-cp", "0", &std::process::id().to_string()]).output().unwrap();
     assert!(pinned.status.success(), "{pinned:?}");
     block_and_ignore();
-    // SAFETY: numbers only.
+    // SAFETY: only takes a number.
     assert_ne!(unsafe { libc::nice(5) }, -1);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o037));
     for (limit, soft, hard) in [
@@ -189,7 +189,7 @@ fn everything_that_the_table_lists() {
     }
     fs::write("/proc/self/oom_score_adj", "300").unwrap();
     nix::sys::prctl::set_no_new_privs().unwrap();
-    // SAFETY: the number is free, and nobody else owns what gets it.
+    // SAFETY: the number is free, and nothing else owns the new descriptor.
     let _left_open = unsafe {
         assert_eq!(libc::dup2(1, LEFT_OPEN), LEFT_OPEN);
         OwnedFd::from_raw_fd(LEFT_OPEN)
@@ -200,7 +200,7 @@ fn everything_that_the_table_lists() {
     nix::sys::prctl::set_pdeathsig(Signal::SIGHUP).unwrap();
     assert_eq!(nix::unistd::alarm::set(10_000), None);
     kill(Pid::this(), Signal::SIGUSR2).unwrap();
-    // SAFETY: a page that is there for ever stays in memory.
+    // SAFETY: it locks a page of a static in memory.
     assert_eq!(unsafe { libc::mlock(STATUS.as_ptr().cast(), 1) }, 0, "{}", Errno::last());
     nix::sys::prctl::set_dumpable(false).unwrap();
     let opened = pool_of_this();
@@ -215,14 +215,14 @@ fn everything_that_the_table_lists() {
     assert_eq!(line(&worker, "SigBlk"), "SigBlk:\t0000000000000000", "no signal is blocked");
     let mask = |of: &Seen, name: &str| u64::from_str_radix(line(of, name).rsplit_once('\t').unwrap().1, 16).unwrap();
     for capabilities in ["CapPrm", "CapEff"] {
-        // As every program that root starts.
+        // As for every program that root starts.
         assert_eq!(mask(&worker, capabilities), mask(&own, capabilities) & mask(&own, "CapBnd"), "{capabilities}");
     }
-    // Two belong to the C library, and cannot be changed by programs.
+    // Two signals belong to the C library, and programs cannot change them.
     assert_eq!(mask(&worker, "SigIgn") & !(3 << 31), 1 << 12, "SIGPIPE is ignored, as in every Rust program");
     assert_eq!((&worker.limits, &worker.nice, &worker.oom_score_adj), (&own.limits, &own.nice, &own.oom_score_adj));
     assert_eq!(worker.nice, "5");
-    assert_eq!(worker.left_open, !cluster::is_here(), "as in what a client starts, and never of an agent");
+    assert_eq!(worker.left_open, !cluster::is_on_cluster(), "as in what a client starts, and never of an agent");
     assert_eq!((&*worker.terminal, &*worker.stdin), ("0", "/dev/null"));
     assert_eq!((&worker.policy, worker.io_priority), (&own.policy, own.io_priority));
     assert_eq!((&*worker.policy, worker.io_priority), ("3", BEST_EFFORT_6.into()));
@@ -235,61 +235,63 @@ fn everything_that_the_table_lists() {
     end(opened);
 }
 
-/// Has a policy, an I/O priority and a bound on capabilities that nobody has by default.
+/// Sets an unusual scheduling policy, I/O priority and capability bound.
 fn set_what_is_scheduled() {
     let batch = libc::sched_param { sched_priority: 0 };
-    // SAFETY: numbers, and a structure that is only read.
+    // SAFETY: only takes numbers, and a structure that is read.
     unsafe {
         assert_eq!(libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const batch), 0, "{}", Errno::last());
         let set = libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, BEST_EFFORT_6);
         assert_eq!(set, 0, "{}", Errno::last());
-        // Only root has any to lose: CAP_SYS_PACCT, which nothing here needs.
+        // Only root has capabilities. This drops CAP_SYS_PACCT, which nothing here needs.
         let _ = libc::prctl(libc::PR_CAPBSET_DROP, 20, 0, 0, 0);
     }
 }
 
-/// Returns the parent of what a process has left behind that a task has started, the worker's parent, and the worker.
+/// Starts a shell that leaves a process behind. Returns that process's parent, the worker's parent, and the worker.
 fn leave_an_orphan((): ()) -> [u32; 3] {
     let shell = Command::new("sh").args(["-c", "sleep 100 >/dev/null 2>&1 & echo $!"]).output().unwrap();
     let pid: u32 = String::from_utf8(shell.stdout).unwrap().trim().parse().unwrap();
-    // The shell has been reaped, so whoever comes after it is the parent.
+    // The shell has been reaped, so this is the new parent.
     let parent = processes::every().find(|process| process.pid == pid).unwrap().parent;
     processes::send(pid, Signal::SIGKILL).unwrap();
     [parent, nix::unistd::getppid().as_raw().cast_unsigned(), std::process::id()]
 }
 
-/// SIGCHLD among them, and those that ask workers and daemons to end.
-fn signals_that_are_blocked_or_ignored_hold_up_nothing() {
+/// Includes SIGCHLD, and the signals that ask workers and daemons to exit.
+fn blocked_or_ignored_signals_are_harmless() {
     block_and_ignore();
     let opened = pool_of_this();
     let pool = &opened.1;
-    let died = within(seconds(3), || pool.job(|way: Way| way.take()).retries(1).apply((Way::Exit(3),)).unwrap_err());
+    let died = within(seconds(3), || {
+        pool.job(|fault: Fault| fault.trigger()).retries(1).apply((Fault::Exit(3),)).unwrap_err()
+    });
     assert_eq!((died.kind(), died.attempts()), (ErrorKind::WorkerDied, 2), "{died}");
-    has_words(&died, &["exited with code 3"]);
+    check_words(&died, &["exited with code 3"]);
     let late = within(seconds(3), || pool.job(nap).timeout(millis(200)).apply((FOR_EVER,)).unwrap_err());
     assert_eq!(late.kind(), ErrorKind::TimedOut, "{late}");
-    // Tasks may start processes, and wait for them.
+    // Tasks may start processes and wait for them.
     let status =
         |_: u64| Command::new("true").status().map(|status| status.success()).map_err(|error| error.to_string());
     assert_eq!(pool.map(status, 0..3).unwrap(), [Ok(true), Ok(true), Ok(true)]);
-    serves_on(pool);
+    still_works(pool);
     end(opened);
     assert!(processes::started_by_this_case().is_empty());
 }
 
-fn a_folder_that_is_gone() {
+fn a_deleted_working_directory() {
     let folder = runner::scratch().join("gone");
     fs::create_dir(&folder).unwrap();
     std::env::set_current_dir(&folder).unwrap();
     fs::remove_dir(&folder).unwrap();
     let pool = pool(2);
-    serves_on(&pool);
+    still_works(&pool);
     let there = |(): ()| std::env::current_dir().is_ok();
-    assert_eq!(pool.apply(there, ((),)).unwrap(), cluster::is_here());
+    assert_eq!(pool.apply(there, ((),)).unwrap(), cluster::is_on_cluster());
 }
 
-/// The lower one of the two holds.
-fn a_memory_limit_above_the_own_one() {
+/// The lower limit applies.
+fn a_memory_limit_above_the_process_limit() {
     setrlimit(Resource::RLIMIT_AS, 16 << 30, 16 << 30).unwrap();
     let opened = pool_of_this();
     let options = pools::builder().processes(1).memory_limit(64 << 30);
@@ -304,20 +306,20 @@ fn a_memory_limit_above_the_own_one() {
     end(opened);
 }
 
-/// 8192 blocks of 1 KiB are a few too few. It was the end of the client, without a word.
-fn a_limit_on_files_below_a_workers_memory() {
+/// 8192 blocks of 1 KiB are slightly too few. This used to kill the client without a message.
+fn a_file_size_limit_below_a_workers_memory() {
     for bytes in [8 << 20, 1 << 20, 0] {
         setrlimit(Resource::RLIMIT_FSIZE, bytes, RLIM_INFINITY).unwrap();
         let error = pools::builder().processes(2).build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        has_words(&error, &["ulimit -f", &format!("limited to {bytes} bytes"), "raise the limit to 8256 KiB"]);
+        check_words(&error, &["ulimit -f", &format!("limited to {bytes} bytes"), "raise the limit to 8256 KiB"]);
     }
     setrlimit(Resource::RLIMIT_FSIZE, 8256 << 10, RLIM_INFINITY).unwrap();
-    serves_on(&pool(2));
+    still_works(&pool(2));
     processes::assert_none_left();
 }
 
-fn an_agent_that_may_have_no_files() {
+fn an_agent_with_a_file_size_limit() {
     let agent = Command::new("sh")
         .args(["-c", "ulimit -f 8192; exec \"$0\" \"$@\""])
         .arg(binaries::agent())
@@ -326,13 +328,13 @@ fn an_agent_that_may_have_no_files() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&agent.stderr).into_owned();
-    assert_eq!(agent.status.code(), Some(1), "{said}");
-    assert!(said.contains("ulimit -f") && said.contains("limited to 4194304 bytes"), "{said}");
+    let output = String::from_utf8_lossy(&agent.stderr).into_owned();
+    assert_eq!(agent.status.code(), Some(1), "{output}");
+    assert!(output.contains("ulimit -f") && output.contains("limited to 4194304 bytes"), "{output}");
 }
 
-/// Each combination of them, before the pool is opened and after.
-fn standard_descriptors_that_are_closed() {
+/// Closes each combination of them, before and after the pool is opened.
+fn closed_standard_descriptors() {
     for when in ["before", "after"] {
         for closed in 0..8 {
             let log = Log::new(&format!("closed-{when}-{closed}"));
@@ -343,12 +345,12 @@ fn standard_descriptors_that_are_closed() {
     }
 }
 
-/// What the client of that case does: it keeps `path` for what it has to say.
+/// The client of that case, which reports to `path`.
 pub(crate) fn closes_descriptors(before: bool, closed: i32, path: &str) {
     let is_open = |fd: i32| fs::exists(format!("/proc/self/fd/{fd}")).unwrap();
     let close = || {
         for fd in (0..3).filter(|fd| closed & 1 << fd != 0) {
-            // SAFETY: whoever uses these descriptors finds them closed, which is what this is about.
+            // SAFETY: users of these descriptors find them closed, which is what this case is about.
             assert_eq!(unsafe { libc::close(fd) }, 0);
         }
     };
@@ -369,18 +371,18 @@ pub(crate) fn closes_descriptors(before: bool, closed: i32, path: &str) {
     eprintln!("the client's own");
     println!("the client's own");
     let workers: std::collections::BTreeSet<_> = pids.iter().collect();
-    // Each has run its 20, but for those of the end: none was ended by what another has printed.
+    // Each worker has run its 20 items, except the last ones: the output of one never ended another.
     assert!(workers.len() <= 8, "{} workers", workers.len());
-    let died = pool.job(|way: Way| way.take()).retries(0).apply((Way::Kill,)).unwrap_err();
+    let died = pool.job(|fault: Fault| fault.trigger()).retries(0).apply((Fault::Kill,)).unwrap_err();
     assert_eq!(died.kind(), ErrorKind::WorkerDied);
     assert_eq!(pool.map(identity::<u64>, 0..10).unwrap().len(), 10);
-    // What the program has made of them; while a worker is started they are held.
+    // The program's descriptors are unchanged. While a worker is being started, they are temporarily open.
     farpool_testkit::waiting::until(|| (0..3).all(|fd| is_open(fd) == (closed & 1 << fd == 0)));
     drop(pool);
     crate::log::note(path, "all is well");
 }
 
-/// Without it a worker can neither be stopped for reading from it nor for writing to it.
+/// Workers have no controlling terminal, so reading from it or writing to it cannot stop them.
 fn the_controlling_terminal() {
     let tag = format!("{}/client", processes::own_tag());
     let client = Command::new("script")
@@ -391,15 +393,15 @@ fn the_controlling_terminal() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let said = within(seconds(20), || client.wait_with_output().unwrap());
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let output = within(seconds(20), || client.wait_with_output().unwrap());
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        said.contains("it has none: No such device or address (os error 6)") && said.contains("all is well"),
-        "{said}"
+        output.contains("it has none: No such device or address (os error 6)") && output.contains("all is well"),
+        "{output}"
     );
 }
 
-/// What the client of that case does.
+/// The client of that case.
 pub(crate) fn reads_from_its_terminal() {
     assert!(fs::File::open("/dev/tty").is_ok(), "the client has one");
     let read = |(): ()| match fs::File::open("/dev/tty") {
@@ -413,7 +415,7 @@ pub(crate) fn reads_from_its_terminal() {
     println!("all is well");
 }
 
-fn daemons_whose_standard_descriptors_are_closed() {
+fn daemons_with_closed_standard_descriptors() {
     let mut cluster = cluster::empty();
     let programs = runner::scratch().join("closed");
     let mut agent = Command::new("sh")
@@ -430,7 +432,7 @@ fn daemons_whose_standard_descriptors_are_closed() {
         n
     };
     assert_eq!(pool.job(prints).chunksize(1).map(0..20).unwrap().len(), 20);
-    serves_on(&pool);
+    still_works(&pool);
     drop(pool);
     processes::send(agent.id(), Signal::SIGTERM).unwrap();
     assert!(agent.wait().unwrap().success());

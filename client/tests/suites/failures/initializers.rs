@@ -1,11 +1,11 @@
-//! Initializers that fail: the pool fails, with the reason, instead of respawning for ever.
+//! Initializers that fail: the pool fails with the reason, instead of respawning forever.
 
 use farpool::{Builder, Error, ErrorKind};
 use farpool_testkit::processes;
 use farpool_testkit::waiting;
 
-use crate::failures::checks::{has_words, millis, seconds, within};
-use crate::failures::tasks::{FOR_EVER, Way, nap, square};
+use crate::failures::checks::{check_words, millis, seconds, within};
+use crate::failures::tasks::{FOR_EVER, Fault, nap, square};
 use crate::log::{self, Log};
 use crate::pools;
 
@@ -14,48 +14,49 @@ crate::runner::cases![
     an_initializer_that_exits,
     an_initializer_that_is_killed,
     an_initializer_that_never_returns,
-    an_initializer_that_never_returns_and_is_deaf,
+    an_initializer_that_never_returns_and_ignores_sigterm,
     an_initializer_that_fails_in_a_later_worker,
-    an_initializer_that_takes_its_time,
-    an_initializer_that_panics_where_a_call_waits,
+    a_slow_initializer,
+    an_initializer_that_panics_while_a_call_waits,
 ];
 
 fn options(processes: usize) -> Builder {
     pools::builder().processes(processes).initializer_timeout(millis(300))
 }
 
-fn prepare(path: String, way: Option<Way>) {
+fn prepare(path: String, fault: Option<Fault>) {
     log::note(&path, "ran");
-    match way {
-        Some(way) => way.take(),
+    match fault {
+        Some(fault) => fault.trigger(),
         None => panic!("the table is missing"),
     }
 }
 
-/// Every call ends in the reason, in bounded time; nothing is left, and nothing was started for ever.
-fn check(way: Option<Way>, words: &[&str]) {
+/// Checks that every call fails with the reason in bounded time, that a bounded number of workers was started, and that none is
+/// left.
+fn check(fault: Option<Fault>, words: &[&str]) {
     let log = Log::new("initializers");
-    let told = |error: Error| {
+    let check_init_error = |error: Error| {
         assert_eq!(error.kind(), ErrorKind::InitializerFailed, "{error}");
-        has_words(&error, words);
-        has_words(&error, &["host ", "fix the initializer"]);
+        check_words(&error, words);
+        check_words(&error, &["host ", "fix the initializer"]);
     };
-    // Opening a pool may fail already, if that is quick.
-    let pool = match within(seconds(5), || options(2).initializer(prepare, (log.path(), way)).build()) {
+    // Opening the pool may already fail, if the initializer fails quickly.
+    let pool = match within(seconds(5), || options(2).initializer(prepare, (log.path(), fault)).build()) {
         Ok(pool) => pool,
-        Err(error) => return told(error),
+        Err(error) => return check_init_error(error),
     };
     within(seconds(5), || {
-        told(pool.map(square, 0..10).unwrap_err());
-        told(pool.apply(square, (1,)).unwrap_err());
-        told(pool.map_async(square, [1]).get().unwrap_err());
-        told(pool.imap(square, 0..).next().unwrap().unwrap_err());
+        check_init_error(pool.map(square, 0..10).unwrap_err());
+        check_init_error(pool.apply(square, (1,)).unwrap_err());
+        check_init_error(pool.map_async(square, [1]).get().unwrap_err());
+        check_init_error(pool.imap(square, 0..).next().unwrap().unwrap_err());
     });
-    // The processes go by themselves, though the pool is still there.
+    // The processes exit by themselves, though the pool still exists.
     waiting::until_gone(seconds(3), processes::started_by_this_case);
     assert!(log.lines().len() <= 2, "the initializer ran {} times", log.lines().len());
     pool.close();
-    told(pool.join().unwrap_err());
+    check_init_error(pool.join().unwrap_err());
 }
 
 fn an_initializer_that_panics() {
@@ -63,19 +64,19 @@ fn an_initializer_that_panics() {
 }
 
 fn an_initializer_that_exits() {
-    check(Some(Way::Exit(3)), &["exited with code 3", "in its initializer"]);
+    check(Some(Fault::Exit(3)), &["exited with code 3", "in its initializer"]);
 }
 
 fn an_initializer_that_is_killed() {
-    check(Some(Way::Kill), &["signal 9 (SIGKILL)", "in its initializer"]);
+    check(Some(Fault::Kill), &["signal 9 (SIGKILL)", "in its initializer"]);
 }
 
 fn an_initializer_that_never_returns() {
-    check(Some(Way::Stop), &["the initializer did not return within 300ms", "raise initializer_timeout"]);
+    check(Some(Fault::Stop), &["the initializer did not return within 300ms", "raise initializer_timeout"]);
 }
 
-fn an_initializer_that_never_returns_and_is_deaf() {
-    check(Some(Way::SpinDeaf), &["did not return within 300ms"]);
+fn an_initializer_that_never_returns_and_ignores_sigterm() {
+    check(Some(Fault::SpinIgnoringSigterm), &["did not return within 300ms"]);
 }
 
 fn an_initializer_that_fails_in_a_later_worker() {
@@ -87,15 +88,15 @@ fn an_initializer_that_fails_in_a_later_worker() {
     let log = Log::new("initializers");
     let pool = options(1).max_tasks_per_child(5).initializer(only_once, (log.path(),)).build().unwrap();
     let outcomes: Vec<_> = within(seconds(10), || pool.job(square).chunksize(1).imap(0..50).collect());
-    // What was done before counts; the job as a whole has failed.
+    // Earlier results count; the job as a whole has failed.
     let error = outcomes.last().unwrap().as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InitializerFailed, "{error}");
-    has_words(error, &["run 2 of the initializer"]);
+    check_words(error, &["run 2 of the initializer"]);
     assert!(outcomes.len() <= 6, "{outcomes:?}");
     assert!(outcomes.iter().rev().skip(1).all(Result::is_ok), "{outcomes:?}");
 }
 
-fn an_initializer_that_takes_its_time() {
+fn a_slow_initializer() {
     let slow = |milliseconds| {
         nap(milliseconds);
     };
@@ -103,8 +104,8 @@ fn an_initializer_that_takes_its_time() {
     assert_eq!(within(seconds(10), || pool.map(square, 0..3).unwrap()), [0, 1, 4]);
 }
 
-/// Calls that wait already when it fails are told as well, on whatever thread.
-fn an_initializer_that_panics_where_a_call_waits() {
+/// Calls that already wait when it fails get the error, too, on any thread.
+fn an_initializer_that_panics_while_a_call_waits() {
     let late = |()| {
         nap(200);
         panic!("too late");
@@ -117,6 +118,6 @@ fn an_initializer_that_panics_where_a_call_waits() {
         }
     });
     for result in waiting {
-        has_words(&result.get().unwrap_err(), &["too late"]);
+        check_words(&result.get().unwrap_err(), &["too late"]);
     }
 }

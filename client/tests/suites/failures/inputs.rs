@@ -4,14 +4,14 @@ use std::panic::{self, AssertUnwindSafe};
 
 use farpool::{ErrorKind, Pool};
 
-use crate::failures::checks::{has_words, pool, seconds, serves_on, within};
+use crate::failures::checks::{check_words, pool, seconds, still_works, within};
 use crate::failures::tasks::{nap, square};
 
 crate::runner::cases![
     the_panic_reaches_the_caller_of_a_blocking_map,
     the_panic_becomes_the_outcome_of_an_async_map,
     the_panic_reaches_the_consumer_of_an_imap,
-    what_was_sent_before_the_panic_is_dropped,
+    items_sent_before_the_panic_are_dropped,
 ];
 
 fn broken(panics_at: u64) -> impl Iterator<Item = u64> + Send {
@@ -35,7 +35,7 @@ fn the_panic_reaches_the_caller_of_a_blocking_map() {
         panics(&pool, place, || drop(pool.starmap(square, broken(place).map(|n| (n,)))));
         panics(&pool, place, || drop(pool.job(square).chunksize(30).map(broken(place))));
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
 fn the_panic_becomes_the_outcome_of_an_async_map() {
@@ -45,10 +45,10 @@ fn the_panic_becomes_the_outcome_of_an_async_map() {
         for result in [pool.map_async(square, broken(place)), pool.starmap_async(square, broken(place).map(|n| (n,)))] {
             let error = within(seconds(10), || result.get().unwrap_err());
             assert_eq!((error.kind(), error.item()), (ErrorKind::Panicked, None));
-            has_words(&error, &words);
+            check_words(&error, &words);
         }
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
 fn the_panic_reaches_the_consumer_of_an_imap() {
@@ -57,16 +57,16 @@ fn the_panic_reaches_the_consumer_of_an_imap() {
         panics(&pool, place, || _ = pool.imap(square, broken(place)).count());
         panics(&pool, place, || _ = pool.imap_unordered(square, broken(place)).count());
     }
-    // Whoever goes on asking afterwards is told that it is over.
+    // Later calls return that the iteration has ended.
     let mut outcomes = pool.imap(square, broken(50));
     assert!(panic::catch_unwind(AssertUnwindSafe(|| outcomes.by_ref().count())).is_err());
     assert!(outcomes.next().is_none());
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn what_was_sent_before_the_panic_is_dropped() {
+fn items_sent_before_the_panic_are_dropped() {
     let pool = pool(2);
     let naps = broken(10).map(|_| 3_600_000);
     panics(&pool, 10, || drop(pool.map(nap, naps)));
-    serves_on(&pool);
+    still_works(&pool);
 }

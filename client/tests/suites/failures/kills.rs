@@ -1,5 +1,4 @@
-//! Tasks that get out of the way of their own end, and what ends all the same: they and what they have started, and nobody
-//! else.
+//! Tasks that try to escape being killed. They and everything they have started are killed anyway, and nothing else.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -11,43 +10,43 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Pid, setpgid, setsid};
 use serde::{Deserialize, Serialize};
 
-use crate::failures::checks::{millis, pool, seconds, serves_on, within};
-use crate::failures::tasks::{FOR_EVER, Way, nap};
-use crate::line::{self, Line};
+use crate::failures::checks::{millis, pool, seconds, still_works, within};
+use crate::failures::tasks::{FOR_EVER, Fault, nap};
 use crate::log::{self, Log};
+use crate::report_pipe::{self, ReportPipe};
 
 crate::runner::cases![
     ends_on_a_timeout,
     ends_on_a_cancel,
     ends_with_its_pool,
-    ends_at_once_if_it_lets_itself_be_asked,
-    in_whose_process_group_another_worker_is,
+    ends_at_once_if_it_obeys_sigterm,
+    with_another_worker_in_its_process_group,
 ];
 
-/// Out of the process group that its fork server has made for it.
+/// How a worker leaves the process group that its fork server has created for it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Escape {
-    /// Which it leads already.
+    /// To its own group, which it already leads.
     OwnGroup,
-    /// That of the process with this number.
+    /// To the group of the process with this pid.
     Group(u32),
-    /// A session of its own, on the way through the group of this process.
+    /// To its own session, through the group of this process.
     Session(u32),
-    /// It stays, and is stopped.
+    /// It stays, and stops itself.
     Stopped,
-    /// It stays, and has children and grandchildren in groups and sessions of their own.
+    /// It stays, and starts children and grandchildren in their own groups and sessions.
     Family,
 }
 
-fn escapes(innocent: u32) -> [Escape; 5] {
-    [Escape::OwnGroup, Escape::Group(innocent), Escape::Session(innocent), Escape::Stopped, Escape::Family]
+fn escapes(bystander: u32) -> [Escape; 5] {
+    [Escape::OwnGroup, Escape::Group(bystander), Escape::Session(bystander), Escape::Stopped, Escape::Family]
 }
 
-/// Reports its worker's pid, as soon as it is where it wants to be, and never ends.
-fn escape(path: String, escape: Escape, deaf: bool) {
+/// Escapes, reports its worker's pid, and never ends.
+fn escape(path: String, escape: Escape, ignore_sigterm: bool) {
     let pid = |number| Pid::from_raw(i32::try_from(number).unwrap());
     let own = pid(0);
-    if deaf {
+    if ignore_sigterm {
         // SAFETY: a signal is ignored, no handler is installed.
         unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) }.unwrap();
     }
@@ -62,32 +61,32 @@ fn escape(path: String, escape: Escape, deaf: bool) {
         Escape::Stopped => {}
         Escape::Family => {
             for (script, session) in [
-                // In this worker's group; and an orphan in it.
+                // A child and an orphan in this worker's group.
                 ("exec sleep 3600", false),
                 ("sleep 3600 & exit", false),
-                // Children, in sessions of their own, whose own children are in their groups.
+                // Children in their own sessions, one with a child in its group.
                 ("exec sleep 3600", true),
                 ("sleep 3600; exit", true),
             ] {
-                start(script, session, deaf);
+                start(script, session, ignore_sigterm);
             }
             waiting::until(|| sleepers().len() == 4);
         }
     }
-    line::report(&path, std::process::id());
+    report_pipe::report(&path, std::process::id());
     if matches!(escape, Escape::Stopped) {
-        Way::Stop.take();
+        Fault::Stop.trigger();
     }
     nap(FOR_EVER);
 }
 
-fn start(script: &str, session: bool, deaf: bool) {
+fn start(script: &str, session: bool, ignore_sigterm: bool) {
     let mut shell = Command::new("sh");
     shell.args(["-c", script]).stdin(Stdio::null());
     // SAFETY: setsid and signal are on the list of what may be called between fork and exec, and touch no memory.
     unsafe {
         shell.pre_exec(move || {
-            signal(Signal::SIGTERM, if deaf { SigHandler::SigIgn } else { SigHandler::SigDfl })?;
+            signal(Signal::SIGTERM, if ignore_sigterm { SigHandler::SigIgn } else { SigHandler::SigDfl })?;
             if session {
                 setsid()?;
             }
@@ -105,36 +104,36 @@ fn sleepers() -> Vec<Process> {
     processes::tagged(&processes::own_tag()).into_iter().filter(|process| process.name == "sleep").collect()
 }
 
-/// An item that is to run once, whatever happens to others.
-struct Innocent {
+/// An item that must run exactly once, whatever happens to others.
+struct Bystander {
     log: Log,
     result: AsyncResult<u64>,
     pid: u32,
     let_go: std::fs::File,
 }
 
-fn innocent(log: String, started: String, until: String) -> u64 {
+fn bystander(log: String, started: String, until: String) -> u64 {
     log::note(&log, "ran");
-    line::report(&started, std::process::id());
+    report_pipe::report(&started, std::process::id());
     std::fs::read(until).unwrap().len() as u64
 }
 
-impl Innocent {
-    fn start(pool: &Pool, name: &str) -> Innocent {
-        let (log, mut line) = (Log::new(&format!("{name}-runs")), Line::new(&format!("{name}-pid")));
-        let until = Line::new(&format!("{name}-until"));
-        let result = pool.apply_async(innocent, (log.path(), line.path(), until.path()));
+impl Bystander {
+    fn start(pool: &Pool, name: &str) -> Bystander {
+        let (log, mut line) = (Log::new(&format!("{name}-runs")), ReportPipe::new(&format!("{name}-pid")));
+        let until = ReportPipe::new(&format!("{name}-until"));
+        let result = pool.apply_async(bystander, (log.path(), line.path(), until.path()));
         let pid = line.next_number();
-        // The task reads to the end, which comes when this is closed, and the line's own ends are.
+        // The task reads until this writer is closed, and the test's own copies of the pipe.
         let let_go = std::fs::OpenOptions::new().write(true).open(until.path()).unwrap();
-        Innocent { log, result, pid, let_go }
+        Bystander { log, result, pid, let_go }
     }
 
     fn ends_unharmed(self) {
         assert_eq!(processes::Process::of(self.pid).map(|process| process.pid), Some(self.pid));
         drop(self.let_go);
         assert_eq!(within(seconds(5), || self.result.get().unwrap()), 0);
-        assert_eq!(self.log.count("ran"), 1, "an innocent item ran again");
+        assert_eq!(self.log.count("ran"), 1, "the bystander ran again");
     }
 }
 
@@ -143,23 +142,23 @@ fn ended(pid: u32) {
 }
 
 fn ends_on_a_timeout() {
-    let (pool, mut line) = (pool(2), Line::new("pids"));
-    let innocent = Innocent::start(&pool, "innocent");
-    for escaped in escapes(innocent.pid) {
+    let (pool, mut line) = (pool(2), ReportPipe::new("pids"));
+    let bystander = Bystander::start(&pool, "bystander");
+    for escaped in escapes(bystander.pid) {
         let doomed = pool.job(escape).timeout(millis(1500)).apply_async((line.path(), escaped, true));
         let pid = line.next_number();
         let error = within(seconds(3), || doomed.get().unwrap_err());
         assert_eq!(error.kind(), ErrorKind::TimedOut, "{escaped:?}: {error}");
         ended(pid);
     }
-    innocent.ends_unharmed();
-    serves_on(&pool);
+    bystander.ends_unharmed();
+    still_works(&pool);
 }
 
 fn ends_on_a_cancel() {
-    let (pool, mut line) = (pool(2), Line::new("pids"));
-    let innocent = Innocent::start(&pool, "innocent");
-    for escaped in escapes(innocent.pid) {
+    let (pool, mut line) = (pool(2), ReportPipe::new("pids"));
+    let bystander = Bystander::start(&pool, "bystander");
+    for escaped in escapes(bystander.pid) {
         let doomed = pool.apply_async(escape, (line.path(), escaped, true));
         let pid = line.next_number();
         doomed.cancel();
@@ -167,53 +166,53 @@ fn ends_on_a_cancel() {
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{escaped:?}: {error}");
         ended(pid);
     }
-    innocent.ends_unharmed();
-    serves_on(&pool);
+    bystander.ends_unharmed();
+    still_works(&pool);
 }
 
 fn ends_with_its_pool() {
     for at in 0..5 {
         let (other, pool) = (pool(1), pool(2));
-        let mut line = Line::new(&format!("pids-{at}"));
-        let innocent = Innocent::start(&other, &format!("innocent-{at}"));
-        let leader = Innocent::start(&pool, &format!("leader-{at}"));
+        let mut line = ReportPipe::new(&format!("pids-{at}"));
+        let bystander = Bystander::start(&other, &format!("bystander-{at}"));
+        let leader = Bystander::start(&pool, &format!("leader-{at}"));
         let _doomed = pool.apply_async(escape, (line.path(), escapes(leader.pid)[at], true));
         let pid = line.next_number();
         pool.terminate();
         within(seconds(1), || pool.join().unwrap());
         ended(pid);
-        innocent.ends_unharmed();
-        serves_on(&other);
+        bystander.ends_unharmed();
+        still_works(&other);
     }
 }
 
-/// SIGTERM reaches all of it, so that 100 ms need not pass.
-fn ends_at_once_if_it_lets_itself_be_asked() {
-    let (pool, mut line) = (pool(2), Line::new("pids"));
-    let innocent = Innocent::start(&pool, "innocent");
-    for escaped in escapes(innocent.pid).into_iter().filter(|escaped| !matches!(escaped, Escape::Stopped)) {
+/// SIGTERM reaches all of its processes, so the grace period of 100 ms need not pass.
+fn ends_at_once_if_it_obeys_sigterm() {
+    let (pool, mut line) = (pool(2), ReportPipe::new("pids"));
+    let bystander = Bystander::start(&pool, "bystander");
+    for escaped in escapes(bystander.pid).into_iter().filter(|escaped| !matches!(escaped, Escape::Stopped)) {
         let doomed = pool.apply_async(escape, (line.path(), escaped, false));
         let pid = line.next_number();
         doomed.cancel();
         assert_eq!(doomed.get().unwrap_err().kind(), ErrorKind::Cancelled);
         ended(pid);
     }
-    innocent.ends_unharmed();
-    serves_on(&pool);
+    bystander.ends_unharmed();
+    still_works(&pool);
 }
 
-/// The one that has joined the group does not die with the group's leader, nor does what it has started.
-fn in_whose_process_group_another_worker_is() {
+/// A worker that has joined the group does not die with the group's leader, nor do the processes that it has started.
+fn with_another_worker_in_its_process_group() {
     fn joins(path: String, leader: u32, log: String, until: String) -> u64 {
         setpgid(Pid::from_raw(0), Pid::from_raw(i32::try_from(leader).unwrap())).unwrap();
         let mut child = Command::new("sleep").arg("3600").spawn().unwrap();
-        innocent(log, path, until);
+        bystander(log, path, until);
         let alive = child.try_wait().unwrap().is_none();
         child.kill().unwrap();
         child.wait().unwrap();
         u64::from(alive)
     }
-    let (pool, mut line, log, until) = (pool(2), Line::new("pids"), Log::new("runs"), Line::new("until"));
+    let (pool, mut line, log, until) = (pool(2), ReportPipe::new("pids"), Log::new("runs"), ReportPipe::new("until"));
     let leader = pool.apply_async(escape, (line.path(), Escape::OwnGroup, true));
     let pid = line.next_number();
     let joined = pool.apply_async(joins, (line.path(), pid, log.path(), until.path()));
@@ -226,5 +225,5 @@ fn in_whose_process_group_another_worker_is() {
     drop(let_go);
     assert_eq!(joined.get().unwrap(), 1);
     assert_eq!(log.count("ran"), 1);
-    serves_on(&pool);
+    still_works(&pool);
 }

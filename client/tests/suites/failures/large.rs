@@ -1,17 +1,17 @@
-//! Failures while large items and results are on their way, half of them here and half of them there.
+//! Failures while large items and results are partly sent.
 
 use farpool::ErrorKind;
 use farpool_testkit::processes;
 use nix::sys::signal::Signal;
 
-use crate::failures::checks::{millis, pool, seconds, serves_on, within};
-use crate::failures::tasks::{Way, identity};
+use crate::failures::checks::{millis, pool, seconds, still_works, within};
+use crate::failures::tasks::{Fault, identity};
 
 crate::runner::cases![
     a_poison_between_large_items,
-    workers_killed_while_large_data_pass,
-    cancelled_while_large_data_pass,
-    dropped_while_large_data_pass,
+    workers_killed_while_large_data_are_sent,
+    cancelled_while_large_data_are_sent,
+    dropped_while_large_data_are_sent,
 ];
 
 const BYTES: usize = 6 << 20;
@@ -22,11 +22,11 @@ fn large(n: u8) -> Vec<u8> {
 
 fn a_poison_between_large_items() {
     let pool = pool(2);
-    let one = |(bytes, way): (Vec<u8>, Option<Way>)| {
-        way.into_iter().for_each(Way::take);
+    let one = |(bytes, fault): (Vec<u8>, Option<Fault>)| {
+        fault.into_iter().for_each(Fault::trigger);
         bytes
     };
-    let items = (0..10).map(|n| (large(n), (n == 4).then_some(Way::Kill)));
+    let items = (0..10).map(|n| (large(n), (n == 4).then_some(Fault::Kill)));
     for (n, outcome) in (0..).zip(within(seconds(20), || pool.job(one).retries(1).imap(items).collect::<Vec<_>>())) {
         match outcome {
             Ok(bytes) => assert!(bytes == large(n)),
@@ -35,27 +35,27 @@ fn a_poison_between_large_items() {
             }
         }
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn workers_killed_while_large_data_pass() {
+fn workers_killed_while_large_data_are_sent() {
     let pool = pool(2);
     let echo = pool.job(identity::<Vec<u8>>).retries(1000).map_async((0..16).map(large).collect::<Vec<_>>());
-    // Not so often that nothing ever gets through.
+    // Rarely enough that some items get through.
     while !echo.wait(millis(60)) {
         let workers = processes::tagged(&processes::own_tag());
         if let Some(worker) = workers.iter().find(|process| process.name == "farpool-worker") {
-            // It may have ended by itself meanwhile.
+            // It may have exited by itself meanwhile.
             let _ = processes::send(worker.pid, Signal::SIGKILL);
         }
     }
     let results = echo.get().unwrap();
     assert_eq!(results.len(), 16);
     assert!((0..).zip(results).all(|(n, bytes)| bytes == large(n)));
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn cancelled_while_large_data_pass() {
+fn cancelled_while_large_data_are_sent() {
     let pool = pool(2);
     for moment in 0..12 {
         let doomed = pool.map_async(identity::<Vec<u8>>, (0..4).map(large).collect::<Vec<_>>());
@@ -68,10 +68,10 @@ fn cancelled_while_large_data_pass() {
         }
         assert!(within(seconds(10), || spared.get().unwrap()) == [large(9)]);
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn dropped_while_large_data_pass() {
+fn dropped_while_large_data_are_sent() {
     for moment in 0..8 {
         let pool = pool(2);
         let doomed = pool.map_async(identity::<Vec<u8>>, (0..4).map(large).collect::<Vec<_>>());

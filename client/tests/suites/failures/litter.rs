@@ -1,4 +1,4 @@
-//! Tasks that start processes and leave them behind.
+//! Tasks that leave processes behind.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -8,32 +8,32 @@ use farpool_testkit::processes::{self, Process};
 use farpool_testkit::waiting;
 use serde::{Deserialize, Serialize};
 
-use crate::failures::checks::{pool, seconds, serves_on, within};
-use crate::failures::tasks::{Way, square};
+use crate::failures::checks::{pool, seconds, still_works, within};
+use crate::failures::tasks::{Fault, square};
 use crate::pools;
 
 crate::runner::cases![
     gone_when_the_pool_is_joined,
     gone_when_the_pool_is_dropped,
     gone_when_the_pool_is_terminated,
-    gone_with_their_worker_if_they_are_of_its_group,
-    gone_though_their_worker_died_before,
-    the_pool_serves_on_meanwhile,
+    gone_with_their_worker_if_they_are_in_its_group,
+    gone_even_if_their_worker_died_before,
+    the_pool_keeps_working,
 ];
 
-/// How a task starts what outlives it.
+/// How a task starts a process that outlives it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Start {
     Child,
-    /// In a session, and so in a process group, of its own.
+    /// In its own session, and so in its own process group.
     Session,
-    /// Its parent has ended at once, as daemons do it.
+    /// Its parent exits at once, as daemons do.
     Daemon,
 }
 
 pub(crate) const STARTS: [Start; 3] = [Start::Child, Start::Session, Start::Daemon];
 
-/// Starts something that sleeps for an hour, and leaves it behind.
+/// Starts a process that sleeps for an hour, and leaves it behind.
 pub(crate) fn litter(start: Start) {
     let mut shell = Command::new("sh");
     shell.stdin(Stdio::null());
@@ -56,7 +56,7 @@ fn sleepers() -> Vec<Process> {
     processes::tagged(&processes::own_tag()).into_iter().filter(|process| process.name == "sleep").collect()
 }
 
-/// A pool whose tasks have left three processes behind, each in its own way.
+/// Opens a pool whose tasks have left three processes behind, each in a different way.
 fn littered() -> Pool {
     let pool = pool(2);
     pool.map(litter, STARTS).unwrap();
@@ -83,30 +83,30 @@ fn gone_when_the_pool_is_terminated() {
     processes::assert_none_left();
 }
 
-fn gone_with_their_worker_if_they_are_of_its_group() {
+fn gone_with_their_worker_if_they_are_in_its_group() {
     let pool = pools::builder().processes(1).max_tasks_per_child(1).build().unwrap();
     pool.apply(litter, (Start::Child,)).unwrap();
     assert_eq!(pool.apply(square, (2,)).unwrap(), 4);
     waiting::until_gone(seconds(5), sleepers);
 }
 
-fn gone_though_their_worker_died_before() {
+fn gone_even_if_their_worker_died_before() {
     let dies = |start| {
         litter(start);
-        Way::Kill.take();
+        Fault::Kill.trigger();
     };
     let pool = pool(2);
     for start in STARTS {
         pool.job(dies).retries(0).apply((start,)).unwrap_err();
     }
-    // Those of the dead workers' groups are gone by now.
+    // Those in the dead workers' groups have been killed.
     waiting::until_gone(seconds(5), || sleepers().into_iter().skip(2).collect());
     drop(pool);
     processes::assert_none_left();
 }
 
-fn the_pool_serves_on_meanwhile() {
+fn the_pool_keeps_working() {
     let pool = littered();
-    serves_on(&pool);
+    still_works(&pool);
     assert_eq!(sleepers().len(), 3);
 }

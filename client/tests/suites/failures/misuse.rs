@@ -1,24 +1,24 @@
-//! Arguments without a meaning, and pools that are used after their end.
+//! Invalid arguments, and pools that are used after their end.
 
 use std::time::Duration;
 
 use farpool::{Builder, Error, ErrorKind, Job, Pool};
 use farpool_testkit::processes;
 
-use crate::failures::checks::{has_words, pool, seconds, serves_on, within};
+use crate::failures::checks::{check_words, pool, seconds, still_works, within};
 use crate::failures::tasks::square;
 use crate::log::{self, Log};
 use crate::pools;
 
 crate::runner::cases![
-    pools_with_options_without_a_meaning,
-    calls_with_options_without_a_meaning,
+    pools_with_invalid_options,
+    calls_with_invalid_options,
     a_closed_pool,
     a_terminated_pool,
     addresses_of_clusters,
 ];
 
-fn pools_with_options_without_a_meaning() {
+fn pools_with_invalid_options() {
     let zero = Duration::ZERO;
     let new = || pools::builder().processes(1);
     let wrong: [(Builder, &str); 9] = [
@@ -35,13 +35,13 @@ fn pools_with_options_without_a_meaning() {
     for (options, words) in wrong {
         let error = options.build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
-        has_words(&error, &[words]);
+        check_words(&error, &[words]);
     }
     assert_eq!(Pool::new(0).unwrap_err().kind(), ErrorKind::InvalidArgument);
     processes::assert_none_left();
 }
 
-/// How each verb with one job ends.
+/// Returns the error of each verb of a job.
 fn all_verbs<F>(job: &Job<'_, F>, path: &str) -> [Error; 8]
 where
     F: Fn(String) -> u64 + Copy + Send + Sync + 'static,
@@ -64,7 +64,7 @@ fn noted(path: String) -> u64 {
     1
 }
 
-fn calls_with_options_without_a_meaning() {
+fn calls_with_invalid_options() {
     let (pool, log) = (pool(1), Log::new("runs"));
     let job = || pool.job(noted);
     let wrong = [
@@ -76,18 +76,18 @@ fn calls_with_options_without_a_meaning() {
     for (job, words) in wrong {
         for error in all_verbs(&job, &log.path()) {
             assert_eq!((error.kind(), error.item(), error.attempts()), (ErrorKind::InvalidArgument, None, 0));
-            has_words(&error, &[words]);
+            check_words(&error, &[words]);
         }
     }
     assert!(log.lines().is_empty(), "nothing runs");
-    serves_on(&pool);
+    still_works(&pool);
 }
 
 fn check_over(pool: &Pool, words: &str) {
     let log = Log::new("runs");
     for error in all_verbs(&pool.job(noted), &log.path()) {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
-        has_words(&error, &[words, "open another pool"]);
+        check_words(&error, &[words, "open another pool"]);
     }
     within(seconds(2), || pool.join().unwrap());
     for error in all_verbs(&pool.job(noted), &log.path()) {
@@ -119,15 +119,15 @@ fn addresses_of_clusters() {
     ] {
         let error = local().address(address).build().unwrap_err();
         assert_eq!(error.kind(), kind);
-        has_words(&error, &[words, address]);
+        check_words(&error, &[words, address]);
         // SAFETY: this case's process has no other thread that reads the environment now.
         unsafe { std::env::set_var("FARPOOL_ADDRESS", address) };
         let error = Pool::new(1).unwrap_err();
         assert_eq!(error.kind(), kind);
-        has_words(&error, &[words, address]);
-        serves_on(&local().build().unwrap());
+        check_words(&error, &[words, address]);
+        still_works(&local().build().unwrap());
     }
     // SAFETY: as above.
     unsafe { std::env::set_var("FARPOOL_ADDRESS", "") };
-    serves_on(&Pool::new(1).unwrap());
+    still_works(&Pool::new(1).unwrap());
 }

@@ -1,5 +1,4 @@
-//! Every failure that one machine can show, really made to happen: what the caller is told, what goes on, and that
-//! nothing is left behind.
+//! Every failure that one machine can produce: what the caller gets, what continues, and that nothing is left behind.
 
 mod abandoned;
 mod aborts;
@@ -33,12 +32,12 @@ mod overload;
 mod panics;
 mod retries;
 pub(crate) mod scenarios;
-mod sick;
 mod sizes;
 mod standstill;
 mod starts;
 mod tasks;
 mod timeouts;
+mod unhealthy;
 
 use crate::runner::{Case, Suite};
 
@@ -85,27 +84,27 @@ const CLUSTER_ONLY: &[&[Case]] = &[
     inherited::OF_CLUSTERS,
     outages::CASES,
     overload::CASES,
-    sick::CASES,
+    unhealthy::CASES,
 ];
 
-/// Of the others, on a cluster the same is promised and shown.
+/// Cases that do not run on a cluster, and why. All others do.
 const LOCAL_ONLY: &[(&str, &str)] = &[
     ("aborts", "its program opens a pool on this machine"),
     ("clients::the_fork_server_is_killed_together_with_the_client", "fork servers are children of agents"),
-    ("forgetful::a_program_that_ignores_the_end_of_its_children", "workers inherit from agents"),
+    ("forgetful::a_program_that_ignores_sigchld", "workers inherit from agents"),
     ("fork_server", "fork servers are children of agents"),
-    ("inherited::a_limit_on_files_below_a_workers_memory", "an agent does not even start"),
+    ("inherited::a_file_size_limit_below_a_workers_memory", "an agent does not even start"),
     ("inherited::the_controlling_terminal", "its program opens a pool on this machine"),
-    ("kills::in_whose_process_group_another_worker_is", "its two workers are to be of one fork server"),
+    ("kills::with_another_worker_in_its_process_group", "its two workers are to be of one fork server"),
     ("misuse::addresses_of_clusters", "it sets the address itself"),
-    ("nested::an_outer_worker_that_dies_takes_its_inner_pool_along", "workers of both pools are children of agents"),
-    ("starts::an_address_that_is_no_utf8", "it sets the address itself"),
+    ("nested::an_outer_workers_death_ends_its_inner_pool", "workers of both pools are children of agents"),
+    ("starts::an_address_that_is_not_utf8", "it sets the address itself"),
     ("starts::no_proc", "workers are started by agents"),
-    ("starts::a_plugin_with_a_farpool_of_its_own", "its pool is on this machine"),
-    ("output::megabytes_go_straight_through", "output is labelled, and bounded in its rate"),
+    ("starts::a_plugin_with_its_own_farpool", "its pool is on this machine"),
+    ("output::large_output_passes_directly", "output is labelled, and bounded in its rate"),
 ];
 
-/// What they do to the agents outlives their pools.
+/// Cases whose effects on the agents outlive their pools.
 const OWN_CLUSTER: &[(&str, &str)] = &[
     ("inherited", "its agents are started in its own way"),
     ("initializers", "workers die at their start, which agents remember"),

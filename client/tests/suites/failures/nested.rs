@@ -1,25 +1,25 @@
-//! Pools inside tasks, when something goes wrong in one of them.
+//! Failures in pools inside of tasks.
 
 use farpool::ErrorKind;
 use farpool_testkit::processes;
 use farpool_testkit::waiting;
 
 use crate::cluster;
-use crate::failures::checks::{has_words, pool, seconds, serves_on, told, within};
-use crate::failures::tasks::{Way, hang, square};
-use crate::line::Line;
+use crate::failures::checks::{check_error, check_words, pool, seconds, still_works, within};
+use crate::failures::tasks::{Fault, hang, square};
+use crate::report_pipe::ReportPipe;
 
 crate::runner::cases![
-    a_death_in_an_inner_pool_is_the_inner_pools,
-    an_outer_worker_that_dies_takes_its_inner_pool_along,
+    a_death_in_an_inner_pool_affects_only_that_pool,
+    an_outer_workers_death_ends_its_inner_pool,
     terminate_reaches_inner_pools,
-    an_inner_pool_that_is_never_ended,
+    an_inner_pool_that_is_never_closed,
 ];
 
-fn a_death_in_an_inner_pool_is_the_inner_pools() {
+fn a_death_in_an_inner_pool_affects_only_that_pool() {
     let nested = |n: u64| {
         let inner = pool(2);
-        let error = inner.job(|way: Way| way.take()).retries(0).apply((Way::Kill,)).unwrap_err();
+        let error = inner.job(|fault: Fault| fault.trigger()).retries(0).apply((Fault::Kill,)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WorkerDied);
         inner.map(square, [n]).unwrap()[0]
     };
@@ -30,16 +30,16 @@ fn a_death_in_an_inner_pool_is_the_inner_pools() {
 }
 
 fn pool_error() -> farpool::Error {
-    pool(1).job(|way: Way| way.take()).retries(0).apply((Way::Kill,)).unwrap_err()
+    pool(1).job(|fault: Fault| fault.trigger()).retries(0).apply((Fault::Kill,)).unwrap_err()
 }
 
-/// Opens a pool, in which all items report and hang.
+/// Opens a pool in which all items report and hang.
 fn nest(path: String) {
     pool(2).map(hang, [path.clone(), path]).unwrap();
 }
 
-fn an_outer_worker_that_dies_takes_its_inner_pool_along() {
-    let (pool, mut line) = (pool(1), Line::new("pids"));
+fn an_outer_workers_death_ends_its_inner_pool() {
+    let (pool, mut line) = (pool(1), ReportPipe::new("pids"));
     let outer = pool.job(nest).retries(0).apply_async((line.path(),));
     let inner = line.next_number();
     line.next();
@@ -47,13 +47,13 @@ fn an_outer_worker_that_dies_takes_its_inner_pool_along() {
     let parent = |pid| processes::Process::of(pid).unwrap().parent;
     let outer_worker = parent(parent(inner));
     processes::send(outer_worker, nix::sys::signal::Signal::SIGKILL).unwrap();
-    told(&outer.get().unwrap_err(), ErrorKind::WorkerDied, 0, 1, &["SIGKILL"]);
+    check_error(&outer.get().unwrap_err(), ErrorKind::WorkerDied, 0, 1, &["SIGKILL"]);
     waiting::until_gone(seconds(5), || processes::Process::of(inner).into_iter().collect());
-    serves_on(&pool);
+    still_works(&pool);
 }
 
 fn terminate_reaches_inner_pools() {
-    let (pool, mut line) = (pool(2), Line::new("pids"));
+    let (pool, mut line) = (pool(2), ReportPipe::new("pids"));
     let outer = pool.map_async(nest, [line.path(), line.path()]);
     (0..4).for_each(|_| drop(line.next()));
     pool.terminate();
@@ -61,18 +61,19 @@ fn terminate_reaches_inner_pools() {
     inner_pools_are_gone();
     let error = outer.get().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
-    has_words(&error, &["terminated"]);
+    check_words(&error, &["terminated"]);
 }
 
-/// On one machine they go with the processes of their clients; on a cluster the coordinator has to notice first.
+/// Waits until inner pools are gone: on one machine with the processes of their clients; on a cluster once the coordinator
+/// notices.
 fn inner_pools_are_gone() {
-    if cluster::is_here() {
+    if cluster::is_on_cluster() {
         waiting::until_gone(seconds(5), processes::started_by_this_case);
     }
     processes::assert_none_left();
 }
 
-fn an_inner_pool_that_is_never_ended() {
+fn an_inner_pool_that_is_never_closed() {
     let forgetful = |n: u64| {
         let inner = pool(1);
         let result = inner.apply(square, (n,)).unwrap();

@@ -1,4 +1,4 @@
-//! What operators see of a case's cluster.
+//! What operators see of a cluster.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 
-/// How long anything may take to be seen.
+/// How long a change may take to become visible.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// `farpool status --json`.
+/// Returns the output of `farpool status --json`.
 pub(crate) fn status(cluster: &Cluster) -> Value {
     let output = farpool(cluster, &["status", "--json"]);
     serde_json::from_str(&output).expect("it is JSON")
 }
 
-/// What the command prints.
+/// Runs `farpool` with these arguments and returns its output.
 pub(crate) fn farpool(cluster: &Cluster, arguments: &[&str]) -> String {
     let mut command = Command::new(binaries::farpool());
     let output = command.args(arguments).args(["--address", cluster.address()]).output().expect("it was built");
@@ -25,12 +25,12 @@ pub(crate) fn farpool(cluster: &Cluster, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("it is text")
 }
 
-/// The agents in a status.
+/// Returns the agents in a status.
 pub(crate) fn agents(status: &Value) -> &[Value] {
     status["agents"].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Waits until operators see that it is so.
+/// Waits until the condition is true for the status.
 #[track_caller]
 pub(crate) fn until(cluster: &Cluster, is_so: impl Fn(&Value) -> bool) {
     let start = Instant::now();
@@ -44,7 +44,7 @@ pub(crate) fn until(cluster: &Cluster, is_so: impl Fn(&Value) -> bool) {
     }
 }
 
-/// No pool, no job, and nothing at agents or in the coordinator's memory.
+/// Returns whether there is no pool, no job, and nothing at agents or in the coordinator's memory.
 pub(crate) fn nothing_is_left(status: &Value) -> bool {
     let empty = |key: &str| status[key].as_array().is_some_and(Vec::is_empty);
     empty("pools")

@@ -1,5 +1,4 @@
-//! Connections that are cut and coordinators that are restarted in the middle of everything: nothing is lost, and nothing
-//! is delivered twice.
+//! Connections are cut and coordinators are restarted in the middle of jobs: nothing is lost, and nothing is delivered twice.
 
 use std::time::Instant;
 
@@ -8,27 +7,27 @@ use farpool_testkit::cable::Cable;
 use farpool_testkit::waiting;
 
 use crate::cluster::{self, Cluster};
-use crate::failures::checks::{has_words, millis, seconds, serves_on, within};
+use crate::failures::checks::{check_words, millis, seconds, still_works, within};
 use crate::failures::tasks::{hang, nap, square};
-use crate::line::Line;
 use crate::log::{self, Log};
 use crate::pools;
+use crate::report_pipe::ReportPipe;
 
 crate::runner::cases![
     the_clients_connection_is_cut_in_the_middle_of_a_map,
     an_agents_connection_is_cut_in_the_middle_of_a_map,
     the_coordinator_is_restarted_in_the_middle_of_a_map,
     the_coordinator_is_restarted_in_the_middle_of_an_imap,
-    the_coordinator_is_restarted_under_many_calls,
-    the_coordinator_is_restarted_under_several_jobs,
-    the_coordinator_is_restarted_again_and_again,
+    the_coordinator_is_restarted_during_many_calls,
+    the_coordinator_is_restarted_during_several_jobs,
+    the_coordinator_is_restarted_repeatedly,
     the_coordinator_is_restarted_and_items_run_at_most_once,
-    a_client_that_was_cut_off_for_too_long_begins_again,
-    a_coordinator_that_does_not_come_back,
-    terminate_while_the_coordinator_is_gone,
+    a_client_disconnected_for_too_long_starts_afresh,
+    a_coordinator_that_does_not_return,
+    terminate_while_the_coordinator_is_down,
 ];
 
-/// A coordinator with two agents of two slots.
+/// Starts a coordinator with two agents of two slots.
 fn cluster() -> Cluster {
     let mut cluster = cluster::empty();
     cluster.add_agent(2, &[]);
@@ -54,7 +53,7 @@ fn squares(count: u64) -> Vec<u64> {
     (0..count).map(|n| n * n).collect()
 }
 
-/// Each result is there, and no more items ran twice than this.
+/// Checks that every result arrived, and that no more than `again` items ran twice.
 fn check(results: Vec<u64>, log: &Log, again: usize) {
     let count = results.len();
     assert_eq!(results, squares(count as u64));
@@ -63,7 +62,7 @@ fn check(results: Vec<u64>, log: &Log, again: usize) {
 }
 
 fn finish(pool: Pool, cluster: Cluster) {
-    serves_on(&pool);
+    still_works(&pool);
     drop(pool);
     cluster.stop().unwrap();
 }
@@ -76,7 +75,7 @@ fn the_clients_connection_is_cut_in_the_middle_of_a_map() {
     for cut in 1..=5 {
         waiting::until(|| log.lines().len() >= 40 * cut && proxy.cut() > 0);
     }
-    // It was back each time before it was given up.
+    // It reconnected each time before it was given up.
     check(within(seconds(20), || map.get().unwrap()), &log, 0);
     finish(pool, cluster);
 }
@@ -96,7 +95,7 @@ fn an_agents_connection_is_cut_in_the_middle_of_a_map() {
     finish(pool, cluster);
 }
 
-/// What ran when the coordinator was killed goes on to run, and counts: nothing runs twice.
+/// Items that ran when the coordinator was killed keep running, and count: nothing runs twice.
 fn the_coordinator_is_restarted_in_the_middle_of_a_map() {
     let mut cluster = cluster();
     let (pool, log) = (pool(cluster.address()), Log::new("runs"));
@@ -121,14 +120,14 @@ fn the_coordinator_is_restarted_in_the_middle_of_an_imap() {
     finish(pool, cluster);
 }
 
-fn the_coordinator_is_restarted_under_many_calls() {
+fn the_coordinator_is_restarted_during_many_calls() {
     let mut cluster = cluster();
     let (pool, log) = (pool(cluster.address()), Log::new("runs"));
     let call = |item| pool.apply_async(noted_nap, (log.path(), item));
     let mut calls: Vec<AsyncResult<u64>> = (0..100).map(call).collect();
     waiting::until(|| log.lines().len() >= 20);
     cluster.kill_coordinator();
-    // These are not known to any coordinator yet.
+    // No coordinator knows these yet.
     calls.extend((100..150).map(call));
     cluster.start_coordinator();
     calls.extend((150..200).map(call));
@@ -137,7 +136,7 @@ fn the_coordinator_is_restarted_under_many_calls() {
     finish(pool, cluster);
 }
 
-fn the_coordinator_is_restarted_under_several_jobs() {
+fn the_coordinator_is_restarted_during_several_jobs() {
     let mut cluster = cluster();
     let pools = [pool(cluster.address()), pool(cluster.address())];
     let logs = ["a", "b", "c", "d"].map(Log::new);
@@ -150,7 +149,7 @@ fn the_coordinator_is_restarted_under_several_jobs() {
             pool.job(noted_nap).chunksize(chunksize).retries(retries).starmap_async(items(log, 100))
         })
         .collect();
-    // One that is through before: nobody asks for it again.
+    // This job ends before, and is not resent.
     let early = pools[0].job(noted_nap).priority(5).starmap_async(items(&logs[3], 4));
     check(within(seconds(20), || early.get().unwrap()), &logs[3], 0);
     waiting::until(|| logs.iter().map(|log| log.lines().len()).sum::<usize>() >= 60);
@@ -163,7 +162,7 @@ fn the_coordinator_is_restarted_under_several_jobs() {
     finish(first, cluster);
 }
 
-fn the_coordinator_is_restarted_again_and_again() {
+fn the_coordinator_is_restarted_repeatedly() {
     let mut cluster = cluster();
     let (pool, log) = (pool(cluster.address()), Log::new("runs"));
     let map = pool.job(noted_nap).starmap_async(items(&log, 400));
@@ -183,14 +182,14 @@ fn the_coordinator_is_restarted_and_items_run_at_most_once() {
     let map = pool.job(noted_nap).retries(0).chunksize(1).starmap_async(items(&log, 200));
     waiting::until(|| log.lines().len() >= 50);
     cluster.restart_coordinator();
-    // All agents are still there with what they run.
+    // All agents are still running their items.
     check(within(seconds(20), || map.get().unwrap()), &log, 0);
     assert!((0..200).all(|item| log.count(item) == 1));
     finish(pool, cluster);
 }
 
-/// The coordinator has given the pool up and killed what ran, and says that it does not know it.
-fn a_client_that_was_cut_off_for_too_long_begins_again() {
+/// The coordinator has given up the pool and killed its items, and answers that it does not know the pool.
+fn a_client_disconnected_for_too_long_starts_afresh() {
     let cluster = cluster();
     let proxy = Cable::to(cluster.socket());
     let (pool, log) = (pool(&proxy.address()), Log::new("runs"));
@@ -203,17 +202,17 @@ fn a_client_that_was_cut_off_for_too_long_begins_again() {
     proxy.plug();
     let error = within(seconds(20), || once.get().unwrap_err());
     assert_eq!((error.kind(), error.attempts()), (ErrorKind::AgentLost, 1), "{error}");
-    has_words(&error, &["may have run", "retries"]);
+    check_words(&error, &["may have run", "retries"]);
     assert_eq!(within(seconds(20), || map.get().unwrap()), squares(200));
     assert!((1000..1100).all(|item| log.count(item) <= 1));
     finish(pool, cluster);
 }
 
-fn a_coordinator_that_does_not_come_back() {
+fn a_coordinator_that_does_not_return() {
     let mut cluster = cluster::empty();
     cluster.add_agent(2, &["--orphan-timeout", "1s"]);
     let options = pools::builder().address(cluster.address()).reconnect_timeout(seconds(1));
-    let (pool, mut line) = (pools::pool(options), Line::new("pids"));
+    let (pool, mut line) = (pools::pool(options), ReportPipe::new("pids"));
     let doomed = pool.map_async(hang, vec![line.path(); 4]);
     line.next_number();
     let start = Instant::now();
@@ -221,18 +220,18 @@ fn a_coordinator_that_does_not_come_back() {
     let words = format!("the connection to {} was lost while a job was open: ", cluster.address());
     for error in [within(seconds(4), || doomed.get().unwrap_err()), pool.apply(square, (1,)).unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        has_words(&error, &[&words, "within 1s", "refused"]);
+        check_words(&error, &[&words, "within 1s", "refused"]);
     }
     assert!(start.elapsed() >= seconds(1));
     within(seconds(1), || drop(pool));
-    // The agent waits for a coordinator too, and then ends what nobody waits for.
+    // The agent waits for a coordinator, too, and then kills orphaned workers.
     waiting::until_gone(seconds(5), || cluster.workers());
 }
 
-fn terminate_while_the_coordinator_is_gone() {
+fn terminate_while_the_coordinator_is_down() {
     let mut cluster = cluster::empty();
     cluster.add_agent(2, &["--orphan-timeout", "1s"]);
-    let (pool, mut line) = (pool(cluster.address()), Line::new("pids"));
+    let (pool, mut line) = (pool(cluster.address()), ReportPipe::new("pids"));
     let doomed = pool.map_async(hang, vec![line.path(); 4]);
     line.next_number();
     cluster.kill_coordinator();
@@ -241,7 +240,7 @@ fn terminate_while_the_coordinator_is_gone() {
     within(seconds(1), || pool.join().unwrap());
     assert_eq!(doomed.get().unwrap_err().kind(), ErrorKind::Cancelled);
     waiting::until_gone(seconds(5), || cluster.workers());
-    // Nobody asks for the pool again.
+    // The client does not reopen the pool.
     cluster.start_coordinator();
     let other = self::pool(cluster.address());
     finish(other, cluster);

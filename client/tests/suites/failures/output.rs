@@ -1,24 +1,24 @@
-//! What tasks print.
+//! Output of tasks.
 
 use std::io::Read;
 use std::thread;
 
 use farpool::ErrorKind;
 
-use crate::failures::checks::{pool, seconds, serves_on, told, within};
+use crate::failures::checks::{check_error, pool, seconds, still_works, within};
 use crate::failures::client::Client;
 
 crate::runner::cases![
-    megabytes_go_straight_through,
-    a_reader_that_does_not_read_holds_up_only_who_writes,
-    the_end_of_stderr_is_told_with_a_death,
-    a_panic_does_not_tell_what_others_printed,
-    raw_bytes_and_half_lines_are_told_as_they_can_be,
+    large_output_passes_directly,
+    an_unread_pipe_blocks_only_the_writer,
+    the_end_of_stderr_is_reported_with_a_death,
+    a_panic_does_not_report_output_of_others,
+    raw_bytes_and_partial_lines_are_reported,
 ];
 
 const MEBIBYTES: usize = 8 << 20;
 
-fn megabytes_go_straight_through() {
+fn large_output_passes_directly() {
     let bytes = MEBIBYTES / 100 * 100;
     let (mut client, mut stderr) = Client::start_with_stderr("prints", &[&bytes.to_string()]);
     let errors = thread::spawn(move || {
@@ -36,17 +36,17 @@ fn megabytes_go_straight_through() {
     }
 }
 
-fn a_reader_that_does_not_read_holds_up_only_who_writes() {
+fn an_unread_pipe_blocks_only_the_writer() {
     let (mut client, stderr) = Client::start_with_stderr("prints for ever", &[]);
     assert_eq!(within(seconds(20), || client.line()), "the others are done");
-    // It can end, though nobody has read.
-    client.go_on();
+    // It can exit, though its output was not read.
+    client.resume();
     assert!(client.end().success());
     assert!(client.processes().is_empty());
     drop(stderr);
 }
 
-fn the_end_of_stderr_is_told_with_a_death() {
+fn the_end_of_stderr_is_reported_with_a_death() {
     let pool = pool(2);
     let last_words = |lines: u64| -> () {
         for line in 0..lines {
@@ -57,28 +57,34 @@ fn the_end_of_stderr_is_told_with_a_death() {
     };
     for lines in [0, 3, 100_000] {
         let error = pool.job(last_words).retries(0).apply((lines,)).unwrap_err();
-        told(&error, ErrorKind::WorkerDied, 0, 1, &["exited with code 9", "the worker's last output on stderr:"]);
+        check_error(
+            &error,
+            ErrorKind::WorkerDied,
+            0,
+            1,
+            &["exited with code 9", "the worker's last output on stderr:"],
+        );
         let stderr = error.stderr().unwrap();
         assert!(stderr.ends_with("the last words"), "{stderr:?}");
         assert!(stderr.len() <= 8 << 10, "{} bytes were kept", stderr.len());
         assert!(lines == 0 || stderr.contains(&format!("line {} of many", lines - 1)));
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn a_panic_does_not_tell_what_others_printed() {
+fn a_panic_does_not_report_output_of_others() {
     let pool = pool(1);
     pool.apply(|| eprintln!("printed by the item before"), ()).unwrap();
     let error = pool.apply(|| -> () { panic!("a panic") }, ()).unwrap_err();
     assert_eq!(error.stderr(), None);
 }
 
-fn raw_bytes_and_half_lines_are_told_as_they_can_be() {
+fn raw_bytes_and_partial_lines_are_reported() {
     let pool = pool(1);
     let raw = || -> () {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), b"half \xff\xfe a line");
         std::process::abort();
     };
     let error = pool.job(raw).retries(0).apply(()).unwrap_err();
-    told(&error, ErrorKind::WorkerDied, 0, 1, &["half ", " a line"]);
+    check_error(&error, ErrorKind::WorkerDied, 0, 1, &["half ", " a line"]);
 }

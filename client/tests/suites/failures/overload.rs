@@ -9,26 +9,26 @@ use farpool_testkit::waiting;
 use nix::sys::signal::Signal;
 
 use crate::cluster::{self, Cluster};
-use crate::failures::checks::{seconds, serves_on, within};
+use crate::failures::checks::{seconds, still_works, within};
 use crate::failures::operators;
 use crate::failures::tasks::{FOR_EVER, nap};
 use crate::pools;
 
 crate::runner::cases![
     twenty_clients_push_far_more_than_fits,
-    the_coordinator_is_restarted_while_far_more_is_pushed_than_fits,
+    the_coordinator_is_restarted_while_clients_push_more_than_fits,
     a_client_with_many_times_what_fits_outlives_its_coordinator,
     millions_of_items_fail_at_once,
 ];
 
 const MIB: usize = 1 << 20;
 const CLIENTS: u64 = 20;
-/// Those that have it restarted take turns to say all of it again, which takes time.
+/// After a restart, clients take turns to resend everything, which takes time.
 const FEWER_CLIENTS: u64 = 12;
-/// Of a mebibyte each, and as much comes back: 1.9 GiB in all.
+/// Items of one mebibyte, with results of the same size: 1.9 GiB in all.
 const ITEMS: u64 = 48;
 const MEMORY_MIB: u64 = 64;
-/// For each client beside that: what is on its way to it and from it, twice in memory while it is taken apart.
+/// In addition for each client: what is in transit to and from it, twice in memory while it is decoded.
 const ROOM_MIB: u64 = 16;
 
 fn negative(item: Vec<u8>) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn cluster() -> Cluster {
     cluster
 }
 
-/// What one client pushes; counts what comes back.
+/// Runs one client's items; counts the results.
 fn push(address: &str, client: u64, done: &AtomicU64) {
     let pool = pools::builder().address(address).build().unwrap();
     let fill = |item: u64| (client * 7 + item * 3) as u8;
@@ -82,7 +82,7 @@ fn negative_slowly(item: Vec<u8>) -> Vec<u8> {
     negative(item)
 }
 
-/// What never left it need not be said again before the pool goes on.
+/// Items that were never sent need not be resent before the pool resumes.
 fn a_client_with_many_times_what_fits_outlives_its_coordinator() {
     const JOBS: u8 = 32;
     const ITEMS: usize = 12;
@@ -98,7 +98,7 @@ fn a_client_with_many_times_what_fits_outlives_its_coordinator() {
     }
     let peak = peak_mib(cluster.coordinator());
     assert!(peak < 3 * MEMORY_MIB + ROOM_MIB, "the coordinator has had {peak} MiB");
-    serves_on(&pool);
+    still_works(&pool);
     drop(pool);
     operators::until(&cluster, operators::nothing_is_left);
     cluster.stop().unwrap();
@@ -110,7 +110,7 @@ fn wait_if_first(item: u8) {
     }
 }
 
-/// All that a client has sent may have run at an agent that does not come back, and must not run twice.
+/// Every item that a client has sent may have run at an agent that does not return, and must not run twice.
 fn millions_of_items_fail_at_once() {
     const ITEMS: usize = 3_000_000;
     let mut cluster = cluster::empty_with(&["--memory", "64MiB", "--heartbeat-timeout", "1s"]);
@@ -127,14 +127,14 @@ fn millions_of_items_fail_at_once() {
     assert_eq!((error.kind(), error.item()), (ErrorKind::AgentLost, Some(0)), "{error}");
     let peak = peak_mib(cluster.coordinator());
     assert!(peak < MEMORY_MIB + ROOM_MIB, "the coordinator has had {peak} MiB");
-    serves_on(&pool);
+    still_works(&pool);
     drop(pool);
     operators::until(&cluster, operators::nothing_is_left);
     cluster.stop().unwrap();
 }
 
-/// All of them say again what they have not got back, which none of them can do as a whole while the others do.
-fn the_coordinator_is_restarted_while_far_more_is_pushed_than_fits() {
+/// All clients resend the items without outcomes. None of them can resend everything while the others do, too.
+fn the_coordinator_is_restarted_while_clients_push_more_than_fits() {
     let (mut cluster, done) = (cluster(), AtomicU64::new(0));
     let address = cluster.address().to_owned();
     thread::scope(|scope| {

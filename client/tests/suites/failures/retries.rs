@@ -1,69 +1,69 @@
-//! How often an item is tried.
+//! Number of attempts of an item.
 
 use farpool::{ErrorKind, Pool};
 use farpool_testkit::processes;
 
-use crate::failures::checks::{only_failed, pool, seconds, serves_on, told, within};
-use crate::failures::tasks::{Way, perish, perish_at_first, square};
-use crate::line::Line;
+use crate::failures::checks::{check_error, only_failed, pool, seconds, still_works, within};
+use crate::failures::tasks::{Fault, die_at_first, log_and_fault, square};
 use crate::log::{self, Log};
 use crate::pools;
+use crate::report_pipe::ReportPipe;
 
 crate::runner::cases![
-    retries_say_how_often,
-    an_item_that_dies_at_first_has_its_result_in_the_end,
-    only_poison_is_run_again,
-    a_chunk_is_not_run_again_for_one_of_its_items,
-    what_a_dead_worker_had_ahead_keeps_its_order,
-    panics_are_retried_where_that_is_asked_for,
-    a_death_counts_an_attempt_for_each_item_that_ran_on_a_thread,
+    retries_limit_the_attempts,
+    an_item_that_dies_at_first_succeeds_in_the_end,
+    only_poison_is_retried,
+    a_chunk_is_not_retried_for_one_of_its_items,
+    queued_items_of_a_dead_worker_keep_their_order,
+    panics_are_retried_on_request,
+    a_death_uses_up_an_attempt_of_each_running_item,
     most_of_a_map_is_poison,
 ];
 
-fn retries_say_how_often() {
+fn retries_limit_the_attempts() {
     let pool = pool(2);
     for retries in [0, 1, 5] {
         let log = Log::new("runs");
-        let error = pool.job(perish).retries(retries).apply((log.path(), 0, Some(Way::Kill))).unwrap_err();
-        told(&error, ErrorKind::WorkerDied, 0, retries + 1, &["SIGKILL"]);
+        let error = pool.job(log_and_fault).retries(retries).apply((log.path(), 0, Some(Fault::Kill))).unwrap_err();
+        check_error(&error, ErrorKind::WorkerDied, 0, retries + 1, &["SIGKILL"]);
         assert_eq!(log.lines().len(), retries as usize + 1);
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
-fn an_item_that_dies_at_first_has_its_result_in_the_end() {
+fn an_item_that_dies_at_first_succeeds_in_the_end() {
     let (pool, log) = (pool(2), Log::new("runs"));
     let items = (0..30).map(|item| (log.path(), item, usize::from(item == 11) * 2));
-    assert_eq!(pool.starmap(perish_at_first, items).unwrap(), (0..30).collect::<Vec<_>>());
+    assert_eq!(pool.starmap(die_at_first, items).unwrap(), (0..30).collect::<Vec<_>>());
     assert_eq!((log.count(11), log.lines().len()), (3, 32));
-    assert_eq!(pool.apply(perish_at_first, (log.path(), 50, 1)).unwrap(), 50);
-    assert_eq!(pool.apply_async(perish_at_first, (log.path(), 51, 1)).get().unwrap(), 51);
+    assert_eq!(pool.apply(die_at_first, (log.path(), 50, 1)).unwrap(), 50);
+    assert_eq!(pool.apply_async(die_at_first, (log.path(), 51, 1)).get().unwrap(), 51);
 }
 
-/// Items, some of which die each time that they are run: how often each ran, and which have failed.
+/// Runs items, some of which always die, and checks how often each ran and which failed.
 fn check_poison(pool: &Pool, items: u64, is_poison: fn(u64) -> bool, chunksize: Option<u64>) {
     let log = Log::new("runs");
-    let one = |(path, item, way)| perish(path, item, way);
+    let one = |(path, item, fault)| log_and_fault(path, item, fault);
     let job = chunksize.into_iter().fold(pool.job(one).retries(1), |job, items| job.chunksize(items));
-    let input = (0..items).map(|item| (log.path(), item, is_poison(item).then_some(Way::Kill)));
+    let input = (0..items).map(|item| (log.path(), item, is_poison(item).then_some(Fault::Kill)));
     let outcomes = within(seconds(30), || job.imap(input).collect());
     let poison: Vec<u64> = (0..items).filter(|&item| is_poison(item)).collect();
     for (error, item) in only_failed(outcomes, &poison).iter().zip(&poison) {
-        told(error, ErrorKind::WorkerDied, *item, 2, &["SIGKILL"]);
+        check_error(error, ErrorKind::WorkerDied, *item, 2, &["SIGKILL"]);
     }
     for item in 0..items {
         assert_eq!(log.count(item), if is_poison(item) { 2 } else { 1 }, "item {item} ran so often");
     }
-    serves_on(pool);
+    still_works(pool);
 }
 
-fn only_poison_is_run_again() {
+fn only_poison_is_retried() {
     let pool = pool(3);
     check_poison(&pool, 300, |item| item % 50 == 17, None);
     check_poison(&pool, 20, |item| item > 17, None);
 }
 
-fn a_chunk_is_not_run_again_for_one_of_its_items() {
+fn a_chunk_is_not_retried_for_one_of_its_items() {
     let pool = pool(2);
     check_poison(&pool, 60, |item| item == 13, Some(10));
     check_poison(&pool, 60, |item| item % 10 == 0, Some(10));
@@ -76,7 +76,7 @@ fn most_of_a_map_is_poison() {
     check_poison(&pool(2), 20, |_| true, None);
 }
 
-fn panics_are_retried_where_that_is_asked_for() {
+fn panics_are_retried_on_request() {
     fn at_last(path: String, item: u64, panics: usize) -> u64 {
         log::note(&path, item);
         let runs = std::fs::read_to_string(&path).unwrap().lines().count();
@@ -92,7 +92,7 @@ fn panics_are_retried_where_that_is_asked_for() {
         let runs = match (&outcome, attempts) {
             (Ok(8), Ok(runs)) => runs,
             (Err(error), Err(runs)) => {
-                told(error, ErrorKind::Panicked, 0, runs, &[&format!("run {runs} panics")]);
+                check_error(error, ErrorKind::Panicked, 0, runs, &[&format!("run {runs} panics")]);
                 runs
             }
             _ => panic!("{outcome:?}"),
@@ -101,18 +101,18 @@ fn panics_are_retried_where_that_is_asked_for() {
     }
 }
 
-/// The only worker was given many items ahead when it died: the next one runs them in the order of the input.
-fn what_a_dead_worker_had_ahead_keeps_its_order() {
+/// The only worker dies with many items given to it ahead of time: the next worker runs them in input order.
+fn queued_items_of_a_dead_worker_keep_their_order() {
     let (pool, log) = (pool(1), Log::new("runs"));
     assert_eq!(pool.job(square).chunksize(1).map(0..20_000).unwrap().len(), 20_000);
-    let items = (0..300).map(|item| (log.path(), item, (item == 100).then_some(Way::Kill)));
-    let error = pool.job(perish).chunksize(1).retries(0).starmap(items).unwrap_err();
-    told(&error, ErrorKind::WorkerDied, 100, 1, &["SIGKILL"]);
+    let items = (0..300).map(|item| (log.path(), item, (item == 100).then_some(Fault::Kill)));
+    let error = pool.job(log_and_fault).chunksize(1).retries(0).starmap(items).unwrap_err();
+    check_error(&error, ErrorKind::WorkerDied, 100, 1, &["SIGKILL"]);
     let ran: Vec<u64> = log.lines().iter().map(|line| line.parse().unwrap()).collect();
     assert_eq!(ran, (0..300).collect::<Vec<_>>());
 }
 
-fn a_death_counts_an_attempt_for_each_item_that_ran_on_a_thread() {
+fn a_death_uses_up_an_attempt_of_each_running_item() {
     fn report_and_wait(path: String, quick: bool) {
         if !quick {
             crate::failures::tasks::hang(path);
@@ -120,7 +120,7 @@ fn a_death_counts_an_attempt_for_each_item_that_ran_on_a_thread() {
     }
     let pool = pools::builder().processes(1).threads(3).build().unwrap();
     for (retries, attempts) in [(0, 1), (1, 2)] {
-        let mut line = Line::new(&format!("pids-{retries}"));
+        let mut line = ReportPipe::new(&format!("pids-{retries}"));
         let path = line.path();
         let one = |(path, quick)| report_and_wait(path, quick);
         let input: Vec<_> = (0..8).map(|item| (path.clone(), item > 2)).collect();
@@ -136,9 +136,9 @@ fn a_death_counts_an_attempt_for_each_item_that_ran_on_a_thread() {
         for (item, outcome) in (0..).zip(outcomes) {
             match outcome {
                 Ok(()) => assert!(item > 2),
-                Err(error) => told(&error, ErrorKind::WorkerDied, item, attempts, &["SIGKILL"]),
+                Err(error) => check_error(&error, ErrorKind::WorkerDied, item, attempts, &["SIGKILL"]),
             }
         }
     }
-    serves_on(&pool);
+    still_works(&pool);
 }

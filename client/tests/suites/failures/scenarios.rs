@@ -1,5 +1,4 @@
-//! What clients in processes of their own do. Their main is this program's; what they say on stdout is what the tests
-//! wait for.
+//! The scenarios of clients in separate processes. They share this program's main; tests wait for their lines on stdout.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,15 +11,15 @@ use crate::failures::detached;
 use crate::failures::forks;
 use crate::failures::inherited;
 use crate::failures::litter::{STARTS, litter};
-use crate::failures::tasks::{FOR_EVER, Way, identity, nap, pid_after, square};
-use crate::line;
+use crate::failures::tasks::{FOR_EVER, Fault, identity, nap, pid_after, square};
 use crate::pools;
+use crate::report_pipe;
 
 /// The variable that names the scenario.
 pub(crate) const SCENARIO: &str = "FARPOOL_TEST_SCENARIO";
-/// The variable that names a file: as long as it is there, workers on the host that is written in it die.
-pub(crate) const SICKNESS: &str = "FARPOOL_TEST_SICKNESS";
-/// farpool's own, which tells a fork server or a worker what it is.
+/// The variable that names a file: while it exists, workers die on the host that it contains.
+pub(crate) const UNHEALTHY_MARKER: &str = "FARPOOL_TEST_SICKNESS";
+/// farpool's own variable, which tells a process that it is a fork server or worker.
 const ROLE: &str = "FARPOOL_ROLE";
 
 fn scenario() -> Option<String> {
@@ -31,53 +30,53 @@ fn argument(at: usize) -> String {
     std::env::args().nth(at).expect("the scenario was given its arguments")
 }
 
-/// Says a line to the test.
-fn say(line: impl std::fmt::Display) {
+/// Writes a line to the test.
+fn report_line(line: impl std::fmt::Display) {
     println!("{line}");
     std::io::stdout().flush().unwrap();
 }
 
-/// Waits for the test.
-fn wait_to_go_on() {
+/// Waits until the test lets it continue.
+fn wait_to_resume() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// The process that has come through main, before `farpool::init()`.
+/// The process that has run `main` up to `farpool::init()`.
 static CAME_THROUGH_MAIN: AtomicU32 = AtomicU32::new(0);
 
-/// Programs that go wrong before `farpool::init()`, or never come to it.
+/// Runs scenarios that go wrong before `farpool::init()`, or never call it.
 pub(crate) fn before_init() {
     CAME_THROUGH_MAIN.store(std::process::id(), Ordering::Relaxed);
     match scenario().as_deref() {
         Some("forgets init") => {
-            say(Pool::new(2).unwrap_err());
+            report_line(Pool::new(2).unwrap_err());
             std::process::exit(0);
         }
         Some("leaves before init") if std::env::var_os(ROLE).is_some() => std::process::exit(7),
         Some("threads before init") => drop(thread::spawn(|| thread::sleep(seconds(3600)))),
-        Some("a sick host") => sicken(),
+        Some("a sick host") => fail_on_unhealthy_host(),
         Some("ignores SIGCHLD") if std::env::var_os(ROLE).is_none() => ignore(nix::sys::signal::Signal::SIGCHLD),
         _ => {}
     }
 }
 
-/// In a fork server a thread, so that workers come here too; and these die where that is wanted.
-fn sicken() {
+/// Starts a thread in a fork server, so that workers run `main`, too; these exit on the unhealthy host.
+fn fail_on_unhealthy_host() {
     if std::env::var(ROLE).is_ok_and(|role| role == "fork-server") {
         drop(thread::spawn(|| thread::sleep(seconds(3600))));
         return;
     }
-    let host = std::env::var(SICKNESS).ok().and_then(|file| std::fs::read_to_string(file).ok());
+    let host = std::env::var(UNHEALTHY_MARKER).ok().and_then(|file| std::fs::read_to_string(file).ok());
     if host.is_some() && host == std::env::var("FARPOOL_HOST").ok() {
         std::process::exit(3);
     }
 }
 
-/// Plays the scenario, if this process is a client.
+/// Runs the scenario, if this process is a client.
 pub(crate) fn after_init() {
     let Some(scenario) = scenario() else { return };
     match scenario.as_str() {
-        "leaves before init" => say(failure_of(pools::builder().processes(2).build())),
+        "leaves before init" => report_line(failure_of(pools::builder().processes(2).build())),
         "threads before init" => works_and_fails(true),
         "ignores SIGCHLD" => works_and_fails(false),
         "hangs" => hangs(),
@@ -87,7 +86,7 @@ pub(crate) fn after_init() {
         "panics" => panics(),
         "forgets its pool" => {
             std::mem::forget(busy_pool());
-            wait_to_go_on();
+            wait_to_resume();
         }
         "becomes a daemon" => forks::becomes_a_daemon(&argument(1)),
         "forks and hangs" => forks::forks_and_hangs(argument(1)),
@@ -110,7 +109,7 @@ fn ignore(signal: nix::sys::signal::Signal) {
     unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
 }
 
-/// How the pool fails, in opening or at its first call.
+/// Returns the error of a pool, from opening it or from its first call.
 fn failure_of(pool: Result<Pool, farpool::Error>) -> farpool::Error {
     match pool {
         Ok(pool) => pool.map(square, 0..3).unwrap_err(),
@@ -118,18 +117,18 @@ fn failure_of(pool: Result<Pool, farpool::Error>) -> farpool::Error {
     }
 }
 
-/// Everything that the other tests show as well, in short, with workers that were started anew, or forked.
+/// Checks briefly what the other tests check, with workers that were forked, or started by running the program again.
 fn works_and_fails(anew: bool) {
     let pool = pool(2);
     let was_started_anew = |_: u64| CAME_THROUGH_MAIN.load(Ordering::Relaxed) == std::process::id();
     assert_eq!(pool.map(was_started_anew, 0..4).unwrap(), [anew; 4]);
     assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
-    let died = pool.job(|way: Way| way.take()).retries(1).apply((Way::Exit(3),)).unwrap_err();
+    let died = pool.job(|fault: Fault| fault.trigger()).retries(1).apply((Fault::Exit(3),)).unwrap_err();
     assert_eq!((died.kind(), died.attempts()), (farpool::ErrorKind::WorkerDied, 2), "{died}");
     assert!(died.to_string().contains("exited with code 3"), "{died}");
     let late = pool.job(nap).timeout(crate::failures::checks::millis(100)).apply((FOR_EVER,)).unwrap_err();
     assert_eq!(late.kind(), farpool::ErrorKind::TimedOut, "{late}");
-    crate::failures::checks::serves_on(&pool);
+    crate::failures::checks::still_works(&pool);
     let limited = pools::builder().processes(1).max_tasks_per_child(1).build().unwrap();
     let pids = limited.job(pid_after).chunksize(1).map([0; 3]).unwrap();
     assert!(pids[0] != pids[1] && pids[1] != pids[2]);
@@ -137,24 +136,24 @@ fn works_and_fails(anew: bool) {
     pool.join().unwrap();
     drop(limited);
     farpool_testkit::processes::assert_none_left();
-    say("all is well");
+    report_line("all is well");
 }
 
 fn one_of_each(path: String, item: u64) {
     if let Some(&start) = STARTS.get(item as usize) {
         litter(start);
     }
-    line::report(&path, std::process::id());
+    report_pipe::report(&path, std::process::id());
     match item {
-        0 => Way::Spin.take(),
-        1 => Way::SpinDeaf.take(),
-        2 => Way::Stop.take(),
+        0 => Fault::Spin.trigger(),
+        1 => Fault::SpinIgnoringSigterm.trigger(),
+        2 => Fault::Stop.trigger(),
         _ => {}
     }
     nap(FOR_EVER);
 }
 
-/// A pool with a worker in each state that a worker can hang in, each of which has left something behind.
+/// Opens a pool with a worker in each state in which workers can hang, each of which has left processes behind.
 fn busy_pool() -> (Pool, AsyncResult<Vec<()>>) {
     let pool = pool(4);
     let path = argument(1);
@@ -169,17 +168,17 @@ fn hangs() {
 
 fn hangs_in_its_initializer() {
     fn initializer(path: String) {
-        line::report(&path, std::process::id());
-        Way::SpinDeaf.take();
+        report_pipe::report(&path, std::process::id());
+        Fault::SpinIgnoringSigterm.trigger();
     }
     let options = pools::builder().processes(2);
     let pool = options.initializer(initializer, (argument(1),)).build().unwrap();
     pool.map(nap, [FOR_EVER]).unwrap_err();
 }
 
-/// To be killed at any moment of it.
+/// May be killed at any moment.
 fn opens_pools() {
-    say("ready");
+    report_line("ready");
     loop {
         let pool = pool(3);
         pool.map(identity::<u64>, 0..50).unwrap();
@@ -188,20 +187,20 @@ fn opens_pools() {
 
 fn exits() {
     let _pool = busy_pool();
-    wait_to_go_on();
+    wait_to_resume();
     std::process::exit(5);
 }
 
 fn panics() {
     let _pool = busy_pool();
-    wait_to_go_on();
+    wait_to_resume();
     panic!("the client panics on purpose");
 }
 
 fn returns_an_error() {
     let pool = pool(2);
     let error = pool.apply(|| -> () { panic!("the story") }, ()).unwrap_err();
-    say(format!("{error:?}").lines().next().unwrap());
+    report_line(format!("{error:?}").lines().next().unwrap());
 }
 
 fn prints() {
@@ -219,7 +218,7 @@ fn prints() {
     pool.join().unwrap();
 }
 
-/// One item prints more than anybody reads, others do not.
+/// One item prints without end, the others print nothing.
 fn prints_for_ever() {
     fn print(item: u64) -> u64 {
         if item == 0 {
@@ -232,6 +231,6 @@ fn prints_for_ever() {
     let pool = pool(2);
     let mut outcomes = pool.job(print).retries(0).imap_unordered(0..1000);
     assert!((1..1000).all(|_| outcomes.next().unwrap().unwrap() > 0));
-    say("the others are done");
-    wait_to_go_on();
+    report_line("the others are done");
+    wait_to_resume();
 }

@@ -2,7 +2,7 @@
 
 use farpool::{Error, ErrorKind, Pool};
 
-use crate::failures::checks::{has_words, serves_on};
+use crate::failures::checks::{check_words, still_works};
 use crate::failures::tasks::pid_after;
 use crate::pools;
 
@@ -29,7 +29,7 @@ fn measure(bytes: Vec<u8>) -> u64 {
 
 fn too_large(error: &Error, item: u64) {
     assert_eq!((error.kind(), error.item()), (ErrorKind::PayloadTooLarge, Some(item)), "{error}");
-    has_words(error, &["bytes", "limit", &LIMIT.to_string(), "payload_limit"]);
+    check_words(error, &["bytes", "limit", &LIMIT.to_string(), "payload_limit"]);
 }
 
 fn an_item_beyond_the_limit() {
@@ -45,7 +45,7 @@ fn an_item_beyond_the_limit() {
         assert_eq!((outcomes[0].as_ref().unwrap(), outcomes[2].as_ref().unwrap()), (&5, &7));
         too_large(outcomes[1].as_ref().unwrap_err(), 1);
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
 fn a_result_beyond_the_limit() {
@@ -61,18 +61,18 @@ fn a_result_beyond_the_limit() {
         too_large(outcomes[1].as_ref().unwrap_err(), 1);
         assert_eq!(outcomes[1].as_ref().unwrap_err().pid(), Some(pid), "the worker lives on");
     }
-    serves_on(&pool);
+    still_works(&pool);
 }
 
 fn the_limit_itself_is_allowed() {
     let pool = limited();
-    // Its length takes three bytes.
+    // Its encoded length takes three bytes.
     let largest = LIMIT - 3;
     assert_eq!(pool.apply(measure, (make(largest),)).unwrap(), largest);
     assert_eq!(pool.apply(make, (largest,)).unwrap().len() as u64, largest);
 }
 
-/// What every call needs goes this way, so it may be more than a message of an ordinary size.
+/// Data that every call needs is passed here, so it may be larger than an ordinary message.
 fn an_initializers_arguments_may_be_large() {
     static TABLE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
     let options = pools::builder().processes(2);

@@ -1,5 +1,5 @@
-//! Ways in which programs come to run: under a test harness, through the loader, with somebody else's environment, without /proc,
-//! in several objects.
+//! Ways to start programs: under a test harness, through the loader, with an inherited environment, without /proc, in several
+//! objects.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,23 +10,23 @@ use std::process::{Command, Stdio};
 
 use farpool_testkit::rustc;
 
-use crate::failures::checks::{pool, serves_on};
+use crate::failures::checks::{pool, still_works};
 use crate::runner;
 
 crate::runner::cases![
     each_test_of_a_harness_runs_once,
-    tests_of_a_harness_that_is_initialised_before_main,
-    init_beside_the_tests_of_a_harness,
-    a_role_without_proof_is_none,
+    a_harness_that_calls_init_before_main,
+    init_outside_of_the_tests_of_a_harness,
+    an_inherited_role_is_ignored,
     a_program_that_a_task_starts_with_its_role,
     the_loader_with_the_program_as_its_argument,
-    an_address_that_is_no_utf8,
+    an_address_that_is_not_utf8,
     no_proc,
     farpool_in_a_shared_object,
-    a_plugin_with_a_farpool_of_its_own,
+    a_plugin_with_its_own_farpool,
 ];
 
-/// Compiles a fixture, into the case's directory.
+/// Compiles a fixture into the case's directory.
 fn compile(kind: &str, fixture: &str, output: &str, options: &[&str]) -> PathBuf {
     let output = runner::scratch().join(output);
     fs::create_dir_all(output.parent().unwrap()).unwrap();
@@ -35,7 +35,7 @@ fn compile(kind: &str, fixture: &str, output: &str, options: &[&str]) -> PathBuf
     output
 }
 
-/// Runs it; what it has printed, without the last end of a line.
+/// Runs a command and returns its output without the final newline.
 #[track_caller]
 fn said(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
@@ -44,10 +44,10 @@ fn said(command: &mut Command) -> String {
     said.trim_end().to_owned()
 }
 
-/// How often each test has run of a harness that was compiled so.
+/// Compiles the harness with these options, and returns how often each of its tests ran.
 fn runs_of_tests(options: &[&str]) -> BTreeMap<String, usize> {
     let options = [&["--test"], options].concat();
-    // Where cargo builds harnesses to.
+    // The folder where cargo puts harnesses.
     let harness = compile("bin", "harness.rs", "deps/harness", &options);
     said(Command::new(&harness).arg("--test-threads=4"));
     let log = fs::read_to_string(harness.with_file_name("log")).unwrap();
@@ -67,11 +67,11 @@ fn each_test_of_a_harness_runs_once() {
     assert_eq!(runs_of_tests(&[]), each_once(&TESTS));
 }
 
-fn tests_of_a_harness_that_is_initialised_before_main() {
+fn a_harness_that_calls_init_before_main() {
     assert_eq!(runs_of_tests(&["--cfg=before_main"]), each_once(&TESTS));
 }
 
-fn init_beside_the_tests_of_a_harness() {
+fn init_outside_of_the_tests_of_a_harness() {
     assert_eq!(runs_of_tests(&["--cfg=beside_tests"]), each_once(&["without a name"]));
 }
 
@@ -79,8 +79,8 @@ fn one_call() -> PathBuf {
     compile("bin", "one_call.rs", "one_call", &[])
 }
 
-/// The variable may be inherited by anybody.
-fn a_role_without_proof_is_none() {
+/// Any process may have inherited the variable.
+fn an_inherited_role_is_ignored() {
     let program = one_call();
     for role in ["fork-server", "worker"] {
         assert_eq!(said(Command::new(&program).env("FARPOOL_ROLE", role)), "[2, 3]");
@@ -94,7 +94,7 @@ fn a_program_that_a_task_starts_with_its_role() {
     let pool = pool(2);
     let program = one_call().into_os_string().into_string().unwrap();
     assert_eq!(pool.map(start, [program.clone(), program]).unwrap(), ["[2, 3]", "[2, 3]"]);
-    serves_on(&pool);
+    still_works(&pool);
 }
 
 fn the_loader_with_the_program_as_its_argument() {
@@ -109,7 +109,7 @@ fn the_loader_with_the_program_as_its_argument() {
     }
 }
 
-fn an_address_that_is_no_utf8() {
+fn an_address_that_is_not_utf8() {
     let program = one_call();
     for (name, words) in [
         ("FARPOOL_ADDRESS", r#"FARPOOL_ADDRESS is "http://\xFF:7070", which is not UTF-8"#),
@@ -118,7 +118,7 @@ fn an_address_that_is_no_utf8() {
         let value = OsStr::from_bytes(b"http://\xff:7070");
         let mut command = Command::new(&program);
         if name != "FARPOOL_ADDRESS" {
-            // It is of interest on a cluster only.
+            // It only matters on a cluster.
             command.env("FARPOOL_ADDRESS", "http://127.0.0.1:1");
         }
         let said = said(command.env(name, value));
@@ -126,7 +126,7 @@ fn an_address_that_is_no_utf8() {
     }
 }
 
-/// Needs namespaces; says so and passes where these are not permitted.
+/// Needs namespaces; prints that and passes if they are not permitted.
 fn no_proc() {
     let program = one_call();
     let run = |script: &str| {
@@ -144,13 +144,13 @@ fn no_proc() {
     }
 }
 
-/// Where the standard library lies as a shared object.
+/// Returns the folder of the standard library as a shared object.
 fn shared_libraries() -> PathBuf {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     PathBuf::from(said(Command::new(rustc).arg("--print=target-libdir")))
 }
 
-/// The functions lie in the program, in the object, and in both.
+/// The functions are in the program, in the shared object, and in both.
 fn farpool_in_a_shared_object() {
     let folder = runner::scratch();
     compile("dylib", "bridge.rs", "libbridge.so", &["--crate-name=bridge", "-Cprefer-dynamic"]);
@@ -160,7 +160,7 @@ fn farpool_in_a_shared_object() {
     assert_eq!(said(Command::new(program).env("LD_LIBRARY_PATH", libraries)), "[0, 2, 4, 6] [0, 3, 6, 9]");
 }
 
-fn a_plugin_with_a_farpool_of_its_own() {
+fn a_plugin_with_its_own_farpool() {
     compile("cdylib", "plugin.rs", "libplugin.so", &[]);
     let host = compile("bin", "host.rs", "host", &[]);
     let said = |argument: &str| said(Command::new(&host).arg(argument));

@@ -1,24 +1,24 @@
-//! Functions for workers to run, well-behaved ones and others.
+//! Functions for workers to run, correct and faulty ones.
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::line;
 use crate::log;
 pub(crate) use crate::plain_tasks::{identity, nap, pid_after, square};
+use crate::report_pipe;
 
 /// Longer than any test waits.
 pub(crate) const FOR_EVER: u64 = 3_600_000;
 
-/// Tells its worker's pid on a line, and never ends.
+/// Reports its worker's pid, and never ends.
 pub(crate) fn hang(path: String) {
-    line::report(&path, std::process::id());
+    report_pipe::report(&path, std::process::id());
     nap(FOR_EVER);
 }
 
-/// How a task can end its worker, or hold it up for ever.
+/// How a task can end its worker, or block it forever.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum Way {
+pub(crate) enum Fault {
     Exit(i32),
     Abort,
     Kill,
@@ -26,27 +26,27 @@ pub(crate) enum Way {
     Overflow,
     Allocate,
     Spin,
-    /// Cannot be asked to end, only killed.
-    SpinDeaf,
+    /// Ignores SIGTERM.
+    SpinIgnoringSigterm,
     Stop,
 }
 
-impl Way {
-    /// Takes it.
-    pub(crate) fn take(self) {
+impl Fault {
+    /// Does it.
+    pub(crate) fn trigger(self) {
         match self {
-            Way::Exit(code) => std::process::exit(code),
-            Way::Abort => std::process::abort(),
-            Way::Kill => raise(Signal::SIGKILL),
-            Way::Stop => raise(Signal::SIGSTOP),
-            // SAFETY: not safe at all: nothing is mapped there, so that the kernel ends the process. That is the point.
-            Way::Segfault => unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) },
-            Way::Overflow => {
+            Fault::Exit(code) => std::process::exit(code),
+            Fault::Abort => std::process::abort(),
+            Fault::Kill => raise(Signal::SIGKILL),
+            Fault::Stop => raise(Signal::SIGSTOP),
+            // SAFETY: unsound on purpose: nothing is mapped there, so the kernel kills the process. That is the point.
+            Fault::Segfault => unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) },
+            Fault::Overflow => {
                 overflow(0);
             }
-            Way::Allocate => allocate(),
-            Way::Spin => spin(),
-            Way::SpinDeaf => {
+            Fault::Allocate => allocate(),
+            Fault::Spin => spin(),
+            Fault::SpinIgnoringSigterm => {
                 // SAFETY: a signal is ignored, no handler is installed.
                 unsafe { nix::sys::signal::signal(Signal::SIGTERM, nix::sys::signal::SigHandler::SigIgn) }
                     .expect("SIGTERM can be ignored");
@@ -79,17 +79,17 @@ fn spin() {
     }
 }
 
-/// Notes the item in the log, then takes the way, if there is one.
-pub(crate) fn perish(path: String, item: u64, way: Option<Way>) -> u64 {
+/// Logs the item, then triggers the fault, if there is one.
+pub(crate) fn log_and_fault(path: String, item: u64, fault: Option<Fault>) -> u64 {
     log::note(&path, item);
-    if let Some(way) = way {
-        way.take();
+    if let Some(fault) = fault {
+        fault.trigger();
     }
     item
 }
 
-/// As `perish`, but an item dies only as often as told.
-pub(crate) fn perish_at_first(path: String, item: u64, deaths: usize) -> u64 {
+/// Logs the item, and dies in its first `deaths` runs.
+pub(crate) fn die_at_first(path: String, item: u64, deaths: usize) -> u64 {
     log::note(&path, item);
     let runs = std::fs::read_to_string(&path).unwrap();
     if runs.lines().filter(|line| *line == item.to_string()).count() <= deaths {

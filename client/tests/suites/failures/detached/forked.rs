@@ -1,16 +1,16 @@
-//! Clients that fork while they detach a job, or read one.
+//! Clients that fork while they detach or read a job.
 
 use farpool::{DetachedState, ErrorKind};
 
 use super::{attach, cluster, pool, squares};
-use crate::failures::checks::has_words;
-use crate::failures::forks::{drop_in_fork, ended_well, forked, in_a_fork, leave};
+use crate::failures::checks::check_words;
+use crate::failures::forks::{assert_success, drop_in_fork, forked, in_a_fork, leave};
 use crate::failures::tasks::nap;
 
-crate::runner::cases![a_fork_reads_anew_and_disturbs_nobody, an_input_that_forks_while_the_job_is_sent,];
+crate::runner::cases![a_fork_reads_again_and_is_harmless, an_input_that_forks_while_the_job_is_sent,];
 
-/// A handle is a name, which a fork may use. What is being read is the parent's.
-fn a_fork_reads_anew_and_disturbs_nobody() {
+/// A handle is only a name, which a fork may use. Outcomes that are being read belong to the parent.
+fn a_fork_reads_again_and_is_harmless() {
     let cluster = cluster();
     let pool = pool(cluster.address());
     let job = pool.job(nap).detach("nightly").map(0..40).unwrap();
@@ -20,7 +20,7 @@ fn a_fork_reads_anew_and_disturbs_nobody() {
     in_a_fork(|| {
         let error = outcomes.next().unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-        has_words(&error, &["this process is a fork of it", "attach(..) to the job here"]);
+        check_words(&error, &["this process is a fork of it", "attach(..) to the job here"]);
         assert!(outcomes.next().is_none());
         drop_in_fork(&others);
         assert_eq!(job.get().unwrap(), (0..40).collect::<Vec<_>>());
@@ -33,7 +33,7 @@ fn a_fork_reads_anew_and_disturbs_nobody() {
     job.discard().unwrap();
 }
 
-/// The child is in the call as well: it is refused, and does not take back what the parent goes on to send.
+/// The child is also inside the call: it gets an error, and does not disturb what the parent keeps sending.
 fn an_input_that_forks_while_the_job_is_sent() {
     let (cluster, parent) = (cluster(), std::process::id());
     let pool = pool(cluster.address());
@@ -48,7 +48,7 @@ fn an_input_that_forks_while_the_job_is_sent() {
         let error = job.unwrap_err();
         leave(i32::from(error.kind() != ErrorKind::InvalidArgument));
     }
-    ended_well(child.expect("it has forked"));
+    assert_success(child.expect("it has forked"));
     let job = job.unwrap();
     assert_eq!(job.get().unwrap(), squares(60_000));
     job.discard().unwrap();

@@ -1,4 +1,4 @@
-//! Whatever is killed, restarted or cut off: each item's outcome is there, once, or there is no job at all.
+//! Whatever is killed, restarted or disconnected: each item has exactly one outcome, or there is no job at all.
 
 use std::thread;
 
@@ -8,7 +8,7 @@ use farpool_testkit::waiting;
 use nix::sys::signal::Signal;
 
 use super::{attach, bare, cluster, items, noted_nap, orphan, pool, squares};
-use crate::failures::checks::{has_words, millis, seconds, serves_on, within};
+use crate::failures::checks::{check_words, millis, seconds, still_works, within};
 use crate::failures::client::Client;
 use crate::log::Log;
 
@@ -29,7 +29,7 @@ fn the_client_is_killed_and_the_coordinator_restarted() {
     waiting::until(|| log.lines().len() >= 50);
     cluster.restart_coordinator();
     let job = attach(&cluster, "nightly");
-    // Several read it, one of them in the middle of it.
+    // There are several readers, one of them in the middle of reading.
     let other = thread::spawn({
         let job = job.clone();
         move || job.iter().unwrap().map(Result::unwrap).collect::<Vec<_>>()
@@ -40,13 +40,13 @@ fn the_client_is_killed_and_the_coordinator_restarted() {
     let status = job.status().unwrap();
     assert_eq!((status.state, status.items, status.done, status.failed), (DetachedState::Finished, 300, 300, 0));
     assert!(status.detached_at < status.ended_at && status.ended_at < status.expires_at, "{status:?}");
-    // They stay, over a restart too, until the job is discarded.
+    // Outcomes stay until the job is discarded, even after a restart.
     cluster.restart_coordinator();
     assert_eq!(within(seconds(20), || job.get().unwrap()), squares(300));
     job.discard().unwrap();
     let error = job.get().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-    has_words(&error, &["nightly", "farpool results"]);
+    check_words(&error, &["nightly", "farpool results"]);
     cluster.stop().unwrap();
 }
 
@@ -66,14 +66,14 @@ fn the_coordinator_is_restarted_while_outcomes_are_read() {
     cluster.stop().unwrap();
 }
 
-/// An input that takes its time, and what is done in the middle of it.
+/// Detaches a job with a slow input, and calls `interrupt` in the middle of it.
 fn interrupted(pool: &Pool, mut interrupt: impl FnMut()) -> Detached<u64> {
     let items = (0..60_000_u64).inspect(move |item| {
         if item % 10_000 == 5000 {
             interrupt();
         }
     });
-    // Large enough that the job does not fit into what may be on its way.
+    // Large enough that the job exceeds what may be in flight.
     let job = pool.job(|(item, _): (u64, Vec<u8>)| item * item).detach("nightly");
     job.map(items.map(|item| (item, vec![7; 1000]))).unwrap()
 }
@@ -83,8 +83,8 @@ fn the_coordinator_is_restarted_while_the_job_is_sent() {
     let pool = pool(cluster.address());
     let job = interrupted(&pool, || cluster.restart_coordinator());
     assert_eq!(within(seconds(30), || job.get().unwrap()), squares(60_000));
-    // It has come back too: otherwise agents would wait for it.
-    serves_on(&pool);
+    // The pool has reconnected, too: otherwise agents would wait for it.
+    still_works(&pool);
     drop(pool);
     cluster.stop().unwrap();
 }
@@ -93,14 +93,14 @@ fn the_connection_is_cut_while_the_job_is_sent() {
     let cluster = cluster();
     let proxy = Cable::to(cluster.socket());
     let pool = pool(&proxy.address());
-    // Its program has come: that is cut off elsewhere.
-    serves_on(&pool);
+    // Its program has arrived: another case interrupts that.
+    still_works(&pool);
     let job = interrupted(&pool, || {
         proxy.cut();
     });
     proxy.cut();
     assert_eq!(within(seconds(30), || job.get().unwrap()), squares(60_000));
-    serves_on(&pool);
+    still_works(&pool);
     drop(pool);
     cluster.stop().unwrap();
 }
@@ -112,7 +112,7 @@ fn the_client_is_killed_while_the_job_is_sent() {
     assert_eq!(attach(&cluster, "nightly").status().unwrap().state, DetachedState::Receiving);
     client.signal(Signal::SIGKILL);
     client.end();
-    // The coordinator waits a while for the client; the name need not.
+    // The coordinator waits a while for the client, but discarding the job frees the name at once.
     let job = attach(&cluster, "nightly");
     assert_eq!(job.status().unwrap().state, DetachedState::Receiving);
     job.discard().unwrap();
@@ -147,7 +147,7 @@ fn items_run_at_most_once() {
     cluster.stop().unwrap();
 }
 
-/// Its program, too, is at the coordinator before any agent needs it, whatever has become of the client.
+/// Its program is at the coordinator before any agent needs it, so the client is not needed.
 fn a_job_waits_for_its_agents() {
     let (mut cluster, log) = (bare(), Log::new("runs"));
     orphan(&cluster, &log, 20);

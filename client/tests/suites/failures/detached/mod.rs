@@ -1,4 +1,4 @@
-//! Detached jobs: whatever is killed, restarted or cut off, each item's outcome is there, once; or there is no job at all.
+//! Detached jobs: whatever is killed, restarted or disconnected, each item has exactly one outcome, or there is no job at all.
 
 pub(super) mod forked;
 pub(super) mod losses;
@@ -15,7 +15,7 @@ use crate::failures::tasks::nap;
 use crate::log::{self, Log};
 use crate::{pools, runner};
 
-/// A coordinator that keeps jobs, without an agent.
+/// Starts a coordinator with a journal, without agents.
 fn bare() -> Cluster {
     let journal = runner::scratch().join("journal");
     cluster::empty_with(&["--journal", journal.to_str().expect("paths of tests are text")])
@@ -51,18 +51,18 @@ fn squares(count: u64) -> Vec<u64> {
     (0..count).map(|n| n * n).collect()
 }
 
-/// Detaches a job of so many items, says so, and waits to be killed.
+/// Detaches a job with this many items, reports that, and waits to be killed.
 pub(crate) fn detaches(address: &str, path: &str, items: u64) {
     let pool = pool(address);
     let job = pool.job(noted_nap).chunksize(1).label("naps");
     let job = job.detach("nightly").starmap(self::items(path.to_owned(), items)).unwrap();
-    // What agents have of a client's own pool they keep for a while, should the coordinator be lost together with the client.
+    // If the coordinator is lost together with the client, agents would keep the workers of the client's own pool for a while.
     drop(pool);
     println!("{} is detached", job.name());
     nap(crate::failures::tasks::FOR_EVER);
 }
 
-/// The same, and it hangs before the last item.
+/// The same, but hangs before the last item.
 pub(crate) fn detaches_not_all(address: &str, path: &str, items: u64) {
     let pool = pool(address);
     let items = self::items(path.to_owned(), items).inspect(move |(_, item)| {
@@ -74,7 +74,7 @@ pub(crate) fn detaches_not_all(address: &str, path: &str, items: u64) {
     pool.job(noted_nap).detach("nightly").starmap(items).unwrap();
 }
 
-/// A job of so many items whose client was killed when it had detached it.
+/// Leaves a job with this many items whose client was killed after detaching it.
 fn orphan(cluster: &Cluster, log: &Log, items: u64) {
     let mut client = Client::start("detaches", &[cluster.address(), &log.path(), &items.to_string()]);
     assert_eq!(within(seconds(20), || client.line()), "nightly is detached");

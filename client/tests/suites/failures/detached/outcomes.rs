@@ -1,4 +1,4 @@
-//! What readers find of items that were cancelled or failed, and of results that they cannot read.
+//! What readers get for cancelled or failed items, and for results that they cannot decode.
 
 use std::fs;
 use std::thread;
@@ -8,10 +8,10 @@ use farpool_testkit::waiting;
 use serde::{Deserialize, Serialize};
 
 use super::{attach, cluster, orphan, pool};
-use crate::failures::checks::{has_words, seconds, within};
+use crate::failures::checks::{check_words, seconds, within};
 use crate::log::{self, Log};
 
-crate::runner::cases![a_job_is_cancelled, items_that_fail, items_that_count_as_failed, a_type_that_has_changed,];
+crate::runner::cases![a_job_is_cancelled, items_that_fail, items_that_count_as_failed, a_changed_type,];
 
 fn a_job_is_cancelled() {
     let (mut cluster, log) = (cluster(), Log::new("runs"));
@@ -41,7 +41,7 @@ fn a_job_is_cancelled() {
         }
     }
     assert_eq!(there, status.done);
-    // Again, which changes nothing.
+    // Cancelling again changes nothing.
     job.cancel().unwrap();
     cluster.stop().unwrap();
 }
@@ -66,12 +66,12 @@ fn items_that_fail() {
     let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
     assert_eq!((outcomes.len(), failed.len()), (10, 2));
     assert_eq!((failed[1].kind(), failed[1].item(), failed[1].attempts()), (ErrorKind::WorkerDied, Some(5), 2));
-    has_words(failed[1], &["exited with code 7", "picky"]);
+    check_words(failed[1], &["exited with code 7", "picky"]);
     assert_eq!(job.status().unwrap().failed, 2);
     cluster.stop().unwrap();
 }
 
-/// Item 3 counts as failed when it is run for the first time, and item 5 each time.
+/// Item 3 counts as failed in its first run, and item 5 in every run.
 fn poor((log, item): (String, u64)) -> u64 {
     log::note(&log, item);
     let runs = fs::read_to_string(&log).unwrap().lines().filter(|line| *line == item.to_string()).count();
@@ -97,8 +97,8 @@ fn items_that_count_as_failed() {
     cluster.stop().unwrap();
 }
 
-/// As a newer program would pick it up, whose type has the same name: two of one name, in blocks of one function.
-fn a_type_that_has_changed() {
+/// A newer program reads the job with a changed type of the same name: here two types of one name, in blocks of one function.
+fn a_changed_type() {
     let cluster = cluster();
     let pool = pool(cluster.address());
     {
@@ -122,7 +122,7 @@ fn a_type_that_has_changed() {
         let job = farpool::attach_to::<Report>(cluster.address(), "nightly").unwrap();
         let error = job.get().unwrap_err();
         assert_eq!((error.kind(), error.item()), (ErrorKind::Codec, Some(0)), "{error}");
-        has_words(&error, &["Report", "another build of the program"]);
+        check_words(&error, &["Report", "another build of the program"]);
         let outcomes: Vec<_> = job.iter().unwrap().collect();
         assert_eq!(outcomes.len(), 3);
         assert!(outcomes.iter().all(|outcome| outcome.as_ref().unwrap_err().kind() == ErrorKind::Codec));

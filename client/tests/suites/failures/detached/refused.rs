@@ -1,4 +1,4 @@
-//! Jobs that are refused: the client is told why, and nothing of them is left or runs.
+//! Jobs that are rejected: the client gets the reason, and nothing of them is kept or runs.
 
 use std::fs;
 use std::path::Path;
@@ -8,18 +8,18 @@ use farpool::{Detached, ErrorKind};
 use farpool_testkit::waiting;
 
 use super::{bare, cluster, items, noted_nap, pool, squares};
-use crate::failures::checks::{has_words, seconds, within};
+use crate::failures::checks::{check_words, seconds, within};
 use crate::log::Log;
 use crate::{pools, runner};
 
 crate::runner::cases![
-    what_cannot_be_sent_leaves_nothing,
+    a_job_that_cannot_be_sent_leaves_nothing,
     names_and_types,
     a_coordinator_without_a_journal,
-    a_disk_that_does_not_take_the_job,
+    a_full_disk_rejects_the_job,
 ];
 
-fn what_cannot_be_sent_leaves_nothing() {
+fn a_job_that_cannot_be_sent_leaves_nothing() {
     let cluster = cluster();
     let pool = pools::pool(pools::builder().address(cluster.address()).payload_limit(10_000));
     let length = |bytes: Vec<u8>| bytes.len() as u64;
@@ -44,18 +44,18 @@ fn names_and_types() {
     let detached = job.starmap(items(log.path(), 3)).unwrap();
     let error = job.starmap(items(log.path(), 3)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-    has_words(&error, &["detach \"nightly\"", "--discard"]);
+    check_words(&error, &["detach \"nightly\"", "--discard"]);
     let error = farpool::attach_to::<String>(cluster.address(), "nightly").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-    has_words(&error, &["of type u64", "alloc::string::String"]);
+    check_words(&error, &["of type u64", "alloc::string::String"]);
     let error = farpool::attach_to::<u64>(cluster.address(), "weekly").unwrap_err();
-    has_words(&error, &["attach \"weekly\"", "farpool results"]);
+    check_words(&error, &["attach \"weekly\"", "farpool results"]);
     assert_eq!(within(seconds(20), || detached.get().unwrap()), squares(3));
     for name in [String::new(), "a\nb".to_owned(), "x".repeat(10_000)] {
         let error = pool.job(noted_nap).detach(&*name).apply((log.path(), 1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     }
-    // No item at all, and one.
+    // A job without items, and one with a single item.
     let none = pool.job(noted_nap).detach("none").starmap(items(log.path(), 0)).unwrap();
     assert_eq!(within(seconds(20), || none.get().unwrap()), squares(0));
     let one = pool.job(noted_nap).detach("one").apply((log.path(), 3)).unwrap();
@@ -76,13 +76,13 @@ fn a_coordinator_without_a_journal() {
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        has_words(&error, &["--journal"]);
+        check_words(&error, &["--journal"]);
     }
     drop(pool);
     cluster.stop().unwrap();
 }
 
-/// How long the records of a segment of a journal are.
+/// Returns the lengths of the records in a segment of a journal.
 fn records(segment: &Path) -> Vec<u64> {
     let bytes = fs::read(segment).expect("there is a segment");
     let (mut rest, mut records) = (&bytes[32..], Vec::new());
@@ -94,9 +94,9 @@ fn records(segment: &Path) -> Vec<u64> {
     records
 }
 
-/// Whatever part of a job the disk does not take, its last byte alone or nearly all of it: the job is refused at once, and never runs, should
-/// the coordinator be killed then. As if the disk were full, files of the coordinator cannot become longer.
-fn a_disk_that_does_not_take_the_job() {
+/// The disk becomes full at any byte of a job: the job is rejected at once and never runs, even if the coordinator is killed
+/// then. A limit on the coordinator's file sizes simulates a full disk.
+fn a_full_disk_rejects_the_job() {
     let (mut cluster, log) = (bare(), Log::new("runs"));
     let segment = runner::scratch().join("journal/0000000001.farpool-journal");
     let pool = pool(cluster.address());
@@ -104,7 +104,7 @@ fn a_disk_that_does_not_take_the_job() {
     for name in ["kept-0", "kept-1"] {
         detach(name).unwrap();
     }
-    // Of each its pool, itself, the item, the end, and that the item may have been given out.
+    // For each job: its pool, the job, the item, the end, and the mark that the item may have been given out.
     waiting::until(|| records(&segment).len() == 10);
     let bytes = records(&segment)[5..9].iter().sum::<u64>();
     for (round, lacking) in [1, 28, 30, bytes / 2, bytes].into_iter().enumerate() {
@@ -114,7 +114,7 @@ fn a_disk_that_does_not_take_the_job() {
         assert!(limiting.status().expect("util-linux is there").success());
         let error = within(seconds(1), || detach(&format!("lost-{round}")).unwrap_err());
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{lacking} of {bytes} bytes: {error}");
-        has_words(&error, &["the journal in", "cannot be written to", "File too large"]);
+        check_words(&error, &["the journal in", "cannot be written to", "File too large"]);
         cluster.restart_coordinator();
     }
     drop(pool);

@@ -1,4 +1,4 @@
-//! A named pipe on which tasks report to the test that started them, which waits for their lines.
+//! A named pipe through which tasks report lines to the test.
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
@@ -9,24 +9,24 @@ use nix::sys::stat::Mode;
 use crate::log;
 use crate::runner;
 
-/// The test's end; tasks are given its path.
-pub(crate) struct Line {
+/// The test's end of the pipe; tasks get its path.
+pub(crate) struct ReportPipe {
     path: String,
     reader: BufReader<File>,
 }
 
-impl Line {
-    /// One of this name, in the case's directory.
-    pub(crate) fn new(name: &str) -> Line {
+impl ReportPipe {
+    /// Creates a pipe with this name in the case's directory.
+    pub(crate) fn new(name: &str) -> ReportPipe {
         let path = runner::scratch().join(name);
         nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a named pipe can be made");
-        // Open for writing too, so that it never comes to its end.
+        // Also open for writing, so that reading never reaches the end.
         let file = OpenOptions::new().read(true).write(true).open(&path).expect("it was just made");
         let path = path.into_os_string().into_string().expect("paths of tests are text");
-        Line { path, reader: BufReader::new(file) }
+        ReportPipe { path, reader: BufReader::new(file) }
     }
 
-    /// For tasks.
+    /// Returns the path, for tasks.
     pub(crate) fn path(&self) -> String {
         self.path.clone()
     }
@@ -39,14 +39,14 @@ impl Line {
         line
     }
 
-    /// Waits for the next line, which is a number.
+    /// Waits for the next line and parses it as a number.
     pub(crate) fn next_number(&mut self) -> u32 {
         let line = self.next();
         line.parse().unwrap_or_else(|_| panic!("{line:?} is a number"))
     }
 }
 
-/// Writes a line, in a task.
+/// Writes a line from a task.
 pub(crate) fn report(path: &str, line: impl Display) {
     log::note(path, line);
 }

@@ -1,4 +1,4 @@
-//! A host on which workers die before they can serve, beside one where they do not.
+//! An unhealthy host, on which workers die at their start, next to a healthy one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use farpool::Builder;
 
 use crate::cluster::{self, Cluster};
-use crate::failures::checks::{seconds, serves_on, within};
+use crate::failures::checks::{seconds, still_works, within};
 use crate::failures::operators;
-use crate::failures::scenarios::{SCENARIO, SICKNESS};
+use crate::failures::scenarios::{SCENARIO, UNHEALTHY_MARKER};
 use crate::failures::tasks::nap;
 use crate::log;
 use crate::log::Log;
 use crate::pools;
 use crate::runner;
 
-crate::runner::cases![others_do_the_work_until_workers_serve_again, a_pool_with_a_limit_gets_its_workers_elsewhere,];
+crate::runner::cases![other_hosts_do_the_work_until_the_host_recovers, a_pool_with_a_limit_gets_its_workers_elsewhere,];
 
 const HOST: &str = "sick";
 
-/// As long as the file is there, workers on the host of this name exit when they start.
-fn sickness() -> PathBuf {
+/// Returns a file: while it exists, workers on the host with this name exit when they start.
+fn marker() -> PathBuf {
     let file = runner::scratch().join("sickness");
     fs::write(&file, HOST).unwrap();
     file
@@ -32,7 +32,7 @@ fn noted_host(path: String, item: u64) -> u64 {
     item
 }
 
-/// One host is sick, and another one is not.
+/// Starts a cluster of an unhealthy and a healthy host.
 fn hosts() -> Cluster {
     let mut cluster = cluster::empty();
     cluster.add_agent(2, &["--host", HOST]);
@@ -40,15 +40,15 @@ fn hosts() -> Cluster {
     cluster
 }
 
-fn builder(cluster: &Cluster, sickness: &Path) -> Builder {
+fn builder(cluster: &Cluster, marker: &Path) -> Builder {
     let builder = pools::builder().address(cluster.address()).env(SCENARIO, "a sick host");
-    builder.env(SICKNESS, sickness.to_str().unwrap())
+    builder.env(UNHEALTHY_MARKER, marker.to_str().unwrap())
 }
 
-/// Its only worker was allotted to the host that is there longest, and is wanted where one can serve.
+/// Its only worker was allotted to the unhealthy host, which joined first, and must move to the healthy one.
 fn a_pool_with_a_limit_gets_its_workers_elsewhere() {
-    let (cluster, sickness) = (hosts(), sickness());
-    let pool = builder(&cluster, &sickness).processes(1).build().unwrap();
+    let (cluster, marker) = (hosts(), marker());
+    let pool = builder(&cluster, &marker).processes(1).build().unwrap();
     let log = Log::new("hosts");
     for item in 0..3 {
         assert_eq!(within(seconds(15), || pool.apply(noted_host, (log.path(), item)).unwrap()), item);
@@ -58,9 +58,9 @@ fn a_pool_with_a_limit_gets_its_workers_elsewhere() {
     cluster.stop().unwrap();
 }
 
-fn others_do_the_work_until_workers_serve_again() {
-    let (cluster, sickness) = (hosts(), sickness());
-    let pool = builder(&cluster, &sickness).build().unwrap();
+fn other_hosts_do_the_work_until_the_host_recovers() {
+    let (cluster, marker) = (hosts(), marker());
+    let pool = builder(&cluster, &marker).build().unwrap();
     let log = Log::new("hosts");
     let map = || {
         let items: Vec<_> = (0..200).map(|item| (log.path(), item)).collect();
@@ -69,8 +69,8 @@ fn others_do_the_work_until_workers_serve_again() {
     };
     map();
     operators::until(&cluster, |status| {
-        let sick = operators::agents(status).iter().find(|agent| agent["host"] == HOST);
-        sick.is_some_and(|agent| {
+        let unhealthy = operators::agents(status).iter().find(|agent| agent["host"] == HOST);
+        unhealthy.is_some_and(|agent| {
             let reason = agent["unhealthy"].as_str().unwrap_or_default();
             reason.contains("in a row") && reason.contains("exited with code 3") && agent["chunks"] == 0
         })
@@ -80,11 +80,11 @@ fn others_do_the_work_until_workers_serve_again() {
     map();
     assert_eq!((log.count(HOST), log.count("well")), (0, 400));
 
-    fs::remove_file(sickness).unwrap();
+    fs::remove_file(marker).unwrap();
     operators::until(&cluster, |status| operators::agents(status).iter().all(|agent| agent["unhealthy"] == ""));
     map();
     assert!(log.count(HOST) > 0, "it is not used again");
-    serves_on(&pool);
+    still_works(&pool);
     drop(pool);
     cluster.stop().unwrap();
 }
