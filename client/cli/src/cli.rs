@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_count_items_are_recognised_behind_global_options() {
+    fn commands_that_count_items_are_recognised_after_global_options() {
         let counts = |line: &str| counts_items(line.split(' ').map(OsString::from));
         assert!(counts("map --wrong") && counts("--address x map") && counts("--address=x results -q"));
         assert!(!counts("status map") && !counts("--address map") && !counts("--map"));

@@ -1,4 +1,4 @@
-//! What is made of the command line's own description: completions of shells, and manual pages.
+//! Shell completions and manual pages, generated from the definition of the command line.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,10 +12,10 @@ use clap_mangen::Man;
 use crate::cli::{Cli, Shell};
 use crate::streams;
 
-/// What pages are of.
+/// The source that manual pages name.
 const SOURCE: &str = concat!("farpool ", env!("FARPOOL_VERSION"));
 
-/// `farpool completions SHELL`.
+/// Runs `farpool completions SHELL`.
 pub(crate) fn completions(shell: Shell) -> Result<(), String> {
     let (mut command, mut text) = (Cli::command(), Vec::new());
     match shell {
@@ -26,7 +26,7 @@ pub(crate) fn completions(shell: Shell) -> Result<(), String> {
     print(&text)
 }
 
-/// `farpool man [DIR]`.
+/// Runs `farpool man [DIR]`.
 pub(crate) fn manuals(folder: Option<&Path>) -> Result<(), String> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
@@ -46,11 +46,11 @@ fn page(name: &str, command: &Command) -> Result<String, String> {
     let rendered = Man::new(command.clone()).title(name).source(SOURCE).render(&mut text);
     rendered.map_err(|error| format!("cannot render the manual page of {name}: {error}"))?;
     let text = String::from_utf8_lossy(&text);
-    // These sections have their lines and columns as the help has them.
+    // These sections keep the line breaks and columns of the help.
     let mut page = String::new();
-    let mut as_it_is = false;
+    let mut preformatted = false;
     for line in text.lines() {
-        if line.starts_with(".SH ") && std::mem::take(&mut as_it_is) {
+        if line.starts_with(".SH ") && std::mem::take(&mut preformatted) {
             page += ".fi\n";
         }
         match line {
@@ -61,14 +61,14 @@ fn page(name: &str, command: &Command) -> Result<String, String> {
                 page.push('\n');
             }
         }
-        as_it_is |= matches!(line, ".SH EXTRA" | ".SH DESCRIPTION");
+        preformatted |= matches!(line, ".SH EXTRA" | ".SH DESCRIPTION");
     }
     Ok(page)
 }
 
 fn print(text: &[u8]) -> Result<(), String> {
     match streams::stdout().and_then(|mut stdout| stdout.write_all(text)) {
-        // Whoever read has seen enough.
+        // The reader has exited, which is no error.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot write to stdout: {error}")),
         _ => Ok(()),
     }

@@ -1,6 +1,6 @@
-//! `farpool`: commands over a pool, and what operators see and do.
+//! `farpool`: runs commands on a pool, and shows and controls clusters.
 //!
-//! It is a farpool program like any other: `map` runs its commands in workers, on this machine or on a cluster.
+//! It is a farpool program like any other: `map` runs commands in workers, on this machine or on a cluster.
 
 mod cli;
 mod file_limit;
@@ -19,14 +19,14 @@ use clap::error::ErrorKind;
 
 use cli::{Cli, Command};
 
-/// Something failed; the words are on stderr.
+/// Something failed; the message is on stderr.
 const FAILURE: u8 = 1;
-/// The command line makes no sense.
+/// The command line is invalid.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     farpool::init();
-    file_limit::survive();
+    file_limit::handle_signal();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
@@ -56,20 +56,20 @@ fn end(done: Result<(), impl Display>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not eprintln: should nobody read it, there is nobody to tell.
+            // Not eprintln, which panics if stderr has no reader.
             let _ = writeln!(io::stderr(), "farpool: {error}");
             ExitCode::from(FAILURE)
         }
     }
 }
 
-/// Prints help, the version, or what is wrong with the command line.
+/// Prints help, the version, or why the command line is invalid.
 fn explain(error: &clap::Error) -> ExitCode {
-    // A reader that has gone has seen enough.
+    // The reader may have exited, which is no error.
     let _ = error.print();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        // There the small numbers count items.
+        // The small exit codes of these commands count failed items.
         _ if cli::counts_items(std::env::args_os().skip(1)) => ExitCode::from(map::exit_code::OWN_FAILURE),
         _ => ExitCode::from(USAGE),
     }

@@ -1,8 +1,8 @@
-//! Text for people: other people's on a terminal, and amounts.
+//! Text for people: foreign text that is safe to print, and amounts.
 
 pub(crate) use farpool_proto::text::printable;
 
-/// On one line, and cut off where it gets too long.
+/// Returns the text on one line, cut off if it is too long.
 pub(crate) fn shortened(text: &[u8]) -> String {
     const MOST: usize = 200;
     let text = printable(text);
@@ -12,12 +12,12 @@ pub(crate) fn shortened(text: &[u8]) -> String {
     }
 }
 
-/// So many of these: `1 item`, `2 items`.
+/// Formats a count: `1 item`, `2 items`.
 pub(crate) fn counted(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// A size in columns: `512 B`, `1.5 MiB`.
+/// Formats a size for columns: `512 B`, `1.5 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if count < 1024 {
@@ -32,7 +32,7 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A size in a sentence: `1 byte`, `1.5 MiB`.
+/// Formats a size for sentences: `1 byte`, `1.5 MiB`.
 pub(crate) fn bytes_in_words(count: u64) -> String {
     if count < 1024 { counted(count, "byte") } else { bytes(count) }
 }

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_sizes_are_nothing_is_lost() {
+    fn no_bytes_are_lost_with_any_sizes() {
         let text: Vec<u8> =
             (0..2000_u32).map(|at| if at * at % 7 == 1 { b'\n' } else { b'a' + (at % 26) as u8 }).collect();
         for bytes in 1..50 {

@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::group::Group;
-use super::keep::{Keeper, Keeping, Lines, Output};
+use super::keep::{LinePrinter, Output, OutputMode, OutputWriter};
 
 /// Reads stdout and stderr of a command as they arrive.
 pub(super) struct Capture {
@@ -29,7 +29,7 @@ pub(super) struct Capture {
 struct Stream {
     /// `None`: it has ended.
     file: Option<File>,
-    keeper: Keeper,
+    writer: OutputWriter,
 }
 
 /// The condition at which reading stops.
@@ -60,20 +60,23 @@ const MAX_HELD: usize = (1 << 30) - (1 << 20);
 
 impl Capture {
     /// Starts capturing this child, whose outputs are pipes, and which leads a process group.
-    pub(super) fn start(mut child: Child, keeping: &Keeping) -> io::Result<Capture> {
+    pub(super) fn start(mut child: Child, keeping: &OutputMode) -> io::Result<Capture> {
         let (stdout, stderr, spool) = match keeping {
-            Keeping::InMemory => (Keeper::Held(Vec::new()), Keeper::Held(Vec::new()), None),
-            Keeping::Spooled(path) => (Keeper::Held(Vec::new()), Keeper::Held(Vec::new()), Some(path.clone())),
-            Keeping::Lines { tag, lock } => {
+            OutputMode::InMemory => (OutputWriter::Held(Vec::new()), OutputWriter::Held(Vec::new()), None),
+            OutputMode::Spooled(path) => {
+                (OutputWriter::Held(Vec::new()), OutputWriter::Held(Vec::new()), Some(path.clone()))
+            }
+            OutputMode::Lines { tag, lock } => {
                 let (tag, lock) = (tag.as_deref(), lock.as_deref());
-                let (out, err) = (Lines::new(io::stdout(), tag, lock)?, Lines::new(io::stderr(), tag, lock)?);
-                (Keeper::Lines(out), Keeper::Lines(err), None)
+                let (out, err) =
+                    (LinePrinter::new(io::stdout(), tag, lock)?, LinePrinter::new(io::stderr(), tag, lock)?);
+                (OutputWriter::Lines(out), OutputWriter::Lines(err), None)
             }
         };
         let stdout =
-            Stream { file: child.stdout.take().map(OwnedFd::from).map(into_reader).transpose()?, keeper: stdout };
+            Stream { file: child.stdout.take().map(OwnedFd::from).map(into_reader).transpose()?, writer: stdout };
         let stderr =
-            Stream { file: child.stderr.take().map(OwnedFd::from).map(into_reader).transpose()?, keeper: stderr };
+            Stream { file: child.stderr.take().map(OwnedFd::from).map(into_reader).transpose()?, writer: stderr };
         let (group, exit_pipe) = Group::of(child)?;
         Ok(Capture { group, stdout, stderr, exit_pipe: Some(exit_pipe), exited: false, spool })
     }
@@ -116,12 +119,12 @@ impl Capture {
         let status = self.group.join();
         // Processes that left the group may write forever.
         let drained = self.stdout.drain().and_then(|()| self.stderr.drain());
-        let outputs = drained.and_then(|()| Ok([self.stdout.keeper.end()?, self.stderr.keeper.end()?]));
+        let outputs = drained.and_then(|()| Ok([self.stdout.writer.end()?, self.stderr.writer.end()?]));
         (status, outputs)
     }
 
     fn held(&self) -> usize {
-        self.stdout.keeper.held() + self.stderr.keeper.held()
+        self.stdout.writer.held() + self.stderr.writer.held()
     }
 
     fn read_exit_pipe(&mut self) -> io::Result<()> {
@@ -141,7 +144,7 @@ impl Capture {
             && self.held() >= SPOOL_FROM_BYTES
         {
             for stream in [&mut self.stdout, &mut self.stderr] {
-                stream.keeper.spool(path)?;
+                stream.writer.spool(path)?;
                 if let Some(pipe) = &stream.file {
                     // A larger pipe moves more at once. An error means that the user has too many pipes, which is fine.
                     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(1 << 20));
@@ -156,7 +159,7 @@ impl Stream {
     /// Reads once. Returns whether there may be more.
     fn read(&mut self) -> io::Result<bool> {
         let Some(file) = &self.file else { return Ok(false) };
-        match self.keeper.take_from(file) {
+        match self.writer.take_from(file) {
             Ok(0) => self.file = None,
             Ok(_) => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_cuts_each_time_and_a_space_at_all_blanks() {
+    fn a_string_splits_each_time_and_a_space_at_any_blanks() {
         check(",", "a,b,,c,", &["a", "b", "", "c", ""]);
         check(",", "", &[""]);
         check("\\t", "a b\tc", &["a b", "c"]);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_refused() {
+    fn patterns_are_rejected() {
         assert!(Columns::parse(b"\\s+").unwrap_err().contains("not a pattern"));
         assert!(Columns::parse(b"\\").is_err() && Columns::parse(b"").is_err());
     }

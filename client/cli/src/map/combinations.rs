@@ -5,7 +5,7 @@ use std::io;
 use super::item::Value;
 
 /// The values of a source.
-pub(super) type Values = Box<dyn Iterator<Item = io::Result<Value>> + Send>;
+pub(super) type ValueIterator = Box<dyn Iterator<Item = io::Result<Value>> + Send>;
 
 /// One value of each source.
 pub(super) type Row = Vec<Value>;
@@ -14,7 +14,7 @@ pub(super) type Row = Vec<Value>;
 pub(super) struct Combinations {
     outer: Box<dyn Iterator<Item = io::Result<Row>> + Send>,
     /// Sources to read before the first row.
-    unread: Vec<Vec<Values>>,
+    unread: Vec<Vec<ValueIterator>>,
     inner: Vec<Vec<Row>>,
     /// The outer row that is being combined, and the positions in the inner ones.
     row: Option<Row>,
@@ -23,7 +23,7 @@ pub(super) struct Combinations {
 
 impl Combinations {
     /// Combines groups of sources. Sources of a group are linked value by value.
-    pub(super) fn new(groups: Vec<Vec<Values>>) -> Combinations {
+    pub(super) fn new(groups: Vec<Vec<ValueIterator>>) -> Combinations {
         let mut groups = groups.into_iter();
         let mut first = groups.next().unwrap_or_default();
         let outer: Box<dyn Iterator<Item = _> + Send> = match (first.pop(), first.is_empty()) {
@@ -80,7 +80,7 @@ impl Iterator for Combinations {
 
 /// Rows of linked sources, read when the first row is needed.
 struct Linked {
-    unread: Vec<Values>,
+    unread: Vec<ValueIterator>,
     rows: std::vec::IntoIter<Row>,
 }
 
@@ -100,7 +100,7 @@ impl Iterator for Linked {
 
 /// Links sources: as many rows as the longest source has values; shorter ones start again. No rows if a source is
 /// empty.
-fn link(sources: Vec<Values>) -> io::Result<Vec<Row>> {
+fn link(sources: Vec<ValueIterator>) -> io::Result<Vec<Row>> {
     let lists = sources.into_iter().map(Iterator::collect).collect::<io::Result<Vec<Vec<Value>>>>()?;
     if lists.iter().any(Vec::is_empty) {
         return Ok(Vec::new());
@@ -116,7 +116,7 @@ mod tests {
 
     #[track_caller]
     fn check(groups: &[&[&[&str]]], expected: &[&str]) {
-        let source = |texts: &&[&str]| -> Values {
+        let source = |texts: &&[&str]| -> ValueIterator {
             let values: Vec<_> = texts.iter().map(|text| Ok(Value::from(text.as_bytes().to_vec()))).collect();
             Box::new(values.into_iter())
         };
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn linked_sources_go_together_and_short_ones_begin_anew() {
+    fn linked_sources_advance_together_and_short_ones_start_again() {
         check(&[&[&["a", "b", "c"], &["1", "2"]]], &["a 1", "b 2", "c 1"]);
         check(&[&[&["a"], &["1", "2"]]], &["a 1", "a 2"]);
         check(&[&[&["a", "b"], &[]]], &[]);
@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn read_errors_are_reported() {
-        let broken = || -> Values { Box::new([Err(io::ErrorKind::InvalidData.into())].into_iter()) };
-        let good = || -> Values { Box::new([Ok(Value::default())].into_iter()) };
+        let broken = || -> ValueIterator { Box::new([Err(io::ErrorKind::InvalidData.into())].into_iter()) };
+        let good = || -> ValueIterator { Box::new([Ok(Value::default())].into_iter()) };
         for groups in [vec![vec![broken()]], vec![vec![good(), broken()]], vec![vec![good()], vec![broken()]]] {
             assert!(Combinations::new(groups).next().unwrap().is_err());
         }

@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::run;
 use super::task::{self, Outcome, Work};
 use crate::streams;
-use input::{Entry, Input};
+use input::{DetachedInput, Entry};
 pub(crate) use results::print;
 
 /// An item of a detached map and its command.
@@ -41,7 +41,7 @@ pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result
     let queue = plan.input.read().map_err(MapError::Failed)?;
     let pool = run::open(plan, Some(address))?;
     let failure = Rc::new(RefCell::new(None));
-    let input = Input::new(plan, queue, Rc::clone(&failure));
+    let input = DetachedInput::new(plan, queue, Rc::clone(&failure));
     let job = plan.job(&pool, carry_out).progress(plan.progress);
     let detached = job.detach(name).map(input).map_err(|error| match failure.take() {
         Some(failure) => MapError::Failed(failure),

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn on_one_machine_a_single_attempt_needs_no_words() {
+    fn on_one_machine_a_single_attempt_is_not_mentioned() {
         let failed = |attempts| Finished { attempts, item: None, ..finished(Ended::Code(1)) };
         assert_eq!(failed(1).failure(false).unwrap(), "item 3: exit code 1");
         assert_eq!(failed(2).failure(false).unwrap(), "item 3: exit code 1 (2 attempts)");

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn values_come_back_as_they_were() {
+    fn values_are_unchanged() {
         for values in [&["a"][..], &["a b", "c"], &["a", "b c"], &["", ""], &["", "x", ""]] {
             let item = of(values);
             assert_eq!(item.values(), values.iter().map(|value| value.as_bytes()).collect::<Vec<_>>());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_command_line_can_hold_is_not_kept() {
+    fn bytes_beyond_any_command_line_are_not_kept() {
         let value = Value::from(vec![b'x'; MAX_VALUE_BYTES]);
         let item = Item::of(std::iter::repeat_n(value, 100));
         assert!(item.cut && item.bytes() <= MAX_ITEM_BYTES);

@@ -41,13 +41,13 @@ pub(super) enum Source {
 /// One source of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct List {
-    pub(super) values: Values,
+    pub(super) values: ListValues,
     /// Linked with the source before it, value by value.
     pub(super) linked: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Values {
+pub(super) enum ListValues {
     Given(Vec<Vec<u8>>),
     /// The lines of this file; `-` is stdin.
     File(PathBuf),
@@ -56,8 +56,7 @@ pub(super) enum Values {
 type Reader = Box<dyn Read + Send>;
 
 impl Input {
-    /// Reads items into a queue from a thread, so that a slow input delays nothing else. The error is that of opening
-    /// the input.
+    /// Reads items into a queue from a thread, so that a slow input delays nothing else. Fails if the input cannot be opened.
     pub(super) fn read(&self) -> Result<Arc<Queue>, String> {
         let items = self.items()?;
         let queue = Arc::new(Queue::default());
@@ -90,7 +89,7 @@ impl Input {
             },
             (source, Unit::Values(count)) => return Ok(together(lines(source.open()?, self.separator), count)),
         };
-        let mut groups: Vec<Vec<combinations::Values>> = Vec::new();
+        let mut groups: Vec<Vec<combinations::ValueIterator>> = Vec::new();
         for list in lists {
             let values = self.values(&list.values)?;
             match groups.last_mut() {
@@ -101,10 +100,10 @@ impl Input {
         Ok(Box::new(Combinations::new(groups).map(|row| row.map(Item::of))))
     }
 
-    fn values(&self, values: &Values) -> Result<combinations::Values, String> {
+    fn values(&self, values: &ListValues) -> Result<combinations::ValueIterator, String> {
         match values {
-            Values::Given(values) => Ok(Box::new(values.clone().into_iter().map(|bytes| Ok(Value::from(bytes))))),
-            Values::File(path) => Ok(lines(open(path)?, self.separator)),
+            ListValues::Given(values) => Ok(Box::new(values.clone().into_iter().map(|bytes| Ok(Value::from(bytes))))),
+            ListValues::File(path) => Ok(lines(open(path)?, self.separator)),
         }
     }
 }
@@ -133,14 +132,17 @@ fn stdin() -> Reader {
     Box::new(io::stdin())
 }
 
-fn lines(reader: Reader, separator: u8) -> combinations::Values {
+fn lines(reader: Reader, separator: u8) -> combinations::ValueIterator {
     let mut reader = BufReader::with_capacity(64 << 10, reader);
     // A terminal may yield more after its end, which is not read.
     Box::new(std::iter::from_fn(move || next(&mut reader, separator).transpose()).fuse())
 }
 
 /// Groups values into items of `count`; the last one may have fewer.
-fn together(mut values: combinations::Values, count: usize) -> Box<dyn Iterator<Item = io::Result<Item>> + Send> {
+fn together(
+    mut values: combinations::ValueIterator,
+    count: usize,
+) -> Box<dyn Iterator<Item = io::Result<Item>> + Send> {
     if count == 1 {
         return Box::new(values.map(|value| value.map(Item::from)));
     }
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_what_is_between_separators() {
+    fn separators_delimit_items() {
         assert_eq!(texts("one\ntwo\n\nlast", b'\n'), ["one", "two", "", "last"]);
         assert_eq!(texts("one\n\n", b'\n'), ["one", ""]);
         assert_eq!(texts("a\nb\0c", 0), ["a\nb", "c"]);
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_of_an_item_is_kept_than_can_be_used() {
+    fn only_the_usable_part_of_an_item_is_kept() {
         let text =
             [vec![b'x'; MAX_VALUE_BYTES], vec![b'\n'], vec![b'y'; MAX_VALUE_BYTES + 1], vec![b'\n', b'z']].concat();
         let sizes: Vec<_> = items(&text, b'\n').into_iter().map(|item| (item.bytes.len(), item.cut)).collect();
@@ -215,8 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn values_are_put_together() {
-        let values = |texts: &[&'static str]| -> combinations::Values {
+    fn values_are_grouped_into_items() {
+        let values = |texts: &[&'static str]| -> combinations::ValueIterator {
             let values: Vec<_> = texts.iter().map(|text| Ok(Value::from(text.as_bytes().to_vec()))).collect();
             Box::new(values.into_iter())
         };
@@ -228,7 +230,8 @@ mod tests {
         assert_eq!(names(2, &[""]), [""]);
         assert_eq!(names(2, &[]), [""; 0]);
         // Values before an error still make an item.
-        let broken: combinations::Values = Box::new(values(&["a"]).chain([Err(io::ErrorKind::InvalidData.into())]));
+        let broken: combinations::ValueIterator =
+            Box::new(values(&["a"]).chain([Err(io::ErrorKind::InvalidData.into())]));
         let items: Vec<_> = together(broken, 2).map(|item| item.is_ok()).collect();
         assert_eq!(items, [true, false]);
     }

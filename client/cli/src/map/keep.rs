@@ -8,12 +8,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::spool::{Extent, Writer};
+use super::spool::{Extent, SpoolWriter};
 use super::tag::Tag;
 
 /// How the outputs of a command are kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Keeping {
+pub(super) enum OutputMode {
     /// In the outcome.
     InMemory,
     /// Small ones in the outcome, large ones in this file of the client on the same machine.
@@ -30,14 +30,14 @@ pub(super) enum Output {
 }
 
 /// An output that is being written.
-pub(super) enum Keeper {
+pub(super) enum OutputWriter {
     Held(Vec<u8>),
-    Spooled(Writer),
-    Lines(Lines),
+    Spooled(SpoolWriter),
+    Lines(LinePrinter),
 }
 
 /// Prints whole lines as they arrive.
-pub(super) struct Lines {
+pub(super) struct LinePrinter {
     to: File,
     tag: Option<Tag>,
     lock: Option<File>,
@@ -74,19 +74,19 @@ impl Output {
     }
 }
 
-impl Keeper {
+impl OutputWriter {
     /// Reads once. Returns the number of bytes, 0 at the end. WouldBlock if there is nothing now.
     pub(super) fn take_from(&mut self, mut pipe: &File) -> io::Result<usize> {
         match self {
-            Keeper::Held(bytes) => {
+            OutputWriter::Held(bytes) => {
                 let before = bytes.len();
                 bytes.resize(before + PORTION_BYTES, 0);
                 let read = pipe.read(&mut bytes[before..]);
                 bytes.truncate(before + *read.as_ref().unwrap_or(&0));
                 read
             }
-            Keeper::Spooled(writer) => writer.take_from(pipe),
-            Keeper::Lines(lines) => {
+            OutputWriter::Spooled(writer) => writer.take_from(pipe),
+            OutputWriter::Lines(lines) => {
                 let mut buffer = vec![0; PORTION_BYTES];
                 let read = pipe.read(&mut buffer)?;
                 lines.add(&buffer[..read])?;
@@ -97,15 +97,15 @@ impl Keeper {
 
     /// Returns its size in memory, if it may grow.
     pub(super) fn held(&self) -> usize {
-        if let Keeper::Held(bytes) = self { bytes.len() } else { 0 }
+        if let OutputWriter::Held(bytes) = self { bytes.len() } else { 0 }
     }
 
     /// Moves the output from memory to a spool file.
     pub(super) fn spool(&mut self, path: &std::path::Path) -> io::Result<()> {
-        if let Keeper::Held(bytes) = self {
-            let mut writer = Writer::open(path)?;
+        if let OutputWriter::Held(bytes) = self {
+            let mut writer = SpoolWriter::open(path)?;
             writer.write(bytes)?;
-            *self = Keeper::Spooled(writer);
+            *self = OutputWriter::Spooled(writer);
         }
         Ok(())
     }
@@ -113,18 +113,18 @@ impl Keeper {
     /// Completes the output.
     pub(super) fn end(self) -> io::Result<Output> {
         match self {
-            Keeper::Held(bytes) => Ok(Output::Held(bytes)),
-            Keeper::Spooled(writer) => Ok(Output::Spooled(writer.into_extents())),
-            Keeper::Lines(lines) => lines.end().map(|()| Output::Held(Vec::new())),
+            OutputWriter::Held(bytes) => Ok(Output::Held(bytes)),
+            OutputWriter::Spooled(writer) => Ok(Output::Spooled(writer.into_extents())),
+            OutputWriter::Lines(lines) => lines.end().map(|()| Output::Held(Vec::new())),
         }
     }
 }
 
-impl Lines {
-    pub(super) fn new(to: impl AsFd, tag: Option<&[u8]>, lock: Option<&std::path::Path>) -> io::Result<Lines> {
+impl LinePrinter {
+    pub(super) fn new(to: impl AsFd, tag: Option<&[u8]>, lock: Option<&std::path::Path>) -> io::Result<LinePrinter> {
         let lock = lock.map(|path| File::options().write(true).open(path)).transpose()?;
         let to = to.as_fd().try_clone_to_owned()?.into();
-        Ok(Lines { to, tag: tag.map(Tag::new), lock, begun: Vec::new(), within_line: false })
+        Ok(LinePrinter { to, tag: tag.map(Tag::new), lock, begun: Vec::new(), within_line: false })
     }
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {

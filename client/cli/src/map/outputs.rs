@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::rc::Rc;
 
-use super::keep::Keeping;
+use super::keep::OutputMode;
 use super::plan::Plan;
 use super::spool::{Spool, SpoolFile};
 
@@ -39,16 +39,16 @@ impl Outputs {
     }
 
     /// Returns how to keep the outputs of an item, and the file that must stay open meanwhile.
-    pub(super) fn of(&mut self, item: &[u8]) -> (Keeping, Option<Rc<SpoolFile>>) {
+    pub(super) fn of(&mut self, item: &[u8]) -> (OutputMode, Option<Rc<SpoolFile>>) {
         match self {
-            Outputs::InMemory => (Keeping::InMemory, None),
+            Outputs::InMemory => (OutputMode::InMemory, None),
             // If no further file can be created, memory is used.
             Outputs::Spooled(spool) => {
-                spool.file().map_or((Keeping::InMemory, None), |file| (Keeping::Spooled(file.path()), Some(file)))
+                spool.file().map_or((OutputMode::InMemory, None), |file| (OutputMode::Spooled(file.path()), Some(file)))
             }
             Outputs::Lines { tag, lock } => {
                 let tag = tag.then(|| item.to_vec());
-                (Keeping::Lines { tag, lock: lock.as_ref().map(|lock| lock.path()) }, None)
+                (OutputMode::Lines { tag, lock: lock.as_ref().map(|lock| lock.path()) }, None)
             }
         }
     }

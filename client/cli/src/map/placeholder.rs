@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known() {
+    fn placeholders_are_recognised() {
         let at = |text: &str| Placeholder::at(text.as_bytes(), true);
         assert_eq!(at("{} x"), Some((Placeholder::ALL, 2)));
         assert_eq!(at("{#}"), Some((Placeholder::Number, 3)));

@@ -12,8 +12,8 @@ use super::arguments::MapArguments;
 use super::columns::Columns;
 use super::command::CommandLine;
 use super::item::Item;
-use super::items::{Input, List, Source, Unit, Values};
-use super::records::{Mode, Place, Program};
+use super::items::{Input, List, ListValues, Source, Unit};
+use super::records::{Mode, Program, RecordsOption};
 use super::template::{Rules, Template};
 use super::words::{self, Words};
 
@@ -47,7 +47,7 @@ pub(super) struct Plan {
     /// How long processes that a command leaves in the background may run.
     pub(super) grace: Duration,
     pub(super) dry_run: bool,
-    pub(super) results: Option<Place>,
+    pub(super) results: Option<RecordsOption>,
 }
 
 impl Plan {
@@ -96,7 +96,7 @@ impl Plan {
             line_buffer: arguments.line_buffer,
             grace: arguments.grace,
             dry_run: arguments.dry_run,
-            results: arguments.results.map(|path| Place { path, mode }),
+            results: arguments.results.map(|path| RecordsOption { path, mode }),
         })
     }
 
@@ -134,12 +134,12 @@ impl Plan {
 
 /// The command and the sources, from the words or from the deprecated `--program`.
 struct Given {
-    command: Command,
+    command: GivenCommand,
     /// `None`: the items come from a file or stdin.
     lists: Option<Vec<List>>,
 }
 
-enum Command {
+enum GivenCommand {
     /// `--program`
     Program(Vec<u8>),
     /// One word.
@@ -154,26 +154,26 @@ impl Given {
         let words = words.into_iter().map(OsStringExt::into_vec);
         let program = program.map(OsStringExt::into_vec);
         if let Some(program) = program.clone().filter(|_| dashes) {
-            let items = List { values: Values::Given(words.collect()), linked: false };
-            return Ok(Given { command: Command::Program(program), lists: Some(vec![items]) });
+            let items = List { values: ListValues::Given(words.collect()), linked: false };
+            return Ok(Given { command: GivenCommand::Program(program), lists: Some(vec![items]) });
         }
         let Words { mut command, lists } = words::sort(words)?;
         let command = match (program, command.len()) {
-            (Some(program), 0) => Command::Program(program),
+            (Some(program), 0) => GivenCommand::Program(program),
             (Some(_), _) => {
                 return Err("there are two commands, --program and the words after the options: give only the words, \
                             and the items after :::"
                     .to_owned());
             }
             (None, 0) => return Err(NO_COMMAND.to_owned()),
-            (None, 1) => Command::Line(command.remove(0)),
-            (None, _) => Command::Words(command),
+            (None, 1) => GivenCommand::Line(command.remove(0)),
+            (None, _) => GivenCommand::Words(command),
         };
         Ok(Given { command, lists })
     }
 }
 
-impl Command {
+impl GivenCommand {
     fn template(self, source: &Source, unit: Unit, columns: bool) -> Result<Template, String> {
         let positions = match (source, unit) {
             _ if columns => None,
@@ -191,7 +191,7 @@ impl Command {
     }
 }
 
-/// Returns the source of the items, if there is only one kind.
+/// Returns the source of the items; fails if several kinds are given.
 fn source(file: Option<PathBuf>, lists: Option<Vec<List>>, unit: Unit, columns: bool) -> Result<Source, String> {
     let Some(lists) = lists else { return Ok(file.map_or(Source::Stdin, Source::File)) };
     if file.is_some() {

@@ -14,11 +14,11 @@ use super::item::Item;
 use super::task::Ended;
 use crate::text::shortened;
 pub(super) use earlier::{Earlier, Remaining};
-use file::Lines;
+use file::LineFile;
 
 /// The file of records, and how to treat existing ones.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct RecordsOption {
     pub(super) path: PathBuf,
     pub(super) mode: Mode,
 }
@@ -36,7 +36,7 @@ pub(super) enum Mode {
 
 /// The file of records.
 pub(super) struct Records {
-    lines: Lines,
+    lines: LineFile,
     /// The command before items are filled in; `None`: unknown here.
     program: Option<Program>,
 }
@@ -104,8 +104,8 @@ impl Program {
 impl Records {
     /// Opens the file, and reads it if the map resumes. The file does not change before the first record is written, or
     /// [`end`](Self::end).
-    pub(super) fn open(place: &Place, program: Option<Program>) -> Result<(Records, Earlier), MapError> {
-        let mut lines = Lines::open(&place.path, place.mode)?;
+    pub(super) fn open(place: &RecordsOption, program: Option<Program>) -> Result<(Records, Earlier), MapError> {
+        let mut lines = LineFile::open(&place.path, place.mode)?;
         let earlier = match (place.mode, &program) {
             (Mode::Resume { failed }, Some(program)) => Earlier::read(&mut lines, program, failed)?,
             _ => Earlier::default(),

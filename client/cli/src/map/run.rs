@@ -21,7 +21,7 @@ use super::progress::Progress;
 use super::queue::Queue;
 use super::records::{Records, Remaining};
 use super::segment::{Segment, SegmentEvent};
-use super::sink::{Sink, Style};
+use super::sink::{PrintOptions, Sink};
 use super::task::{Ended, Outcome};
 use crate::streams;
 use crate::text::counted;
@@ -49,8 +49,8 @@ pub(super) fn run(plan: &Plan, address: Option<String>) -> Result<u64, MapError>
         farpool::print_workers_with(printed::print);
     }
     let pool = open(plan, address)?;
-    let style = Style { ordered: plan.ordered, tag: plan.tag, hosts: on_cluster };
-    let mut sink = Sink::open(style, records, plan.progress.then(Progress::show).flatten());
+    let options = PrintOptions { ordered: plan.ordered, tag: plan.tag, hosts: on_cluster };
+    let mut sink = Sink::open(options, records, plan.progress.then(Progress::show).flatten());
     sink.skip(rest.done);
     let mut board = Board::new(plan, outputs);
     (board.next, board.pending) = (rest.next, rest.pending.into());

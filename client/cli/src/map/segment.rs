@@ -63,12 +63,12 @@ impl<'a> Segment<'a> {
         Pin::new(&mut self.outcomes).poll_next(context).map(|outcome| match outcome {
             None => SegmentEvent::JobEnded,
             Some(Ok(outcome)) => {
-                self.note_back();
+                self.note_outcome();
                 SegmentEvent::Ended(outcome, self.outcomes.attempts())
             }
             Some(Err(error)) => match error.item().map(|item| self.index_of(item)) {
                 Some(index) => {
-                    self.note_back();
+                    self.note_outcome();
                     SegmentEvent::Failed(index, error)
                 }
                 None => SegmentEvent::JobFailed(error),
@@ -76,7 +76,7 @@ impl<'a> Segment<'a> {
         })
     }
 
-    fn note_back(&self) {
+    fn note_outcome(&self) {
         self.link.dispatched.update(|count| count.saturating_sub(1));
     }
 

@@ -16,7 +16,7 @@ use crate::streams;
 
 /// How outcomes are printed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Style {
+pub(super) struct PrintOptions {
     /// In the order of the items.
     pub(super) ordered: bool,
     /// Lines are prefixed with their item.
@@ -26,7 +26,7 @@ pub(super) struct Style {
 }
 
 pub(super) struct Sink {
-    style: Style,
+    options: PrintOptions,
     /// Index of the next outcome to write, if ordered.
     next: u64,
     /// Indices without an outcome.
@@ -48,9 +48,9 @@ pub(super) struct Sink {
 const SPOOL_FROM_BYTES: usize = 1 << 20;
 
 impl Sink {
-    pub(super) fn open(style: Style, records: Option<Records>, progress: Option<Progress>) -> Sink {
+    pub(super) fn open(options: PrintOptions, records: Option<Records>, progress: Option<Progress>) -> Sink {
         Sink {
-            style,
+            options,
             next: 0,
             skipped: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -93,7 +93,7 @@ impl Sink {
         if let Some(records) = &mut self.records {
             records.write(&finished)?;
         }
-        if !self.style.ordered || finished.index == self.next {
+        if !self.options.ordered || finished.index == self.next {
             self.write(&finished)?;
             self.next += 1;
             self.advance();
@@ -106,7 +106,7 @@ impl Sink {
             }
             return Ok(());
         }
-        if report_now && let Some(message) = finished.failure(self.style.hosts) {
+        if report_now && let Some(message) = finished.failure(self.options.hosts) {
             Progress::suspended(self.progress.as_ref(), || report(&message));
             finished.reported = true;
         }
@@ -179,14 +179,14 @@ impl Sink {
     }
 
     fn write(&mut self, finished: &Finished) -> Result<(), MapError> {
-        let Sink { streams, progress, style, .. } = self;
-        let item = style.tag.then(|| finished.item.as_ref().map_or(&[][..], |item| &item.name));
-        let failure = finished.failure(style.hosts);
+        let Sink { streams, progress, options, .. } = self;
+        let item = options.tag.then(|| finished.item.as_ref().map_or(&[][..], |item| &item.name));
+        let failure = finished.failure(options.hosts);
         let message = failure.as_ref().filter(|_| !finished.reported);
         Progress::suspended(progress.as_ref(), || {
             let spool = finished.spool.as_deref();
             let [stdout, stderr] = finished.outputs();
-            let lines: Vec<_> = finished.background_report(style.hosts).into_iter().chain(message.cloned()).collect();
+            let lines: Vec<_> = finished.background_report(options.hosts).into_iter().chain(message.cloned()).collect();
             let mut printed = streams.print(stdout, spool, item);
             // Keeps the order if both go to the same file.
             if !stderr.is_empty() || !lines.is_empty() {

@@ -35,7 +35,7 @@ pub(super) struct SpoolFile(File);
 
 /// Writes an output into a spool file.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(super) struct SpoolWriter {
     file: File,
     extents: Vec<Extent>,
     /// Unused bytes of the last reserved part.
@@ -84,7 +84,7 @@ impl SpoolFile {
 
     /// Writes bytes into the file.
     pub(super) fn keep(&self, bytes: &[u8]) -> io::Result<Vec<Extent>> {
-        let mut writer = Writer { file: self.0.try_clone()?, extents: Vec::new(), room: 0 };
+        let mut writer = SpoolWriter { file: self.0.try_clone()?, extents: Vec::new(), room: 0 };
         writer.write(bytes)?;
         Ok(writer.extents)
     }
@@ -123,11 +123,11 @@ impl SpoolFile {
     }
 }
 
-impl Writer {
+impl SpoolWriter {
     /// Opens the file with this path.
-    pub(super) fn open(path: &std::path::Path) -> io::Result<Writer> {
+    pub(super) fn open(path: &std::path::Path) -> io::Result<SpoolWriter> {
         let file = OpenOptions::new().write(true).open(path)?;
-        Ok(Writer { file, extents: Vec::new(), room: 0 })
+        Ok(SpoolWriter { file, extents: Vec::new(), room: 0 })
     }
 
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -242,10 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn what_writers_write_at_the_same_time_stays_apart() {
+    fn concurrent_writers_do_not_mix() {
         let mut spool = Spool::new();
         let file = spool.file().unwrap();
-        let mut writers = [Writer::open(&file.path()).unwrap(), Writer::open(&file.path()).unwrap()];
+        let mut writers = [SpoolWriter::open(&file.path()).unwrap(), SpoolWriter::open(&file.path()).unwrap()];
         for round in 0..7 {
             for (byte, writer) in (b'a'..).zip(&mut writers) {
                 writer.write(&vec![byte; 700_000 + round]).unwrap();
@@ -268,13 +268,13 @@ mod tests {
     }
 
     #[test]
-    fn pipes_go_in_and_come_out() {
+    fn pipes_are_spooled_and_sent() {
         let file = Spool::new().file().unwrap();
         let (reader, mut writer) = io::pipe().unwrap();
         io::Write::write_all(&mut writer, &[b'x'; 50_000]).unwrap();
         drop(writer);
         let reader = File::from(std::os::fd::OwnedFd::from(reader));
-        let mut into = Writer::open(&file.path()).unwrap();
+        let mut into = SpoolWriter::open(&file.path()).unwrap();
         while into.take_from(&reader).unwrap() > 0 {}
         let [extent] = into.into_extents()[..] else { panic!("one part is enough") };
         assert_eq!(extent.length, 50_000);

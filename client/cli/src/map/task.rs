@@ -14,7 +14,7 @@ use super::capture::{Capture, Event, Until};
 use super::command::CommandLine;
 use super::group::adopt_orphans;
 use super::item::Content;
-use super::keep::{Keeping, Output};
+use super::keep::{Output, OutputMode};
 use crate::file_limit;
 
 /// A command to run.
@@ -28,7 +28,7 @@ pub(super) struct Work {
     pub(super) timeout: Option<Duration>,
     /// How long processes that it leaves in the background may run.
     pub(super) grace: Duration,
-    pub(super) keeping: Keeping,
+    pub(super) keeping: OutputMode,
 }
 
 /// The outcome of a command.
@@ -75,7 +75,7 @@ fn carry_out(work: &Work) -> Outcome {
     let start = Instant::now();
     adopt_orphans();
     // With --line-buffer this worker prints what the command writes.
-    file_limit::survive();
+    file_limit::handle_signal();
     let mut left = Vec::new();
     let begun = work.command.spawn(work.input.as_ref()).map_err(|error| work.command.start_error(&error));
     let begun = begun.and_then(|child| Capture::start(child, &work.keeping).map_err(|error| not_tracked(&error)));
@@ -153,14 +153,14 @@ fn how(status: ExitStatus) -> Ended {
     }
 }
 
-fn not_kept(error: &io::Error, keeping: &Keeping) -> Ended {
+fn not_kept(error: &io::Error, keeping: &OutputMode) -> Ended {
     match keeping {
-        Keeping::Lines { .. } => Ended::NotPrinted(error.raw_os_error().unwrap_or(Errno::EIO as i32)),
-        Keeping::Spooled(_) => {
+        OutputMode::Lines { .. } => Ended::NotPrinted(error.raw_os_error().unwrap_or(Errno::EIO as i32)),
+        OutputMode::Spooled(_) => {
             let folder = env::temp_dir();
             let way_out = "set TMPDIR to a directory with more space";
             Ended::NotKept(format!("its output could not be kept in {}: {error}; {way_out}", folder.display()))
         }
-        Keeping::InMemory => Ended::NotKept(format!("its output could not be read: {error}")),
+        OutputMode::InMemory => Ended::NotKept(format!("its output could not be read: {error}")),
     }
 }

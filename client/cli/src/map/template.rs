@@ -25,7 +25,7 @@ enum Form {
 #[derive(Clone, Debug)]
 enum Part {
     Text(Vec<u8>),
-    Place(Placeholder, Quoting),
+    Placeholder(Placeholder, Quoting),
 }
 
 /// The rules for placeholders.
@@ -63,7 +63,7 @@ impl Template {
             if let Some((placeholder, length)) = place {
                 rules.check(placeholder)?;
                 parts.push(Part::Text(std::mem::take(&mut plain)));
-                parts.push(Part::Place(placeholder, scanner.quoting()));
+                parts.push(Part::Placeholder(placeholder, scanner.quoting()));
                 scanner.skip(&rest[..length]);
                 rest = &rest[length..];
             } else {
@@ -78,7 +78,7 @@ impl Template {
         if parts.is_empty() && rules.append {
             plain.push(b' ');
             parts.push(Part::Text(std::mem::take(&mut plain)));
-            parts.push(Part::Place(Placeholder::ALL, Quoting::Nothing));
+            parts.push(Part::Placeholder(Placeholder::ALL, Quoting::Nothing));
         }
         parts.push(Part::Text(plain));
         Ok(Template { form: Form::Line(parts), text: text.to_vec() })
@@ -90,9 +90,9 @@ impl Template {
             return Err(TemplateError::Empty);
         }
         let mut parsed = words.iter().map(|word| parse_word(word, rules)).collect::<Result<Vec<_>, _>>()?;
-        let has_places = parsed.iter().flatten().any(|part| matches!(part, Part::Place(..)));
-        if !has_places && rules.append {
-            parsed.push(vec![Part::Place(Placeholder::ALL, Quoting::Nothing)]);
+        let has_placeholders = parsed.iter().flatten().any(|part| matches!(part, Part::Placeholder(..)));
+        if !has_placeholders && rules.append {
+            parsed.push(vec![Part::Placeholder(Placeholder::ALL, Quoting::Nothing)]);
         }
         let mut text = Vec::new();
         for (at, word) in words.iter().enumerate() {
@@ -118,7 +118,7 @@ impl Template {
                 for word in words {
                     match &word[..] {
                         // A placeholder that is a whole word becomes one word per value.
-                        [Part::Place(Placeholder::Value(None, take), _)] => {
+                        [Part::Placeholder(Placeholder::Value(None, take), _)] => {
                             rendered.extend(values.iter().map(|value| take.of(value).to_vec()));
                         }
                         parts => rendered.push(render_word(parts, values, number)),
@@ -152,7 +152,7 @@ fn parse_word(word: &[u8], rules: Rules) -> Result<Vec<Part>, TemplateError> {
             if !plain.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut plain)));
             }
-            parts.push(Part::Place(placeholder, Quoting::Nothing));
+            parts.push(Part::Placeholder(placeholder, Quoting::Nothing));
             rest = &rest[length..];
         } else if byte == b'\\'
             && let Some((_, length)) = Placeholder::at(behind, rules.numbered)
@@ -175,8 +175,8 @@ fn render_line(parts: &[Part], values: &[&[u8]], number: u64) -> Vec<u8> {
     for part in parts {
         match part {
             Part::Text(text) => command.extend_from_slice(text),
-            Part::Place(Placeholder::Number, _) => command.extend_from_slice(number.to_string().as_bytes()),
-            Part::Place(Placeholder::Value(None, take), Quoting::Nothing) => {
+            Part::Placeholder(Placeholder::Number, _) => command.extend_from_slice(number.to_string().as_bytes()),
+            Part::Placeholder(Placeholder::Value(None, take), Quoting::Nothing) => {
                 for (at, value) in values.iter().enumerate() {
                     if at > 0 {
                         command.push(b' ');
@@ -184,7 +184,7 @@ fn render_line(parts: &[Part], values: &[&[u8]], number: u64) -> Vec<u8> {
                     quotes::insert(take.of(value), Quoting::Nothing, &mut command);
                 }
             }
-            Part::Place(Placeholder::Value(position, take), quoting) => {
+            Part::Placeholder(Placeholder::Value(position, take), quoting) => {
                 quotes::insert(&taken(*position, *take, values), *quoting, &mut command);
             }
         }
@@ -197,8 +197,8 @@ fn render_word(parts: &[Part], values: &[&[u8]], number: u64) -> Vec<u8> {
     for part in parts {
         match part {
             Part::Text(text) => word.extend_from_slice(text),
-            Part::Place(Placeholder::Number, _) => word.extend_from_slice(number.to_string().as_bytes()),
-            Part::Place(Placeholder::Value(position, take), _) => word.extend(taken(*position, *take, values)),
+            Part::Placeholder(Placeholder::Number, _) => word.extend_from_slice(number.to_string().as_bytes()),
+            Part::Placeholder(Placeholder::Value(position, take), _) => word.extend(taken(*position, *take, values)),
         }
     }
     word
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backslash_keeps_braces_as_they_are() {
+    fn a_backslash_makes_braces_literal() {
         check(r"echo \{} {}", "x", r"echo \{} x");
         check(r"echo \\{}", "x", r"echo \\x");
     }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::items::{List, Values};
+use super::items::{List, ListValues};
 
 /// The command and the sources.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,17 +42,17 @@ pub(super) fn sort(words: impl IntoIterator<Item = Vec<u8>>) -> Result<Words, St
             return Err(format!("{mark_name} links items with those of a source before it, but there is none"));
         }
         if !mark.files {
-            lists.push(List { values: Values::Given(values), linked: mark.linked });
+            lists.push(List { values: ListValues::Given(values), linked: mark.linked });
             continue;
         }
         if values.is_empty() {
             return Err(format!("{mark_name} names no file to read items from"));
         }
         // Each file is a source of its own.
-        let file = |path: Vec<u8>| Values::File(PathBuf::from(OsStr::from_bytes(&path)));
+        let file = |path: Vec<u8>| ListValues::File(PathBuf::from(OsStr::from_bytes(&path)));
         lists.extend(values.into_iter().map(|path| List { values: file(path), linked: mark.linked }));
     }
-    let is_stdin = |list: &&List| list.values == Values::File(PathBuf::from("-"));
+    let is_stdin = |list: &&List| list.values == ListValues::File(PathBuf::from("-"));
     if lists.iter().flatten().filter(is_stdin).count() > 1 {
         return Err("stdin (-) can be a source of items only once".to_owned());
     }
@@ -79,23 +79,23 @@ mod tests {
 
     fn given(values: &str, linked: bool) -> List {
         List {
-            values: Values::Given(values.split_terminator(' ').map(|value| value.as_bytes().to_vec()).collect()),
+            values: ListValues::Given(values.split_terminator(' ').map(|value| value.as_bytes().to_vec()).collect()),
             linked,
         }
     }
 
     fn file(path: &str, linked: bool) -> List {
-        List { values: Values::File(path.into()), linked }
+        List { values: ListValues::File(path.into()), linked }
     }
 
     #[track_caller]
     fn check(line: &str, command: &str, lists: Option<Vec<List>>) {
-        let List { values: Values::Given(command), .. } = given(command, false) else { unreachable!() };
+        let List { values: ListValues::Given(command), .. } = given(command, false) else { unreachable!() };
         assert_eq!(sorted(line), Ok(Words { command, lists }), "{line}");
     }
 
     #[test]
-    fn the_command_is_what_stands_before_the_sources() {
+    fn the_command_is_before_the_sources() {
         check("gzip -9", "gzip -9", None);
         check("gzip -9 ::: a b", "gzip -9", Some(vec![given("a b", false)]));
         check("x ::: a ::: b :::+ c d", "x", Some(vec![given("a", false), given("b", false), given("c d", true)]));

@@ -22,7 +22,7 @@ pub(super) struct Connection {
     detached: DetachedJobsClient<Channel>,
 }
 
-/// How long an answer may take: the coordinator has it at hand.
+/// How long an answer may take. The coordinator has it in memory.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A status with very many agents and jobs is large.
 const LARGEST_STATUS: usize = 256 << 20;
@@ -30,7 +30,7 @@ const LARGEST_STATUS: usize = 256 << 20;
 impl Connection {
     pub(super) async fn open(address: &str) -> Result<Connection, OperatorError> {
         let parsed = Address::parse(address).map_err(|error| OperatorError::address(&error))?;
-        // Whoever waits for an answer at most so long learns nothing from a heartbeat.
+        // An answer that is missing after the timeout is an error before a heartbeat could tell.
         let endpoint = dial::endpoint(&parsed, 2 * ANSWER_TIMEOUT).timeout(ANSWER_TIMEOUT);
         let channel = dial::connect(&endpoint).await.map_err(|error| match error {
             DialError::Unreachable(error) => OperatorError::unreachable(address, &error),
@@ -59,7 +59,7 @@ impl Connection {
         reply.map(|reply| reply.into_inner().jobs).map_err(|status| OperatorError::refused(&self.address, status))
     }
 
-    /// Whether a detached job has this name; a coordinator that keeps none has no names.
+    /// Returns whether a detached job has this name. False if the coordinator keeps no detached jobs.
     pub(super) async fn has_detached(&mut self, name: &str) -> Result<bool, OperatorError> {
         match self.detached.list(ListDetachedRequest {}).await {
             Ok(reply) => Ok(reply.into_inner().jobs.iter().any(|job| job.name == name)),
@@ -68,7 +68,7 @@ impl Connection {
         }
     }
 
-    /// Only one that has not ended.
+    /// Cancels a detached job that has not ended.
     pub(super) async fn cancel_detached(&mut self, name: String) -> Result<(), OperatorError> {
         let request = CancelDetachedRequest { name, must_run: true, ..CancelDetachedRequest::default() };
         let reply = self.detached.cancel(request).await;
@@ -77,7 +77,7 @@ impl Connection {
         })
     }
 
-    /// Drops the job of this name, if it still has this id.
+    /// Discards the job with this name, if it still has this id.
     pub(super) async fn discard_detached(&mut self, name: String, id: Bytes) -> Result<(), OperatorError> {
         let reply = self.detached.discard(DiscardDetachedRequest { name, id }).await;
         reply.map(drop).map_err(|status| {
@@ -85,7 +85,7 @@ impl Connection {
         })
     }
 
-    /// Returns the agent's id.
+    /// Drains an agent and returns its id.
     pub(super) async fn drain_agent(&mut self, request: DrainAgentRequest) -> Result<String, OperatorError> {
         let reply = self.client.drain_agent(request).await;
         reply

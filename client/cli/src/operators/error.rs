@@ -9,7 +9,7 @@ use farpool_common::address::AddressError;
 use farpool_proto::text::Lines;
 use tonic::{Code, Status};
 
-/// What happened, and what to do next.
+/// An error with advice on what to do next.
 #[derive(Debug)]
 pub(crate) struct OperatorError {
     kind: Kind,
@@ -21,7 +21,7 @@ pub(crate) struct OperatorError {
 enum Kind {
     Address,
     Unreachable,
-    /// The coordinator knows of no such thing.
+    /// The coordinator does not know the job or agent.
     NotFound,
     Refused,
     Here,
@@ -41,8 +41,8 @@ impl OperatorError {
         Self { kind: Kind::Unreachable, message, advice: START_OR_NAME }
     }
 
-    pub(super) fn silent(address: &str, patience: Duration) -> Self {
-        let message = format!("the server at {address} did not answer within {} s", patience.as_secs());
+    pub(super) fn silent(address: &str, waited: Duration) -> Self {
+        let message = format!("the server at {address} did not answer within {} s", waited.as_secs());
         Self { kind: Kind::Unreachable, message, advice: START_OR_NAME }
     }
 
@@ -50,7 +50,7 @@ impl OperatorError {
         let message = status.message();
         match status.code() {
             Code::NotFound => Self { kind: Kind::NotFound, message: message.to_owned(), advice: "" },
-            // What it says is all there is to it.
+            // The coordinator's message says everything.
             Code::FailedPrecondition => Self { kind: Kind::Refused, message: message.to_owned(), advice: "" },
             Code::Unimplemented => {
                 let message = format!("the server at {address} is not a farpool coordinator that serves operators");
@@ -71,7 +71,7 @@ impl OperatorError {
         }
     }
 
-    /// Digits that are a detached job's name.
+    /// The argument is a number and also a detached job's name.
     pub(super) fn ambiguous(job: &str) -> Self {
         let message = format!(
             "{job} is the name of a detached job, but could also be a job's number: choose with --number or --detached"
@@ -79,13 +79,13 @@ impl OperatorError {
         Self { kind: Kind::Here, message, advice: "" }
     }
 
-    /// The beginning of several agents' ids.
+    /// The argument is the beginning of several agents' ids.
     pub(super) fn ambiguous_id(begun: &str, count: usize) -> Self {
         let message = format!("the ids of {count} agents begin with {begun}");
         Self { kind: Kind::Here, message, advice: "give more of the id, as `farpool agents` shows it" }
     }
 
-    /// What to do if there is no such thing.
+    /// Adds advice for [`Kind::NotFound`].
     pub(super) fn advise(self, advice: &'static str) -> Self {
         if self.kind == Kind::NotFound { Self { advice, ..self } } else { self }
     }
@@ -99,7 +99,7 @@ impl OperatorError {
     }
 }
 
-/// The layers above say "transport error" and the like.
+/// Returns the root cause. The layers above it only say "transport error" and the like.
 fn root<'e>(mut error: &'e (dyn Error + 'static)) -> &'e dyn Error {
     while let Some(source) = error.source() {
         error = source;

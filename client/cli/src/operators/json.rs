@@ -1,4 +1,4 @@
-//! A coordinator's status as JSON. The keys are promised to stay; more may come.
+//! A coordinator's status as JSON. The keys are stable; new ones may be added.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,12 @@ pub(super) struct Status<'s> {
     held_bytes: u64,
     memory_bytes: u64,
     late_messages: u64,
-    /// `null`: it keeps none.
+    /// `null`: the coordinator has no journal.
     journal: Option<Journal<'s>>,
     agents: Vec<Agent<'s>>,
     pools: Vec<Pool<'s>>,
     jobs: Vec<Job<'s>>,
-    /// Beyond those that are shown.
+    /// How many pools and jobs are not shown.
     pools_left_out: u64,
     jobs_left_out: u64,
 }
@@ -29,11 +29,11 @@ struct Journal<'s> {
     jobs: u64,
     bytes: u64,
     size_bytes: u64,
-    /// Why nothing can be written to it; empty: it can.
+    /// Why it cannot be written; empty: it can.
     failing: &'s str,
-    /// Damaged files that are kept beside it.
+    /// Damaged files that were set aside.
     aside: Vec<FileAside<'s>>,
-    /// What was damaged or missing when the coordinator opened it, and what that means for jobs.
+    /// What was damaged or missing when the coordinator opened the journal, and what that means for jobs.
     damage: &'s [String],
 }
 
@@ -66,7 +66,7 @@ struct DetachedJob<'s> {
     items: u64,
     done: u64,
     failed: u64,
-    /// The type of the results, as their program calls it.
+    /// The type of the results, as their program names it.
     result: &'s str,
     /// Seconds since 1970; `null`: not yet.
     detached_at: Option<f64>,
@@ -87,7 +87,7 @@ struct Agent<'s> {
     connected_seconds: f64,
     items_done: u64,
     items_per_second: f64,
-    /// Why its workers die; empty: they do not.
+    /// Why its workers die; empty if they do not.
     unhealthy: &'s str,
     away: bool,
 }
@@ -103,7 +103,7 @@ struct Pool<'s> {
     weight: u32,
     require: Labels<'s>,
     jobs: u64,
-    /// Empty: something can run.
+    /// Why nothing can run; empty if something can.
     waiting: &'s str,
     open_seconds: f64,
 }
@@ -179,7 +179,7 @@ fn detached_job(job: &v1::DetachedJob) -> DetachedJob<'_> {
     }
 }
 
-/// What has become of a detached job.
+/// Returns the state of a detached job as a word.
 pub(super) fn state(job: &v1::DetachedJob) -> &'static str {
     match job.state() {
         v1::DetachedState::Receiving => "receiving",
@@ -187,7 +187,7 @@ pub(super) fn state(job: &v1::DetachedJob) -> &'static str {
         v1::DetachedState::Finished => "finished",
         v1::DetachedState::Cancelled => "cancelled",
         v1::DetachedState::Failed => "failed",
-        // One of a later version.
+        // A state of a later version.
         v1::DetachedState::Unspecified => "unknown",
     }
 }

@@ -1,4 +1,4 @@
-//! What operators see and do: the coordinator's Operators service, for people and for programs.
+//! The commands for operators: they call the coordinator's Operators service, and print for people or programs.
 
 mod connection;
 mod error;
@@ -19,36 +19,36 @@ use crate::streams;
 use connection::Connection;
 pub(crate) use error::OperatorError;
 
-/// How often `drain --wait` looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// Digits of an agent's id that are shown at least, and that mean it.
-const LEAST_OF_AN_ID: usize = 8;
+/// How often `drain --wait` polls the status.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Fewest digits of an agent's id that are shown, and that are accepted as its beginning.
+const MIN_ID_DIGITS: usize = 8;
 
-/// `farpool status`.
+/// Runs `farpool status`.
 pub(crate) fn status(address: Option<String>, arguments: ShowArguments) -> Result<(), OperatorError> {
     let (address, status) = fetch(address)?;
     let status = status?;
     if arguments.json { print_json(&json::status(&status)) } else { print(&tables::status(&address, &status, style())) }
 }
 
-/// `farpool agents`.
+/// Runs `farpool agents`.
 pub(crate) fn agents(address: Option<String>, arguments: ShowArguments) -> Result<(), OperatorError> {
     let status = fetch(address)?.1?;
     if arguments.json { print_json(&json::agents(&status)) } else { print(&tables::agents(&status, style())) }
 }
 
-/// `farpool jobs`.
+/// Runs `farpool jobs`.
 pub(crate) fn jobs(address: Option<String>, arguments: ShowArguments) -> Result<(), OperatorError> {
     let status = fetch(address)?.1?;
     if arguments.json { print_json(&json::jobs(&status)) } else { print(&tables::jobs(&status, style())) }
 }
 
-/// `farpool cancel JOB`.
+/// Runs `farpool cancel JOB`.
 pub(crate) fn cancel(address: Option<String>, arguments: &CancelArguments) -> Result<(), OperatorError> {
     let CancelArguments { job, detached, number } = arguments;
-    // What means a number never falls back on a name: the number may have ended, and the name be somebody else's.
+    // A number never falls back on a name: the job with that number may have ended, and the name may be another user's.
     let is_number = *number || !detached && !job.is_empty() && job.bytes().all(|byte| byte.is_ascii_digit());
-    with(address, async |mut connection| {
+    with_connection(address, async |mut connection| {
         if !is_number {
             return connection.cancel_detached(job.clone()).await;
         }
@@ -60,13 +60,13 @@ pub(crate) fn cancel(address: Option<String>, arguments: &CancelArguments) -> Re
     print(&format!("job {job} is cancelled\n"))
 }
 
-/// `farpool results`, of which job there may be one.
+/// Runs `farpool results [NAME]`.
 pub(crate) fn results(address: Option<String>, arguments: &ResultsArguments) -> ExitCode {
     let Some(name) = &arguments.name else {
         return match list_detached(address, arguments.json) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                // Should nobody read it, there is nobody to tell.
+                // Errors are ignored: there is nowhere to report them.
                 let _ = writeln!(io::stderr(), "farpool: {error}");
                 ExitCode::from(exit_code::OWN_FAILURE)
             }
@@ -75,28 +75,28 @@ pub(crate) fn results(address: Option<String>, arguments: &ResultsArguments) -> 
     let shown = address.clone().unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
     detached::print(&shown, name, arguments, |id| {
         let name = name.clone();
-        let discarded = with(address, async |mut connection| connection.discard_detached(name, id).await);
+        let discarded = with_connection(address, async |mut connection| connection.discard_detached(name, id).await);
         discarded.map_err(|error| error.to_string())
     })
 }
 
 fn list_detached(address: Option<String>, json: bool) -> Result<(), OperatorError> {
-    let jobs = with(address, async |mut connection| connection.detached_jobs().await)?;
+    let jobs = with_connection(address, async |mut connection| connection.detached_jobs().await)?;
     if json { print_json(&json::detached(&jobs)) } else { print(&tables::detached(&jobs, SystemTime::now(), style())) }
 }
 
-/// `farpool drain AGENT`.
+/// Runs `farpool drain AGENT`.
 pub(crate) fn drain(address: Option<String>, arguments: &DrainArguments) -> Result<(), OperatorError> {
     let agent = arguments.agent.clone();
-    with(address, async |mut connection| {
+    with_connection(address, async |mut connection| {
         let agent = match may_be_part_of_an_id(&agent) {
-            true => whole_id(agent, &connection.status().await?)?,
+            true => resolve_id(agent, &connection.status().await?)?,
             false => agent,
         };
-        // Its host may name another agent by the time that this one has left.
+        // When this agent has left, its host's name may mean another one: wait for the id.
         let id = connection.drain_agent(DrainAgentRequest { agent }).await?;
         while arguments.wait && connection.status().await?.agents.iter().any(|agent| agent.agent == id) {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())
     })?;
@@ -105,18 +105,18 @@ pub(crate) fn drain(address: Option<String>, arguments: &DrainArguments) -> Resu
 }
 
 fn may_be_part_of_an_id(agent: &str) -> bool {
-    agent.len() >= LEAST_OF_AN_ID && agent.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+    agent.len() >= MIN_ID_DIGITS && agent.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
-/// The id that begins with this, if it is one agent's only, and not itself an id or a host's name.
-fn whole_id(agent: String, status: &StatusReply) -> Result<String, OperatorError> {
+/// Returns the only agent's id that begins with this. Ids and host names are returned unchanged.
+fn resolve_id(agent: String, status: &StatusReply) -> Result<String, OperatorError> {
     if status.agents.iter().any(|known| known.agent == agent || known.host == agent) {
         return Ok(agent);
     }
     let begun = status.agents.iter().map(|known| &known.agent).filter(|id| id.starts_with(&agent)).collect::<Vec<_>>();
     match begun[..] {
         [id] => Ok(id.clone()),
-        // The coordinator says what there is instead.
+        // The coordinator's error lists the agents.
         [] => Ok(agent),
         _ => Err(OperatorError::ambiguous_id(&agent, begun.len())),
     }
@@ -126,10 +126,10 @@ type Fetched = (String, Result<StatusReply, OperatorError>);
 
 fn fetch(address: Option<String>) -> Result<Fetched, OperatorError> {
     let shown = address.clone().unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
-    Ok((shown, with(address, async |mut connection| connection.status().await)))
+    Ok((shown, with_connection(address, async |mut connection| connection.status().await)))
 }
 
-fn with<T>(
+fn with_connection<T>(
     address: Option<String>,
     act: impl AsyncFnOnce(Connection) -> Result<T, OperatorError>,
 ) -> Result<T, OperatorError> {
@@ -139,14 +139,14 @@ fn with<T>(
     runtime.block_on(async { act(Connection::open(&address).await?).await })
 }
 
-/// Whether escape sequences make sense.
+/// Returns how to print tables on this stdout.
 fn style() -> table::Style {
     const USUAL_WIDTH: usize = 80;
     if !io::stdout().is_terminal() {
         return table::Style::Plain;
     }
     let size = terminal_size::terminal_size_of(io::stdout());
-    // One that says nothing, or nothing sensible, is a usual one.
+    // A terminal without a valid size gets the usual one.
     let width = size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0);
     table::Style::Terminal { width: width.unwrap_or(USUAL_WIDTH) }
 }
@@ -158,7 +158,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), OperatorError> {
 
 fn print(text: &str) -> Result<(), OperatorError> {
     match streams::stdout().and_then(|mut stdout| stdout.write_all(text.as_bytes())) {
-        // Whoever read has seen enough.
+        // The reader has exited, which is no error.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OperatorError::stdout(error)),
         _ => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! Columns that stand under each other.
+//! Tables with aligned columns.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use crate::text::shortened;
 /// How tables look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
-    /// Titles stand out, and lines are no longer than this many columns if that can be.
+    /// Bold titles, and lines no wider than this, if possible.
     Terminal { width: usize },
     /// No escape sequences.
     Plain,
@@ -16,18 +16,18 @@ pub(super) enum Style {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
-    /// Cut where there is no room for it.
+    /// Cut if there is no room.
     Left,
-    /// Text that is of no use if it is cut.
+    /// Never cut, since the text would be useless.
     Whole,
     Right,
 }
 
-/// What stands for the rest of a cell.
+/// Marks a cell that was cut.
 const CUT: &str = "...";
-/// Columns are cut to no less.
-const LEAST: usize = 8;
-/// Between columns.
+/// The least width that a column is cut to.
+const MIN_WIDTH: usize = 8;
+/// The space between columns.
 const GAP: usize = 2;
 
 pub(super) struct Table {
@@ -40,7 +40,7 @@ impl Table {
         Table { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// One cell a column. Names come from other people's programs: nothing in them reaches the terminal as an order.
+    /// Adds a row, one cell per column. Cells may be foreign text, so control characters are escaped.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(N, self.columns.len());
         self.rows.push(cells.iter().map(|cell| shortened(cell.as_bytes())).collect());
@@ -68,9 +68,9 @@ impl Table {
         cells.chain([self.columns[at].0.len()]).max().unwrap_or(0)
     }
 
-    /// Takes from the widest columns first.
+    /// Narrows the widest columns first.
     fn fit(&self, widths: &mut [usize], most: usize) {
-        let least = |at: usize| self.columns[at].0.len().max(LEAST);
+        let least = |at: usize| self.columns[at].0.len().max(MIN_WIDTH);
         while widths.iter().map(|width| width + GAP).sum::<usize>() > most + GAP {
             let columns = self.columns.iter().enumerate();
             let can_be_cut = columns.filter(|(at, (_, align))| *align == Align::Left && widths[*at] > least(*at));
@@ -93,7 +93,7 @@ impl Table {
     }
 }
 
-/// A cell that is no wider than this.
+/// Cuts a cell to this width.
 fn cut(cell: &str, width: usize) -> Cow<'_, str> {
     if cell.chars().count() <= width {
         return Cow::Borrowed(cell);
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_under_each_other() {
+    fn columns_are_aligned() {
         let mut table = Table::new(&[("HOST", Align::Left), ("SLOTS", Align::Right), ("LABELS", Align::Left)]);
         table.row(["node1", "4", ""].map(str::to_owned));
         table.row(["größer", "128", "a=\x1b[31m"].map(str::to_owned));
@@ -134,7 +134,7 @@ mod tests {
         assert!(at(80).contains("gpu=a100 os=linux zone=north       7  none of them\n"), "{}", at(80));
         assert!(at(50).contains("\n0123456789abcdef  gpu=a100...       7  none of...\n"), "{}", at(50));
         assert!(at(60).lines().skip(1).all(|line| line.chars().count() <= 60), "{}", at(60));
-        // What is too narrow for anything gets what there is to see.
+        // A terminal that is too narrow gets wider lines.
         assert_eq!(at(1), at(20));
     }
 }

@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 use farpool_common::units;
 use farpool_proto::v1::{AgentStatus, DetachedJob, JobStatus, JournalStatus, Label, StatusReply};
 
-use super::LEAST_OF_AN_ID;
+use super::MIN_ID_DIGITS;
 use super::json;
 use super::table::Align::{Left, Right, Whole};
 use super::table::{Style, Table};
 use crate::text::{bytes, counted, printable};
 
-/// All of it.
+/// Formats the whole status.
 pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> String {
     let release = status.version.as_ref().map_or("?", |version| &version.release);
     let slots: u64 = status.agents.iter().map(|agent| u64::from(agent.slots)).sum();
@@ -51,7 +51,7 @@ fn failing(journal: &JournalStatus) -> String {
     }
 }
 
-/// The damaged files that are kept beside the journal: how many, their size, and the first names.
+/// Describes the damaged files that were set aside: how many, their size, and the first names.
 fn aside(journal: &JournalStatus) -> String {
     const SHOWN: usize = 10;
     if journal.aside.is_empty() {
@@ -65,7 +65,7 @@ fn aside(journal: &JournalStatus) -> String {
     format!("kept beside the journal: {files}, {}: {}{more}\n", bytes(size), shown.join(", "))
 }
 
-/// What was damaged or missing when the coordinator opened the journal, a line each, and how many more there are.
+/// Lists what was damaged or missing when the coordinator opened the journal, one per line, and how many more there are.
 fn damage(journal: &JournalStatus) -> String {
     const SHOWN: usize = 10;
     let mut text = String::new();
@@ -111,13 +111,13 @@ pub(super) fn agents(status: &StatusReply, style: Style) -> String {
     or_none(&table, status.agents.is_empty(), "no agents: jobs wait until one connects", style) + &reasons
 }
 
-/// How much of the ids is enough to tell them from each other.
+/// Returns how many digits make the ids unique.
 fn digits<'a>(ids: impl Iterator<Item = &'a str>) -> usize {
     let mut ids: Vec<&str> = ids.collect();
     ids.sort_unstable();
     let in_common =
         |pair: &[&str]| pair[0].chars().zip(pair[1].chars()).take_while(|(one, other)| one == other).count();
-    ids.windows(2).map(|pair| in_common(pair) + 1).max().unwrap_or(0).max(LEAST_OF_AN_ID)
+    ids.windows(2).map(|pair| in_common(pair) + 1).max().unwrap_or(0).max(MIN_ID_DIGITS)
 }
 
 fn state(agent: &AgentStatus) -> &'static str {
@@ -129,7 +129,7 @@ fn state(agent: &AgentStatus) -> &'static str {
     }
 }
 
-/// The line that says why an agent is not healthy: too long for a column.
+/// Returns a line that says why an agent is unhealthy, which is too long for a column.
 fn reason(agent: &AgentStatus, digits: usize) -> Option<String> {
     if agent.unhealthy.is_empty() {
         return None;
@@ -171,7 +171,7 @@ pub(super) fn jobs(status: &StatusReply, style: Style) -> String {
     or_none(&table, status.jobs.is_empty(), "no jobs", style) + &left_out(status.jobs_left_out)
 }
 
-/// Detached jobs; times are told from `now` on.
+/// Formats detached jobs; times are relative to `now`.
 pub(super) fn detached(jobs: &[DetachedJob], now: SystemTime, style: Style) -> String {
     let mut table = Table::new(&[
         ("NAME", Whole),
@@ -191,17 +191,17 @@ pub(super) fn detached(jobs: &[DetachedJob], now: SystemTime, style: Style) -> S
             job.items.to_string(),
             job.done.to_string(),
             job.failed.to_string(),
-            moment(job.detached_ms, now),
-            moment(job.ended_ms, now),
-            moment(job.expires_ms, now),
+            relative_time(job.detached_ms, now),
+            relative_time(job.ended_ms, now),
+            relative_time(job.expires_ms, now),
             job.label.clone(),
         ]);
     }
     or_none(&table, jobs.is_empty(), "no detached jobs", style)
 }
 
-/// A time in milliseconds since 1970, seen from now.
-fn moment(ms: u64, now: SystemTime) -> String {
+/// Formats a time in milliseconds since 1970, relative to now.
+fn relative_time(ms: u64, now: SystemTime) -> String {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     match Duration::from_millis(ms) {
         Duration::ZERO => String::new(),
@@ -240,7 +240,7 @@ fn pools(status: &StatusReply, style: Style) -> String {
     or_none(&table, status.pools.is_empty(), "no pools", style) + &left_out(status.pools_left_out)
 }
 
-/// What a coordinator with very many of them does not show.
+/// Says how many are not shown, if the coordinator has very many.
 fn left_out(count: u64) -> String {
     if count == 0 { String::new() } else { format!("and {count} more\n") }
 }
@@ -249,7 +249,7 @@ fn or_none(table: &Table, empty: bool, none: &str, style: Style) -> String {
     if empty { format!("{none}\n") } else { table.render(style) }
 }
 
-/// How many items there are; more may come behind a `+`.
+/// Formats the number of items, with a `+` if more may follow.
 fn total(job: &JobStatus) -> String {
     format!("{}{}", job.items, if job.input_ended { "" } else { "+" })
 }
@@ -272,13 +272,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_from_now_on() {
+    fn times_are_relative_to_now() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         assert_eq!(
-            [0, 939_000, 1_000_000, 1_010_000].map(|ms| moment(ms, now)),
+            [0, 939_000, 1_000_000, 1_010_000].map(|ms| relative_time(ms, now)),
             ["", "1m 01s ago", "0ms ago", "in 10s"]
         );
-        assert!(moment(u64::MAX, now).starts_with("in "));
+        assert!(relative_time(u64::MAX, now).starts_with("in "));
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_as_short_as_they_are_unique() {
+    fn ids_are_shortened_to_unique_digits() {
         let shown = |ids: &[&str]| digits(ids.iter().copied());
         assert_eq!(shown(&["0193f2a4-aaaa", "0193f2a5-bbbb"]), 8);
         assert_eq!(shown(&["0193f2a4-aaaa", "0293f2a5-bbbb", "0193f2a4-aabb"]), 12);

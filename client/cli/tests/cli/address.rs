@@ -1,4 +1,4 @@
-//! Coordinators that cannot be reached, or are none.
+//! Addresses without a reachable coordinator.
 
 use std::ffi::OsStr;
 use std::net::TcpListener;
@@ -20,7 +20,7 @@ fn check(address: &str, parts: &[&str]) {
 }
 
 #[test]
-fn nobody_listens() {
+fn nothing_listens() {
     // A port that was free a moment ago.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let address = format!("http://{address}");
@@ -28,14 +28,14 @@ fn nobody_listens() {
 }
 
 #[test]
-fn what_is_no_address_is_refused() {
+fn invalid_addresses_are_rejected() {
     for address in ["nonsense", "https://127.0.0.1:7070", "http://", "127.0.0.1", "http://127.0.0.1:7070/path", "a b"] {
         check(address, &["the address", address, "http", "--address or FARPOOL_ADDRESS"]);
     }
 }
 
 #[test]
-fn an_address_that_is_no_text_says_where_it_comes_from() {
+fn a_non_utf8_address_names_its_source() {
     let wrong = OsStr::from_bytes(b"http://node\xff:7070");
     for (arguments, code) in [(&["status"][..], 2), (&["map", "echo", ":::", "1"], 125)] {
         let done =
@@ -47,11 +47,11 @@ fn an_address_that_is_no_text_says_where_it_comes_from() {
 }
 
 #[test]
-fn somebody_else_listens() {
+fn another_program_listens() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        // Takes connections, and hangs up.
+        // Accepts connections and closes them.
         for connection in listener.incoming() {
             drop(connection);
         }
@@ -60,7 +60,7 @@ fn somebody_else_listens() {
 }
 
 #[test]
-fn somebody_is_silent() {
+fn the_peer_is_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let start = std::time::Instant::now();
@@ -71,7 +71,7 @@ fn somebody_is_silent() {
 }
 
 #[test]
-fn the_environment_names_it_too() {
+fn the_environment_sets_the_address() {
     let call = farpool(["status"]).change(|command| {
         command.env("FARPOOL_ADDRESS", "http://127.0.0.1:1");
     });

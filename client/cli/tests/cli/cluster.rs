@@ -1,4 +1,4 @@
-//! The same on a real cluster: a coordinator and agents as processes of their own.
+//! `farpool` on a real cluster: a coordinator and agents as separate processes.
 
 use std::fs;
 use std::io::Write;
@@ -30,7 +30,7 @@ fn numbers(count: u32) -> String {
 }
 
 #[test]
-fn commands_run_over_the_agents_and_come_back_in_order() {
+fn commands_run_on_all_agents_and_outputs_are_in_order() {
     let cluster = Cluster::of(3, 2);
     map(cluster.address(), "echo {}", &[]).input(numbers(300)).run().assert_prints(&numbers(300));
 
@@ -48,7 +48,7 @@ fn commands_run_over_the_agents_and_come_back_in_order() {
     let attempts: Vec<_> = records.iter().map(|record| record["attempts"].as_u64().unwrap()).collect();
     assert_eq!(attempts, [1, 1, 2, 2, 1, 1, 1, 1]);
 
-    // Every slot of every agent has worked on eight items that take a while.
+    // Eight items that take a while have used every slot of every agent.
     let mut agents: Vec<Value> = status(cluster.address())["agents"].as_array().unwrap().clone();
     agents.retain(|agent| agent["items_done"].as_u64() > Some(0));
     assert_eq!(agents.len(), 3, "{agents:?}");
@@ -56,13 +56,13 @@ fn commands_run_over_the_agents_and_come_back_in_order() {
 }
 
 #[test]
-fn commands_that_fail_run_again_wherever_there_is_room() {
+fn failed_commands_are_retried_on_any_agent() {
     let (cluster, folder) = (Shared::of(2, 1), folder());
     let (log, results) = (folder.file("log"), folder.file("records"));
     let options = ["--retries", "2", "--results", &results];
     map(cluster.address(), &fails_in_two_ways(&log), &options).input("x\n").run().assert_prints("done\n");
     assert_eq!(records(&results)[0]["attempts"], 3);
-    // After the first failure the map stops, and retries nothing more.
+    // After the first failure, the map stops and retries nothing.
     let log = folder.file("runs");
     let program = format!("echo {{}} >> {log}; test {{}} = a || sleep 2; exit 3");
     let done = map(cluster.address(), &program, &["--retries", "1"]).input("a\nb\n").run();
@@ -71,9 +71,9 @@ fn commands_that_fail_run_again_wherever_there_is_room() {
     assert_eq!(fs::read_to_string(&log).unwrap().matches('b').count(), 1, "{done:?}");
 }
 
-/// Every slot is taken by a command that waits for commands of its own.
+/// Every slot runs a command that waits for its own commands.
 #[test]
-fn commands_that_run_farpool_themselves_finish() {
+fn commands_that_run_farpool_finish() {
     let cluster = Shared::of(1, 2);
     let folder = folder();
     let script = folder.file("nested.sh");
@@ -111,9 +111,9 @@ fn commands_that_wait_for_detached_jobs_finish() {
     cluster.end();
 }
 
-/// Somebody else who has the token of a running item does not get its slot.
+/// An unrelated process with the token of a running item does not get its slot.
 #[test]
-fn a_copied_token_lends_nothing() {
+fn a_copied_token_lends_no_slot() {
     let (cluster, folder) = (Shared::of(1, 1), folder());
     let (token, word, log) = (folder.pipe("token"), folder.pipe("word"), folder.file("log"));
     let outer = map(
@@ -133,7 +133,7 @@ fn a_copied_token_lends_nothing() {
     while status(cluster.address())["jobs"].as_array().unwrap().len() < 2 {
         assert!(start.elapsed() < Duration::from_secs(20), "the other job is not there");
     }
-    // Long enough for an item to run, if there was a slot for it.
+    // Long enough for an item to run, if it had a slot.
     std::thread::sleep(Duration::from_millis(300));
     fs::write(&word, "go on\n").unwrap();
     assert_eq!((outer.end().code, copy.end().code), (Some(0), Some(0)));
@@ -141,7 +141,7 @@ fn a_copied_token_lends_nothing() {
 }
 
 #[test]
-fn commands_see_what_was_chosen_and_nothing_else() {
+fn commands_see_only_the_chosen_variables() {
     let cluster = Shared::of(1, 2);
     let call = map(cluster.address(), "env; : {}", &["--env", "CHOSEN", "--env=GIVEN=1 2"]).change(|command| {
         command.env("CHOSEN", "yes").env("OTHER", "no").env("LANG", "C").env("HOME", "/nowhere");
@@ -150,13 +150,13 @@ fn commands_see_what_was_chosen_and_nothing_else() {
     let text = done.stdout();
     let mut seen: Vec<&str> = text.lines().filter(|line| !line.starts_with("PATH=")).collect();
     seen.sort_unstable();
-    // What the shell itself sets, and where the cluster is.
+    // Variables of the shell itself and of farpool.
     seen.retain(|line| !["PWD=", "OLDPWD=", "SHLVL=", "_=", "FARPOOL_"].iter().any(|own| line.starts_with(own)));
     assert_eq!(seen, ["CHOSEN=yes", "GIVEN=1 2", "HOME=/nowhere", "LANG=C"]);
     assert!(text.contains(&format!("FARPOOL_ADDRESS={}\n", cluster.address())) && text.contains("PATH=/"), "{text}");
 }
 
-/// A map of four items on two slots, two of which run.
+/// Starts a map of four items on two slots, and waits until two of them run.
 fn two_that_run(address: &str, folder: &Folder) -> Running {
     let pipe = folder.pipe("begun");
     let program = format!("echo {{}} $$ > {pipe}; sleep 50 & sleep 51");
@@ -169,8 +169,8 @@ fn two_that_run(address: &str, folder: &Folder) -> Running {
     running
 }
 
-/// Waits until the commands that ran are gone, for a second at most.
-fn wait_until_they_are_gone(folder: &Folder) {
+/// Waits until the running commands are gone, for at most a second.
+fn wait_until_commands_are_gone(folder: &Folder) {
     let pids = fs::read_to_string(folder.file("pids")).unwrap();
     let start = Instant::now();
     while pids.lines().any(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(false)) {
@@ -185,12 +185,12 @@ fn an_interrupt_ends_commands_on_other_hosts_within_a_second() {
     let folder = folder();
     let running = two_that_run(cluster.address(), &folder);
     running.signal(Signal::SIGINT);
-    wait_until_they_are_gone(&folder);
+    wait_until_commands_are_gone(&folder);
     assert_eq!(running.end().code, None);
 }
 
 #[test]
-fn a_job_can_be_seen_and_cancelled() {
+fn a_job_is_listed_and_cancelled() {
     let cluster = Shared::of(1, 2);
     let folder = folder();
     let running = two_that_run(cluster.address(), &folder);
@@ -205,7 +205,7 @@ fn a_job_can_be_seen_and_cancelled() {
     let done: Done = running.end();
     assert_eq!(done.code, Some(125), "{done:?}");
     assert!(done.stderr().contains("cancelled"), "{done:?}");
-    wait_until_they_are_gone(&folder);
+    wait_until_commands_are_gone(&folder);
     assert_eq!(on(cluster.address(), &["cancel", name]).run().code, Some(1));
 }
 
@@ -240,7 +240,7 @@ fn commands_that_fail_are_counted() {
     loop {
         let seen = status(cluster.address());
         let jobs = seen["jobs"].as_array().unwrap();
-        // The last item may end behind those that fail.
+        // The last item may end after those that fail.
         if jobs.iter().map(failed).sum::<u64>() == 2 && jobs[0]["done"] == 4 {
             break;
         }
@@ -253,7 +253,7 @@ fn commands_that_fail_are_counted() {
 }
 
 #[test]
-fn large_outputs_wait_on_disk_also_those_of_other_hosts() {
+fn large_outputs_of_other_hosts_wait_on_disk() {
     let (cluster, folder) = (Shared::of(1, 2), folder());
     let (pipe, begun) = (folder.pipe("gate"), folder.pipe("begun"));
     let program = format!(
@@ -273,7 +273,7 @@ fn large_outputs_wait_on_disk_also_those_of_other_hosts() {
     let stdout = running.child.stdout.as_mut().unwrap();
     let mut first = vec![0; 8 << 20];
     std::io::Read::read_exact(stdout, &mut first).unwrap();
-    // Nearly all of it came before the first was written: 256 MiB.
+    // Nearly all outputs arrived before the first was written: 256 MiB.
     let most = peak(pid);
     assert!(most < 128 << 20, "{most}");
     let done = running.end();
@@ -281,7 +281,7 @@ fn large_outputs_wait_on_disk_also_those_of_other_hosts() {
 }
 
 #[test]
-fn lines_of_other_hosts_come_as_they_are_written() {
+fn lines_of_other_hosts_are_printed_as_they_are_written() {
     let (cluster, folder) = (Shared::of(2, 1), folder());
     let pipe = folder.pipe("gate");
     let program = format!("echo one; echo error >&2; read line < {pipe}; echo two; : {{}}");

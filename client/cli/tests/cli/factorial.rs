@@ -1,23 +1,23 @@
-//! The example `factorial`, run as a newcomer does.
+//! Runs the example `factorial` as a new user would.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use farpool_testkit::binaries;
 
-/// Its executable.
+/// Returns its executable.
 pub(crate) fn factorial() -> PathBuf {
     let made_of = ["proto", "coordinator", "agent", "client/src", "client/session", "client/worker", "client/examples"];
     binaries::example("farpool-examples", "factorial", &made_of)
 }
 
-/// What of its output does not depend on the time that it took.
+/// Returns the part of its output that does not depend on time.
 pub(crate) fn results(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     text.lines().filter(|line| !line.starts_with("wall time")).map(|line| format!("{line}\n")).collect()
 }
 
-/// What it prints on one machine.
+/// Returns what it prints on one machine.
 pub(crate) fn on_this_machine() -> String {
     let output = Command::new(factorial()).env_remove("FARPOOL_ADDRESS").output().expect("it was built");
     assert!(output.status.success(), "{output:?}");

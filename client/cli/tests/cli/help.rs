@@ -1,4 +1,4 @@
-//! What the binary tells about itself.
+//! The version, help, completions and manual pages.
 
 use std::fs;
 
@@ -7,14 +7,14 @@ use crate::support::{farpool, folder};
 const COMMANDS: [&str; 7] = ["map", "status", "agents", "jobs", "results", "cancel", "drain"];
 
 #[test]
-fn the_version_is_that_of_the_package() {
+fn the_version_is_the_packages_version() {
     let done = farpool(["--version"]).run();
     let text = done.stdout();
-    let told = text.strip_prefix(&format!("farpool {}", env!("CARGO_PKG_VERSION"))).unwrap();
+    let rest = text.strip_prefix(&format!("farpool {}", env!("CARGO_PKG_VERSION"))).unwrap();
     // Release builds name their commit, too.
-    let commit = told.trim_end().strip_prefix(" (").and_then(|commit| commit.strip_suffix(')'));
+    let commit = rest.trim_end().strip_prefix(" (").and_then(|commit| commit.strip_suffix(')'));
     let is_commit = |commit: &str| commit.len() == 10 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
-    assert!(done.code == Some(0) && (told == "\n" || commit.is_some_and(is_commit)), "{text}");
+    assert!(done.code == Some(0) && (rest == "\n" || commit.is_some_and(is_commit)), "{text}");
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn help_names_every_command_and_has_examples() {
 }
 
 #[test]
-fn the_help_of_map_tells_placeholders_and_exit_codes() {
+fn the_help_of_map_lists_placeholders_and_exit_codes() {
     let text = farpool(["map", "--help"]).run().stdout();
     assert!(text.contains("--program <LINE>") && text.contains("Deprecated"), "{text}");
     assert!(!farpool(["map", "-h"]).run().stdout().contains("--program"));
@@ -75,7 +75,7 @@ fn lines_of_help_fit_a_terminal() {
 }
 
 #[test]
-fn usage_errors_have_code_2_and_say_what_is_wrong() {
+fn usage_errors_exit_with_2_and_a_message() {
     for (arguments, part) in [
         (&["nonsense"][..], "nonsense"),
         (&["stats"], "status"),
@@ -93,7 +93,7 @@ fn usage_errors_have_code_2_and_say_what_is_wrong() {
 }
 
 #[test]
-fn shells_are_told_how_to_complete() {
+fn completions_are_printed_for_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let done = farpool(["completions", shell]).run();
         assert_eq!((done.code, done.stderr()), (Some(0), String::new()));
@@ -109,7 +109,7 @@ fn shells_are_told_how_to_complete() {
 }
 
 #[test]
-fn there_are_manual_pages() {
+fn manual_pages_are_generated() {
     let done = farpool(["man"]).run();
     assert!(done.code == Some(0) && done.stdout().contains(".TH farpool 1"), "{done:?}");
     let folder = folder();

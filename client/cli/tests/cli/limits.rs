@@ -1,4 +1,4 @@
-//! Files that may not be as large as they would have to be (`ulimit -f`), and descriptors 0, 1 and 2 that are closed.
+//! Limits on file sizes (`ulimit -f`), and closed descriptors 0, 1 and 2.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::support::{Call, folder, map};
 
-/// Above what workers need, and below what the tests write.
+/// More than workers need, and less than the tests write.
 const LIMIT: u64 = 9 << 20;
 
-/// A call that may have no larger files; its stdout is this file, if it is given.
+/// Limits the file sizes of a call; its stdout is this file, if given.
 fn limited(call: Call, stdout: Option<&str>) -> Call {
     let stdout = stdout.map(|path| fs::File::create(path).unwrap());
     call.change(|command| {
@@ -27,7 +27,7 @@ fn limited(call: Call, stdout: Option<&str>) -> Call {
     })
 }
 
-/// So many long items, as lines.
+/// Returns this many long items, as lines.
 fn long_items(count: usize) -> String {
     let line = |number| format!("{number:03}{}\n", "x".repeat(120 << 10));
     (0..count).map(line).collect()
@@ -43,7 +43,7 @@ fn indices(path: &str) -> Vec<u64> {
 }
 
 #[test]
-fn results_beyond_the_limit_are_an_error_and_what_is_there_is_whole() {
+fn results_beyond_the_limit_are_an_error_and_existing_lines_are_complete() {
     let folder = folder();
     let (results, log) = (folder.file("results"), folder.file("log"));
     let program = format!("item={{}}; printf '%s\\n' \"${{item%%x*}}\" >> {log}");
@@ -52,11 +52,11 @@ fn results_beyond_the_limit_are_an_error_and_what_is_there_is_whole() {
     let story = format!("farpool: cannot write the results to {results}: File too large");
     assert!(done.code == Some(125) && done.stderr().starts_with(&story), "{:?} {}", done.code, done.stderr());
     let written = indices(&results);
-    // As many as fit, but for those that were to be written together with one that does not.
+    // All records that fit, except those that were written together with one that does not.
     assert!(!written.is_empty() && fs::metadata(&results).unwrap().len() <= LIMIT);
     map(&program, ["--results", &results, "--resume"]).input(&*all).run().assert_prints("");
     assert_eq!(indices(&results), (1..=100).collect::<Vec<_>>());
-    // What was written was not run again.
+    // Items with a record did not run again.
     let runs = fs::read_to_string(&log).unwrap().lines().count();
     assert!(runs <= 200 - written.len(), "{runs} runs, {} results", written.len());
 }
@@ -94,18 +94,18 @@ fn a_spooled_output_beyond_the_limit_fails_its_item() {
     assert_eq!(done.stdout.len(), 4_000_000);
 }
 
-/// They have what they would have without farpool between.
+/// Commands have the same limit and signal as without farpool.
 #[test]
-fn commands_are_ended_by_the_signal_as_usual() {
+fn the_signal_ends_commands_as_usual() {
     let folder = folder();
     let program = format!("head -c 20000000 /dev/zero > {}; kill -l $?", folder.file("{}"));
     let done = limited(map(&program, ["--", "a"]), None).run();
     assert_eq!((done.code, &*done.stdout()), (Some(0), "XFSZ\n"), "{}", done.stderr());
 }
 
-/// Each of them, and each combination.
+/// Checks each of them, and each combination.
 #[test]
-fn standard_descriptors_that_are_closed() {
+fn closed_standard_descriptors() {
     for closed in 0..8 {
         for options in [&[][..], &["--line-buffer"], &["--tag", "--progress"]] {
             let folder = folder();
@@ -123,7 +123,7 @@ fn standard_descriptors_that_are_closed() {
             let done = call.run();
             let (stdout_is_open, stderr_is_open) = (closed & 2 == 0, closed & 4 == 0);
             let about = format!("{closed:03b} {options:?}: {:?} {}", done.code, done.stderr());
-            // Whoever closes stdout does not want what goes there to be lost without a word.
+            // Output to a closed stdout must not be lost silently.
             assert_eq!(done.code, Some(if stdout_is_open { 0 } else { 125 }), "{about}");
             if stdout_is_open {
                 let count = |what: &[u8]| done.stdout.windows(what.len()).filter(|part| *part == what).count();
@@ -134,7 +134,7 @@ fn standard_descriptors_that_are_closed() {
                 assert!(!stderr_is_open || done.stderr().contains("cannot write to stdout: Bad file"), "{about}");
             }
             assert!(!stdout_is_open || !stderr_is_open || done.stderr().contains("err-b"), "{about}");
-            // Nothing but records, and no other file.
+            // The file has only records, and there is no other file.
             let there = fs::exists(&results).unwrap();
             let recorded = if there { indices(&results) } else { Vec::new() };
             assert!(recorded.len() <= 3 && (!stdout_is_open || recorded == [1, 2, 3]), "{about}");

@@ -1,4 +1,4 @@
-//! The binary `farpool`, as people and scripts call it; and what is in deploy/.
+//! Tests the binary `farpool` as people and scripts call it, and the files in deploy/.
 
 mod address;
 mod cluster;

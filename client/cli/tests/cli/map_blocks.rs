@@ -16,7 +16,7 @@ fn numbers(count: u32) -> String {
 }
 
 #[test]
-fn blocks_arrive_whole_and_in_order() {
+fn blocks_arrive_complete_and_in_order() {
     let text = numbers(300_000);
     let done = map(["cat"]).input(text.clone()).run();
     assert!(done.code == Some(0) && done.stdout() == text, "{}", done.stderr());
@@ -58,18 +58,18 @@ fn a_long_line_is_a_block_of_its_own() {
 }
 
 #[test]
-fn a_block_that_fails_is_given_again() {
+fn a_failed_block_is_retried_with_its_content() {
     let folder = folder();
     let log = folder.file("log-");
     let line = format!("cat; echo >> {log}{{#}}; test $(wc -l < {log}{{#}}) -ge 3");
     map(["--block=2", "--retries=2", &line]).input("a\nb\n").run().assert_prints("a\nb\n");
-    // As is one whose worker dies.
+    // The same if its worker dies.
     let line = format!("echo >> {log}x; test $(wc -l < {log}x) -ge 2 || kill -KILL $PPID; cat");
     map([&*line]).input("a\nb\n").run().assert_prints("a\nb\n");
 }
 
 #[test]
-fn records_have_the_number_and_resume_compares_the_content() {
+fn records_have_block_numbers_and_resume_compares_contents() {
     let folder = folder();
     let results = folder.file("results");
     let options = ["--block=4", "--results", &results];
@@ -78,7 +78,7 @@ fn records_have_the_number_and_resume_compares_the_content() {
     let text = fs::read_to_string(&results).unwrap();
     let first: Value = serde_json::from_str(text.lines().find(|line| line.contains("\"index\":1,")).unwrap()).unwrap();
     assert_eq!((&first["item"], &first["index"]), (&"1".into(), &1.into()));
-    // The second is missing.
+    // Without the second record.
     let kept: String =
         text.lines().filter(|line| !line.contains("\"index\":2,")).map(|line| format!("{line}\n")).collect();
     fs::write(&results, kept).unwrap();
@@ -92,7 +92,7 @@ fn records_have_the_number_and_resume_compares_the_content() {
     assert!(done.code == Some(125) && done.stderr().contains("with --pipe, use --resume"), "{done:?}");
 }
 
-/// Resident memory of a process in bytes, at its highest.
+/// Returns the peak resident memory of a process in bytes.
 fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -111,7 +111,7 @@ fn endless_input_takes_constant_memory() {
     let before = peak(pid);
     lines(&mut stdout, 200);
     let after = peak(pid);
-    // The kernel's count of the peak is approximate: a later one may be a bit lower.
+    // The kernel's peak is approximate: a later value may be slightly lower.
     assert!(after < 96 << 20 && after.saturating_sub(before) < 24 << 20, "{before} grew to {after}");
     drop(stdout);
     assert_eq!(running.end().code, Some(141));

@@ -1,4 +1,4 @@
-//! Items that fail: how that is told, and what happens to the others.
+//! Items that fail: how that is reported, and what happens to the others.
 
 use std::time::{Duration, Instant};
 
@@ -41,12 +41,12 @@ fn keep_going_runs_every_item() {
 }
 
 #[test]
-fn the_first_failure_stops_the_rest_and_finishes_what_runs() {
+fn the_first_failure_stops_the_rest_and_lets_running_items_finish() {
     let done = map("sleep 0.05; echo {}; test {} -ne 3", []).input(numbers(1000)).run();
     let text = done.stdout();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(done.code, Some(1));
-    // Two run, and one waits for each.
+    // Two items run, and one more waits for each slot.
     assert!((3..=3 + 4).contains(&lines.len()), "{done:?}");
     assert_eq!(text, numbers(lines.len() as u32));
     assert!(done.stderr().contains("item 3 \"3\": exit code 1"), "{done:?}");
@@ -63,25 +63,25 @@ fn a_failure_of_the_last_item_stops_nothing() {
 }
 
 #[test]
-fn a_timeout_ends_the_command_and_all_that_it_started() {
+fn a_timeout_ends_the_command_and_everything_it_started() {
     let start = Instant::now();
     let program = "echo before; sleep 50 | sleep 51; echo after; : {}";
     let done = map(program, ["--timeout", "200ms"]).input("x\n").run();
     assert!(start.elapsed() < Duration::from_secs(20));
-    // What it wrote until then is not lost.
+    // Output before the timeout is not lost.
     assert_eq!((done.code, &*done.stdout()), (Some(1), "before\n"));
     assert!(done.stderr().contains("item 1 \"x\": timed out and was killed after 2"), "{done:?}");
 }
 
 #[test]
-fn a_timeout_is_for_each_item() {
+fn a_timeout_applies_to_each_item() {
     let done = map("sleep {}; echo {}", ["--timeout=600ms", "--keep-going"]).input("0.01\n50\n0.02\n").run();
     assert_eq!((done.code, &*done.stdout()), (Some(1), "0.01\n0.02\n"));
     map("sleep 0.2; echo {}", ["--timeout", "5s"]).input(numbers(4)).run().assert_prints(&numbers(4));
 }
 
 #[test]
-fn a_command_may_say_goodbye_when_its_time_is_up() {
+fn a_command_may_handle_sigterm_on_a_timeout() {
     let program = "trap 'echo bye; exit 3' TERM; while :; do sleep 0.01; done; : {}";
     let done = map(program, ["--timeout", "300ms"]).input("x\n").run();
     assert_eq!((done.code, &*done.stdout()), (Some(1), "bye\n"));
@@ -91,7 +91,7 @@ fn a_command_may_say_goodbye_when_its_time_is_up() {
 }
 
 #[test]
-fn a_worker_that_dies_costs_its_item_only() {
+fn a_dead_worker_fails_only_its_item() {
     // The shell's parent is the worker.
     let folder = folder();
     let runs = folder.file("runs");

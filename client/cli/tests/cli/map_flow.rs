@@ -1,4 +1,4 @@
-//! Inputs and outputs that do not end, and ends from outside.
+//! Endless inputs and outputs, readers that exit, and interrupts.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{folder, lines, map};
 
-/// Resident memory of a process in bytes, at its highest.
+/// Returns the peak resident memory of a process in bytes.
 fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -21,7 +21,7 @@ fn endless_input_takes_constant_memory() {
     let mut running = map("echo {#}", []).spawn();
     let pid = running.child.id();
     let mut stdin = running.child.stdin.take().unwrap();
-    // Until nobody reads it any more.
+    // Until the reader exits.
     let writer =
         std::thread::spawn(
             move || while stdin.write_all(&[b'x'; 1 << 16]).and_then(|()| stdin.write_all(b"\n")).is_ok() {},
@@ -30,7 +30,7 @@ fn endless_input_takes_constant_memory() {
     assert!(lines(&mut stdout, 100).ends_with("\n100\n"));
     let before = peak(pid);
     assert!(lines(&mut stdout, 1500).ends_with("\n1600\n"));
-    // 64 KiB each, 1500 of them are 94 MiB.
+    // 1500 items of 64 KiB are 94 MiB.
     let after = peak(pid);
     assert!(after.saturating_sub(before) < 24 << 20, "{before} grew to {after}");
     drop(stdout);
@@ -40,7 +40,7 @@ fn endless_input_takes_constant_memory() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_ends_it_quietly() {
+fn a_reader_that_exits_ends_it_quietly() {
     let mut running = map("echo {}", []).spawn();
     let mut stdin = running.child.stdin.take().unwrap();
     let writer = std::thread::spawn(move || while stdin.write_all(b"y\n").is_ok() {});
@@ -68,7 +68,7 @@ fn outcomes_do_not_wait_for_a_slow_input() {
 }
 
 #[test]
-fn a_slow_item_does_not_keep_others_from_running() {
+fn a_slow_item_does_not_block_others() {
     let folder = folder();
     let (pipe, log) = (folder.pipe("gate"), folder.file("log"));
     let program = format!("if [ {{}} = 1 ]; then read line < {pipe}; else echo >> {log}; fi; echo {{}}");
@@ -76,7 +76,7 @@ fn a_slow_item_does_not_keep_others_from_running() {
     let expected = input.clone();
     let mut running = map(&program, []).spawn();
     running.child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    // Opens only when the first item does.
+    // Opening blocks until the first item opens it.
     let mut gate = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
     let deadline = Instant::now() + Duration::from_secs(50);
     while fs::read_to_string(&log).unwrap_or_default().lines().count() < 299 {
@@ -87,7 +87,7 @@ fn a_slow_item_does_not_keep_others_from_running() {
     running.end().assert_prints(&expected);
 }
 
-/// Starts commands that write a line to the pipe and go on for long; returns when two of them run.
+/// Starts commands that write a line to a pipe and then run for long; returns when two of them run.
 fn two_that_run(folder: &Folder) -> crate::support::Running {
     let pipe = folder.pipe("begun");
     let program = format!("echo {{}} > {pipe}; sleep 50 & sleep 51");
@@ -106,7 +106,7 @@ fn an_interrupt_ends_everything_within_a_second() {
         assert!(running.processes().len() >= 5, "{:?}", running.processes());
         let start = Instant::now();
         running.signal(signal);
-        // It fails if anything is left after a second.
+        // This fails if anything is left after a second.
         let done = running.end();
         assert_eq!(done.code, None);
         assert!(start.elapsed() < Duration::from_secs(2));
@@ -114,7 +114,7 @@ fn an_interrupt_ends_everything_within_a_second() {
 }
 
 #[test]
-fn results_that_are_written_are_whole_after_an_interrupt() {
+fn written_results_are_complete_after_an_interrupt() {
     let folder = folder();
     let results = folder.file("results");
     let mut running = map("echo {}", ["--results", &results]).spawn();
@@ -122,7 +122,7 @@ fn results_that_are_written_are_whole_after_an_interrupt() {
     stdin.write_all(b"1\n2\n3\n").unwrap();
     let mut stdout = running.child.stdout.take().unwrap();
     lines(&mut stdout, 3);
-    // The last line of output may be ahead of its record.
+    // The last line of output may be printed before its record is written.
     stdin.write_all(b"4\n").unwrap();
     lines(&mut stdout, 1);
     running.signal(Signal::SIGINT);
@@ -133,7 +133,7 @@ fn results_that_are_written_are_whole_after_an_interrupt() {
     assert!(text.lines().count() >= 3 && text.ends_with("}\n"), "{text:?}");
 }
 
-/// A map whose commands write 64 MiB each, the first of which waits: returns the most memory that any of its processes took.
+/// Runs a map whose commands write 64 MiB each, while the first one waits. Returns the peak memory of any of its processes.
 fn memory_of_large_outputs(options: &[&str]) -> u64 {
     let folder = folder();
     let (pipe, begun) = (folder.pipe("gate"), folder.pipe("begun"));
@@ -162,7 +162,7 @@ fn large_outputs_are_not_held_in_memory() {
 }
 
 #[test]
-fn a_full_disk_fails_the_item_whose_output_has_no_room() {
+fn a_full_disk_fails_the_item_whose_output_does_not_fit() {
     let folder = folder();
     let disk = folder.file("disk");
     fs::create_dir(&disk).unwrap();

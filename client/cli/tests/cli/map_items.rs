@@ -1,4 +1,4 @@
-//! Which items there are, and how they get into commands.
+//! Where items come from, and how they get into commands.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -22,13 +22,13 @@ fn items_come_from_a_file_or_the_command_line() {
 }
 
 #[test]
-fn nul_separates_items_with_lines_in_them() {
+fn nul_separates_items_that_contain_newlines() {
     map("printf '<%s>'", ["-0"]).input("a\nb\0\0c\n\0").run().assert_prints("<a\nb><><c\n>");
 }
 
-/// Whatever is in an item, the command gets it unchanged, wherever the placeholder stands.
+/// The command gets every item unchanged, wherever the placeholder is.
 #[test]
-fn odd_items_reach_the_command_unchanged() {
+fn unusual_items_reach_the_command_unchanged() {
     let odd = [
         "two words",
         " leading and trailing ",
@@ -59,7 +59,7 @@ fn odd_items_reach_the_command_unchanged() {
         "printf '%s\\n' \"<$(printf '%s.' {} | sed '$ s/\\.$//')>\"",
     ] {
         if program.contains("sed") {
-            // $(...) takes line ends away; the items in the middle of which they stand keep them.
+            // $(...) removes trailing newlines; newlines within items stay.
             map(program, ["-0"]).input(input.clone()).run().assert_prints(&expected);
             continue;
         }
@@ -68,7 +68,7 @@ fn odd_items_reach_the_command_unchanged() {
 }
 
 #[test]
-fn items_need_not_be_text() {
+fn items_may_be_any_bytes() {
     let done = map("printf '%s\\n' {}", []).input(b"\xff\xfe\n".to_vec()).run();
     assert_eq!((done.code, &*done.stdout), (Some(0), &b"\xff\xfe\n"[..]));
     let done = map("false", []).input(b"\xff\n".to_vec()).run();
@@ -76,27 +76,27 @@ fn items_need_not_be_text() {
 }
 
 #[test]
-fn placeholders_take_parts_of_the_item() {
+fn placeholders_stand_for_parts_of_the_item() {
     let program = "echo {#} {} {.} {/} {//} {/.}";
     let expected = "1 a/b.tar.gz a/b.tar b.tar.gz a b.tar\n2 plain plain plain . plain\n3 /x y.z /x y x y.z / x y\n";
     map(program, []).input("a/b.tar.gz\nplain\n/x y.z\n").run().assert_prints(expected);
 }
 
 #[test]
-fn an_item_that_no_command_line_can_hold_fails_alone() {
+fn only_an_item_too_long_for_a_command_line_fails() {
     let long = "x".repeat(200_000);
     let done = map("echo", ["--keep-going"]).input(format!("a\n{long}\nb\0c\nd\n")).run();
     assert_eq!((done.code, &*done.stdout()), (Some(2), "a\nd\n"));
     assert!(done.stderr().contains("item 2 \"xxx"), "{done:?}");
     assert!(done.stderr().contains("longer than the 131072 bytes that Linux allows (not run)"), "{done:?}");
     assert!(done.stderr().contains("item 3 \"b\\u{0}c\": the item contains a NUL byte"), "{done:?}");
-    // The item alone would do, but not together with the rest.
+    // The item alone would fit, but not with the rest of the command.
     let done = map("echo {} {}", []).input("x".repeat(100_000)).run();
     assert!(done.stderr().contains("the command is longer than the 128 KiB that Linux allows"), "{done:?}");
 }
 
 #[test]
-fn commands_have_no_input_and_the_callers_environment_and_folder() {
+fn commands_have_empty_stdin_and_the_callers_environment_and_directory() {
     let folder = folder();
     let path = folder.file("");
     let done = map("cat; pwd; echo $COLOR {}", []).change(|command| {
@@ -106,7 +106,7 @@ fn commands_have_no_input_and_the_callers_environment_and_folder() {
 }
 
 #[test]
-fn variables_can_be_given_to_commands() {
+fn variables_can_be_passed_to_commands() {
     let done = map("echo $A $B", ["--env", "A=1", "--env=B=2 3"]).input("x\n").run();
     done.assert_prints("1 2 3 x\n");
     let done = map("echo", ["--env", "FARPOOL_TEST_NOT_SET"]).run();
@@ -119,7 +119,7 @@ fn variables_can_be_given_to_commands() {
 }
 
 #[test]
-fn a_program_need_not_be_text() {
+fn a_command_may_be_any_bytes() {
     let program = std::ffi::OsStr::from_bytes(b"printf '%s\\n' '\xff'{}");
     let call = crate::support::farpool(["map"]).change(|command| {
         command.arg("--program").arg(program);

@@ -29,7 +29,7 @@ fn results_have_a_line_of_json_for_each_item() {
     assert_eq!(done.code, Some(4));
     let text = fs::read_to_string(&results).unwrap();
     let mut records: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    // They are in the order in which items have finished.
+    // They are in the order of completion.
     records.sort_by_key(|record| record["index"].as_u64());
     let row = |record: &serde_json::Value| {
         let keys = ["index", "exit_code", "signal", "timed_out", "host", "attempts"];
@@ -65,7 +65,7 @@ fn results_have_a_line_of_json_for_each_item() {
 }
 
 #[test]
-fn processes_bound_what_runs_at_once() {
+fn processes_limit_concurrent_commands() {
     let folder = folder();
     let log = folder.file("log");
     let program = format!("echo + >> {log}; sleep 0.02; echo - >> {log}; : {{}}");
@@ -109,12 +109,12 @@ fn priorities_may_be_negative() {
 }
 
 #[test]
-fn no_progress_is_shown_where_stderr_is_no_terminal() {
+fn no_progress_is_shown_if_stderr_is_no_terminal() {
     map("echo", ["--progress"]).input(numbers(50)).run().assert_prints(&numbers(50));
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_a_code_of_its_own() {
+fn invalid_options_are_rejected_with_their_own_code() {
     for arguments in [
         &["map"][..],
         &["map", "--program", ""],
@@ -163,7 +163,7 @@ fn what_makes_no_sense_is_refused_with_a_code_of_its_own() {
 }
 
 #[test]
-fn a_cluster_that_is_not_there_is_told() {
+fn an_unreachable_cluster_is_reported() {
     for arguments in [&["--address", "http://127.0.0.1:1"][..], &["--address=nonsense"]] {
         let done = map("echo", arguments.iter().copied()).input("x\n").run();
         assert_eq!((done.code, done.stdout()), (Some(125), String::new()), "{done:?}");
@@ -176,8 +176,8 @@ fn a_cluster_that_is_not_there_is_told() {
 }
 
 #[test]
-fn a_terminal_shows_how_far_it_is() {
-    // script(1) makes one.
+fn a_terminal_shows_the_progress() {
+    // script(1) provides a terminal.
     let command = format!(
         "{} map --progress --keep-going --program 'test {{}} != 4' -- 1 2 3 4 5",
         env!("CARGO_BIN_EXE_farpool")

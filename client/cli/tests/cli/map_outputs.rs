@@ -1,4 +1,4 @@
-//! What items write: whole, in order, to where it belongs.
+//! The output of items is complete, in order, and goes to the right stream.
 
 use std::fs;
 use std::io::Write;
@@ -11,7 +11,7 @@ fn numbers(count: u32) -> String {
 
 #[test]
 fn outputs_come_in_the_order_of_the_input() {
-    // The first takes longest.
+    // The first item takes longest.
     let done = map("sleep 0.$((9 - {})); echo {}", []).input(numbers(8)).run();
     done.assert_prints(&numbers(8));
     map("echo {}", []).input(numbers(500)).run().assert_prints(&numbers(500));
@@ -21,7 +21,7 @@ fn outputs_come_in_the_order_of_the_input() {
 fn unordered_outputs_come_as_items_finish() {
     let folder = folder();
     let pipe = folder.pipe("gate");
-    // The first waits until the second was seen.
+    // The first item waits until the output of the second has been read.
     let program = format!("if [ {{}} = a ]; then read line < {pipe}; fi; echo {{}}");
     let mut running = map(&program, ["--unordered"]).spawn();
     running.child.stdin.take().unwrap().write_all(b"a\nb\n").unwrap();
@@ -32,7 +32,7 @@ fn unordered_outputs_come_as_items_finish() {
 }
 
 #[test]
-fn each_items_output_is_in_one_piece() {
+fn each_items_output_is_contiguous() {
     let done = map("for i in 1 2 3; do echo {}.$i; sleep 0.01; done", ["--unordered"]).input(numbers(20)).run();
     let text = done.stdout();
     let lines: Vec<&str> = text.lines().collect();
@@ -50,7 +50,7 @@ fn stdout_and_stderr_stay_apart() {
 }
 
 #[test]
-fn huge_outputs_come_whole() {
+fn huge_outputs_are_complete() {
     let done = map("head -c 70000000 /dev/zero | tr '\\0' {}", []).input("a\nb\nc\n").run();
     assert_eq!((done.code, done.stdout.len()), (Some(0), 210_000_000));
     for (part, byte) in done.stdout.chunks(70_000_000).zip(*b"abc") {
@@ -66,35 +66,35 @@ fn both_streams_may_be_full() {
 }
 
 #[test]
-fn tags_tell_whose_a_line_is() {
+fn tags_name_the_item_of_each_line() {
     let program = "printf '1\\n2'; echo wrong >&2; : {}";
     let done = map(program, ["--tag"]).input("a\nb c\n").run();
     done.assert(0, "a\t1\na\t2\nb c\t1\nb c\t2\n", "a\twrong\nb c\twrong\n");
     map("echo {#}; : {}", ["--tag", "-0"]).input("a\nb\0").run().assert_prints("a\\nb\t1\n");
 }
 
-/// Nothing tells that a process leaves the group, so one that did so while it was waited for was waited for without end.
+/// Nothing reports when a process leaves the group. One that left while it was awaited used to be awaited forever.
 #[test]
-fn what_leaves_the_group_is_not_waited_for() {
+fn processes_that_leave_the_group_are_not_awaited() {
     let leaves = "(sleep 0.3; exec setsid sleep 600) > /dev/null 2>&1 & echo {}";
     map(leaves, ["--grace", "1h"]).input("x\n").run().assert_prints("x\n");
     map("setsid true > /dev/null 2>&1 & : {}", []).input("x\n".repeat(20)).run().assert_prints("");
 }
 
 #[test]
-fn what_stays_in_the_background_is_waited_for() {
+fn background_processes_are_awaited() {
     let folder = folder();
     let file = folder.file("out");
-    // As in `... > >(gzip)`: the command ends first.
+    // As in `... > >(gzip)`: the command exits first.
     let program = format!("(sleep 0.3; echo late; echo {{}} > {file}) & echo early");
     map(&program, []).input("x\n").run().assert_prints("early\nlate\n");
     assert_eq!(fs::read_to_string(file).unwrap(), "x\n");
-    // Whoever was started by somebody that is gone, too.
+    // Also processes whose parent has exited.
     map("(sh -c '(sleep 0.2; echo grandchild) & true') & : {}", []).input("x\n").run().assert_prints("grandchild\n");
 }
 
 #[test]
-fn what_stays_longer_is_killed_and_named() {
+fn background_processes_beyond_the_grace_are_killed_and_named() {
     let start = std::time::Instant::now();
     let done = map("sleep 50 & echo {}; exit 3", ["--grace", "300ms"]).input("x\n").run();
     assert!(start.elapsed().as_secs() < 20);
@@ -104,7 +104,7 @@ fn what_stays_longer_is_killed_and_named() {
     assert!(lines[0].starts_with("farpool: item 1 \"x\" left processes in the background"), "{stderr}");
     assert!(lines[0].contains(": sleep (pid "), "{stderr}");
     assert!(lines[1].contains("exit code 3"), "{stderr}");
-    // The same with no grace at all, and with a timeout that is shorter than it.
+    // The same with a grace of zero, and with a timeout that is shorter than the grace.
     for options in [&["--grace", "0"][..], &["--grace", "1h", "--timeout", "300ms"]] {
         let done = map("sleep 50 & echo {}", options.iter().copied()).input("x\n").run();
         assert_eq!((done.code, &*done.stdout()), (Some(0), "x\n"), "{done:?}");
@@ -112,7 +112,7 @@ fn what_stays_longer_is_killed_and_named() {
     }
 }
 
-/// What a shell's redirections make of it.
+/// Runs `farpool` in a shell with this redirection. Returns its exit code and stderr.
 fn redirected(arguments: &str, redirection: &str) -> (Option<i32>, String) {
     let shell = format!("{} {arguments} {redirection}", env!("CARGO_BIN_EXE_farpool"));
     let output = std::process::Command::new("sh").args(["-c", &shell]).env_remove("FARPOOL_ADDRESS").output().unwrap();
@@ -140,23 +140,23 @@ fn output_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn a_failure_that_stops_a_map_is_told_when_it_happens() {
+fn a_failure_that_stops_a_map_is_reported_at_once() {
     let folder = folder();
     let pipe = folder.pipe("gate");
     let program = format!("if [ {{}} = a ]; then read line < {pipe}; else echo {{}} >&2; exit 3; fi; echo {{}}");
     let mut running = map(&program, []).spawn();
     running.child.stdin.take().unwrap().write_all(b"a\nb\n").unwrap();
-    let told = lines(running.child.stderr.as_mut().unwrap(), 1);
-    assert!(told.starts_with("farpool: item 2 \"b\": exit code 3"), "{told}");
+    let message = lines(running.child.stderr.as_mut().unwrap(), 1);
+    assert!(message.starts_with("farpool: item 2 \"b\": exit code 3"), "{message}");
     fs::write(&pipe, "go\n").unwrap();
     let done = running.end();
-    // And not again in its turn.
+    // It is not printed again in its turn.
     assert_eq!((done.stdout(), done.stderr().matches("item 2").count()), ("a\n".to_owned(), 0));
     assert!(done.stderr().starts_with("b\n"), "{done:?}");
 }
 
 #[test]
-fn lines_come_as_they_are_written() {
+fn lines_are_printed_as_they_are_written() {
     let folder = folder();
     let gates = [folder.pipe("gate-a"), folder.pipe("gate-b")];
     let gate = folder.file("gate-");
@@ -168,7 +168,7 @@ fn lines_come_as_they_are_written() {
     let mut sorted: Vec<&str> = first.lines().collect();
     sorted.sort_unstable();
     assert_eq!(sorted, ["a\tone", "b\tone"]);
-    // Each waits at its own.
+    // Each item waits at its own gate.
     gates.iter().for_each(|gate| fs::write(gate, "go\n").unwrap());
     let done = running.end();
     let text = done.stdout();
@@ -182,7 +182,7 @@ fn lines_come_as_they_are_written() {
 }
 
 #[test]
-fn lines_of_many_items_stay_whole() {
+fn lines_of_many_items_do_not_mix() {
     let long = "x".repeat(20_000);
     let program = format!("for i in 1 2 3 4 5 6 7 8 9; do echo {{}} {long}; done");
     let done = map(&program, ["--line-buffer"]).input(numbers(40)).run();

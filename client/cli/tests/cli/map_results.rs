@@ -1,4 +1,4 @@
-//! `--results`: finished work is kept, and `--resume` goes on from it.
+//! `--results` records finished work, and `--resume` continues from it.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ fn numbers(count: u32) -> String {
     (1..=count).map(|number| format!("{number}\n")).collect()
 }
 
-/// Waits until so many records are in the file.
+/// Waits until the file has this many records.
 #[track_caller]
 fn wait_for(path: &str, count: usize) -> Vec<Value> {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -29,7 +29,7 @@ fn wait_for(path: &str, count: usize) -> Vec<Value> {
     }
 }
 
-/// Notes each run in a log, and then runs this.
+/// Returns a command that logs each run and then runs `program`.
 fn logged(folder: &Folder, program: &str) -> String {
     format!("echo {{}} >> {}; {program}", folder.file("log"))
 }
@@ -41,8 +41,8 @@ fn log(folder: &Folder) -> Vec<String> {
     runs
 }
 
-/// Six items, of which the first waits for a gate that nobody opens, and the others end.
-fn five_of_six(call: impl FnOnce(&str, &[&str]) -> Call, folder: &Folder) -> (Running, String, String) {
+/// Runs six items: the first waits forever for a gate, and the others end.
+fn five_of_six_finished(call: impl FnOnce(&str, &[&str]) -> Call, folder: &Folder) -> (Running, String, String) {
     let (gate, results) = (folder.pipe("gate"), folder.file("results"));
     let program =
         logged(folder, &format!("if [ {{}} = 1 ] && ! [ -e {gate}.open ]; then read line < {gate}; fi; echo {{}}"));
@@ -57,14 +57,14 @@ fn five_of_six(call: impl FnOnce(&str, &[&str]) -> Call, folder: &Folder) -> (Ru
 }
 
 #[test]
-fn what_has_finished_is_kept_whatever_ends_the_map() {
+fn finished_results_are_kept_whatever_ends_the_map() {
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
         let folder = folder();
         let (running, program, results) =
-            five_of_six(|program, options| map(program, options.iter().copied()), &folder);
+            five_of_six_finished(|program, options| map(program, options.iter().copied()), &folder);
         running.signal(signal);
         if signal == Signal::SIGINT {
-            // What had finished is printed too.
+            // The outputs of finished items are printed, too.
             assert_eq!(running.end().stdout(), "2\n3\n4\n5\n6\n");
         } else {
             running.end_killed();
@@ -79,13 +79,13 @@ fn what_has_finished_is_kept_whatever_ends_the_map() {
 }
 
 #[test]
-fn a_cluster_resumes_as_well() {
+fn a_map_on_a_cluster_resumes() {
     let (cluster, folder) = (Cluster::of(2, 2), folder());
     let on = |program: &str, options: &[&str]| {
         let all = [&["--address", cluster.address(), "map", "--program", program], options].concat();
         farpool(all)
     };
-    let (running, program, results) = five_of_six(on, &folder);
+    let (running, program, results) = five_of_six_finished(on, &folder);
     running.signal(Signal::SIGKILL);
     running.end_killed();
     on(&program, &["--results", &results, "--resume"]).input(numbers(6)).run().assert_prints("1\n");
@@ -94,7 +94,7 @@ fn a_cluster_resumes_as_well() {
 }
 
 #[test]
-fn failures_run_again_if_that_is_asked_for() {
+fn failures_are_retried_on_request() {
     let folder = folder();
     let results = folder.file("results");
     let program =
@@ -113,7 +113,7 @@ fn failures_run_again_if_that_is_asked_for() {
 }
 
 #[test]
-fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
+fn existing_results_are_overwritten_only_on_request() {
     let folder = folder();
     let results = folder.file("results");
     fs::write(&results, "precious\n").unwrap();
@@ -121,7 +121,7 @@ fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
         "farpool: {results}: it already has results; --resume continues from them, --overwrite replaces them\n"
     );
     map("echo {}", ["--results", &results, "--", "1"]).run().assert(125, "", &story);
-    // Nor when it turns out later that nothing can be done.
+    // Nor if a later error stops the map.
     for (options, part) in [
         (&["--resume"][..], "line 1 is not a record"),
         (&["--overwrite", "-a", "/nowhere/items"], "/nowhere/items"),
@@ -136,14 +136,14 @@ fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
     assert_eq!(records(&results).len(), 1);
     map("echo {}", ["--results", &results, "--overwrite"]).input("").run().assert_prints("");
     assert_eq!(fs::read_to_string(&results).unwrap(), "");
-    // What could not begin leaves no file.
+    // A map that could not begin leaves no file.
     let other = folder.file("other");
     assert_eq!(map("echo {}", ["--results", &other, "-a", "/nowhere/items"]).run().code, Some(125));
     assert!(!fs::exists(&other).unwrap());
 }
 
 #[test]
-fn other_commands_and_items_are_refused_before_anything_runs() {
+fn different_commands_and_items_are_rejected_before_anything_runs() {
     let folder = folder();
     let results = folder.file("results");
     let program = logged(&folder, "true");
@@ -163,7 +163,7 @@ fn other_commands_and_items_are_refused_before_anything_runs() {
 }
 
 #[test]
-fn a_torn_last_line_is_ignored_and_goes_when_something_is_appended() {
+fn an_incomplete_last_line_is_ignored_and_replaced() {
     let folder = folder();
     let results = folder.file("results");
     let program = logged(&folder, "true");
@@ -173,12 +173,12 @@ fn a_torn_last_line_is_ignored_and_goes_when_something_is_appended() {
     fs::write(&results, torn).unwrap();
     let last = records(&results).len();
     assert_eq!(last, 2);
-    // Refused: it stays as it is.
+    // Rejected: the file does not change.
     assert_eq!(map("other", ["--results", &results, "--resume"]).input("a\n").run().code, Some(125));
     assert_eq!(fs::read_to_string(&results).unwrap(), torn);
     map(&program, ["--results", &results, "--resume"]).input("a\nb\nc\n").run().assert_prints("");
     assert_eq!((records(&results).len(), log(&folder).len()), (3, 4));
-    // A line in the midst is not ignored.
+    // An invalid line in the middle is not ignored.
     fs::write(&results, text.replacen("index", "xedni", 1)).unwrap();
     let done = map(&program, ["--results", &results, "--resume"]).input("a\nb\nc\n").run();
     assert!(done.code == Some(125) && done.stderr().contains("line 1 is not a record"), "{done:?}");
@@ -187,7 +187,7 @@ fn a_torn_last_line_is_ignored_and_goes_when_something_is_appended() {
 #[test]
 fn two_maps_do_not_write_to_one_file() {
     let folder = folder();
-    let (running, _, results) = five_of_six(|program, options| map(program, options.iter().copied()), &folder);
+    let (running, _, results) = five_of_six_finished(|program, options| map(program, options.iter().copied()), &folder);
     let story = format!("farpool: {results}: another farpool is writing its results there\n");
     for option in ["--overwrite", "--resume"] {
         map("echo {}", ["--results", &results, option, "--", "1"]).run().assert(125, "", &story);
@@ -198,7 +198,7 @@ fn two_maps_do_not_write_to_one_file() {
 }
 
 #[test]
-fn records_may_go_where_output_goes_and_to_pipes() {
+fn records_may_go_to_stdout_and_to_pipes() {
     let folder = folder();
     let done = map("echo {}", ["--results", "/dev/stdout", "--", "1", "2"]).run();
     let text = done.stdout();
@@ -233,7 +233,7 @@ fn a_gap_in_the_results_is_filled() {
     let results = folder.file("results");
     let program = logged(&folder, "echo {}");
     map(&program, ["--results", &results]).input(numbers(100)).run().assert_prints(&numbers(100));
-    // Every third one stays.
+    // Keep every third record.
     let text = fs::read_to_string(&results).unwrap();
     let kept: Vec<&str> = text
         .lines()
@@ -243,7 +243,7 @@ fn a_gap_in_the_results_is_filled() {
     let expected: String = (1..=120).filter(|n| *n > 99 || n % 3 != 0).map(|n| format!("{n}\n")).collect();
     map(&program, ["--results", &results, "--resume"]).input(numbers(120)).run().assert_prints(&expected);
     assert_eq!(records(&results).len(), 120);
-    // A worker that dies is told with the item that it ran, also behind a gap.
+    // A dead worker is reported with its item, also after a gap.
     let (other, item) = (folder.file("other"), "kill -KILL $PPID; sleep 9");
     let options = ["--keep-going", "--results", &other, "--retries", "0"];
     map("eval {}", options).input("true\nfalse\ntrue\n").run();
@@ -258,14 +258,14 @@ fn a_gap_in_the_results_is_filled() {
 }
 
 #[test]
-fn lines_of_results_are_read_back_to_the_last_of_many() {
+fn many_records_are_read_back_completely() {
     let folder = folder();
     let results = folder.file("results");
     map("true", ["--results", &results]).input(numbers(500)).run().assert_prints("");
     map("true", ["--results", &results, "--resume"]).input(numbers(500)).run().assert_prints("");
     let mut running = map("true", ["--results", &results, "--resume"]).spawn();
     running.child.stdin.take().unwrap().write_all(numbers(499).as_bytes()).unwrap();
-    let told = lines(running.child.stderr.as_mut().unwrap(), 1);
-    assert!(told.contains("record of item 500, but the input ends after 499 items"), "{told}");
+    let message = lines(running.child.stderr.as_mut().unwrap(), 1);
+    assert!(message.contains("record of item 500, but the input ends after 499 items"), "{message}");
     assert_eq!(running.end().code, Some(125));
 }

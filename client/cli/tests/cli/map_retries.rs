@@ -1,4 +1,4 @@
-//! `--retries`: commands that fail are run again.
+//! `--retries`: failed commands are retried.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use farpool_testkit::folder::Folder;
 
 use crate::support::{folder, map, records};
 
-/// Fails until it has been run so many times for its item.
+/// Returns a command that fails until its `run`th run for an item.
 fn succeeds_at(folder: &Folder, run: u32) -> String {
     let log = folder.file("log-");
     format!("echo >> {log}{{}}; test $(wc -l < {log}{{}}) -ge {run} && echo done {{}}")
@@ -17,7 +17,7 @@ fn runs(folder: &Folder, item: &str) -> usize {
 }
 
 #[test]
-fn a_command_that_fails_is_run_again() {
+fn a_failed_command_is_retried() {
     let folder = folder();
     let done = map(&succeeds_at(&folder, 3), ["--retries", "2"]).input("a\nb\nc\n").run();
     done.assert_prints("done a\ndone b\ndone c\n");
@@ -34,14 +34,14 @@ fn it_fails_when_the_retries_are_used_up() {
 }
 
 #[test]
-fn without_the_option_nothing_that_ran_is_run_again() {
+fn without_the_option_failed_commands_are_not_retried() {
     let folder = folder();
     let done = map(&succeeds_at(&folder, 2), ["--keep-going"]).input("a\n").run();
     assert_eq!((done.code, runs(&folder, "a")), (Some(1), 1));
 }
 
 #[test]
-fn only_the_last_runs_output_counts_and_the_order_stays() {
+fn only_the_last_runs_output_counts_and_the_order_is_kept() {
     let folder = folder();
     let log = folder.file("log-");
     let program =
@@ -52,7 +52,7 @@ fn only_the_last_runs_output_counts_and_the_order_stays() {
 }
 
 #[test]
-fn timeouts_are_tried_again_too() {
+fn timeouts_are_retried() {
     let folder = folder();
     let log = folder.file("log");
     let program = format!("echo {{}} >> {log}; test $(wc -l < {log}) -ge 2 || sleep 50; echo done");
@@ -60,7 +60,7 @@ fn timeouts_are_tried_again_too() {
 }
 
 #[test]
-fn zero_retries_hold_for_lost_workers_too() {
+fn zero_retries_apply_to_lost_workers() {
     let folder = folder();
     let log = folder.file("log");
     let program = format!("echo {{}} >> {log}; kill -KILL $PPID; sleep 50");
@@ -77,7 +77,7 @@ pub(crate) fn fails_in_two_ways(log: &str) -> String {
 }
 
 #[test]
-fn attempts_that_failed_and_those_whose_worker_was_lost_are_counted_together() {
+fn failed_and_lost_attempts_are_counted_together() {
     let folder = folder();
     let (log, results) = (folder.file("log"), folder.file("results"));
     let program = fails_in_two_ways(&log);
@@ -92,7 +92,7 @@ fn attempts_that_failed_and_those_whose_worker_was_lost_are_counted_together() {
 }
 
 #[test]
-fn once_a_map_stops_what_fails_is_not_run_again() {
+fn after_a_map_stops_failures_are_not_retried() {
     let folder = folder();
     let log = folder.file("log-");
     // Item b ends after the map has stopped.

@@ -1,4 +1,4 @@
-//! The command where people put it, and items behind `:::` and its kind.
+//! The command as words, and items after `:::` and similar marks.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::support::{Call, farpool, folder};
 
-/// `farpool map` with these words behind its options, on this machine with two workers.
+/// Returns `farpool map` with these words after its options, on this machine with two workers.
 fn map<'a>(words: impl IntoIterator<Item = &'a str>) -> Call {
     farpool(["map", "-j2"].into_iter().chain(words))
 }
@@ -34,10 +34,10 @@ const ODD: [&str; 14] = [
 ];
 
 #[test]
-fn words_are_run_as_they_are() {
+fn words_run_without_a_shell() {
     prints(&["printf", "%s %s\\n", "-x", "{}", ":::", "a", "b c"], "-x a\n-x b c\n");
     prints(&["printf", "<%s>", "a  b", "$HOME", "{}.{#}", ":::", "x"], "<a  b><$HOME><x.1>");
-    // Options behind the command are the command's.
+    // Options after the command belong to the command.
     prints(&["printf", "%s;", "-j", "--progress", "--", "--help", ":::", "x"], "-j;--progress;--;--help;x;");
     prints(&["echo", ":::", "-n", "--progress"], "--progress\n");
     prints(&["--", "echo", "{/}", ":::", "a/b"], "b\n");
@@ -52,9 +52,9 @@ fn one_word_is_a_line_for_the_shell() {
     prints(&["echo '<{}>' | wc -l", ":::", "a\nb"], "2\n");
 }
 
-/// However the command is given and wherever the item stands, it arrives as it is.
+/// Items arrive unchanged, however the command is given and wherever the item is.
 #[test]
-fn odd_items_reach_the_command_unchanged() {
+fn unusual_items_reach_the_command_unchanged() {
     let expected: String = ODD.iter().map(|item| format!("<{item}>\n")).collect();
     for command in [
         &["printf", "<%s>\\n"][..],
@@ -74,7 +74,7 @@ fn odd_items_reach_the_command_unchanged() {
 }
 
 #[test]
-fn items_and_words_need_not_be_text() {
+fn items_and_words_may_be_any_bytes() {
     for command in [&["printf", "%s\\n"][..], &["printf '%s\\n'"]] {
         let call = map(command.iter().copied()).change(|call| {
             call.arg(":::").args([&b"\xff\xfe"[..], b"x\xff"].map(OsStr::from_bytes));
@@ -89,14 +89,14 @@ fn items_and_words_need_not_be_text() {
 }
 
 #[test]
-fn placeholders_stand_within_words() {
+fn placeholders_may_be_within_words() {
     let parts = "{#}:{.}:{/}:{//}:{/.}:{1/}";
     prints(
         &["echo", parts, ":::", "a/b.tar.gz", "plain"],
         "1:a/b.tar:b.tar.gz:a:b.tar:b.tar.gz\n2:plain:plain:.:plain:plain\n",
     );
     prints(&["echo", "\\{} {}", "{x}", "{", ":::", "a"], "{} a {x} {\n");
-    // A brace that is nothing of ours.
+    // Braces that are not placeholders.
     prints(&["echo", "{2,3}", "{0}", "{}", ":::", "a"], "{2,3} {0} a\n");
 }
 
@@ -110,7 +110,7 @@ fn sources_are_combined_and_the_last_varies_fastest() {
 }
 
 #[test]
-fn linked_sources_go_together() {
+fn linked_sources_advance_together() {
     prints(&["echo", ":::", "a", "b", "c", ":::+", "1", "2"], "a 1\nb 2\nc 1\n");
     prints(&["echo", ":::", "a", ":::+", "1", "2"], "a 1\na 2\n");
     prints(&["echo", ":::", "x", "y", ":::", "a", "b", ":::+", "1", "2"], "x a 1\nx b 2\ny a 1\ny b 2\n");
@@ -131,9 +131,9 @@ fn files_are_sources() {
     prints(&["-0", "printf", "<%s>", "::::", &first], "<a\nb><c>");
 }
 
-/// Only what has to be repeated is kept: the first source may be endless.
+/// Only sources that repeat are kept in memory: the first source may be endless.
 #[test]
-fn the_first_source_is_read_as_it_is_needed() {
+fn the_first_source_is_read_on_demand() {
     use std::io::Write;
     let mut running = map(["echo", "::::", "-", ":::", "x", "y"]).spawn();
     let mut stdin = running.child.stdin.take().unwrap();
@@ -167,7 +167,7 @@ fn several_items_for_one_command() {
         "<a/x><b><c><c>x\n<d><>d\n",
     );
     map(["-n2", "echo {#}: {}"]).input("a\nb\nc\n").run().assert_prints("1: a b\n2: c\n");
-    // What fails is the command.
+    // The command fails, not a single item.
     let folder = folder();
     let results = folder.file("results");
     let options =
@@ -181,7 +181,7 @@ fn several_items_for_one_command() {
         .collect();
     items.sort_unstable();
     assert_eq!(items, [(1, "a b c".to_owned()), (2, "x d".to_owned()), (3, "e".to_owned())]);
-    // The same names of other values are other items.
+    // Different values with the same joined name are different items.
     let resume = ["-n2", "--keep-going", "--results", &results, "--resume", "test", "{2}", "!=", "d", ":::"];
     let done = map(resume.into_iter().chain(["a b", "c", "x", "d", "e"])).run();
     assert!(done.code == Some(125) && done.stderr().contains("nothing was run"), "{done:?}");
@@ -190,7 +190,7 @@ fn several_items_for_one_command() {
 }
 
 #[test]
-fn what_cannot_be_started_is_told() {
+fn commands_that_cannot_start_are_reported() {
     let done = map(["/nowhere/command", "{}", ":::", "a"]).run();
     done.assert(
         1,
@@ -201,7 +201,7 @@ fn what_cannot_be_started_is_told() {
     done.assert(1, "", "farpool: item 1 \"a\": cannot start no-such-command: no such program in PATH\n");
     let done = map(["--keep-going", "echo", "{}"]).input(b"a\0b\nc\n".to_vec()).run();
     assert!(done.stderr().contains("contains a NUL byte") && done.stdout() == "c\n", "{done:?}");
-    // A script that does not say what runs it.
+    // A script without a `#!` line.
     let folder = folder();
     let script = folder.file("script");
     fs::write(&script, "echo \"<$1>\"\n").unwrap();
@@ -220,7 +220,7 @@ fn dry_runs_show_words_as_one_would_type_them() {
 }
 
 #[test]
-fn what_makes_no_sense_is_explained() {
+fn invalid_words_are_explained() {
     for (words, part) in [
         (&[":::", "a"][..], "there is no command"),
         (&[], "there is no command"),
@@ -237,13 +237,13 @@ fn what_makes_no_sense_is_explained() {
     }
 }
 
-/// Deprecated, and the same as ever.
+/// Deprecated, but unchanged.
 #[test]
-fn the_old_way_to_give_a_command_stays() {
+fn the_deprecated_option_program_still_works() {
     prints(&["--program", "echo {1} '{2}'", "--", "x", "--"], "{1} {2} x\n{1} {2} --\n");
     prints(&["--program", "echo", "--", "a", ":::", "b c"], "a\n:::\nb c\n");
     prints(&["--program", "echo", ":::", "a"], "a\n");
-    // Its results are those of the same command, given the new way.
+    // Its results match the same command in the new form.
     let folder = folder();
     let results = folder.file("results");
     prints(&["--results", &results, "--program", "echo -n {}", "--", "a", "b"], "ab");

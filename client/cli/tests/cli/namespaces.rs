@@ -1,5 +1,5 @@
-//! Several hosts on one machine: network namespaces, joined by a switch of their own. The coordinator is in one, agents in
-//! two others, the client in a fourth. Needs root and `ip`; says so and passes where that is not given.
+//! Several hosts on one machine: network namespaces, connected by their own switch. The coordinator is in one, agents are in two
+//! others, the client is in a fourth. Needs root and `ip`; without them, prints that and passes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,19 +20,19 @@ use crate::factorial;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the names of our namespaces begin with; the test's process id follows.
+/// The prefix of our namespaces; the test's process id follows.
 const PREFIX: &str = "farpool-test-";
 
-/// Hosts in a network that nothing else is part of.
+/// Hosts in a separate network.
 struct Network {
     names: Vec<String>,
-    // `ip netns exec` becomes the program.
+    // `ip netns exec` execs the program.
     daemons: Vec<Daemon>,
     folder: Folder,
 }
 
 impl Network {
-    /// So many hosts, 10.77.0.1 and so on; `None` if this machine does not permit it.
+    /// Creates this many hosts, 10.77.0.1 and so on; `None` if this machine does not permit it.
     fn of_hosts(count: usize) -> Option<Network> {
         if let Err(reason) = remove_orphans() {
             eprintln!("skipped: {reason}");
@@ -74,7 +74,7 @@ impl Network {
         }
     }
 
-    /// A program on a host.
+    /// Returns a command that runs a program on a host.
     fn command(&self, host: usize, program: &Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[host]]).arg(program);
@@ -82,7 +82,7 @@ impl Network {
         command
     }
 
-    /// Starts a daemon on a host; returns when it has said these words.
+    /// Starts a daemon on a host; returns when it has printed these words.
     fn start(&mut self, host: usize, program: &Path, arguments: &str, words: &str) {
         let programs = self.folder.path().join(host.to_string());
         let mut command = self.command(host, program);
@@ -98,9 +98,9 @@ impl Network {
         command.args(arguments).env("FARPOOL_ADDRESS", url()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().expect("ip is there");
         let pid = Pid::from_raw(child.id().cast_signed());
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || tell.send(child.wait_with_output()));
-        let Ok(output) = told.recv_timeout(PATIENCE) else {
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || sender.send(child.wait_with_output()));
+        let Ok(output) = receiver.recv_timeout(PATIENCE) else {
             let _ = kill(pid, Signal::SIGKILL);
             panic!("{arguments:?} hangs");
         };
@@ -123,7 +123,7 @@ fn address(host: usize) -> String {
     format!("10.77.0.{host}")
 }
 
-/// Where the coordinator listens.
+/// Returns the coordinator's address.
 fn url() -> String {
     format!("http://{}:7070", address(1))
 }
@@ -136,7 +136,7 @@ fn ip(arguments: &str) -> Result<Output, String> {
     }
 }
 
-/// Removes what tests have left that were killed.
+/// Removes what killed tests have left behind.
 fn remove_orphans() -> Result<(), String> {
     let list = ip("netns list")?.stdout;
     for name in String::from_utf8_lossy(&list).lines().filter_map(|line| line.split(' ').next()) {
@@ -153,7 +153,7 @@ fn remove_orphans() -> Result<(), String> {
 }
 
 #[test]
-fn the_same_program_runs_over_several_hosts() {
+fn the_same_program_runs_on_several_hosts() {
     let Some(mut network) = Network::of_hosts(4) else { return };
     network.start(1, &binaries::coordinator(), "--listen 10.77.0.1:7070 --insecure", LISTENS);
     for host in [2, 3] {
@@ -164,7 +164,7 @@ fn the_same_program_runs_over_several_hosts() {
     let output = network.run(4, &factorial::factorial(), &[]);
     assert_eq!(factorial::results(&output), factorial::on_this_machine());
 
-    // Both hosts have got the program, and both have worked.
+    // Both hosts got the program and have run items.
     let farpool = Path::new(env!("CARGO_BIN_EXE_farpool"));
     let naps = ["map", "sleep 0.2; echo", ":::", "1", "2", "3", "4"];
     assert_eq!(String::from_utf8_lossy(&network.run(4, farpool, &naps)), "1\n2\n3\n4\n");

@@ -1,4 +1,4 @@
-//! What operators see and do, against a service that says what it should.
+//! The operator commands, against a fake service.
 
 use farpool_proto::v1::{AgentStatus, DetachedJob, DetachedState, StatusReply};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn json_of(service: &Service, command: &str) -> Value {
 }
 
 #[test]
-fn status_shows_all_of_it() {
+fn status_shows_everything() {
     let service = Service::start(busy_cluster());
     let done = call(&service, &["status"]);
     let address = &service.address;
@@ -48,7 +48,7 @@ JOB  POOL  LABEL   DONE     OF  FAILED  AT AGENTS  ITEMS/S  OPEN  PRIORITY  REQU
 }
 
 #[test]
-fn agents_and_jobs_show_their_part() {
+fn agents_and_jobs_show_their_parts() {
     let service = Service::start(busy_cluster());
     let whole = call(&service, &["status"]).stdout();
     for (command, part) in [("agents", 1), ("jobs", 3)] {
@@ -58,7 +58,7 @@ fn agents_and_jobs_show_their_part() {
 }
 
 #[test]
-fn an_empty_cluster_is_told_in_words() {
+fn an_empty_cluster_is_described() {
     let service = Service::start(StatusReply::default());
     let text = call(&service, &["status"]).stdout();
     assert!(text.ends_with("\n\nno agents: jobs wait until one connects\n\nno pools\n\nno jobs\n"), "{text}");
@@ -66,7 +66,7 @@ fn an_empty_cluster_is_told_in_words() {
 }
 
 #[test]
-fn the_keys_of_json_are_a_promise() {
+fn the_keys_of_json_are_stable() {
     let service = Service::start(busy_cluster());
     let status = json_of(&service, "status");
     assert_eq!(
@@ -189,13 +189,13 @@ fn a_job_is_cancelled_by_its_name() {
 }
 
 #[test]
-fn numbers_and_names_are_not_taken_for_each_other() {
+fn numbers_and_names_are_not_confused() {
     let detached = |name: &str| Kept {
         job: DetachedJob { name: name.to_owned(), state: DetachedState::Running.into(), ..DetachedJob::default() },
         outcomes: Vec::new(),
     };
     let service = Service::keeping(busy_cluster(), vec![detached("31"), detached("7"), detached("nightly")]);
-    // Both a number and a name; a name only, which may have been a number; and what is only a part, or another way to write it.
+    // A number that is also a name; a name that may have been a number; and parts or other spellings of names.
     let asks = "is the name of a detached job, but could also be a job's number: choose with --number or --detached";
     for job in ["31", "7"] {
         call(&service, &["cancel", job]).assert(1, "", &format!("farpool: {job} {asks}\n"));
@@ -212,7 +212,7 @@ fn numbers_and_names_are_not_taken_for_each_other() {
 }
 
 #[test]
-fn what_is_not_there_is_told_with_where_to_look() {
+fn unknown_names_are_reported_with_advice() {
     let service = Service::start(busy_cluster());
     let expected = "farpool: there is no job \"9\"; `farpool jobs` lists the open ones; give a detached job's name with --detached\n";
     call(&service, &["cancel", "9"]).assert(1, "", expected);
@@ -221,7 +221,7 @@ fn what_is_not_there_is_told_with_where_to_look() {
 }
 
 #[test]
-fn a_refusal_is_told_in_the_coordinators_words() {
+fn a_refusal_has_the_coordinators_message() {
     let service = Service::start(busy_cluster());
     let expected =
         format!("farpool: the coordinator at {} refused: only its owner may (PermissionDenied)\n", service.address);
@@ -241,14 +241,14 @@ fn draining_returns_at_once_or_when_the_agent_has_left() {
 }
 
 #[test]
-fn a_short_address_will_do() {
+fn a_short_address_is_accepted() {
     let service = Service::start(busy_cluster());
     let short = service.address.strip_prefix("http://").unwrap().to_owned();
     assert_eq!(farpool(["jobs", "--address", &short]).run().code, Some(0));
 }
 
 #[test]
-fn a_word_is_no_number_of_a_job() {
+fn a_word_is_not_a_job_number() {
     let service = Service::start(busy_cluster());
     for word in ["nightly", "+31", "3 1", ""] {
         let done = call(&service, &["cancel", "--number", word]);
@@ -259,7 +259,7 @@ fn a_word_is_no_number_of_a_job() {
     assert_eq!(service.asked(), [""; 0]);
 }
 
-/// Ids as agents really have them: those that start together begin alike.
+/// Realistic ids: those of agents that start together have the same beginning.
 fn three_on_a_host() -> StatusReply {
     let ids = [
         "0193f2a4-0001-7000-8000-000000000001",
@@ -285,7 +285,7 @@ fn an_agent_is_drained_by_the_beginning_of_its_id() {
     let story = "farpool: the ids of 2 agents begin with 0193f2a4; give more of the id, as `farpool agents` shows it\n";
     done.assert(1, "", story);
     assert_eq!(service.asked(), ["status"]);
-    // A host's name goes first, and less than what is shown means nothing.
+    // Host names have precedence, and fewer digits than shown are not accepted.
     assert_eq!(call(&service, &["drain", "0193f2a4-0001"]).code, Some(0));
     assert_eq!(service.asked(), ["status", "drain 0193f2a4-0001"]);
     assert_eq!(call(&service, &["drain", "0293"]).code, Some(1));
@@ -295,7 +295,7 @@ fn an_agent_is_drained_by_the_beginning_of_its_id() {
 #[test]
 fn tables_fit_the_terminal() {
     let service = Service::start(busy_cluster());
-    // script(1) makes one.
+    // script(1) provides a terminal.
     let command = format!("stty cols 70; {} --address {} agents", env!("CARGO_BIN_EXE_farpool"), service.address);
     let mut script = std::process::Command::new("script");
     script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).env_remove("FARPOOL_ADDRESS");

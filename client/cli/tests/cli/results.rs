@@ -1,4 +1,4 @@
-//! `farpool results`, `farpool cancel NAME` and `farpool map --detach`, against detached jobs that say what they should.
+//! `farpool results`, `farpool cancel NAME` and `farpool map --detach`, against a fake service for detached jobs.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -23,7 +23,7 @@ fn job(name: &str, state: DetachedState, items: u64, done: u64, failed: u64) -> 
     }
 }
 
-/// A service with a job that is done, one that goes on, and one that was cancelled.
+/// Starts a service with a finished, a running and a cancelled job.
 fn service() -> Service {
     let outcomes = vec![result(0, b"zero"), failure(1), result(2, b"two")];
     let finished = job("nightly", DetachedState::Finished, 3, 3, 1);
@@ -72,7 +72,7 @@ nightly        finished    1000  1000       3  2h 01m ago  1h 01m ago  in 6d 00h
 }
 
 #[test]
-fn the_keys_of_json_are_a_promise() {
+fn the_keys_of_json_are_stable() {
     let kept = DetachedJob {
         label: "simulate".to_owned(),
         detached_ms: 1_500,
@@ -117,7 +117,7 @@ fn the_keys_of_json_are_a_promise() {
 const FAILED: &str = "farpool: results \"nightly\", item 1: oh no (host node7, pid 7, 1 attempt)\n";
 
 #[test]
-fn of_other_programs_it_is_told_how_much_there_is() {
+fn results_of_other_programs_are_summarised() {
     let service = service();
     let expected = "2 results of type f64, 7 bytes; --raw DIR writes each to a file\n";
     call(&service, &["results", "nightly"]).assert(1, expected, FAILED);
@@ -127,7 +127,7 @@ fn of_other_programs_it_is_told_how_much_there_is() {
 }
 
 #[test]
-fn raw_results_are_files() {
+fn raw_results_are_written_to_files() {
     let (service, folder) = (service(), folder());
     let raw = folder.file("a/b");
     call(&service, &["results", "nightly", "--raw", &raw]).assert(1, "", FAILED);
@@ -141,7 +141,7 @@ fn raw_results_are_files() {
 }
 
 #[test]
-fn a_job_that_goes_on_is_not_discarded_and_what_is_there_is_shown() {
+fn a_running_job_is_not_discarded_and_its_results_are_shown() {
     let service = service();
     let expected = "2 results of type f64, 7 bytes; --raw DIR writes each to a file\n";
     let story = "farpool: job weekly is still running: 2 of its 3 items have an outcome, and it was not discarded; \
@@ -151,7 +151,7 @@ fn a_job_that_goes_on_is_not_discarded_and_what_is_there_is_shown() {
 }
 
 #[test]
-fn a_job_that_was_cancelled_says_so() {
+fn a_cancelled_job_is_reported() {
     let service = service();
     let done = call(&service, &["results", "yearly", "--discard"]);
     assert_eq!(done.code, Some(125));
@@ -162,7 +162,7 @@ fn a_job_that_was_cancelled_says_so() {
 }
 
 #[test]
-fn a_job_that_cannot_run_says_why_and_can_be_discarded() {
+fn a_job_that_cannot_run_has_a_reason_and_can_be_discarded() {
     let service = service();
     let done = call(&service, &["results", "hourly", "--discard"]);
     assert_eq!(done.code, Some(125));
@@ -172,16 +172,16 @@ fn a_job_that_cannot_run_says_why_and_can_be_discarded() {
 }
 
 #[test]
-fn a_job_that_does_not_keep_its_promises_is_an_error() {
+fn a_job_with_missing_outcomes_is_an_error() {
     let service = service();
-    // It says that it has finished, and has no outcome of item 1.
+    // The job claims to have finished, but has no outcome of item 1.
     let done = call(&service, &["results", "weekly", "--wait"]);
     assert_eq!(done.code, Some(125));
     assert!(done.stderr().contains("outcomes of items are missing"), "{done:?}");
 }
 
 #[test]
-fn what_is_not_there_is_told_with_where_to_look() {
+fn unknown_names_are_reported_with_advice() {
     let service = service();
     let story = "farpool: results \"x\": there is no detached job \"x\"; `farpool results` lists the detached jobs\n";
     call(&service, &["results", "x"]).assert(125, "", story);
@@ -202,7 +202,7 @@ fn a_detached_job_is_cancelled_by_its_name() {
 }
 
 #[test]
-fn options_without_a_meaning_are_refused() {
+fn invalid_options_are_rejected() {
     for (arguments, part) in [
         (&["results", "--wait"][..], "<NAME>"),
         (&["results", "--discard"], "<NAME>"),
@@ -225,7 +225,7 @@ fn options_without_a_meaning_are_refused() {
 }
 
 #[test]
-fn a_map_is_detached_to_a_cluster_only() {
+fn a_map_can_only_be_detached_to_a_cluster() {
     let story = "farpool: --detach needs a cluster to keep the job: give its coordinator with --address or \
                  FARPOOL_ADDRESS\n";
     map("echo", ["--detach", "nightly", "--", "1"]).run().assert(125, "", story);

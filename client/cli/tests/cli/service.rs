@@ -1,4 +1,4 @@
-//! An Operators service on loopback that says what a test wants it to say.
+//! A fake Operators service on loopback, which answers what a test chooses.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,9 +24,9 @@ pub(crate) struct Service {
 #[derive(Default)]
 pub(crate) struct State {
     status: StatusReply,
-    /// What was asked for, in words.
+    /// The requests, as text.
     pub(crate) asked: Vec<String>,
-    /// How often an agent that was drained is shown before it has left.
+    /// How many more times a drained agent is shown before it has left.
     shown: Option<u32>,
 }
 
@@ -35,7 +35,7 @@ impl Service {
         Self::keeping(status, Vec::new())
     }
 
-    /// One with detached jobs.
+    /// Starts a service with detached jobs.
     pub(crate) fn keeping(status: StatusReply, kept: Vec<Kept>) -> Service {
         let state = Arc::new(Mutex::new(State { status, ..State::default() }));
         let handler = Handler(Arc::clone(&state));
@@ -46,7 +46,7 @@ impl Service {
         Service { address: served.url(), state, _served: served }
     }
 
-    /// What was asked for since the last time.
+    /// Returns the requests since the last call.
     pub(crate) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().asked)
     }
@@ -90,7 +90,7 @@ impl Operators for Handler {
     }
 }
 
-/// A cluster in the middle of something.
+/// Returns the status of a busy cluster.
 pub(crate) fn busy_cluster() -> StatusReply {
     let label = |key: &str, value: &str| Label { key: key.to_owned(), value: value.to_owned() };
     StatusReply {

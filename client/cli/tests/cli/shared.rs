@@ -1,4 +1,4 @@
-//! Clusters for tests that leave them as they were. Each is one test's at a time.
+//! Clusters for tests that leave them unchanged. One test uses a cluster at a time.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use serde_json::Value;
 use crate::deploy::script::Local;
 use crate::support::farpool;
 
-/// How long what a test has started there may take to go.
+/// How long processes of a test may take to exit.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Those that no test has. They end with this process, which holds their input.
+/// Unused clusters. They end with this process, which holds their stdin open.
 static IDLE: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
-/// A cluster while a test has it. Dropping it checks that nothing of the test is left there.
+/// A cluster that a test uses. Dropping it checks that nothing of the test is left.
 pub(crate) struct Shared(Option<Kept>);
 
 struct Kept {
@@ -25,7 +25,7 @@ struct Kept {
 }
 
 impl Shared {
-    /// One of so many agents, node1 and so on, with so many slots each.
+    /// Returns a cluster with this many agents (node1 and so on), each with this many slots.
     pub(crate) fn of(agents: usize, slots: usize) -> Shared {
         let mut idle = IDLE.lock().expect("nobody panics with it");
         let at = idle.iter().position(|kept| (kept.agents, kept.slots) == (agents, slots));
@@ -37,7 +37,7 @@ impl Shared {
         })))
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub(crate) fn address(&self) -> &str {
         &self.0.as_ref().expect("it is there until it is dropped").local.address
     }
@@ -46,7 +46,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let kept = self.0.take().expect("it is dropped once");
-        // What a test that has failed leaves there is no test of what comes after it.
+        // After a failed test, the cluster is not used again.
         if !std::thread::panicking() {
             waiting::until_gone(PATIENCE, || workers(&kept.local));
             waiting::until(|| is_at_rest(&kept.local));
@@ -55,14 +55,14 @@ impl Drop for Shared {
     }
 }
 
-/// What runs at its agents: fork servers, at least.
+/// Returns the processes that its agents have started.
 fn workers(local: &Local) -> Vec<Process> {
     let daemons = processes::tagged(&local.tag);
     let is_agent = |pid: u32| daemons.iter().any(|daemon| daemon.pid == pid && daemon.name == "farpool-agent");
     processes::every().filter(|process| is_agent(process.parent)).collect()
 }
 
-/// Whether its coordinator has no pool and no job.
+/// Returns whether its coordinator has no pool and no job.
 fn is_at_rest(local: &Local) -> bool {
     let done = farpool(["--address", &*local.address, "status", "--json"]).run();
     let status: Value = serde_json::from_slice(&done.stdout).expect("it is JSON");

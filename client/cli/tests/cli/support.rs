@@ -1,4 +1,4 @@
-//! Calls of the binary, watched: none may hang, and none may leave a process behind.
+//! Runs the binary, and checks that calls do not hang and leave no process behind.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use farpool_testkit::waiting;
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
-/// A call that takes longer than this hangs: the slowest takes some seconds.
+/// A call that takes longer than this hangs: the slowest takes a few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A call of the binary.
@@ -25,7 +25,7 @@ pub(crate) struct Call {
     input: Vec<u8>,
 }
 
-/// What came of it.
+/// The result of a call.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) code: Option<i32>,
@@ -33,7 +33,7 @@ pub(crate) struct Done {
     pub(crate) stderr: Vec<u8>,
 }
 
-/// `farpool` with these arguments.
+/// Returns `farpool` with these arguments.
 pub(crate) fn farpool<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Call {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let tag = format!("cli.{}.{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed));
@@ -42,7 +42,7 @@ pub(crate) fn farpool<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Call 
     Call { command, tag, input: Vec::new() }
 }
 
-/// `farpool map --program PROGRAM` with these arguments, on this machine with two workers.
+/// Returns `farpool map --program PROGRAM` with these arguments, on this machine with two workers.
 pub(crate) fn map<'a>(program: &'a str, arguments: impl IntoIterator<Item = &'a str>) -> Call {
     farpool(["map", "-j2", "--program", program].into_iter().chain(arguments))
 }
@@ -58,36 +58,37 @@ impl Call {
         self
     }
 
-    /// Waits for its end.
+    /// Runs it until it exits.
     #[track_caller]
     pub(crate) fn run(self) -> Done {
         let (mut running, input) = self.start();
         let mut stdin = running.child.stdin.take().expect("stdin is a pipe");
-        // It need not want all of it.
+        // It need not read all of it.
         thread::spawn(move || stdin.write_all(&input));
         running.end()
     }
 
-    /// Starts it; the input is the caller's to write.
+    /// Starts it; the caller writes its input.
     pub(crate) fn spawn(self) -> Running {
         self.start().0
     }
 
     fn start(mut self) -> (Running, Vec<u8>) {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A shell has what it starts in the background ignore SIGINT, these tests too, and what they start would.
+        // Shells make background processes ignore SIGINT. If these tests run in the background, their children would inherit
+        // that.
         let heed = || {
             // SAFETY: the default disposition runs no code of this process.
             unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.map(drop).map_err(Into::into)
         };
-        // SAFETY: setting a disposition is all that is done between fork and exec.
+        // SAFETY: between fork and exec, only a disposition is set.
         unsafe { self.command.pre_exec(heed) };
         let child = self.command.spawn().expect("cargo has built it");
         (Running { child, tag: self.tag }, self.input)
     }
 }
 
-/// A call that has not ended.
+/// A running call.
 pub(crate) struct Running {
     pub(crate) child: Child,
     tag: String,
@@ -98,14 +99,14 @@ impl Running {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it runs");
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     #[track_caller]
     pub(crate) fn end(self) -> Done {
         let Running { child, tag } = self;
         let pid = Pid::from_raw(child.id().cast_signed());
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || tell.send(child.wait_with_output()));
-        let Ok(output) = told.recv_timeout(PATIENCE) else {
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || sender.send(child.wait_with_output()));
+        let Ok(output) = receiver.recv_timeout(PATIENCE) else {
             let _ = kill(pid, Signal::SIGKILL);
             panic!("it hangs");
         };
@@ -114,14 +115,14 @@ impl Running {
         Done { code: status.code(), stdout, stderr }
     }
 
-    /// Waits for its end, when what it has started has five seconds to go.
+    /// Waits until it exits. What it has started may take five seconds to exit.
     pub(crate) fn end_killed(self) {
         let Running { mut child, tag } = self;
         child.wait().expect("a child can be waited for");
         waiting::until_gone(Duration::from_secs(5), || processes::tagged(&tag));
     }
 
-    /// Processes of this call, itself included.
+    /// Returns the processes of this call, including itself.
     pub(crate) fn processes(&self) -> Vec<u32> {
         processes::tagged(&self.tag).iter().map(|process| process.pid).collect()
     }
@@ -142,14 +143,14 @@ impl Done {
         assert_eq!((self.code, self.stdout(), self.stderr()), expected);
     }
 
-    /// Succeeded, without a word on stderr.
+    /// Checks that it succeeded with this stdout and an empty stderr.
     #[track_caller]
     pub(crate) fn assert_prints(&self, stdout: &str) {
         self.assert(0, stdout, "");
     }
 }
 
-/// Everything that a call starts is to be gone a second after it.
+/// Checks that everything that a call started is gone a second after it.
 #[track_caller]
 fn assert_gone(tag: &str) {
     let left = waiting::left_after(Duration::from_secs(1), || processes::tagged(tag));
@@ -157,12 +158,12 @@ fn assert_gone(tag: &str) {
     assert!(left.is_empty(), "it left processes behind:\n{}", processes::list(&left));
 }
 
-/// A folder of a test's own, gone after it.
+/// Returns a temporary folder.
 pub(crate) fn folder() -> Folder {
     Folder::new("cli")
 }
 
-/// Reads so many lines, one byte at a time: nothing behind them is taken.
+/// Reads this many lines, one byte at a time, so that nothing after them is consumed.
 pub(crate) fn lines(reader: &mut impl Read, count: usize) -> String {
     let mut text = Vec::new();
     let mut byte = [0];
@@ -172,12 +173,12 @@ pub(crate) fn lines(reader: &mut impl Read, count: usize) -> String {
     String::from_utf8(text).expect("tests write text")
 }
 
-/// This machine, as failures name it.
+/// Returns this machine's name, as failures show it.
 pub(crate) fn host() -> String {
     nix::unistd::gethostname().expect("there is a name").into_string().expect("it is text")
 }
 
-/// The records in a file of `--results`.
+/// Reads the records in a file of `--results`.
 pub(crate) fn records(path: &str) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];

@@ -8,14 +8,14 @@ use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Error, Serialize, Serializer};
 
 use super::super::item::MAX_VALUE_BYTES;
-use super::super::keep::Keeping;
+use super::super::keep::OutputMode;
 use super::super::plan::Plan;
 use super::super::queue::Queue;
 use super::super::task::Work;
 use super::DetachedItem;
 
-/// The items of a detached map. The job needs all of them: an error is passed on as an entry that cannot be sent.
-pub(super) struct Input<'a> {
+/// The items of a detached map. The job needs all of them, so an error becomes an entry that cannot be sent.
+pub(super) struct DetachedInput<'a> {
     plan: &'a Plan,
     queue: Arc<Queue>,
     next: u64,
@@ -27,7 +27,7 @@ pub(super) struct Input<'a> {
 #[derive(Debug)]
 pub(super) struct Entry(pub(super) Option<DetachedItem>);
 
-impl<'a> Input<'a> {
+impl<'a> DetachedInput<'a> {
     pub(super) fn new(plan: &'a Plan, queue: Arc<Queue>, failure: Rc<RefCell<Option<String>>>) -> Self {
         Self { plan, queue, next: 0, failure }
     }
@@ -38,7 +38,7 @@ impl<'a> Input<'a> {
     }
 }
 
-impl Iterator for Input<'_> {
+impl Iterator for DetachedInput<'_> {
     type Item = Entry;
 
     fn next(&mut self) -> Option<Entry> {
@@ -56,12 +56,12 @@ impl Iterator for Input<'_> {
         }
         let (command, input) = (self.plan.command(&item, index), item.take_content());
         let Plan { timeout, grace, .. } = *self.plan;
-        let work = Work { index, command, input, timeout, grace, keeping: Keeping::InMemory };
+        let work = Work { index, command, input, timeout, grace, keeping: OutputMode::InMemory };
         Some(Entry(Some(DetachedItem { item: item.name, work })))
     }
 }
 
-impl Drop for Input<'_> {
+impl Drop for DetachedInput<'_> {
     fn drop(&mut self) {
         self.queue.abandon();
     }

@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use farpool::{DetachedState, DetachedStatus, Error, check_detached, decode_detached};
 use farpool_session::Outcome;
-use farpool_session::detached::{End, Outcomes, Place as Keeper};
+use farpool_session::detached::{End, Outcomes, Place as JobLocation};
 
 use super::super::finished::{Finished, Lost};
 use super::super::item::{Item, Value};
-use super::super::records::{Mode, Place, Records};
-use super::super::sink::{Sink, Style};
+use super::super::records::{Mode, Records, RecordsOption};
+use super::super::sink::{PrintOptions, Sink};
 use super::super::{MapError, end};
 use super::Done;
 use crate::cli::ResultsArguments;
@@ -41,18 +41,18 @@ fn try_print(
     arguments: &ResultsArguments,
     discard: impl FnOnce(Bytes) -> Result<(), String>,
 ) -> Result<u64, MapError> {
-    let keeper = Keeper::at(address).map_err(Error::from)?;
-    let mut job = Outcomes::open(&keeper, "results", name, arguments.wait).map_err(Error::from)?;
+    let location = JobLocation::at(address).map_err(Error::from)?;
+    let mut job = Outcomes::open(&location, "results", name, arguments.wait).map_err(Error::from)?;
     let status = DetachedStatus::read(job.about())?;
-    let mut shown: Box<dyn Printer> = match &arguments.raw {
+    let mut shown: Box<dyn ResultPrinter> = match &arguments.raw {
         Some(folder) => Box::new(Files::create(folder)?),
         None if job.about().result == type_name::<MapResult>() => {
             check_detached::<MapResult>(job.about().format)?;
             let mode = if arguments.overwrite { Mode::Overwrite } else { Mode::New };
-            let place = arguments.results.clone().map(|path| Place { path, mode });
+            let place = arguments.results.clone().map(|path| RecordsOption { path, mode });
             let records = place.map(|place| Records::open(&place, None)).transpose()?;
-            let style = Style { ordered: false, tag: arguments.tag, hosts: true };
-            Box::new(Outputs(Sink::open(style, records.map(|(records, _)| records), None)))
+            let options = PrintOptions { ordered: false, tag: arguments.tag, hosts: true };
+            Box::new(OutputPrinter(Sink::open(options, records.map(|(records, _)| records), None)))
         }
         None if arguments.tag || arguments.results.is_some() => {
             let message =
@@ -108,7 +108,7 @@ fn unfinished(DetachedStatus { state, items, done, .. }: &DetachedStatus, discar
 }
 
 /// How results are printed.
-trait Printer {
+trait ResultPrinter {
     fn add(&mut self, outcome: Outcome) -> Result<(), MapError>;
 
     fn flush(&mut self) -> Result<(), MapError>;
@@ -117,10 +117,10 @@ trait Printer {
     fn end(&mut self) -> Result<u64, MapError>;
 }
 
-/// As `farpool map` would print them.
-struct Outputs(Sink);
+/// Prints results as `farpool map` would.
+struct OutputPrinter(Sink);
 
-impl Printer for Outputs {
+impl ResultPrinter for OutputPrinter {
     fn add(&mut self, Outcome { item: index, result, attempts }: Outcome) -> Result<(), MapError> {
         let lost = |error: Error| Finished::new(index, None, error.attempts(), Err(Lost::Failed(error)));
         let finished = match result.map_err(Error::from).and_then(|bytes| decode_detached::<MapResult>(&bytes)) {
@@ -143,7 +143,7 @@ impl Printer for Outputs {
     }
 }
 
-/// Only their number and size.
+/// Counts results and their bytes.
 #[derive(Default)]
 struct Summary {
     kind: String,
@@ -152,7 +152,7 @@ struct Summary {
     failed: u64,
 }
 
-impl Printer for Summary {
+impl ResultPrinter for Summary {
     fn add(&mut self, outcome: Outcome) -> Result<(), MapError> {
         match outcome.result {
             Ok(bytes) => {
@@ -183,7 +183,7 @@ impl Printer for Summary {
     }
 }
 
-/// Each in a file.
+/// Writes each result to a file.
 struct Files<'a> {
     folder: &'a Path,
     failed: u64,
@@ -196,7 +196,7 @@ impl<'a> Files<'a> {
     }
 }
 
-impl Printer for Files<'_> {
+impl ResultPrinter for Files<'_> {
     fn add(&mut self, outcome: Outcome) -> Result<(), MapError> {
         match outcome.result {
             Ok(bytes) => {

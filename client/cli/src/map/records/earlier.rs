@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::MapError;
 use super::super::item::Item;
 use super::super::queue::Queue;
-use super::file::Lines;
+use super::file::LineFile;
 use super::{Program, Record};
 use crate::text::shortened;
 
@@ -43,7 +43,7 @@ pub(in super::super) struct Remaining {
 }
 
 impl Earlier {
-    pub(super) fn read(lines: &mut Lines, program: &Program, failed_again: bool) -> Result<Earlier, MapError> {
+    pub(super) fn read(lines: &mut LineFile, program: &Program, failed_again: bool) -> Result<Earlier, MapError> {
         let path = lines.path().display().to_string();
         let mut known = BTreeMap::new();
         lines.read(|number, line| {

@@ -10,7 +10,7 @@ use super::super::MapError;
 use super::Mode;
 use crate::streams;
 
-pub(super) struct Lines {
+pub(super) struct LineFile {
     path: PathBuf,
     file: File,
     /// Lines to write next.
@@ -23,13 +23,13 @@ pub(super) struct Lines {
     created: bool,
 }
 
-impl Lines {
-    pub(super) fn open(path: &Path, mode: Mode) -> Result<Lines, MapError> {
+impl LineFile {
+    pub(super) fn open(path: &Path, mode: Mode) -> Result<LineFile, MapError> {
         let refused = |why: &str| MapError::Failed(format!("{}: {why}", path.display()));
         let failed = |error: &io::Error| not_written(path, error);
         let stream = |file: File| {
             let path = path.to_owned();
-            Ok(Lines { path, file, waiting: Vec::new(), length: None, cut: false, created: false })
+            Ok(LineFile { path, file, waiting: Vec::new(), length: None, cut: false, created: false })
         };
         let metadata = match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -67,7 +67,7 @@ impl Lines {
             return Err(refused("it already has results; --resume continues from them, --overwrite replaces them"));
         }
         let (length, cut) = if mode == Mode::Overwrite { (0, length > 0) } else { (length, false) };
-        Ok(Lines { path: path.to_owned(), file, waiting: Vec::new(), length: Some(length), cut, created })
+        Ok(LineFile { path: path.to_owned(), file, waiting: Vec::new(), length: Some(length), cut, created })
     }
 
     /// Reads the existing lines without their ends, numbered from 1. An unfinished last line does not count.
@@ -150,7 +150,7 @@ impl Lines {
     }
 }
 
-impl Drop for Lines {
+impl Drop for LineFile {
     fn drop(&mut self) {
         if self.created {
             let _ = fs::remove_file(&self.path);

@@ -1,4 +1,4 @@
-//! The compose file: against its schema, and against the binaries that it starts.
+//! Checks the compose file against its schema, and against the binaries that it starts.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::deploy::tools::{deployed, run, tool};
 
-/// The file, read by the tool's own YAML parser.
+/// Reads the file with the tool's own YAML parser.
 fn file() -> Option<Value> {
     let checker = tool("check-jsonschema")?;
     let python = checker.with_file_name("python");
@@ -28,7 +28,7 @@ fn services(file: &Value) -> Vec<(&String, &Value)> {
 }
 
 #[test]
-fn it_keeps_to_the_schema() {
+fn it_matches_the_schema() {
     let Some(checker) = tool("check-jsonschema") else { return };
     let output =
         run(Command::new(checker).args(["--builtin-schema", "vendor.compose-spec"]).arg(deployed("compose.yaml")));
@@ -36,13 +36,13 @@ fn it_keeps_to_the_schema() {
 }
 
 #[test]
-fn a_coordinator_and_three_agents_are_on_a_network_of_their_own() {
+fn a_coordinator_and_three_agents_share_a_private_network() {
     let Some(file) = file() else { return };
     assert_eq!(services(&file).len(), 2);
     assert_eq!(file["services"]["agent"]["deploy"]["replicas"], 3);
     assert_eq!(texts(&file["services"]["agent"]["networks"]), ["cluster"]);
     assert_eq!(file["networks"]["cluster"]["internal"], true);
-    // --insecure is right only as long as nobody else gets at it.
+    // --insecure is safe only while nothing else can reach it.
     for port in texts(&file["services"]["coordinator"]["ports"]) {
         assert!(port.starts_with("127.0.0.1:"), "{port}");
     }
@@ -50,7 +50,7 @@ fn a_coordinator_and_three_agents_are_on_a_network_of_their_own() {
 }
 
 #[test]
-fn what_services_refer_to_is_declared() {
+fn referenced_names_are_declared() {
     let Some(file) = file() else { return };
     for (name, service) in services(&file) {
         for network in texts(&service["networks"]) {
@@ -66,7 +66,7 @@ fn what_services_refer_to_is_declared() {
     }
 }
 
-/// Whether a binary knows these arguments: with `--help` behind them it complains about what it does not know.
+/// Checks that a binary knows these arguments: with `--help` after them, it still rejects unknown ones.
 #[track_caller]
 fn check(command: &[&str]) {
     binaries::make_daemons();
@@ -81,7 +81,7 @@ fn check(command: &[&str]) {
 }
 
 #[test]
-fn the_binaries_know_what_they_are_started_with() {
+fn the_binaries_accept_their_arguments() {
     let Some(file) = file() else { return };
     for (_, service) in services(&file) {
         check(&texts(&service["command"]));

@@ -1,4 +1,4 @@
-//! Scripts and the Dockerfile, as their linters see them.
+//! Lints scripts and the Dockerfile.
 
 use std::process::Command;
 
@@ -10,14 +10,14 @@ fn scripts_are_bash() {
 }
 
 #[test]
-fn shellcheck_has_nothing_to_say() {
+fn shellcheck_finds_nothing() {
     if let Some(shellcheck) = tool("shellcheck") {
         is_content(Command::new(shellcheck).arg("--enable=quote-safe-variables").arg(deployed("local.sh")));
     }
 }
 
 #[test]
-fn hadolint_has_nothing_to_say() {
+fn hadolint_finds_nothing() {
     if let Some(hadolint) = tool("hadolint") {
         is_content(Command::new(hadolint).arg("--failure-threshold=style").arg(deployed("Dockerfile")));
     }

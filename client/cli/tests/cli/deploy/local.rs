@@ -1,4 +1,4 @@
-//! `deploy/local.sh`: a cluster for trying, and what ends it.
+//! `deploy/local.sh`: a cluster for trying out farpool, and what ends it.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn call(local: &Local, program: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_factorial_example_prints_the_same_on_it() {
+fn the_factorial_example_prints_the_same_on_the_cluster() {
     let local = Local::start(&["3", "--slots", "2"]);
     assert_eq!(call(&local, &factorial(), &[]), factorial::on_this_machine());
 
@@ -33,12 +33,12 @@ fn the_factorial_example_prints_the_same_on_it() {
     assert_eq!(hosts, ["node1", "node2", "node3"].map(|host| (Some(host), Some(2))));
     assert_eq!(call(&local, farpool, &["map", "echo", ":::", "a", "b", "c"]), "a\nb\nc\n");
 
-    // The end of its input is its end.
+    // It exits at the end of its input.
     assert_eq!(local.end().code(), Some(0));
 }
 
 #[test]
-fn signals_end_all_of_it() {
+fn signals_end_everything() {
     for (signal, code) in [(Signal::SIGINT, Some(130)), (Signal::SIGTERM, Some(143)), (Signal::SIGKILL, None)] {
         let local = Local::start(&["1"]);
         assert!(tagged(&local.tag).len() >= 3);
@@ -49,12 +49,12 @@ fn signals_end_all_of_it() {
 }
 
 #[test]
-fn having_nothing_to_read_is_no_end() {
+fn an_idle_stdin_does_not_end_it() {
     let tag = new_tag();
     let mut child =
         script(&tag, &["1"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     address_in(child.stdout.as_mut().unwrap());
-    // It looks at its input twice in this time.
+    // It checks its input twice in this time.
     std::thread::sleep(std::time::Duration::from_secs(1));
     assert!(child.try_wait().unwrap().is_none() && tagged(&tag).len() >= 3);
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
@@ -63,11 +63,11 @@ fn having_nothing_to_read_is_no_end() {
 }
 
 #[test]
-fn it_ends_with_whoever_started_it() {
+fn it_ends_with_its_parent() {
     let folder = Folder::new("deploy");
     let input = folder.path().join("input");
     nix::unistd::mkfifo(&input, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    // Held open, so that it is not the input's end that counts.
+    // Held open, so that the script does not exit because of its input's end.
     let _input = fs::OpenOptions::new().read(true).write(true).open(&input).unwrap();
     let tag = new_tag();
     let inner = script(&tag, &["1"]);
@@ -84,7 +84,7 @@ fn it_ends_with_whoever_started_it() {
 }
 
 #[test]
-fn arguments_without_a_meaning_are_refused() {
+fn invalid_arguments_are_rejected() {
     for arguments in [&["0"][..], &["x"], &["--slots"], &["--slots", "0"], &["--nonsense"], &["-1"]] {
         let tag = new_tag();
         let output = run(script(&tag, arguments).stdin(Stdio::null()));

@@ -1,6 +1,7 @@
-//! What is in deploy/: each file is checked as far as this machine can.
+//! Checks the files in deploy/, as far as this machine can.
 //!
-//! `.ci/run` installs the tools for it, and sets FARPOOL_REQUIRE_TOOLS; without them, what needs one is skipped, and says so.
+//! `.ci/run` installs the tools for it, and sets FARPOOL_REQUIRE_TOOLS. Otherwise, tests without their tool are skipped and print
+//! that.
 
 mod compose;
 mod lint;

@@ -1,4 +1,4 @@
-//! `deploy/local.sh` as tests run it: a cluster on this machine.
+//! Runs `deploy/local.sh`: a cluster on this machine.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -10,26 +10,26 @@ use std::time::Duration;
 use farpool_testkit::processes::{self, TAG};
 use farpool_testkit::{binaries, folder, waiting};
 
-/// How long all of it may take to go; agents with work are given a second, and then another.
+/// How long it may take to exit. Agents that run items get a second, and then another.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The script while it runs.
+/// The running script.
 pub(crate) struct Local {
     pub(crate) child: Child,
     pub(crate) address: String,
-    /// In the environment of all that it starts.
+    /// The tag in the environment of everything that it starts.
     pub(crate) tag: String,
 }
 
 impl Local {
-    /// Returns when all agents are connected.
+    /// Starts the script; returns when all agents are connected.
     pub(crate) fn start(arguments: &[&str]) -> Local {
         let tag = new_tag();
         let command = script(&tag, arguments);
         Local::spawn(tag, command)
     }
 
-    /// The same for one that is never dropped: what it has on disk it removes itself.
+    /// The same for a value that is never dropped: the script deletes its own files.
     pub(crate) fn start_without_a_folder(arguments: &[&str]) -> Local {
         let tag = new_tag();
         let mut command = script(&tag, arguments);
@@ -45,7 +45,7 @@ impl Local {
         Local { child, address, tag }
     }
 
-    /// Ends its input, and waits until it has ended, and all that it started.
+    /// Closes its stdin, and waits until it and everything that it started has exited.
     #[track_caller]
     pub(crate) fn end(mut self) -> ExitStatus {
         drop(self.child.stdin.take());
@@ -56,15 +56,15 @@ impl Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
-        // The end of its input, if that has not come yet.
+        // Closes its stdin, if it is still open.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
-        // If it was killed, it could not do so itself.
+        // If the script was killed, it could not do this itself.
         remove_folder(&self.tag);
     }
 }
 
-/// The script, to start the binaries of this build.
+/// Returns a command for the script that starts the binaries of this build.
 pub(crate) fn script(tag: &str, arguments: &[&str]) -> Command {
     binaries::make_daemons();
     let coordinator = binaries::coordinator();
@@ -76,7 +76,7 @@ pub(crate) fn script(tag: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Removes what a script of this tag may have left in its folder for temporary files.
+/// Deletes the temporary files of a script with this tag.
 pub(crate) fn remove_folder(tag: &str) {
     let _ = fs::remove_dir_all(folder(tag));
 }
@@ -85,13 +85,13 @@ fn folder(tag: &str) -> PathBuf {
     folder::all().join(tag)
 }
 
-/// A tag that nothing has yet.
+/// Returns an unused tag.
 pub(crate) fn new_tag() -> String {
     static SCRIPTS: AtomicU32 = AtomicU32::new(0);
     format!("local.{}.{}", std::process::id(), SCRIPTS.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The address in the line that the script prints.
+/// Reads the address from the line that the script prints.
 pub(crate) fn address_in(stdout: &mut impl Read) -> String {
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line).expect("it is text");

@@ -1,4 +1,4 @@
-//! The examples of settings: every setting is there, and every line means something.
+//! Checks the example settings: they contain every setting, and every line is valid.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,21 +11,21 @@ use farpool_testkit::folder::Folder;
 
 use crate::deploy::tools::{deployed, run};
 
-/// What the flags are that are no settings.
+/// Flags that are not settings.
 const NO_SETTINGS: [&str; 4] = ["config", "help", "print-config", "version"];
 
 fn example(name: &str) -> String {
     fs::read_to_string(deployed(name)).expect("it is there")
 }
 
-/// Lines that set something once their `#` is taken away.
+/// Returns the lines that would set something without their `#`.
 fn commented(text: &str) -> Vec<&str> {
     let is_key = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
     let lines = text.lines().filter_map(|line| line.strip_prefix("# "));
     lines.filter(|line| line.split_once(" = ").is_some_and(|(key, _)| is_key(key))).collect()
 }
 
-/// The long flags that a binary's help names.
+/// Returns the long flags in a binary's help.
 fn flags(binary: &Path) -> BTreeSet<String> {
     let help = run(Command::new(binary).arg("--help")).stdout;
     let text = String::from_utf8(help).expect("help is text");
@@ -40,7 +40,7 @@ fn both() -> [(PathBuf, &'static str); 2] {
 }
 
 #[test]
-fn every_setting_is_there_once() {
+fn every_setting_occurs_once() {
     for (binary, name) in both() {
         let text = example(name);
         let keys: Vec<&str> = commented(&text).iter().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
@@ -51,7 +51,7 @@ fn every_setting_is_there_once() {
 }
 
 #[test]
-fn nothing_is_set_unless_its_sign_is_taken_away() {
+fn all_settings_are_commented_out() {
     for (_, name) in both() {
         let text = example(name);
         let set: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
@@ -59,7 +59,7 @@ fn nothing_is_set_unless_its_sign_is_taken_away() {
     }
 }
 
-/// Starts the binary with these settings, and returns the line that tells those in force.
+/// Starts the binary with these settings, and returns the log line with the effective ones.
 fn started_with(binary: &Path, settings: &Path, more: &[&str]) -> String {
     let mut child = Command::new(binary)
         .arg("--config")
@@ -77,12 +77,12 @@ fn started_with(binary: &Path, settings: &Path, more: &[&str]) -> String {
 }
 
 #[test]
-fn the_daemons_take_the_examples() {
+fn the_daemons_accept_the_examples() {
     let folder = Folder::new("deploy");
     for (binary, name) in both() {
         let text = example(name);
         let all = commented(&text).join("\n");
-        // What the examples name need not be on this machine, and their ports may be taken.
+        // The paths in the examples need not exist on this machine, and their ports may be in use.
         let own = folder.path().join("programs");
         let own = own.to_str().expect("target folders are text");
         let more: &[&str] = match name {

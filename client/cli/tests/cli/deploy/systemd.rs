@@ -1,4 +1,4 @@
-//! The units, as systemd reads them.
+//! Checks the units with systemd.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ fn text_of(unit: &str) -> String {
     fs::read_to_string(deployed("systemd").join(unit)).expect("it is there")
 }
 
-/// A copy that names the binaries of this build: systemd wants them to exist.
+/// Copies a unit and names the binaries of this build, since systemd requires that they exist.
 fn copy(folder: &Folder, unit: &str, more: &str) -> PathBuf {
     binaries::make_daemons();
     let built = binaries::coordinator();
@@ -24,7 +24,7 @@ fn copy(folder: &Folder, unit: &str, more: &str) -> PathBuf {
 }
 
 #[test]
-fn systemd_has_nothing_to_say() {
+fn systemd_finds_nothing() {
     let Some(analyze) = tool_of_this_machine("systemd-analyze") else { return };
     let folder = Folder::new("deploy");
     for unit in UNITS {
@@ -33,7 +33,7 @@ fn systemd_has_nothing_to_say() {
 }
 
 #[test]
-fn it_would_say_so() {
+fn systemd_finds_an_error() {
     // It exits with 0 on keys that it does not know.
     let Some(analyze) = tool_of_this_machine("systemd-analyze") else { return };
     let folder = Folder::new("deploy");
@@ -43,7 +43,7 @@ fn it_would_say_so() {
 }
 
 #[test]
-fn units_start_what_there_is() {
+fn units_start_existing_binaries() {
     for (unit, binary, settings) in
         [(UNITS[0], binaries::coordinator(), "coordinator.toml"), (UNITS[1], binaries::agent(), "agent.toml")]
     {

@@ -1,4 +1,4 @@
-//! Programs and folders that the checks need.
+//! Tools and files for the checks.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,15 +6,15 @@ use std::process::{Command, Output};
 
 use farpool_testkit::binaries;
 
-/// Set where a check must not be skipped.
+/// The variable that is set if checks must not be skipped.
 const REQUIRED: &str = "FARPOOL_REQUIRE_TOOLS";
 
-/// A file of deploy/.
+/// Returns the path of a file in deploy/.
 pub(crate) fn deployed(name: &str) -> PathBuf {
     binaries::workspace().join("deploy").join(name)
 }
 
-/// A tool that `.ci/run` installs, or that is in PATH. Without it, says what is skipped.
+/// Returns a tool that `.ci/run` installs, or that is in PATH. If it is missing, prints what is skipped.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target folder");
     let installed = target.join("deploy-tools/bin").join(name);
@@ -25,7 +25,7 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     tool_of_this_machine(name)
 }
 
-/// A tool that a machine has or has not. Without it, says what is skipped.
+/// Returns a tool of this machine. If it is missing, prints what is skipped.
 pub(crate) fn tool_of_this_machine(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file());
@@ -35,12 +35,12 @@ pub(crate) fn tool_of_this_machine(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// Runs it; fails if it fails or has anything to say.
+/// Runs a command; fails if it fails or prints anything.
 #[track_caller]
 pub(crate) fn is_content(command: &mut Command) {
     let output = run(command);
-    let said = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
-    assert!(output.status.success() && said.is_empty(), "{command:?}: {}\n{said}", output.status);
+    let printed = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
+    assert!(output.status.success() && printed.is_empty(), "{command:?}: {}\n{printed}", output.status);
 }
 
 #[track_caller]
