@@ -1,5 +1,5 @@
-//! The programs that tests start: they lie beside the test program's folder, where cargo puts them. Those that are missing, or
-//! older than what they are made of, are built: `cargo test -p farpool` builds only one package.
+//! The programs that tests start. cargo puts them next to the test program's folder. Programs that are missing or older than
+//! their sources are built, since `cargo test -p farpool` builds only one package.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,8 +32,8 @@ pub fn farpool() -> PathBuf {
     farpool
 }
 
-/// Returns the executable of an example, which is made of what is in these folders. `cargo test` has built it, and
-/// `cargo test --test ...` builds no examples.
+/// Returns the executable of an example whose sources are in these folders. `cargo test` builds it, but `cargo test --test ...`
+/// does not.
 pub fn example(package: &str, name: &str, made_of: &[&str]) -> PathBuf {
     static MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let example = folder().join("examples").join(name);
@@ -45,7 +45,7 @@ pub fn example(package: &str, name: &str, made_of: &[&str]) -> PathBuf {
     example
 }
 
-/// Builds both daemons, if need be.
+/// Builds both daemons if necessary.
 pub fn make_daemons() {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(|| {
@@ -55,7 +55,7 @@ pub fn make_daemons() {
     });
 }
 
-/// Has cargo build this if any of the programs is missing or older than that.
+/// Makes cargo build `what` if any of the programs is missing or older than `sources`.
 fn build(programs: &[PathBuf], sources: SystemTime, what: &[&str]) {
     let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified());
     if programs.iter().all(|path| built(path).is_ok_and(|built| built >= sources)) {
@@ -73,7 +73,7 @@ fn build(programs: &[PathBuf], sources: SystemTime, what: &[&str]) {
     assert!(built.expect("cargo is there where the tests were built").success(), "{what:?} could not be built");
 }
 
-/// Returns where cargo puts executables: `target/debug`, as a rule.
+/// Returns the folder where cargo puts executables, usually `target/debug`.
 pub fn folder() -> PathBuf {
     let program = std::env::current_exe().expect("the program knows where it is");
     program.ancestors().nth(2).expect("it is in a folder of a folder").to_owned()
@@ -85,7 +85,7 @@ pub fn workspace() -> &'static Path {
     package.ancestors().find(|folder| folder.join("Cargo.lock").exists()).expect("this package is part of a workspace")
 }
 
-/// When the last source in these folders was changed.
+/// Returns when a source in these folders was last changed.
 fn newest_source(folders: &[&str]) -> SystemTime {
     let mut folders: Vec<PathBuf> = folders.iter().map(|folder| workspace().join(folder)).collect();
     let mut newest = SystemTime::UNIX_EPOCH;

@@ -1,4 +1,4 @@
-//! A cable to the coordinator. It can be cut, unplugged, fall silent, and be cut so that only one end notices.
+//! A TCP proxy in front of the coordinator. It can cut connections, refuse them, delay data, or cut so that only one end notices.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
-/// A port of its own, from which everything goes to another one and back.
+/// A proxy: it forwards connections from its own port to a target.
 pub struct Cable {
     address: SocketAddr,
     state: Arc<State>,
@@ -14,29 +14,29 @@ pub struct Cable {
 
 #[derive(Default)]
 struct State {
-    wires: Mutex<Wires>,
+    links: Mutex<Links>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Wires {
-    /// Nobody gets through any more.
+struct Links {
+    /// New connections are refused.
     unplugged: bool,
-    /// What is sent arrives later.
+    /// Data is held back.
     silent: bool,
     connections: Vec<Arc<Connection>>,
 }
 
 struct Connection {
-    /// The side of who has connected, and the coordinator's.
+    /// The client's side and the coordinator's.
     ends: [TcpStream; 2],
-    /// What still comes is lost.
+    /// Data that still arrives is dropped.
     half_open: AtomicBool,
     over: AtomicBool,
 }
 
 impl Cable {
-    /// Lays one to this address.
+    /// Starts a proxy to this address.
     pub fn to(target: SocketAddr) -> Cable {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports left");
         let address = listener.local_addr().expect("it listens");
@@ -45,44 +45,44 @@ impl Cable {
         // It ends with the process.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                // Whoever finds nobody behind it is cut off.
+                // If the target refuses, the client is disconnected.
                 let _ = own.join(client, target);
             }
         });
         Cable { address, state }
     }
 
-    /// Where to connect instead.
+    /// Returns the address to connect to instead.
     pub fn address(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Cuts all connections; others can be made at once. Returns how many there were.
+    /// Cuts all connections; new ones can be made at once. Returns how many there were.
     pub fn cut(&self) -> usize {
-        let connections = std::mem::take(&mut self.state.wires().connections);
+        let connections = std::mem::take(&mut self.state.links().connections);
         connections.iter().filter(|connection| connection.end()).count()
     }
 
-    /// Cuts all connections, and nobody gets through any more.
+    /// Cuts all connections and refuses new ones.
     pub fn unplug(&self) {
-        self.state.wires().unplugged = true;
+        self.state.links().unplugged = true;
         self.cut();
     }
 
-    /// Others get through again.
+    /// Accepts new connections again.
     pub fn plug(&self) {
-        self.state.wires().unplugged = false;
+        self.state.links().unplugged = false;
     }
 
-    /// All connections stay, and whether anything gets through them.
+    /// Keeps all connections open, and stops or resumes forwarding.
     pub fn silence(&self, silent: bool) {
-        self.state.wires().silent = silent;
+        self.state.links().silent = silent;
         self.state.changed.notify_all();
     }
 
-    /// Cuts all connections so that one end learns nothing of it: the coordinator, or who has connected.
+    /// Cuts all connections so that only one end notices: the coordinator, or the client.
     pub fn half_open(&self, coordinator_learns: bool) {
-        for connection in &self.state.wires().connections {
+        for connection in &self.state.links().connections {
             connection.half_open.store(true, Ordering::Release);
             let _ = connection.ends[usize::from(coordinator_learns)].shutdown(Shutdown::Both);
         }
@@ -90,13 +90,13 @@ impl Cable {
 }
 
 impl State {
-    fn wires(&self) -> MutexGuard<'_, Wires> {
-        self.wires.lock().expect("nobody panics with it")
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().expect("nobody panics with it")
     }
 
     fn join(self: &Arc<Self>, client: TcpStream, target: SocketAddr) -> io::Result<()> {
-        let mut wires = self.wires();
-        if wires.unplugged {
+        let mut links = self.links();
+        if links.unplugged {
             return Ok(());
         }
         let server = TcpStream::connect(target)?;
@@ -107,20 +107,20 @@ impl State {
         let connection = Arc::new(Connection { ends: [client, server], half_open: over(), over: over() });
         for (from, to) in [(0, 1), (1, 0)] {
             let (state, connection) = (Arc::clone(self), Arc::clone(&connection));
-            thread::spawn(move || state.pass_on(&connection, from, to));
+            thread::spawn(move || state.forward(&connection, from, to));
         }
-        wires.connections.retain(|connection| !connection.over.load(Ordering::Acquire));
-        wires.connections.push(connection);
+        links.connections.retain(|connection| !connection.over.load(Ordering::Acquire));
+        links.connections.push(connection);
         Ok(())
     }
 
-    fn pass_on(&self, connection: &Connection, from: usize, to: usize) {
+    fn forward(&self, connection: &Connection, from: usize, to: usize) {
         let mut buffer = vec![0; 64 << 10];
         loop {
             match (&connection.ends[from]).read(&mut buffer) {
                 Ok(0) | Err(_) => break,
                 Ok(bytes) => {
-                    drop(self.changed.wait_while(self.wires(), |wires| wires.silent && !connection.is_over()));
+                    drop(self.changed.wait_while(self.links(), |links| links.silent && !connection.is_over()));
                     let lost = connection.half_open.load(Ordering::Acquire);
                     if !lost && (&connection.ends[to]).write_all(&buffer[..bytes]).is_err() {
                         break;
@@ -128,7 +128,7 @@ impl State {
                 }
             }
         }
-        // The end that was cut says nothing to the other one, which ends it when it has waited long enough.
+        // The other end is not told: it closes the connection after its own timeout.
         if !connection.half_open.load(Ordering::Acquire) || connection.over.swap(true, Ordering::AcqRel) {
             connection.end();
         }
@@ -140,7 +140,7 @@ impl Connection {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Whether it had not ended already.
+    /// Ends the connection. Returns false if it had ended already.
     fn end(&self) -> bool {
         let was_over = self.over.swap(true, Ordering::AcqRel);
         for end in &self.ends {

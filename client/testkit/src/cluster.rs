@@ -1,4 +1,4 @@
-//! A real cluster on this machine: a coordinator and agents as processes of their own.
+//! A real cluster on this machine: a coordinator and agents as separate processes.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,34 +14,34 @@ use crate::port::Port;
 use crate::processes::{self, Process, TAG};
 use crate::{binaries, waiting};
 
-/// Tells programs where the cluster is.
+/// The variable that tells programs the cluster's address.
 pub const ADDRESS: &str = "FARPOOL_ADDRESS";
-/// What a coordinator says when clients can connect.
+/// The coordinator logs this when clients can connect.
 pub const LISTENS: &str = "listening address=";
-/// And an agent, when work can come.
+/// An agent logs this when it is connected.
 pub const CONNECTED: &str = "connected to ";
-/// How long a daemon may take to go.
+/// How long a daemon may take to exit.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A coordinator and its agents. Dropping it kills what is left of them.
+/// A coordinator and its agents. Dropping it kills them.
 #[derive(Debug)]
 pub struct Cluster {
-    // Agents go first.
+    // Agents are dropped first.
     agents: Vec<Daemon>,
     coordinator: Daemon,
     port: Port,
     address: String,
-    /// Where the daemons keep programs.
+    /// The folder for the daemons' programs.
     programs: PathBuf,
     tag: String,
-    /// The coordinator's.
+    /// The coordinator's arguments.
     arguments: Vec<String>,
     _folder: Option<Folder>,
 }
 
 impl Cluster {
-    /// Starts a coordinator on a port of its own, with these further arguments and without an agent. Its processes carry the
-    /// tag; programs are kept in this folder.
+    /// Starts a coordinator on its own port, with these extra arguments and without agents. Its processes carry the tag; programs
+    /// are kept in this folder.
     pub fn start(tag: &str, programs: &Path, arguments: &[&str]) -> Cluster {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let port = Port::reserve();
@@ -50,7 +50,7 @@ impl Cluster {
         Cluster { agents: Vec::new(), coordinator, port, address, programs, tag, arguments, _folder: None }
     }
 
-    /// Starts one with a journal, and so many agents, node1 and so on, with so many slots each.
+    /// Starts a cluster with a journal and this many agents (node1 and so on), each with this many slots.
     pub fn of(agents: usize, slots: usize) -> Cluster {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let tag = format!("cluster.{}.{}", std::process::id(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
@@ -63,13 +63,13 @@ impl Cluster {
         cluster
     }
 
-    /// Adds an agent with so many slots and these further arguments; returns when it is connected.
+    /// Adds an agent with this many slots and these extra arguments. Returns its pid when it is connected.
     pub fn add_agent(&mut self, slots: usize, arguments: &[&str]) -> u32 {
         let address = self.address.clone();
         self.add_agent_through(&address, slots, arguments)
     }
 
-    /// The same; its coordinator is at another address.
+    /// The same, with the coordinator at another address.
     pub fn add_agent_through(&mut self, address: &str, slots: usize, arguments: &[&str]) -> u32 {
         let mut agent = self.launch(address, slots, arguments);
         agent.wait_for(CONNECTED);
@@ -78,7 +78,7 @@ impl Cluster {
         pid
     }
 
-    /// Adds agents with so many slots, each with its own further arguments; returns when all are connected.
+    /// Adds agents with this many slots, each with its own extra arguments. Returns when all are connected.
     pub fn add_agents<'a>(&mut self, slots: usize, all: impl IntoIterator<Item = &'a [&'a str]>) {
         let from = self.agents.len();
         for arguments in all {
@@ -97,28 +97,28 @@ impl Cluster {
         Daemon::start("agent", command)
     }
 
-    /// Kills the coordinator, as a machine does that loses its power.
+    /// Kills the coordinator, as if its machine lost power.
     pub fn kill_coordinator(&mut self) {
         self.coordinator.kill();
     }
 
-    /// Starts it again, at the same address.
+    /// Starts the coordinator again, at the same address.
     pub fn start_coordinator(&mut self) {
         self.coordinator = start_coordinator(&self.tag, &self.programs, &self.port, &self.arguments);
     }
 
-    /// One after the other.
+    /// Kills the coordinator and starts it again.
     pub fn restart_coordinator(&mut self) {
         self.kill_coordinator();
         self.start_coordinator();
     }
 
-    /// Returns where clients connect.
+    /// Returns the address for clients.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Returns the same without its scheme.
+    /// Returns the address without its scheme.
     pub fn socket(&self) -> SocketAddr {
         self.port.address()
     }
@@ -128,25 +128,25 @@ impl Cluster {
         self.coordinator.pid()
     }
 
-    /// Sends a signal to an agent, or to the coordinator, which is known by its pid.
+    /// Sends a signal to the agent or coordinator with this pid.
     pub fn signal(&self, pid: u32, signal: Signal) {
         processes::send(pid, signal).expect("a daemon of this cluster runs");
     }
 
-    /// Waits until this agent has ended.
+    /// Waits until this agent has exited.
     pub fn wait_for_agent(&mut self, pid: u32) {
         let at = self.agents.iter().position(|agent| agent.pid() == pid).expect("it is an agent of this cluster");
         let mut agent = self.agents.swap_remove(at);
         agent.wait(Duration::MAX).expect("it ends");
     }
 
-    /// Returns what runs at the agents: fork servers, at least.
+    /// Returns the processes that agents have started.
     pub fn workers(&self) -> Vec<Process> {
         let agents: Vec<u32> = self.agents.iter().map(Daemon::pid).collect();
         processes::every().filter(|process| agents.contains(&process.parent)).collect()
     }
 
-    /// Ends all daemons as an operator would, after a case that should have left no worker. Returns what is wrong.
+    /// Ends all daemons as an operator would, after a case that should have left no worker. Fails if something is wrong.
     pub fn stop(mut self) -> Result<(), String> {
         let mut wrong = self.left_workers().err().unwrap_or_default();
         self.signal_all(Signal::SIGTERM);
@@ -161,7 +161,7 @@ impl Cluster {
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
-    /// Checks that it can be used by somebody who expects a new one: all daemons run, and after a second at most no worker is left.
+    /// Checks that the cluster is as good as new: all daemons run, and no worker is left after at most a second.
     pub fn check_at_rest(&mut self) -> Result<(), String> {
         for daemon in self.agents.iter_mut().chain([&mut self.coordinator]) {
             if let Some(status) = daemon.ended() {
@@ -171,7 +171,7 @@ impl Cluster {
         self.left_workers()
     }
 
-    /// Whether workers are left after a second, and which.
+    /// Fails if workers are left after a second, and names them.
     fn left_workers(&self) -> Result<(), String> {
         let left = waiting::left_after(Duration::from_secs(1), || self.workers());
         if left.is_empty() {
@@ -180,10 +180,10 @@ impl Cluster {
         Err(format!("after a second there are still workers:\n{}", processes::list(&left)))
     }
 
-    /// Ends all daemons, whatever they do; all that they have started must go with them.
+    /// Ends all daemons, whatever they are doing, and checks that everything they started is gone.
     #[track_caller]
     pub fn end(mut self) {
-        // The first signal lets open work finish, the second does not.
+        // The first signal lets running work finish, the second does not.
         for signal in [Signal::SIGTERM, Signal::SIGTERM, Signal::SIGKILL] {
             self.signal_all(signal);
             let daemons = self.agents.iter_mut().chain([&mut self.coordinator]);
@@ -214,11 +214,11 @@ fn daemon(program: &Path, tag: &str) -> Command {
     command
 }
 
-/// Waits for its end, after it was told; returns what is wrong with it.
+/// Waits until a signalled daemon has exited. Returns what is wrong, or nothing.
 fn end(daemon: &mut Daemon) -> String {
     match daemon.wait(PATIENCE) {
         Ok(status) if status.success() => String::new(),
-        // A case may have killed it.
+        // The case may have killed it.
         Ok(_) if daemon.said().contains("SIGTERM") => String::new(),
         Ok(status) => format!("the {} ended with {status}; it said:\n{}", daemon.name(), daemon.said()),
         Err(wrong) => wrong,

@@ -1,4 +1,4 @@
-//! A coordinator's side of sessions with agents, played by a test.
+//! The coordinator's side of sessions with agents, controlled by a test.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,22 +15,22 @@ use tonic::Status;
 
 use crate::cuttable::{Cut, Cuttable};
 
-/// What an agent's frame may have.
+/// The largest frame from an agent.
 const LIMIT: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is sent on a connection.
+/// The frames that are sent on a connection.
 pub type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// An agent that wants a session, or to resume one, and what it sends.
+/// An agent that asks to open or resume a session.
 pub struct Arrival<S> {
-    /// What it sends.
+    /// The messages that it sends.
     pub events: S,
-    /// Where it is answered.
+    /// Sends the answer.
     pub reply: oneshot::Sender<Result<Frames<CommandFrame>, Status>>,
 }
 
-/// A session that was accepted.
+/// An accepted session.
 pub struct Session {
     outgoing: Outgoing<AgentCommand>,
     incoming: Incoming<AgentEvent>,
@@ -39,7 +39,7 @@ pub struct Session {
 }
 
 impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
-    /// Gives it a session in which it has not been welcomed yet.
+    /// Opens a session without a welcome.
     pub fn accept(self) -> Session {
         let (outgoing, frames) = outgoing(0, Arc::new(Notify::new()));
         let (replies, cut) = Cuttable::new(Replies::from(frames));
@@ -48,7 +48,7 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
         Session { outgoing, incoming, events: VecDeque::new(), cut: Some(cut) }
     }
 
-    /// Gives it a session, and welcomes it there.
+    /// Opens a session and sends the welcome.
     pub async fn welcome(self) -> (Session, AgentHello) {
         let mut session = self.accept();
         session.send(Command::Welcome(farpool_proto::version()));
@@ -58,7 +58,7 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
         }
     }
 
-    /// Has it resume this session.
+    /// Lets the agent resume this session.
     pub async fn resume(self, session: &mut Session) {
         let opening = Opening::read(self.events, LIMIT, PATIENCE).await.expect("it says something");
         let Opening::Resume { resume, rest } = opening else { panic!("it has a session to resume") };
@@ -69,7 +69,7 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
         session.cut = Some(cut);
     }
 
-    /// It wants to resume a session that is not known; returns what it says of it.
+    /// Refuses to resume an unknown session. Returns the agent's request.
     pub async fn resumes_in_vain(self) -> Resume {
         let opening = Opening::<AgentEvent>::read(self.events, LIMIT, PATIENCE).await.expect("it says something");
         let Opening::Resume { resume, .. } = opening else { panic!("it has a session to resume") };
@@ -77,12 +77,12 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
         resume
     }
 
-    /// Refuses it.
+    /// Refuses the session.
     pub fn refuse(self, status: Status) {
         let _ = self.reply.send(Err(status));
     }
 
-    /// Waits until it gives up.
+    /// Does not answer, and waits until the agent gives up.
     pub async fn ignore(self) {
         let Arrival { events, mut reply } = self;
         reply.closed().await;
@@ -91,12 +91,12 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
 }
 
 impl Session {
-    /// Tells the agent something.
+    /// Sends a command to the agent.
     pub fn send(&self, body: Command) {
         self.outgoing.push(AgentCommand { body: Some(body) });
     }
 
-    /// Ends its connection, with no word to anybody.
+    /// Cuts the connection without a message.
     pub fn cut(&mut self) {
         if let Some(cut) = self.cut.take() {
             cut.now();
@@ -118,7 +118,7 @@ impl Session {
         self.try_next().await.expect("the agent keeps the protocol")
     }
 
-    /// The same where its connection may be lost.
+    /// The same, if the connection may be lost.
     pub async fn try_next(&mut self) -> Result<Option<Event>, Status> {
         while self.events.is_empty() {
             let Some(events) = self.incoming.next().await? else { return Ok(None) };
@@ -127,7 +127,7 @@ impl Session {
         Ok(self.events.pop_front())
     }
 
-    /// Returns the next event that `wanted` makes something of; the others stay for later.
+    /// Returns the first result of `wanted` for an event; other events are kept for later calls.
     pub async fn find<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
         let mut others = VecDeque::new();
         loop {
@@ -143,7 +143,7 @@ impl Session {
         }
     }
 
-    /// Waits for the agent to have ended the session, however that came about.
+    /// Waits until the agent has ended the session in any way.
     pub async fn is_over(&mut self) {
         while let Ok(Some(_)) = self.incoming.next().await {}
     }

@@ -1,4 +1,4 @@
-//! Connections that a test can cut.
+//! Streams that a test can cut.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,20 +7,20 @@ use futures_core::Stream;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-/// A stream that goes on until it is cut: then it ends as one does whose connection was lost.
+/// A stream that can be cut: then it ends like the stream of a lost connection.
 #[derive(Debug)]
 pub struct Cuttable<S> {
     stream: Option<S>,
-    /// None: nobody can cut it.
+    /// `None`: nothing can cut it any more.
     cut: Option<oneshot::Receiver<()>>,
 }
 
-/// Cuts a stream. Dropped, it leaves the stream as it is.
+/// Cuts a stream. Dropping it has no effect on the stream.
 #[derive(Debug)]
 pub struct Cut(oneshot::Sender<()>);
 
 impl<S> Cuttable<S> {
-    /// Makes a stream one that can be cut.
+    /// Makes a stream cuttable.
     pub fn new(stream: S) -> (Cuttable<S>, Cut) {
         let (sender, cut) = oneshot::channel();
         (Cuttable { stream: Some(stream), cut: Some(cut) }, Cut(sender))
@@ -28,7 +28,7 @@ impl<S> Cuttable<S> {
 }
 
 impl Cut {
-    /// Cuts it, if it still goes on.
+    /// Cuts the stream, if it has not ended.
     pub fn now(self) {
         let _ = self.0.send(());
     }

@@ -1,4 +1,4 @@
-//! A program that a test starts and listens to: a daemon, or a client.
+//! A program that a test starts, and whose output it reads: a daemon or a client.
 
 use std::borrow::BorrowMut;
 use std::fs::{File, OpenOptions};
@@ -15,11 +15,11 @@ use nix::sys::signal::Signal;
 
 use crate::processes;
 
-/// How long anything may take that takes some milliseconds on a quiet machine.
+/// How long anything may take. On an idle machine it takes milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// How long what it said last may take to be read.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-/// So much of what it has said is shown with a failure.
+/// How long reading its last output may take.
+const LAST_OUTPUT: Duration = Duration::from_millis(200);
+/// How much of its output is shown with a failure.
 const SHOWN_BYTES: usize = 4 << 10;
 
 /// A running program. Dropping it kills it.
@@ -27,16 +27,16 @@ const SHOWN_BYTES: usize = 4 << 10;
 pub struct Daemon {
     name: String,
     child: Child,
-    /// Its end is what some wait for.
+    /// Closing it tells some programs to exit.
     stdin: Option<ChildStdin>,
-    said: Arc<Said>,
-    /// So many lines were waited for.
-    heard: usize,
+    output: Arc<Captured>,
+    /// Number of lines that earlier calls have consumed.
+    consumed: usize,
 }
 
-/// What it has written, to its stdout and its stderr.
+/// What it has written to stdout and stderr.
 #[derive(Debug, Default)]
-struct Said {
+struct Captured {
     lines: Mutex<Lines>,
     changed: Condvar,
 }
@@ -49,12 +49,12 @@ struct Lines {
 }
 
 impl Daemon {
-    /// Starts it.
+    /// Starts the command.
     pub fn start(name: &str, command: impl BorrowMut<Command>) -> Daemon {
         Daemon::launch(name, command, None)
     }
 
-    /// The same; what it says is also appended to a file in this folder, behind what others of this name have said.
+    /// The same, and appends its output to a file in this folder, which daemons with this name share.
     pub fn start_with_log(name: &str, command: impl BorrowMut<Command>, folder: &Path) -> Daemon {
         let file = OpenOptions::new().create(true).append(true).open(log(name, folder));
         Daemon::launch(name, command, Some(file.expect("the test's folder can be written")))
@@ -65,15 +65,15 @@ impl Daemon {
         let (reader, writer) = io::pipe().expect("there are descriptors left");
         command.stdout(writer.try_clone().expect("there are descriptors left")).stderr(writer);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        // It has let go of the pipe then, whose end is to be seen.
+        // Without these copies of the pipe, its end can be detected.
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let said = Arc::<Said>::default();
-        let own = Arc::clone(&said);
-        thread::spawn(move || own.listen(reader, file));
-        Daemon { name: name.to_owned(), stdin: child.stdin.take(), child, said, heard: 0 }
+        let output = Arc::<Captured>::default();
+        let own = Arc::clone(&output);
+        thread::spawn(move || own.read(reader, file));
+        Daemon { name: name.to_owned(), stdin: child.stdin.take(), child, output, consumed: 0 }
     }
 
-    /// Returns what the test calls it.
+    /// Returns the name that the test gave it.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -83,26 +83,26 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Sends it a signal, unless it has ended: its number may be somebody else's then.
+    /// Sends it a signal, unless it has exited: its pid may have been reused.
     pub fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
             let _ = processes::send(self.pid(), signal);
         }
     }
 
-    /// Ends its input.
+    /// Closes its stdin.
     pub fn tell_to_end(&mut self) {
         self.stdin = None;
     }
 
-    /// Waits for the next line with these words, and returns it.
+    /// Waits for the next line that contains these words, and returns it.
     #[track_caller]
     pub fn wait_for(&mut self, words: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
-        let said = Arc::clone(&self.said);
-        let mut lines = said.lines();
+        let output = Arc::clone(&self.output);
+        let mut lines = output.lines();
         loop {
-            let (found, over) = (lines.find(&mut self.heard, words), lines.over);
+            let (found, over) = (lines.find(&mut self.consumed, words), lines.over);
             match found {
                 Some(line) => return line,
                 None if over || Instant::now() > deadline => {
@@ -111,29 +111,29 @@ impl Daemon {
                 }
                 None => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    lines = said.changed.wait_timeout(lines, left).expect("nobody panics with it").0;
+                    lines = output.changed.wait_timeout(lines, left).expect("nobody panics with it").0;
                 }
             }
         }
     }
 
-    /// The same for a test that does other things meanwhile; somebody else limits how long it takes.
+    /// The same for async tests, which limit the time themselves.
     pub async fn says(&mut self, words: &str) -> String {
-        let mut heard = self.heard;
-        let line = self.says_behind(&mut heard, words).await;
-        self.heard = heard;
+        let mut consumed = self.consumed;
+        let line = self.find_after(&mut consumed, words).await;
+        self.consumed = consumed;
         line
     }
 
-    /// The same for a line that may have come before.
+    /// The same for a line that may have been written before.
     pub async fn says_ever(&self, words: &str) -> String {
-        self.says_behind(&mut 0, words).await
+        self.find_after(&mut 0, words).await
     }
 
-    async fn says_behind(&self, heard: &mut usize, words: &str) -> String {
+    async fn find_after(&self, consumed: &mut usize, words: &str) -> String {
         let line = poll_fn(|context| {
-            let mut lines = self.said.lines();
-            match lines.find(heard, words) {
+            let mut lines = self.output.lines();
+            match lines.find(consumed, words) {
                 None if !lines.over => {
                     lines.waker = Some(context.waker().clone());
                     Poll::Pending
@@ -147,47 +147,47 @@ impl Daemon {
         }
     }
 
-    /// Waits until it says nothing any more, since it and what it has started have ended.
+    /// Waits until its output has ended, because it and everything it has started have exited.
     pub async fn falls_silent(&mut self) {
         poll_fn(|context| {
-            let mut lines = self.said.lines();
+            let mut lines = self.output.lines();
             lines.waker = Some(context.waker().clone());
             if lines.over { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 
-    /// Returns how many lines with these words it has written so far. Who waits then, waits for lines behind all those.
+    /// Returns how many lines with these words it has written so far. Later waits only find later lines.
     pub fn times_said(&mut self, words: &str) -> usize {
-        let lines = self.said.lines();
-        self.heard = lines.lines.len();
+        let lines = self.output.lines();
+        self.consumed = lines.lines.len();
         lines.lines.iter().filter(|line| line.contains(words)).count()
     }
 
-    /// Returns all that it has said so far.
+    /// Returns all its output so far.
     pub fn said(&self) -> String {
-        self.said.lines().lines.iter().map(|line| format!("{line}\n")).collect()
+        self.output.lines().lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// Returns the last of it, for messages.
+    /// Returns the end of its output, for messages.
     pub fn tail(&self) -> String {
         let said = self.said();
         let from = said.ceil_char_boundary(said.len().saturating_sub(SHOWN_BYTES));
         said[from..].lines().map(|line| format!("    {line}\n")).collect()
     }
 
-    /// Returns how it has ended, if it has.
+    /// Returns its exit status, if it has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
-    /// Waits for its end, but no longer than this.
+    /// Waits until it exits, but no longer than this.
     pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus, String> {
         let start = Instant::now();
         loop {
             match self.ended() {
                 Some(status) => {
-                    self.said.wait_until_over();
+                    self.output.wait_until_over();
                     return Ok(status);
                 }
                 None if start.elapsed() > patience => {
@@ -200,7 +200,7 @@ impl Daemon {
 
     /// Kills it.
     pub fn kill(&mut self) {
-        // Errors mean that it has ended.
+        // Errors mean that it has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -212,18 +212,18 @@ impl Drop for Daemon {
     }
 }
 
-/// Returns the file to which those of this name are logged.
+/// Returns the log file of daemons with this name.
 pub fn log(name: &str, folder: &Path) -> std::path::PathBuf {
     folder.join(format!("{name}.log"))
 }
 
-impl Said {
+impl Captured {
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().expect("nobody panics with it")
     }
 
     /// Reads to the end.
-    fn listen(&self, from: PipeReader, mut file: Option<File>) {
+    fn read(&self, from: PipeReader, mut file: Option<File>) {
         let (mut from, mut line) = (BufReader::new(from), Vec::new());
         while from.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
             if let Some(file) = &mut file {
@@ -237,9 +237,9 @@ impl Said {
         self.change(|lines| lines.over = true);
     }
 
-    /// Waits until all is read. Somebody else may hold the pipe, and is not waited for.
+    /// Waits until all output is read, but not long: another process may hold the pipe open.
     fn wait_until_over(&self) {
-        let over = self.changed.wait_timeout_while(self.lines(), LAST_WORDS, |lines| !lines.over);
+        let over = self.changed.wait_timeout_while(self.lines(), LAST_OUTPUT, |lines| !lines.over);
         drop(over.expect("nobody panics with it"));
     }
 
@@ -254,11 +254,11 @@ impl Said {
 }
 
 impl Lines {
-    /// The next line with these words, behind those that were heard.
-    fn find(&self, heard: &mut usize, words: &str) -> Option<String> {
-        let line = self.lines[*heard..].iter().position(|line| line.contains(words));
-        let found = line.map(|at| *heard + at);
-        *heard = found.map_or(self.lines.len(), |at| at + 1);
+    /// Returns the next line with these words after the consumed ones.
+    fn find(&self, consumed: &mut usize, words: &str) -> Option<String> {
+        let line = self.lines[*consumed..].iter().position(|line| line.contains(words));
+        let found = line.map(|at| *consumed + at);
+        *consumed = found.map_or(self.lines.len(), |at| at + 1);
         found.map(|at| self.lines[at].clone())
     }
 }

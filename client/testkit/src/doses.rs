@@ -1,21 +1,21 @@
-//! How much a run does of what could go on for ever: histories, chaos, random cases.
+//! How much of the open-ended tests a run does: histories, chaos, random cases.
 //!
-//! A change gets the quick doses; with `FARPOOL_THOROUGH=1` in the environment it is the thorough ones.
+//! By default it is a quick dose; with `FARPOOL_THOROUGH=1` in the environment, a thorough one.
 
-/// Asks for the thorough doses. Empty or 0 is the same as not set.
+/// The variable that asks for the thorough doses. Empty or 0 counts as unset.
 pub const THOROUGH: &str = "FARPOOL_THOROUGH";
 
-/// Returns the number of histories that the simulation plays.
+/// Returns the number of histories that the simulation runs.
 pub fn histories() -> u64 {
     dose(2_000, 20_000)
 }
 
-/// Returns how many seconds chaos disturbs a cluster.
+/// Returns how many seconds the chaos test disturbs a cluster.
 pub fn chaos_seconds() -> u64 {
     dose(15, 60)
 }
 
-/// Returns the number of cases of a property, which usually has this many.
+/// Returns the number of cases of a property test, given its usual number.
 pub fn cases(usual: u32) -> u32 {
     dose(usual, 10 * usual)
 }

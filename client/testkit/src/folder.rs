@@ -1,4 +1,4 @@
-//! Folders of tests, beside what cargo builds.
+//! Temporary folders of tests, in cargo's target folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use nix::sys::stat::Mode;
 
 use crate::binaries;
 
-/// A folder of a test's own. It goes when this is dropped.
+/// A temporary folder, deleted when this is dropped.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes one; its name begins with this word.
+    /// Creates a folder whose name begins with this word.
     pub fn new(word: &str) -> Folder {
         Folder::within(&all(), word)
     }
 
-    /// Makes one that other users can reach, too, which they need not in what cargo builds.
+    /// Creates one that other users can reach; cargo's folders may not be.
     pub fn for_everybody(word: &str) -> Folder {
         Folder::within(&std::env::temp_dir(), &format!("farpool-{word}"))
     }
@@ -31,7 +31,7 @@ impl Folder {
         Folder(path)
     }
 
-    /// Returns where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -48,14 +48,14 @@ impl Folder {
         path
     }
 
-    /// Makes a named pipe in it.
+    /// Creates a named pipe in it.
     pub fn pipe(&self, name: &str) -> String {
         let path = self.file(name);
         nix::unistd::mkfifo(Path::new(&path), Mode::S_IRWXU).expect("a named pipe can be made");
         path
     }
 
-    /// Returns the names of what is in a folder in it; none if that is not there.
+    /// Returns the names in a subfolder; none if it does not exist.
     pub fn names_in(&self, folder: &str) -> Vec<String> {
         let files = self.0.join(folder).read_dir().into_iter().flatten();
         files
@@ -70,12 +70,12 @@ impl Drop for Folder {
     }
 }
 
-/// Returns the folder of all tests' folders: cargo's for integration tests, as a rule `target/tmp`.
+/// Returns the parent of all these folders: cargo's for integration tests, usually `target/tmp`.
 pub fn all() -> PathBuf {
     binaries::folder().with_file_name("tmp")
 }
 
-/// Returns a path as arguments and variables have it.
+/// Returns a path as a string, for arguments and variables.
 pub fn text(path: PathBuf) -> String {
     path.into_os_string().into_string().expect("paths of tests are text")
 }

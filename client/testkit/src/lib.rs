@@ -1,6 +1,8 @@
-//! What farpool's tests and benchmarks share: the daemons as processes, clusters of them, folders, ports, cables, processes.
+//! Shared by farpool's tests and benchmarks: daemons as processes, clusters, folders, ports, connections that can be cut, and
+//! processes.
 //!
-//! Tests of every crate may use it. It starts daemons as the executables that cargo has built, and stands on no crate of theirs.
+//! Tests of every crate may use it. It starts the executables of the daemons that cargo has built, and does not depend on their
+//! crates.
 
 pub mod binaries;
 pub mod cable;

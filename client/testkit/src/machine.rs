@@ -1,4 +1,4 @@
-//! What the machine is, whether it is quiet, and what its processes take.
+//! The machine: its description, whether it is idle, and the memory of processes.
 
 use std::fs::read_to_string;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
-/// Describes it in a line.
+/// Describes the machine in one line.
 pub fn description() -> String {
     let info = read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
@@ -26,7 +26,7 @@ pub fn description() -> String {
     format!("{} cores of {}, Linux {}", cores(), model.unwrap_or("an unknown model"), kernel.trim())
 }
 
-/// Returns a warning if somebody else is busy.
+/// Returns a warning if other processes are busy.
 pub fn noise() -> Option<String> {
     let (busy_before, all_before) = ticks()?;
     std::thread::sleep(Duration::from_millis(500));
@@ -36,7 +36,7 @@ pub fn noise() -> Option<String> {
         .then(|| format!("NOT QUIET: other processes take {share} % of the machine, so these figures are rough"))
 }
 
-/// Ticks that the cores were busy, and all ticks.
+/// Returns the ticks in which cores were busy, and all ticks.
 fn ticks() -> Option<(u64, u64)> {
     let stat = read_to_string("/proc/stat").ok()?;
     let numbers: Vec<u64> =
@@ -46,7 +46,7 @@ fn ticks() -> Option<(u64, u64)> {
     Some((all - idle, all))
 }
 
-/// Returns the memory of a process and all its descendants, in MiB: what several share counts once.
+/// Returns the memory of a process and all its descendants, in MiB. Shared memory counts once.
 pub fn memory_of_tree(root: u32) -> f64 {
     let parents: Vec<(u32, u32)> = every().map(|process| (process.pid, process.parent)).collect();
     let mut tree = vec![root];

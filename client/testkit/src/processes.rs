@@ -1,5 +1,5 @@
-//! Which processes there are. Everything that a case starts carries its tag in the environment, workers and what their
-//! tasks leave behind included.
+//! Lists processes. Everything that a case starts carries its tag in the environment, including workers and what their tasks
+//! leave behind.
 
 use std::env;
 use std::fmt::Write;
@@ -14,20 +14,20 @@ pub const TAG: &str = "FARPOOL_TEST_TAG";
 /// A process as /proc shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its number.
+    /// Its process id.
     pub pid: u32,
-    /// Who has started it, or has inherited it.
+    /// Its parent's process id.
     pub parent: u32,
     /// As ps(1) shows it: R, S, T, Z ...
     pub state: char,
-    /// Its name, as the kernel cuts it off.
+    /// Its name, truncated by the kernel.
     pub name: String,
     /// The kernel function that it sleeps in.
     asleep_in: String,
 }
 
 impl Process {
-    /// What /proc knows of the process; `None` when it is gone.
+    /// Reads the process from /proc; `None` if it does not exist.
     pub fn of(pid: u32) -> Option<Process> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (head, tail) = stat.rsplit_once(')')?;
@@ -40,12 +40,12 @@ impl Process {
     }
 }
 
-/// This process's tag.
+/// Returns this process's tag.
 pub fn own_tag() -> String {
     env::var(TAG).expect("a case runs with a tag")
 }
 
-/// All processes with this tag, or with one below it.
+/// Returns all processes with this tag or a tag below it.
 pub fn tagged(tag: &str) -> Vec<Process> {
     let variable = format!("{TAG}={tag}");
     let carries = |pid: &u32| {
@@ -56,18 +56,18 @@ pub fn tagged(tag: &str) -> Vec<Process> {
     all().filter(carries).filter_map(Process::of).collect()
 }
 
-/// All processes of this machine.
+/// Returns all processes of this machine.
 pub fn every() -> impl Iterator<Item = Process> {
     all().filter_map(Process::of)
 }
 
-/// The children of this process, those that have ended and were not waited for included.
+/// Returns the children of this process, including zombies.
 pub fn children() -> Vec<Process> {
     let own = std::process::id();
     every().filter(|process| process.parent == own).collect()
 }
 
-/// What this case has started, directly or not, and is still there.
+/// Returns everything that this case has started, directly or not, and that still exists.
 pub fn started_by_this_case() -> Vec<Process> {
     let own = std::process::id();
     let mut processes = children();
@@ -79,7 +79,7 @@ pub fn started_by_this_case() -> Vec<Process> {
     processes
 }
 
-/// Fails if anything is there that this process or its workers started: now, without waiting.
+/// Fails if anything that this process or its workers started still exists, without waiting.
 pub fn assert_none_left() {
     let left = started_by_this_case();
     assert!(left.is_empty(), "processes are left behind:\n{}", list(&left));
@@ -88,7 +88,7 @@ pub fn assert_none_left() {
 /// Kills exactly these processes.
 pub fn kill(processes: &[Process]) {
     for process in processes {
-        // An error means that it has ended.
+        // An error means that it has exited.
         let _ = send(process.pid, Signal::SIGKILL);
     }
 }
@@ -98,7 +98,7 @@ pub fn send(pid: u32, signal: Signal) -> nix::Result<()> {
     signal::kill(Pid::from_raw(i32::try_from(pid).expect("a pid is positive")), signal)
 }
 
-/// The processes, a line each.
+/// Describes the processes, one per line.
 pub fn list(processes: &[Process]) -> String {
     processes.iter().fold(String::new(), |mut lines, process| {
         let Process { pid, parent, state, name, asleep_in } = process;

@@ -1,4 +1,4 @@
-//! The one source of chance: the same seed gives the same numbers.
+//! A random number generator: the same seed gives the same numbers.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use std::time::Duration;
 pub struct Random(u64);
 
 impl Random {
-    /// Begins with this seed.
+    /// Creates a generator with this seed.
     pub fn new(seed: u64) -> Self {
         Self(mix(seed ^ 0x5851_f42d_4c95_7f2d))
     }
 
-    /// Another source, so that who asks it more often does not change what others get.
+    /// Returns another generator, so that how often it is used does not change the numbers of this one.
     pub fn fork(&mut self) -> Self {
         Self::new(self.next())
     }
@@ -25,17 +25,17 @@ impl Random {
         mix(self.0)
     }
 
-    /// Draws one below this.
+    /// Draws a number below this.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 
-    /// Draws one of these.
+    /// Draws a number in this range.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.below(range.end - range.start)
     }
 
-    /// True once in so many times.
+    /// Returns true once in this many times, on average.
     pub fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
@@ -51,7 +51,7 @@ impl Random {
     }
 }
 
-/// A number that has nothing to do with this one to look at.
+/// Hashes a number.
 pub fn mix(number: u64) -> u64 {
     let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,5 +1,5 @@
-//! Compiling small programs against the farpool that these tests were built with, by calling rustc on its library: a
-//! second of work, where cargo in a directory of its own would build everything once more.
+//! Compiles small programs against the farpool that these tests were built with, by calling rustc with its library. That takes a
+//! second; cargo in a separate directory would build everything again.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use crate::binaries;
 
-/// Returns a source file of the tests.
+/// Returns the path of a fixture, a source file of the tests.
 pub fn fixture(name: &str) -> PathBuf {
     binaries::workspace().join("client/tests/fixtures").join(name)
 }
@@ -19,7 +19,7 @@ pub fn compile(source: &Path, output: &Path, options: &[&str]) -> Output {
     compile_as("bin", source, output, options)
 }
 
-/// The same for another kind of crate.
+/// The same, for this crate type.
 pub fn compile_as(kind: &str, source: &Path, output: &Path, options: &[&str]) -> Output {
     let libraries = libraries();
     let library = newest_farpool(&libraries);
@@ -39,13 +39,13 @@ fn rustc() -> OsString {
     std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
 }
 
-/// Where cargo puts what it builds for these tests: beside the test program.
+/// Returns the folder of the libraries that cargo built for these tests: that of the test program.
 fn libraries() -> PathBuf {
     let program = std::env::current_exe().expect("the program knows where it is");
     program.parent().expect("it is in a directory").to_owned()
 }
 
-/// Of several builds, the one that was made for this one.
+/// Returns the newest build of farpool, which is the one of these tests.
 fn newest_farpool(libraries: &Path) -> PathBuf {
     let is_farpool = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

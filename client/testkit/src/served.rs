@@ -1,4 +1,4 @@
-//! gRPC services on this host that a test plays.
+//! gRPC services on this host that a test implements.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tonic::transport::server::{Router, TcpIncoming};
 
-/// Services that listen. They have a thread and a runtime of their own: when they stop, so do all their connections.
+/// Running services. They have their own thread and runtime, so stopping them ends all their connections.
 #[derive(Debug)]
 pub struct Served {
     address: SocketAddr,
@@ -18,7 +18,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Serves on a port of its own.
+    /// Serves on a free port.
     pub fn start(services: Router) -> Served {
         Served::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), services)
     }
@@ -45,12 +45,12 @@ impl Served {
         Served { address, quit, thread: Some(thread) }
     }
 
-    /// Returns where it listens.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns where clients connect.
+    /// Returns the address for clients.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -1,21 +1,21 @@
-//! Waiting for what other processes do, where that is no event that could be awaited.
+//! Waits for what other processes do by polling, if there is no event to wait for.
 
 use std::time::{Duration, Instant};
 
 use crate::processes::{self, Process};
 
-/// What takes longer never happens: much less would do on a quiet machine.
+/// What takes longer never happens. On an idle machine, much less would do.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Waits until `there` finds no process any more; fails if some are left after `limit`.
+/// Waits until `there` finds no process; fails if some are left after `limit`.
 #[track_caller]
 pub fn until_gone(limit: Duration, there: impl Fn() -> Vec<Process>) {
     let left = left_after(limit, there);
     assert!(left.is_empty(), "after {limit:?} there are:\n{}", processes::list(&left));
 }
 
-/// Waits until `there` finds no process any more; returns those that are left after `limit`.
+/// Waits until `there` finds no process; returns those that are left after `limit`.
 pub fn left_after(limit: Duration, there: impl Fn() -> Vec<Process>) -> Vec<Process> {
     let start = Instant::now();
     loop {
@@ -27,7 +27,7 @@ pub fn left_after(limit: Duration, there: impl Fn() -> Vec<Process>) -> Vec<Proc
     }
 }
 
-/// Waits until it is so; fails if it never is.
+/// Waits until the condition is true; fails if it never is.
 #[track_caller]
 pub fn until(is_so: impl Fn() -> bool) {
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! A program that agents start: a fork server whose workers are threads, which misbehave once each.
+//! A faulty program for agents: a fork server whose workers are threads, each of which misbehaves once.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,7 +15,7 @@ use prost::Message;
 
 /// SIGKILL as a wait status.
 const KILLED: i32 = 9;
-/// Where the ring to the agent lies in the shared memory: behind the status page and the other ring.
+/// Offset of the ring to the agent in the shared memory: after the status page and the other ring.
 const TO_AGENT: u64 = (64 << 10) + RING_BYTES as u64;
 
 /// Serves until the agent closes the connection.
@@ -33,7 +33,7 @@ pub fn serve(misbehaviour: &str) {
     };
     if let Some(reply) = flood {
         return std::thread::scope(|scope| {
-            // More of them than the agent can read one after the other.
+            // More than the agent can read at once.
             for _ in 0..4 {
                 scope.spawn(|| while reply.send(agent.as_fd()).is_ok() {});
             }
@@ -49,13 +49,13 @@ pub fn serve(misbehaviour: &str) {
             Request::Spawn { worker } if misbehaviour == "exits-at-once" => {
                 vec![Reply::Spawned { worker, pid: 1 }, Reply::Exited { worker, status: 3 << 8 }]
             }
-            // Nobody but this process is to be harmed for it.
+            // Only this process may be killed for it.
             Request::Kill { .. } if misbehaviour.starts_with("names:") => return,
             Request::Kill { .. } if misbehaviour.starts_with("spares:") => Vec::new(),
             Request::Spawn { worker } => {
                 let killed = Arc::new(AtomicBool::new(false));
                 workers.insert(worker, Arc::clone(&killed));
-                // Only the first worker misbehaves where the others are to finish the job.
+                // In these cases only the first worker misbehaves, and the others finish the job.
                 let every_time =
                     ["unbegun-then-unknown-record", "init-failed-garbled", "scribbles"].contains(&misbehaviour);
                 let misbehaviour = if first || every_time { misbehaviour.to_owned() } else { "none".to_owned() };
@@ -79,7 +79,7 @@ pub fn serve(misbehaviour: &str) {
     }
 }
 
-/// The process that a worker is called, which is a thread.
+/// Returns the pid that is reported for a worker, which is really a thread.
 fn process_of(misbehaviour: &str) -> u32 {
     match misbehaviour.split_once(':') {
         Some(("names", pid)) => pid.parse().expect("a process id"),
@@ -131,7 +131,7 @@ impl Worker {
                 if self.misbehave(misbehaviour, position + item) {
                     return;
                 }
-                // The first of all items, which is a byte.
+                // The very first item, which has one byte.
                 if misbehaviour.starts_with("spares:") && payload.len() == RunHeader::BYTES + 4 + 1 {
                     return self.raw(&[0xee; HEADER_BYTES]);
                 }
@@ -148,7 +148,7 @@ impl Worker {
         }
     }
 
-    /// Does what is named while the item at `position` runs; false for nothing.
+    /// Misbehaves as named while the item at `position` runs; returns false if it did nothing.
     fn misbehave(&mut self, misbehaviour: &str, position: u32) -> bool {
         match misbehaviour {
             "unknown-record" => self.raw(&[0xee; HEADER_BYTES]),
@@ -159,7 +159,7 @@ impl Worker {
             }
             "item-never-given" => self.write(Kind::Ok, position + 1000, b"?"),
             "item-twice" => {
-                // The second one is the lie, and the item after it is the victim.
+                // The second item gets the wrong result, and the item after it is the victim.
                 if position == 0 {
                     return false;
                 }
@@ -188,7 +188,7 @@ impl Worker {
                 self.write(Kind::InitFailed, position, &failure.encode_to_vec());
             }
             "times-beyond-reason" => {
-                // Two results of one run, each of which took for ever.
+                // Two results of one run, each with a huge duration.
                 for item in [position, position + 1] {
                     self.memory.status().claim(item);
                     self.finished += 1;
@@ -200,13 +200,13 @@ impl Worker {
             "scribbles" => self.scribble(position),
             "run-end-garbled" => self.write(Kind::RunEnd, position, b"soon"),
             "order-sent-back" => self.write(Kind::Stop, position, &[]),
-            // A result of so many bytes, of which none come.
+            // Announces a result of this many bytes, and sends none.
             _ if misbehaviour.starts_with("announces:") => {
                 let bytes: u64 = misbehaviour["announces:".len()..].parse().expect("a number");
                 self.write(Kind::Large, position, &bytes.to_le_bytes());
                 self.raw(&[0xee; HEADER_BYTES]);
             }
-            // The item runs until somebody has opened this pipe for writing, and closed it again.
+            // The item runs until the test has opened this pipe for writing and closed it again.
             _ => {
                 let pipe = misbehaviour.strip_prefix("until-written:");
                 pipe.map(std::fs::read).transpose().expect("the pipe is there");
@@ -216,8 +216,8 @@ impl Worker {
         true
     }
 
-    /// Writes failures and results while another thread writes over all of it, and over the status page; then nonsense,
-    /// until it is killed for it.
+    /// Writes failures and results while another thread overwrites them and the status page; then writes garbage until it is
+    /// killed for that.
     fn scribble(&mut self, position: u32) {
         let (done, file, seed) = (AtomicBool::new(false), Arc::clone(&self.file), u64::from(position));
         std::thread::scope(|scope| {
@@ -231,7 +231,7 @@ impl Worker {
                 };
                 while !done.load(Ordering::SeqCst) {
                     let bytes: Vec<u8> = (0..=below(9)).map(|_| below(256).to_le_bytes()[0]).collect();
-                    // What the agent reads: the records, and less often the page.
+                    // What the agent reads: mostly the records, sometimes the status page.
                     let at = if below(50) == 0 { below(1 << 10) } else { TO_AGENT + below(16 << 10) };
                     nix::sys::uio::pwrite(&file, &bytes, i64::try_from(at).expect("a small number")).expect("written");
                 }
@@ -246,7 +246,7 @@ impl Worker {
                 let length = u32::try_from(failure.len()).expect("a few bytes");
                 Header { length, kind: kinds[round % 6], slot: 0, position }.write(&mut record);
                 record.extend_from_slice(&failure);
-                // Whether there is room is not to be believed any more.
+                // The room may be wrong by now.
                 if self.output.room(record.len()).is_ok_and(|room| room >= record.len()) {
                     self.output.space()[..record.len()].copy_from_slice(&record);
                     self.output.advance(record.len());
@@ -267,7 +267,7 @@ impl Worker {
         }
     }
 
-    /// The next record; `None` once this worker was killed or the agent is gone.
+    /// Returns the next record; `None` if this worker was killed or the agent has gone.
     fn next(&mut self) -> Option<(Kind, u32, Vec<u8>)> {
         loop {
             if self.input.available(HEADER_BYTES).ok()? >= HEADER_BYTES {
