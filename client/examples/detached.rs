@@ -1,4 +1,4 @@
-//! Counts primes in a job that outlives its client: one call of this detaches it, another one, from anywhere, picks it up.
+//! Counts primes in a job that outlives its client: one run detaches it, and another, from anywhere, collects the results.
 //!
 //! ```sh
 //! farpool-coordinator --journal /var/lib/farpool & farpool-agent &
@@ -22,7 +22,7 @@ Usage: detached detach NAME
 const BLOCKS: u64 = 1000;
 const BLOCK: u64 = 100_000;
 
-/// How many primes there are in a block of numbers.
+/// Returns the number of primes in a block of numbers.
 fn primes(block: u64) -> u64 {
     let (first, behind) = (block * BLOCK, (block + 1) * BLOCK);
     let mut is_prime = vec![true; BLOCK as usize];
@@ -51,9 +51,9 @@ fn main() -> Result<(), farpool::Error> {
 }
 
 fn detach(name: &str) -> Result<(), farpool::Error> {
-    // Of as many workers as the cluster has slots.
+    // As many workers as the cluster has slots.
     let pool = farpool::Pool::builder().build()?;
-    // Returns when the coordinator has all of it on disk.
+    // Returns when the coordinator has the whole job on disk.
     let job = pool.job(primes).progress(true).detach(name).map(0..BLOCKS)?;
     println!("{} is detached: this process may end, and so may the coordinator's", job.name());
     Ok(())

@@ -1,4 +1,4 @@
-//! The factorials of 1 to 100, calculated in worker processes: the whole of farpool in a few lines.
+//! Calculates the factorials of 1 to 100 in worker processes: farpool in a few lines.
 //!
 //! `cargo run --release -p farpool-examples --example factorial`
 

@@ -1,4 +1,4 @@
-//! Prices options by simulation: a seed for each item, and the same digits whatever the number of processes.
+//! Prices options by simulation: each item has its own seed, so the result is the same with any number of processes.
 //!
 //! `cargo run --release -p farpool-examples --example monte_carlo -- --processes 4`
 
@@ -13,19 +13,19 @@ Usage: monte_carlo [--processes N]
 
   --processes N  workers that run at once (default: one for each core, or slot of the cluster)";
 
-/// The share and the options on it, which may be exercised after one year.
+/// The share, and the options on it, which may be exercised after one year.
 const SPOT: f64 = 100.0;
 const STRIKE: f64 = 100.0;
 const RATE: f64 = 0.05;
 const VOLATILITY: f64 = 0.2;
-/// What the formula of Black and Scholes gives for the European option.
+/// The price of the European option by the Black-Scholes formula.
 const BLACK_SCHOLES: f64 = 10.4506;
 
 const WEEKS: u32 = 52;
 const ITEMS: u64 = 400;
 const PATHS: u32 = 4000;
 
-/// What one item found out: sums over its paths.
+/// The result of one item: sums over its paths.
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Sums {
     paths: f64,
@@ -71,7 +71,7 @@ fn main() -> Result<(), farpool::Error> {
     pool.join()?;
     let took = start.elapsed();
 
-    // Added in the order of the items: sums of floating-point numbers depend on it.
+    // Added in the order of the items, since sums of floating-point numbers depend on the order.
     let all = results.iter().fold(Sums::default(), |all, item| all.plus(*item));
     let european = estimate(all.paths, all.european, all.european_squared);
     let asian = estimate(all.paths, all.asian, all.asian_squared);
@@ -96,18 +96,18 @@ impl Sums {
     }
 }
 
-/// The mean with the half width of its 95 % confidence interval.
+/// Formats the mean with the half width of its 95 % confidence interval.
 fn estimate(count: f64, sum: f64, sum_of_squares: f64) -> String {
     let mean = sum / count;
     let variance = (sum_of_squares / count - mean * mean) * count / (count - 1.0);
     format!("{mean:.4} +- {:.4}", 1.96 * (variance / count).sqrt())
 }
 
-/// splitmix64: good enough here, and eight lines.
+/// splitmix64: simple and good enough here.
 struct Random(u64);
 
 impl Random {
-    /// Uniform between 0 and 1, neither included.
+    /// Returns a uniform number between 0 and 1, both excluded.
     fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
@@ -117,7 +117,7 @@ impl Random {
         ((bits >> 12) as f64 + 0.5) / (1u64 << 52) as f64
     }
 
-    /// Of the standard normal distribution, after Box and Muller.
+    /// Returns a standard normal number, by the Box-Muller transform.
     fn normal(&mut self) -> f64 {
         let radius = (-2.0 * self.uniform().ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()

@@ -1,4 +1,4 @@
-//! Counts the words in the text files of a folder: results as they come, merged into one.
+//! Counts the words in the text files of a folder: merges results as they arrive.
 //!
 //! `cargo run --release -p farpool-examples --example word_count -- --processes 4 FOLDER`
 
@@ -17,7 +17,7 @@ Usage: word_count [--processes N] FOLDER
   --processes N  workers that run at once (default: one for each core, or slot of the cluster)
   FOLDER         where the files are";
 
-/// Files that one item is about. A worker adds up what is in them, so that less travels and less is left to merge.
+/// Files per item. A worker adds up their words, so that results are smaller and merging is cheaper.
 const FILES_AT_ONCE: usize = 50;
 
 /// The words of some files, and why others could not be read.
@@ -66,7 +66,7 @@ fn main() -> Result<(), farpool::Error> {
     let words: u64 = total.words.values().sum();
     println!("{words} words in {} files, {} of them different", total.files, total.words.len());
     println!("most frequent: {}", total.most_frequent(10));
-    // Groups were merged as they came.
+    // Groups were merged in the order of completion.
     total.unreadable.sort();
     farpool_examples::compare(workers, took, &total, || {
         let mut total = Counted::default();
@@ -100,7 +100,7 @@ impl Counted {
     }
 }
 
-/// All files below a folder, and the folders that could not be listed. Links are not followed.
+/// Returns all files below a folder, and the folders that could not be listed. Links are not followed.
 fn files_below(folder: PathBuf) -> (Vec<PathBuf>, Vec<String>) {
     let (mut files, mut unlisted) = (Vec::new(), Vec::new());
     let mut folders = vec![folder];

@@ -1,4 +1,4 @@
-//! What the examples share: their command line, their pool, and the comparison with one process.
+//! Shared by the examples: the command line, the pool, and the comparison with one process.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,15 +7,15 @@ use farpool::Pool;
 
 use lexopt::Arg;
 
-/// Reads `--processes N` and what the example itself takes: `own` names options (`--folder`, whose value is returned)
-/// and operands (`FOLDER`).
+/// Parses `--processes N` and the example's own arguments: `own` names options (`--folder`, whose value is returned) and operands
+/// (`FOLDER`).
 ///
-/// `--help` prints the usage; whatever the example does not know ends it with exit code 2.
+/// `--help` prints the usage; unknown arguments end the example with exit code 2.
 pub fn arguments<const N: usize>(usage: &str, own: [&str; N]) -> (Option<usize>, [Option<PathBuf>; N]) {
     read(usage, own).unwrap_or_else(|error| wrong(usage, &error.to_string()))
 }
 
-/// A pool of so many workers; `None`: one for each core, or on a cluster one for each slot.
+/// Opens a pool of this many workers; `None`: one per core, or on a cluster one per slot.
 ///
 /// # Errors
 /// If it cannot be opened.
@@ -28,7 +28,7 @@ pub fn pool(processes: Option<usize>) -> Result<Pool, farpool::Error> {
     .build()
 }
 
-/// Ends the example: it was called in a way that makes no sense.
+/// Ends the example, because its arguments are invalid.
 pub fn wrong(usage: &str, what: &str) -> ! {
     eprintln!("{what}\n\n{usage}");
     std::process::exit(2)
@@ -50,7 +50,7 @@ pub fn compare<R: PartialEq>(workers: usize, pool: Duration, results: &R, alone:
     );
 }
 
-/// So many worker processes, in words.
+/// Returns the number of worker processes as text.
 pub fn processes(workers: usize) -> String {
     if workers == 1 { "1 worker process".to_owned() } else { format!("{workers} worker processes") }
 }

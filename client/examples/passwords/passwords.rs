@@ -1,4 +1,4 @@
-//! Password hashing with Argon2: items that compute hard, use memory, and take very different times.
+//! Hashes passwords with Argon2: items that need much CPU and memory, and take very different times.
 //!
 //! `cargo run --release -p farpool-example-passwords --example passwords -- --processes 4`
 
@@ -27,19 +27,19 @@ struct Cost {
     passes: u32,
 }
 
-/// What guests, users and administrators are worth.
+/// The costs for guests, users and administrators.
 const COSTS: [Cost; 3] = [
     Cost { memory_kib: 1 << 10, passes: 1 },
     Cost { memory_kib: 8 << 10, passes: 2 },
     Cost { memory_kib: 64 << 10, passes: 3 },
 ];
 
-/// The hash in hexadecimal, or why there is none.
+/// Returns the hash in hexadecimal, or an error.
 fn hash(account: Account) -> Result<String, String> {
     let Cost { memory_kib, passes } = account.cost;
     let params = Params::new(memory_kib, passes, 1, None).map_err(|error| error.to_string())?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    // A real program draws its salts at random; these are the accounts' own names, to have the same hashes twice.
+    // A real program uses random salts. These are the accounts' names, so that the hashes are reproducible.
     let salt = format!("salt of {}", account.name);
     let mut hash = [0; 16];
     argon2
@@ -71,7 +71,7 @@ fn main() -> Result<(), farpool::Error> {
     Ok(())
 }
 
-/// Most are cheap, some are not, and nobody knows where they are.
+/// Most accounts are cheap; the expensive ones are scattered.
 fn accounts() -> Vec<Account> {
     let account = |number: u32| {
         let kind = match number * 37 % 12 {

@@ -1,4 +1,4 @@
-//! Thumbnails of a folder of images, which it paints itself first: files in, files out.
+//! Makes thumbnails of a folder of images, which it paints first: files in, files out.
 //!
 //! `cargo run --release -p farpool-example-thumbnails --example thumbnails -- --processes 4`
 
@@ -19,7 +19,7 @@ const IMAGES: u32 = 48;
 const SIZE: (u32, u32) = (1600, 1200);
 const THUMBNAIL: u32 = 160;
 
-/// Bytes of an image and of its thumbnail, or what went wrong with it: one bad image is no reason to stop.
+/// Bytes of an image and of its thumbnail, or an error: one bad image does not stop the rest.
 type Outcome = Result<(u64, u64), String>;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -62,13 +62,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The path of an image with that of its thumbnail.
+/// Returns the path of an image and the path of its thumbnail.
 fn in_folder(thumbnails: &Path, image: PathBuf) -> (PathBuf, PathBuf) {
     let name = image.with_extension("png").file_name().map(PathBuf::from).unwrap_or_default();
     (image, thumbnails.join(name))
 }
 
-/// Waves of colour, different in each image.
+/// Paints waves of colour, different in each image.
 fn paint(path: PathBuf, number: u32) -> Result<(), String> {
     let wave = |along: u32, length: u32| (128.0 + 127.0 * (f64::from(along) / f64::from(length)).sin()) as u8;
     let image = RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| {
