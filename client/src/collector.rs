@@ -39,7 +39,7 @@ impl<R: Data> Collector<R> {
                 let results = Results::new(first, data, ends, inbox.pulled())?;
                 self.accept_results(results, inbox)
             }
-            News::Failed { first, count, error } => {
+            News::Failed { first, count, error, held: _ } => {
                 farpool_session::there_are(first, count, inbox.pulled())?;
                 self.outcomes += count;
                 self.fail(first, || inbox.tell(error.of_item(first)));

@@ -77,6 +77,6 @@ fn outcome<R: Data>(news: News, inbox: &Inbox) -> Result<R, Error> {
                 results.next().unwrap_or_else(|| Err(farpool_session::Error::protocol("a result is empty")))?;
             codec::decode(bytes).map_err(|error| inbox.tell(Error::new(ErrorKind::Codec, error.0).of_item(item)))
         }
-        News::Failed { first, count: _, error } => Err(inbox.tell(error.of_item(first))),
+        News::Failed { first, error, .. } => Err(inbox.tell(error.of_item(first))),
     }
 }

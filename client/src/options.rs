@@ -108,6 +108,7 @@ impl Options {
             priority: self.priority,
             require: self.require.clone(),
             speculate: self.speculate,
+            detach: None,
         }
     }
 }

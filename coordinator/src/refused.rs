@@ -98,7 +98,7 @@ pub enum RefusedKind {
     InputEnded(u64),
     /// No pool is being opened again, or all of it was resent already.
     NotReopening,
-    /// A message that belongs in a call of its own, not in a pool's session.
+    /// A message that belongs in a session of its own, not in a pool's.
     Elsewhere(&'static str),
     /// The pool takes no more jobs.
     PoolClosed,
@@ -155,7 +155,7 @@ impl fmt::Display for Refused {
             JobNumberUsed(job) => write!(f, "job number {job} was used before"),
             InputEnded(job) => write!(f, "items for job {job} behind the end of its input"),
             NotReopening => write!(f, "PoolReopened, but no pool is being reopened"),
-            Elsewhere(what) => write!(f, "{what} in a pool's session; it has a call of its own"),
+            Elsewhere(what) => write!(f, "{what} in a pool's session; it needs one of its own"),
             PoolClosed => write!(f, "a job for a pool that was closed"),
             PoolRuns(pool) => write!(f, "pool {pool} stopped unasked"),
             NoSession => write!(f, "message on a session that has ended"),

@@ -178,7 +178,7 @@ pub struct Label {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientMessage {
-    #[prost(oneof = "client_message::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "client_message::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub body: ::core::option::Option<client_message::Body>,
 }
 /// Nested message and enum types in `ClientMessage`.
@@ -200,12 +200,10 @@ pub mod client_message {
         #[prost(message, tag = "7")]
         PoolReopened(super::PoolReopened),
         #[prost(message, tag = "8")]
-        Detach(::prost::alloc::boxed::Box<super::Detach>),
-        #[prost(message, tag = "9")]
         Attach(::prost::alloc::boxed::Box<super::Attach>),
-        #[prost(message, tag = "10")]
+        #[prost(message, tag = "9")]
         AwaitingItems(super::AwaitingItems),
-        #[prost(message, tag = "11")]
+        #[prost(message, tag = "10")]
         StopRetries(super::StopRetries),
     }
 }
@@ -251,6 +249,10 @@ pub struct OpenPool {
     /// lost connection, and to open its pool again at a new coordinator. None in local mode.
     #[prost(bytes = "bytes", tag = "11")]
     pub secret: ::prost::bytes::Bytes,
+    /// The pool is opened for one detached job (OpenJob.detach) and never runs in this session. The coordinator answers the job's items
+    /// with Durable. PoolClosed follows when all of it is durable, or when it was cancelled.
+    #[prost(bool, tag = "12")]
+    pub detached: bool,
 }
 /// The owner of sessions, pools and jobs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -318,6 +320,9 @@ pub struct OpenJob {
     /// Whether an item that counts as failed (RunDone.failed) is retried too. The result of its last attempt is its outcome.
     #[prost(bool, tag = "11")]
     pub retry_failed: bool,
+    /// In a pool that is detached, whose id becomes the job's: what the coordinator keeps the job as.
+    #[prost(message, optional, tag = "12")]
+    pub detach: ::core::option::Option<Detach>,
 }
 /// Consecutive items. May be sent while all Items of the job so far have fewer bytes (data and ends) than its limit: see
 /// Window. Also while fewer of their items than an explicit chunk has are unfinished: a chunk runs when it is whole.
@@ -353,34 +358,28 @@ pub struct StopRetries {
     #[prost(uint64, tag = "1")]
     pub job: u64,
 }
-/// Gives the coordinator a job to keep: the first message of DetachedJobs.Detach. Items and EndItems follow, without
-/// gaps.
-#[derive(Clone, PartialEq, ::prost::Message)]
-#[prost(skip_debug)]
+/// Makes the job one that the coordinator keeps: it stores the items, and runs the job when all of them, the end of the
+/// input and the program are on disk. See OpenPool.detached.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Detach {
     /// The name for later requests.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Identifies the job to others; made from its secret like OpenPool.id.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub id: ::prost::bytes::Bytes,
-    /// The pool in which only this job runs. Its id and secret are not used.
-    #[prost(message, optional, tag = "3")]
-    pub pool: ::core::option::Option<OpenPool>,
-    #[prost(message, optional, tag = "4")]
-    pub job: ::core::option::Option<OpenJob>,
     /// The type of the results, for the client that reads them.
-    #[prost(string, tag = "5")]
+    #[prost(string, tag = "2")]
     pub result: ::prost::alloc::string::String,
     /// The encoding of the results, which only clients interpret; 0: that of clients that did not send this field.
-    #[prost(uint32, tag = "6")]
+    #[prost(uint32, tag = "3")]
     pub format: u32,
-    /// 32 random bytes. A later Detach with the same secret continues the interrupted one.
-    #[prost(bytes = "bytes", tag = "7")]
-    pub secret: ::prost::bytes::Bytes,
+    /// If the pool is opened again: how many items were reported as durable. A coordinator that has fewer refuses the job.
+    #[prost(uint64, tag = "4")]
+    pub durable: u64,
 }
-/// Requests the outcomes of a detached job: the first message of DetachedJobs.Attach. Only AwaitingItems may follow.
+/// Requests the outcomes of a detached job: the first message of a client, in place of OpenPool. It is answered by Welcome
+/// and DetachedJob, then by the outcomes in the order of their items, by JobEnded or PoolFailed if the job has ended, and
+/// by PoolClosed. Only AwaitingItems may follow.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Attach {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -396,6 +395,16 @@ pub struct Attach {
     /// As in OpenPool. The slot is lent while the client waits (AwaitingItems) and the job is unfinished.
     #[prost(message, optional, tag = "5")]
     pub ticket: ::core::option::Option<Ticket>,
+    #[prost(message, optional, tag = "6")]
+    pub version: ::core::option::Option<Version>,
+    /// What the session is resumed by, as OpenPool.secret and OpenPool.id.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub secret: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "8")]
+    pub session: ::prost::bytes::Bytes,
+    /// The number by which events name the job in this session.
+    #[prost(uint64, tag = "9")]
+    pub job: u64,
 }
 /// No more jobs will come. `now`: drop the open jobs and stop the workers at once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -551,14 +560,16 @@ pub struct PoolFailed {
     #[prost(message, optional, tag = "1")]
     pub failure: ::core::option::Option<Failure>,
 }
-/// How much of a job that is being detached is on disk: the answer to Detach and to what follows.
+/// How much of a job that is being detached is on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Durable {
-    /// Items below this index are on disk.
     #[prost(uint64, tag = "1")]
+    pub job: u64,
+    /// Items below this index are on disk.
+    #[prost(uint64, tag = "2")]
     pub items: u64,
-    /// All of it is on disk. The last message.
-    #[prost(bool, tag = "2")]
+    /// All of the job is on disk, and it runs.
+    #[prost(bool, tag = "3")]
     pub complete: bool,
 }
 /// A detached job.
@@ -588,7 +599,7 @@ pub struct DetachedJob {
     /// When it expires; 0: it has not ended.
     #[prost(uint64, tag = "10")]
     pub expires_ms: u64,
-    /// Distinguishes it from earlier and later jobs of the same name.
+    /// Distinguishes it from earlier and later jobs of the same name: OpenPool.id of the pool that it was opened in.
     #[prost(bytes = "bytes", tag = "11")]
     pub id: ::prost::bytes::Bytes,
     /// Detach.format.
@@ -1082,7 +1093,7 @@ pub mod journal_record {
         /// Times are milliseconds since 1970.
         #[prost(uint64, tag = "4")]
         pub at_ms: u64,
-        /// From Detach: id, result and format; from its OpenJob: label and job.
+        /// OpenPool.id; Detach.result and format; OpenJob.label and job.
         #[prost(bytes = "bytes", tag = "5")]
         pub id: ::prost::bytes::Bytes,
         #[prost(string, tag = "6")]
@@ -1491,7 +1502,7 @@ pub struct CommandFrame {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Resume {
-    /// OpenPool.secret, or AgentHello.secret.
+    /// OpenPool.secret, Attach.secret or AgentHello.secret.
     #[prost(bytes = "bytes", tag = "1")]
     pub secret: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
@@ -1532,6 +1543,19 @@ pub struct PutProgramReply {}
 pub struct FetchProgramRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub digest: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DescribeDetachedRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// As in Attach.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DescribeDetachedReply {
+    #[prost(message, optional, tag = "1")]
+    pub job: ::core::option::Option<DetachedJob>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListDetachedRequest {}
@@ -1645,8 +1669,9 @@ pub mod clients_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// One pool of a client, from OpenPool to PoolClosed, or its continuation from Resume. The stream's end drops the pool
-        /// unless another stream resumes it in time.
+        /// One pool of a client, from OpenPool to PoolClosed; or the outcomes of a detached job, from Attach to PoolClosed; or the
+        /// continuation of either from Resume. The stream's end drops the pool unless another stream resumes it in time. The
+        /// errors for detached jobs are those of DetachedJobs.
         pub async fn session(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::ClientFrame>,
@@ -1718,8 +1743,9 @@ pub mod clients_server {
             >
             + std::marker::Send
             + 'static;
-        /// One pool of a client, from OpenPool to PoolClosed, or its continuation from Resume. The stream's end drops the pool
-        /// unless another stream resumes it in time.
+        /// One pool of a client, from OpenPool to PoolClosed; or the outcomes of a detached job, from Attach to PoolClosed; or the
+        /// continuation of either from Resume. The stream's end drops the pool unless another stream resumes it in time. The
+        /// errors for detached jobs are those of DetachedJobs.
         async fn session(
             &self,
             request: tonic::Request<tonic::Streaming<super::ClientFrame>>,
@@ -2021,13 +2047,11 @@ pub mod detached_jobs_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Detach, then Items, then EndItems; answered by Durable, repeatedly, and by ProgramWanted. Nothing runs before all
-        /// of it is durable. When the stream breaks, another one with the same Detach continues from what Durable states.
-        pub async fn detach(
+        pub async fn describe(
             &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::ClientFrame>,
+            request: impl tonic::IntoRequest<super::DescribeDetachedRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::EventFrame>>,
+            tonic::Response<super::DescribeDetachedReply>,
             tonic::Status,
         > {
             self.inner
@@ -2040,38 +2064,12 @@ pub mod detached_jobs_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/farpool.v1.DetachedJobs/Detach",
+                "/farpool.v1.DetachedJobs/Describe",
             );
-            let mut req = request.into_streaming_request();
+            let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("farpool.v1.DetachedJobs", "Detach"));
-            self.inner.streaming(req, path, codec).await
-        }
-        /// Attach; answered by DetachedJob, then by outcomes in the order of their items, then by JobEnded or PoolFailed if
-        /// the job has ended.
-        pub async fn attach(
-            &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::ClientFrame>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::EventFrame>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/farpool.v1.DetachedJobs/Attach",
-            );
-            let mut req = request.into_streaming_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("farpool.v1.DetachedJobs", "Attach"));
-            self.inner.streaming(req, path, codec).await
+                .insert(GrpcMethod::new("farpool.v1.DetachedJobs", "Describe"));
+            self.inner.unary(req, path, codec).await
         }
         pub async fn list(
             &mut self,
@@ -2163,30 +2161,13 @@ pub mod detached_jobs_server {
     /// Generated trait containing gRPC methods that should be implemented for use with DetachedJobsServer.
     #[async_trait]
     pub trait DetachedJobs: std::marker::Send + std::marker::Sync + 'static {
-        /// Server streaming response type for the Detach method.
-        type DetachStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::EventFrame, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Detach, then Items, then EndItems; answered by Durable, repeatedly, and by ProgramWanted. Nothing runs before all
-        /// of it is durable. When the stream breaks, another one with the same Detach continues from what Durable states.
-        async fn detach(
+        async fn describe(
             &self,
-            request: tonic::Request<tonic::Streaming<super::ClientFrame>>,
-        ) -> std::result::Result<tonic::Response<Self::DetachStream>, tonic::Status>;
-        /// Server streaming response type for the Attach method.
-        type AttachStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::EventFrame, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Attach; answered by DetachedJob, then by outcomes in the order of their items, then by JobEnded or PoolFailed if
-        /// the job has ended.
-        async fn attach(
-            &self,
-            request: tonic::Request<tonic::Streaming<super::ClientFrame>>,
-        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
+            request: tonic::Request<super::DescribeDetachedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DescribeDetachedReply>,
+            tonic::Status,
+        >;
         async fn list(
             &self,
             request: tonic::Request<super::ListDetachedRequest>,
@@ -2290,26 +2271,25 @@ pub mod detached_jobs_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
-                "/farpool.v1.DetachedJobs/Detach" => {
+                "/farpool.v1.DetachedJobs/Describe" => {
                     #[allow(non_camel_case_types)]
-                    struct DetachSvc<T: DetachedJobs>(pub Arc<T>);
+                    struct DescribeSvc<T: DetachedJobs>(pub Arc<T>);
                     impl<
                         T: DetachedJobs,
-                    > tonic::server::StreamingService<super::ClientFrame>
-                    for DetachSvc<T> {
-                        type Response = super::EventFrame;
-                        type ResponseStream = T::DetachStream;
+                    > tonic::server::UnaryService<super::DescribeDetachedRequest>
+                    for DescribeSvc<T> {
+                        type Response = super::DescribeDetachedReply;
                         type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
+                            tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<tonic::Streaming<super::ClientFrame>>,
+                            request: tonic::Request<super::DescribeDetachedRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as DetachedJobs>::detach(&inner, request).await
+                                <T as DetachedJobs>::describe(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -2320,7 +2300,7 @@ pub mod detached_jobs_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = DetachSvc(inner);
+                        let method = DescribeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2331,53 +2311,7 @@ pub mod detached_jobs_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/farpool.v1.DetachedJobs/Attach" => {
-                    #[allow(non_camel_case_types)]
-                    struct AttachSvc<T: DetachedJobs>(pub Arc<T>);
-                    impl<
-                        T: DetachedJobs,
-                    > tonic::server::StreamingService<super::ClientFrame>
-                    for AttachSvc<T> {
-                        type Response = super::EventFrame;
-                        type ResponseStream = T::AttachStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<tonic::Streaming<super::ClientFrame>>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as DetachedJobs>::attach(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AttachSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

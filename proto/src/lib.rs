@@ -29,7 +29,7 @@ pub mod v1 {
 }
 
 /// What two sides of a session must agree in: the messages, and what agents share with workers.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// What this build says of itself at the start of a session.
 pub fn version() -> v1::Version {

@@ -60,8 +60,7 @@ const LABEL: u64 = size_of::<Label>() as u64 + TEXTS;
 static PROGRAM: Shape = Shape(&[bytes(3, size_of::<Bytes>() as u64), bytes(4, size_of::<Variable>() as u64)]);
 static OPEN_POOL: Shape = Shape(&[bytes(5, LABEL), bytes(9, size_of::<Bytes>() as u64)]);
 static OPEN_JOB: Shape = Shape(&[bytes(9, LABEL)]);
-static DETACH: Shape = Shape(&[message(3, 0, &OPEN_POOL), message(4, 0, &OPEN_JOB)]);
-static CLIENT_MESSAGE: Shape = Shape(&[message(1, 0, &OPEN_POOL), message(2, 0, &OPEN_JOB), message(8, 0, &DETACH)]);
+static CLIENT_MESSAGE: Shape = Shape(&[message(1, 0, &OPEN_POOL), message(2, 0, &OPEN_JOB)]);
 static CLIENT_FRAME: Shape = Shape(&[message(1, MESSAGE, &CLIENT_MESSAGE)]);
 
 static HELD_CHUNK: Shape = Shape(&[Field { number: 5, each: size_of::<u64>() as u64, kind: Kind::Packed }]);

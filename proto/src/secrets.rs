@@ -2,28 +2,41 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
-use crate::v1::{AgentHello, Detach, OpenPool, Resume};
+use crate::v1::{AgentHello, Attach, OpenPool, Resume};
 
 /// In the place of a secret.
 const HIDDEN: &str = "..";
 
 impl Debug for OpenPool {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Self { processes, settings, version, program, require, weight, id, again, agents, ticket, secret: _ } =
-            self;
+        let Self {
+            processes,
+            settings,
+            version,
+            program,
+            require,
+            weight,
+            id,
+            again,
+            agents,
+            ticket,
+            secret: _,
+            detached,
+        } = self;
         let mut shown = f.debug_struct("OpenPool");
         shown.field("processes", processes).field("settings", settings).field("version", version);
         shown.field("program", program).field("require", require).field("weight", weight).field("id", id);
-        shown.field("again", again).field("agents", agents).field("ticket", ticket).field("secret", &HIDDEN).finish()
+        shown.field("again", again).field("agents", agents).field("ticket", ticket).field("secret", &HIDDEN);
+        shown.field("detached", detached).finish()
     }
 }
 
-impl Debug for Detach {
+impl Debug for Attach {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Self { name, id, pool, job, result, format, secret: _ } = self;
-        let mut shown = f.debug_struct("Detach");
-        shown.field("name", name).field("id", id).field("pool", pool).field("job", job).field("result", result);
-        shown.field("format", format).field("secret", &HIDDEN).finish()
+        let Self { name, first, wait, id, ticket, version, secret: _, session, job } = self;
+        let mut shown = f.debug_struct("Attach");
+        shown.field("name", name).field("first", first).field("wait", wait).field("id", id).field("ticket", ticket);
+        shown.field("version", version).field("secret", &HIDDEN).field("session", session).field("job", job).finish()
     }
 }
 
@@ -52,10 +65,10 @@ mod tests {
     fn nobody_is_shown_a_secret() {
         let secret = || vec![123_u8; 32].into();
         let pool = OpenPool { secret: secret(), weight: 7, ..OpenPool::default() };
-        let detach = Detach { secret: secret(), pool: Some(pool.clone()), ..Detach::default() };
+        let attach = Attach { secret: secret(), ..Attach::default() };
         let hello = AgentHello { secret: secret(), host: "here".to_owned(), ..AgentHello::default() };
         let resume = Resume { secret: secret(), received: 9, ..Resume::default() };
-        let shown = format!("{pool:?} {detach:?} {hello:?} {resume:?}");
+        let shown = format!("{pool:?} {attach:?} {hello:?} {resume:?}");
         assert!(shown.contains("weight: 7") && shown.contains("here") && shown.contains("received: 9"), "{shown}");
         // Bytes are shown as characters.
         assert!(!shown.contains("{{{"), "{shown}");

@@ -5,10 +5,9 @@ use std::path::Path;
 use prost::Message;
 
 /// Messages that are rare and large: those that are frequent are moved about, and should not have to be as large.
-const BOXED: [&str; 16] = [
+const BOXED: [&str; 15] = [
     "ClientMessage.body.open_pool",
     "ClientMessage.body.open_job",
-    "ClientMessage.body.detach",
     "ClientMessage.body.attach",
     "ClientEvent.body.items_failed",
     "ClientEvent.body.pool_failed",
@@ -25,7 +24,7 @@ const BOXED: [&str; 16] = [
 ];
 
 /// What has a secret in it shows itself in src/secrets.rs.
-const SECRET: [&str; 4] = ["OpenPool", "Detach", "AgentHello", "Resume"];
+const SECRET: [&str; 4] = ["OpenPool", "Attach", "AgentHello", "Resume"];
 
 /// The messages of frames, which whoever sends them keeps too.
 const SHARED: [&str; 4] = ["ClientMessage", "ClientEvent", "AgentEvent", "AgentCommand"];

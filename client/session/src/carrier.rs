@@ -7,7 +7,7 @@ use farpool_proto::v1::Label;
 use farpool_proto::v1::client_message::Body;
 
 #[cfg(feature = "cluster")]
-use crate::detached::Ground;
+use crate::cluster::place::Ground;
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::inbox::Inbox;

@@ -13,13 +13,15 @@ use std::task::{Poll, Waker};
 use crate::fork::Owner;
 use crate::waits::{self, Waiting, Waits};
 
-/// A session stops reading above this many bytes that were delivered and not taken yet.
+/// By default, a session stops reading above this many bytes that were delivered and not taken yet.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The gate that a session passes before it reads.
 pub struct Gate {
     /// The process that owns the session.
     owner: Owner,
+    /// The session stops reading above this many bytes.
+    most: u64,
     held: AtomicU64,
     /// The session does not read: a change that lets it read must wake it.
     shut: AtomicBool,
@@ -34,6 +36,7 @@ impl Default for Gate {
     fn default() -> Self {
         Self {
             owner: Owner::this_process(),
+            most: MOST_BYTES,
             held: AtomicU64::new(0),
             shut: AtomicBool::new(false),
             knocked: AtomicBool::new(false),
@@ -44,9 +47,19 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Creates a gate that reports whether there are waits for its outcomes.
-    pub(crate) fn with_waits(waits: Arc<Waits>) -> Gate {
-        Gate { waits: Some(waits), ..Gate::default() }
+    /// Makes it report whether there are waits for its outcomes.
+    pub(crate) fn with_waits(self, waits: Arc<Waits>) -> Gate {
+        Gate { waits: Some(waits), ..self }
+    }
+
+    /// Makes it shut above this many bytes.
+    pub(crate) fn with_bound(self, most: u64) -> Gate {
+        Gate { most, ..self }
+    }
+
+    /// Returns how many bytes were delivered and not taken yet.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::SeqCst)
     }
 
     /// Registers a wait for outcomes that come through here, until the returned value is dropped.
@@ -71,7 +84,7 @@ impl Gate {
 
     /// Completes when the session may read. `wanted`: whether there is a wait. May be dropped at any time.
     pub async fn pass(&self, wanted: impl Fn() -> bool) {
-        let has_room = || self.held.load(Ordering::SeqCst) <= MOST_BYTES;
+        let has_room = || self.held() <= self.most;
         if !has_room() {
             self.shut.store(true, Ordering::SeqCst);
             poll_fn(|context| {
@@ -138,7 +151,7 @@ mod tests {
         drop(large);
         assert!(passes(pass));
         drop(small);
-        assert_eq!(gate.held.load(Ordering::SeqCst), 0);
+        assert_eq!(gate.held(), 0);
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::waits::Waiting;
 use contents::Contents;
 pub use contents::{Room, Wakes};
 
+/// Bytes that failed items count for, besides their message.
+const FAILURE_BYTES: usize = 256;
+
 /// The outcomes of one job that were not taken yet, and how the job ended.
 pub struct Inbox {
     job: u64,
@@ -74,6 +77,8 @@ pub enum News {
         count: u64,
         /// Why they failed.
         error: Error,
+        /// Their bytes, which count until they are taken.
+        held: Held,
     },
 }
 
@@ -113,17 +118,22 @@ impl Inbox {
     #[inline]
     pub fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes, attempts: u32) -> Wakes {
         let items = (ends.len() / 4) as u64;
-        let held = match (&self.gate, self.interest) {
-            (Some(gate), Interest::Outcomes) => gate.hold(data.len() + ends.len()),
-            // A consumer that waits for the end takes nothing before.
-            _ => Held::default(),
-        };
+        let held = self.hold(data.len() + ends.len());
         self.deliver(items, News::Done { first, data, ends, attempts, held })
     }
 
     /// Delivers that consecutive items failed with the same error.
     pub fn deliver_failed(&self, first: u64, count: u64, failure: Failure) -> Wakes {
-        self.deliver(count, News::Failed { first, count, error: Error::from_failure(failure) })
+        let error = Error::from_failure(failure);
+        let held = self.hold(FAILURE_BYTES + error.message().len());
+        self.deliver(count, News::Failed { first, count, error, held })
+    }
+
+    /// Notes how many items of a job that is being detached are durable: they count as finished.
+    pub(crate) fn note_durable(&self, items: u64) -> Wakes {
+        let mut state = self.state();
+        self.finished.store(items, Ordering::Relaxed);
+        self.wakes(&mut state)
     }
 
     /// Raises the limit: the client may send that many bytes of the job's items in total. It never falls.
@@ -192,6 +202,16 @@ impl Inbox {
 
 /// What both sides share.
 impl Inbox {
+    /// Counts bytes until they are taken.
+    #[inline]
+    fn hold(&self, bytes: usize) -> Held {
+        match (&self.gate, self.interest) {
+            (Some(gate), Interest::Outcomes) => gate.hold(bytes),
+            // A consumer that waits for the end takes nothing before.
+            _ => Held::default(),
+        }
+    }
+
     #[inline]
     fn deliver(&self, items: u64, news: News) -> Wakes {
         let mut state = self.state();

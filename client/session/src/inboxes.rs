@@ -78,6 +78,19 @@ impl Inboxes {
         None
     }
 
+    /// Notes how many items of a job that is being detached are durable.
+    pub(crate) fn note_durable(&mut self, job: u64, items: u64) {
+        let wakes = self.inbox(job).map(|inbox| inbox.note_durable(items));
+        self.wake_later(wakes);
+    }
+
+    /// Notes how many items a job has that others have sent.
+    pub(crate) fn note_items(&mut self, job: u64, items: u64) {
+        if let Some(inbox) = self.inbox(job) {
+            inbox.set_pulled(items);
+        }
+    }
+
     /// Ends a cancelled job, for which no other end will arrive.
     pub(crate) fn cancel(&mut self, job: u64) {
         self.end(job, End::Cancelled);
@@ -134,7 +147,8 @@ impl Inboxes {
         self.latest.as_ref()
     }
 
-    fn end(&mut self, job: u64, end: End) {
+    /// Ends a job.
+    pub(crate) fn end(&mut self, job: u64, end: End) {
         self.latest = None;
         let wakes = self.open.remove(&job).map(|inbox| inbox.end(end));
         self.wake_later(wakes);

@@ -150,7 +150,7 @@ impl Job {
 
 fn outcomes(news: News, inbox: &Inbox) -> Vec<Outcome> {
     match news {
-        News::Failed { first, count, error } => {
+        News::Failed { first, count, error, held: _ } => {
             let attempts = error.attempts();
             let each = |item| Outcome { item, result: Err(error.clone()), attempts };
             (first..first.saturating_add(count)).map(each).collect()

@@ -25,7 +25,8 @@ fn failed(item: u64) -> News {
 }
 
 fn failed_alike(first: u64, count: u64) -> News {
-    News::Failed { first, count, error: farpool_session::Error::new(ErrorKind::Panicked, format!("number {first}")) }
+    let error = farpool_session::Error::new(ErrorKind::Panicked, format!("number {first}"));
+    News::Failed { first, count, error, held: Held::default() }
 }
 
 fn collect(items: u64, news: Vec<News>) -> Result<Vec<u64>, Error> {

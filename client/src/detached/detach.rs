@@ -155,14 +155,13 @@ impl<F: Captureless> Detach<'_, F> {
         let ground = pool.ground(options)?;
         let detach = v1::Detach {
             name: self.name.clone(),
-            pool: Some(ground.pool.clone()),
-            job: Some(v1::OpenJob { job: JOB, ..options.open_job(function) }),
             result: type_name::<R>().to_owned(),
             format: codec::DETACHED_FORMAT,
-            ..v1::Detach::default()
+            durable: 0,
         };
+        let open = v1::OpenJob { job: JOB, detach: Some(detach), ..options.open_job(function) };
         let mut whole = Whole::new(input, JOB, pool.payload_limit());
-        let sending = Sending::start(&ground, detach)?;
+        let mut sending = Sending::start(&ground, open)?;
         let _progress = match options.progress() {
             true => Progress::show(&sending.durable(), &self.name, whole.size()),
             false => None,

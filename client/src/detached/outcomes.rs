@@ -34,7 +34,7 @@ impl<R: Data> Outcomes<R> {
 
     /// Bytes read but not yet taken.
     #[cfg(test)]
-    pub(crate) fn read_ahead(&self) -> usize {
+    pub(crate) fn read_ahead(&self) -> u64 {
         self.reading.bytes()
     }
 

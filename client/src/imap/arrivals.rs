@@ -84,7 +84,7 @@ impl Arrivals {
                 self.recent = (results.memory() as u64).checked_div(results.items()).unwrap_or(0);
                 (first, Arrival::Done(results))
             }
-            News::Failed { first, count, error } => {
+            News::Failed { first, count, error, held: _ } => {
                 farpool_session::there_are(first, count, inbox.pulled())?;
                 self.items += count;
                 (first, Arrival::Failed(first, count, error.into()))

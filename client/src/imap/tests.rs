@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Wake, Waker};
 use std::thread;
 
-use farpool_session::News;
+use farpool_session::{Held, News};
 
 use super::arrivals::Arrivals;
 use super::*;
@@ -114,8 +114,10 @@ fn a_failed_item_does_not_end_the_iteration() {
 fn items_failed_as_a_range_are_returned_one_by_one() {
     let inbox = farpool_session::Inbox::new(1, "imap", "", farpool_session::Interest::Outcomes);
     inbox.set_pulled(6);
-    let alike =
-        |first, count| News::Failed { first, count, error: farpool_session::Error::new(ErrorKind::AgentLost, "gone") };
+    let alike = |first, count| {
+        let error = farpool_session::Error::new(ErrorKind::AgentLost, "gone");
+        News::Failed { first, count, error, held: Held::default() }
+    };
     for (order, expected) in [(Order::OfInput, [0, 1, 2, 3, 4, 5]), (Order::AsTheyCome, [4, 5, 0, 1, 2, 3])] {
         let mut arrivals = Arrivals::new(order);
         arrivals.add(alike(4, 2), &inbox).unwrap();

@@ -10,8 +10,8 @@ use farpool_coordinator_server::Server;
 use farpool_net::Frames;
 use farpool_programs::Pieces;
 use farpool_proto::v1::{
-    CancelDetachedReply, CancelDetachedRequest, ClientMessage, DiscardDetachedReply, DiscardDetachedRequest,
-    EventFrame, Output,
+    CancelDetachedReply, CancelDetachedRequest, ClientMessage, DescribeDetachedRequest, DetachedJob,
+    DiscardDetachedReply, DiscardDetachedRequest, EventFrame, Output,
 };
 use farpool_session::Front;
 use farpool_session::by_hand::{Connect, Connection, Keeper};
@@ -68,14 +68,9 @@ impl Connection for Way {
 }
 
 impl Keeper for Way {
-    async fn detach(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
-        let accept = |stream| self.address.server().map(|server| server.detach(stream));
-        self.network.call(self.host, frames, accept).await
-    }
-
-    async fn attach(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
-        let accept = |stream| self.address.server().map(|server| server.attach(stream));
-        self.network.call(self.host, frames, accept).await
+    async fn describe(&mut self, name: String, id: Bytes) -> Result<DetachedJob, Status> {
+        let describe = async |server: Server, request: DescribeDetachedRequest| server.describe_detached(request).await;
+        self.ask(DescribeDetachedRequest { name, id }, describe).await
     }
 
     async fn cancel(&mut self, name: String, id: Bytes) -> Result<(), Status> {

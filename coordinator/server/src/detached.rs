@@ -1,38 +1,30 @@
 //! The gRPC service of detached jobs, which passes requests to the loop.
 
-use farpool_net::Replies;
 use farpool_proto::v1::detached_jobs_server::DetachedJobs;
 use farpool_proto::v1::{
-    CancelDetachedReply, CancelDetachedRequest, ClientEvent, ClientFrame, ClientMessage, DiscardDetachedReply,
+    CancelDetachedReply, CancelDetachedRequest, DescribeDetachedReply, DescribeDetachedRequest, DiscardDetachedReply,
     DiscardDetachedRequest, ListDetachedReply, ListDetachedRequest,
 };
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
-use super::link::{Input, Link, Question, StreamId};
-use super::origin::{principal, source};
+use super::link::{Input, Link, Question};
+use super::origin::principal;
 use super::published;
-use super::sessions::{Kind, open};
 
 /// The DetachedJobs service.
 pub(super) struct DetachedEdge {
     pub(super) link: Link,
-    pub(super) detach: Kind<ClientEvent, ClientMessage, StreamId>,
-    pub(super) attach: Kind<ClientEvent, ClientMessage, StreamId>,
 }
 
 #[tonic::async_trait]
 impl DetachedJobs for DetachedEdge {
-    type DetachStream = Replies<ClientEvent>;
-    type AttachStream = Replies<ClientEvent>;
-
-    async fn detach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::DetachStream>, Status> {
-        let (caller, frames) = source(&request);
-        Ok(Response::new(open(frames, caller, &self.link, self.detach.clone())))
-    }
-
-    async fn attach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::AttachStream>, Status> {
-        let (caller, frames) = source(&request);
-        Ok(Response::new(open(frames, caller, &self.link, self.attach.clone())))
+    async fn describe(
+        &self,
+        request: Request<DescribeDetachedRequest>,
+    ) -> Result<Response<DescribeDetachedReply>, Status> {
+        let (by, request) = (principal(&request), request.into_inner());
+        let job = self.link.ask(|reply| Input::Asked(Question::DescribeDetached(by, request, reply))).await??;
+        Ok(Response::new(DescribeDetachedReply { job: Some(job) }))
     }
 
     async fn list(&self, request: Request<ListDetachedRequest>) -> Result<Response<ListDetachedReply>, Status> {

@@ -22,15 +22,15 @@ impl Greeting for ClientMessage {
         match &mut self.body {
             Some(client_message::Body::OpenPool(open)) => {
                 check_pool(open)?;
-                // A pool without a secret cannot be resumed.
-                let has_secret = !open.secret.is_empty();
-                (open.id, open.secret) = if has_secret { known_by(&open.secret)? } else { Default::default() };
+                // A pool without a secret cannot be resumed. A detached job is its client's by the secret.
+                let needs_id = open.detached || !open.secret.is_empty();
+                (open.id, open.secret) = if needs_id { known_by(&open.secret)? } else { Default::default() };
             }
-            Some(client_message::Body::Detach(detach)) => {
-                let pool = detach.pool.as_mut().ok_or_else(|| Status::invalid_argument("Detach without its pool"))?;
-                check_pool(pool)?;
-                (pool.id, pool.secret) = (Bytes::new(), Bytes::new());
-                (detach.id, detach.secret) = known_by(&detach.secret)?;
+            Some(client_message::Body::Attach(attach)) => {
+                version::check("the coordinator", "the client", attach.version.as_ref())?;
+                let has_secret = !attach.secret.is_empty();
+                (attach.session, attach.secret) =
+                    if has_secret { known_by(&attach.secret)? } else { Default::default() };
             }
             _ => {}
         }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use farpool_common::log::warn;
 use farpool_net::Replies;
 use farpool_proto::v1::{
-    AgentCommand, AgentFrame, CancelDetachedRequest, ClientEvent, ClientFrame, DiscardDetachedRequest, StatusReply,
+    AgentCommand, AgentFrame, CancelDetachedRequest, ClientEvent, ClientFrame, DescribeDetachedRequest, DetachedJob,
+    DiscardDetachedRequest, StatusReply,
 };
 use farpool_store::log::{Simulated, open_simulated};
 use futures_core::Stream;
@@ -101,20 +102,12 @@ impl Server {
         open(stream, self.caller(), &self.link, Kind::client(&self.settings))
     }
 
-    /// A client detaches a job.
-    pub fn detach(
-        &self,
-        stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
-    ) -> Replies<ClientEvent> {
-        open(stream, self.caller(), &self.link, Kind::detach(&self.settings))
-    }
-
-    /// A client attaches to a detached job.
-    pub fn attach(
-        &self,
-        stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
-    ) -> Replies<ClientEvent> {
-        open(stream, self.caller(), &self.link, Kind::attach(&self.settings))
+    /// What is known of a detached job.
+    ///
+    /// # Errors
+    /// If there is none of this name, or the server does not run any more.
+    pub async fn describe_detached(&self, request: DescribeDetachedRequest) -> Result<DetachedJob, Status> {
+        self.link.ask(|reply| Input::Asked(Question::DescribeDetached(self.caller().principal, request, reply))).await?
     }
 
     /// Cancels a detached job.

@@ -9,7 +9,8 @@ use farpool_coordinator::{AgentId, ClientId, Principal};
 use farpool_net::{Incoming, Outgoing, Reply, Rest, SessionMessage};
 use farpool_programs::{Digest, InUse};
 use farpool_proto::v1::{
-    AgentCommand, AgentEvent, CancelDetachedRequest, ClientEvent, ClientMessage, DiscardDetachedRequest,
+    AgentCommand, AgentEvent, CancelDetachedRequest, ClientEvent, ClientMessage, DescribeDetachedRequest, DetachedJob,
+    DiscardDetachedRequest,
 };
 use farpool_store::{Items, Opening, Outcomes, Read, ReadError, Reading};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -30,12 +31,6 @@ pub(super) enum Input {
     AgentJoins(Joins<AgentCommand, AgentEvent, AgentId>),
     AgentResumes(Resumes<AgentCommand, AgentEvent, AgentId>),
     AgentSays(Says<AgentEvent, AgentId>),
-    DetachJoins(Joins<ClientEvent, ClientMessage, StreamId>),
-    DetachSays(Says<ClientMessage, StreamId>),
-    AttachJoins(Joins<ClientEvent, ClientMessage, StreamId>),
-    AttachSays(Says<ClientMessage, StreamId>),
-    /// A peer asked to resume a session that cannot be resumed.
-    CannotResume(Resumes<ClientEvent, ClientMessage, StreamId>),
     /// Data that was read for a detached job.
     WasRead(WasRead),
     Asked(Question),
@@ -58,10 +53,8 @@ impl Input {
         match self {
             Self::ClientSays(says) => says.messages(),
             Self::AgentSays(says) => says.messages(),
-            Self::DetachSays(says) | Self::AttachSays(says) => says.messages(),
             Self::ClientJoins(joins) => BEGINNING + joins.messages.len(),
             Self::AgentJoins(joins) => BEGINNING + joins.messages.len(),
-            Self::DetachJoins(joins) | Self::AttachJoins(joins) => BEGINNING + joins.messages.len(),
             _ => 1,
         }
     }
@@ -129,10 +122,6 @@ pub(super) enum Said<In> {
     Gone(End),
 }
 
-/// The stream of one call about a detached job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct StreamId(pub(super) u64);
-
 /// Data that the loop has asked for.
 pub(super) enum WasRead {
     /// The messages that opened a detached job, by the store's number.
@@ -140,7 +129,7 @@ pub(super) enum WasRead {
     /// Items for the pool of a detached job.
     Items(ClientId, Read<Items>),
     /// Outcomes for an attached client.
-    Outcomes(StreamId, Read<Outcomes>),
+    Outcomes(ClientId, Read<Outcomes>),
     /// A detached job's program, which is durable; none: it is not here.
     Program(u64, Result<Option<InUse>, Status>),
 }
@@ -148,6 +137,7 @@ pub(super) enum WasRead {
 /// Requests of operators and of users of detached jobs, with the principal.
 pub(super) enum Question {
     ListDetached(Principal, Asker),
+    DescribeDetached(Principal, DescribeDetachedRequest, oneshot::Sender<Result<DetachedJob, Status>>),
     CancelDetached(Principal, CancelDetachedRequest, oneshot::Sender<Result<(), Status>>),
     DiscardDetached(Principal, DiscardDetachedRequest, oneshot::Sender<Result<(), Status>>),
     Status(Asker),

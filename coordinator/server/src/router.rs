@@ -17,7 +17,7 @@ use super::meter::{Metered, Meters};
 use super::origin::Origin;
 
 /// The methods that read a stream.
-const STREAMS: [&str; 4] = ["Session", "Detach", "Attach", "PutProgram"];
+const STREAMS: [&str; 2] = ["Session", "PutProgram"];
 
 /// Services by their names. They are always ready, like those of tonic.
 #[derive(Clone)]

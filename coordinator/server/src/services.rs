@@ -40,9 +40,8 @@ pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) ->
     let (link, programs) = (link.clone(), programs.clone());
     let operators = OperatorsServer::new(OperatorsEdge { link: link.clone() });
     let operators = operators.max_decoding_message_size(SMALL_MESSAGE);
-    let (detach, attach) = (Kind::detach(settings), Kind::attach(settings));
-    let detached = DetachedEdge { link: link.clone(), detach, attach };
-    let detached = DetachedJobsServer::new(detached).max_decoding_message_size(MAX_GRPC_MESSAGE);
+    let detached = DetachedJobsServer::new(DetachedEdge { link: link.clone() });
+    let detached = detached.max_decoding_message_size(SMALL_MESSAGE);
     let agents = AgentsEdge { link: link.clone(), programs: programs.clone(), kind: Kind::agent(settings) };
     let agents = AgentsServer::new(agents);
     let clients = ClientsServer::new(ClientsEdge { link, programs, kind: Kind::client(settings) });
@@ -82,7 +81,7 @@ impl Health {
     }
 }
 
-/// The largest request of an operator.
+/// The largest request of an operator, and of an owner of detached jobs.
 const SMALL_MESSAGE: usize = 64 << 10;
 
 struct ClientsEdge {

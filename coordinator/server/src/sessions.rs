@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::end::{End, blamed};
 use super::greeting::Greeting;
-use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, StreamId, shown};
+use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, shown};
 use super::origin::Caller;
 use super::settings::Settings;
 
@@ -50,40 +50,6 @@ impl Kind<ClientEvent, ClientMessage, ClientId> {
         }
     }
 }
-
-impl Kind<ClientEvent, ClientMessage, StreamId> {
-    pub(super) fn detach(settings: &Settings) -> Self {
-        Self {
-            name: "client that detaches a job",
-            peer: "the client",
-            max_message: settings.max_message(),
-            openings: Openings::new(settings.max_opening(), settings.limits.first_message),
-            low: settings.low_queue(),
-            joins: Input::DetachJoins,
-            resumes: Input::CannotResume,
-            says: Input::DetachSays,
-        }
-    }
-
-    pub(super) fn attach(settings: &Settings) -> Self {
-        Self {
-            name: "client that attaches to a job",
-            peer: "the client",
-            max_message: MAX_ATTACH_MESSAGE,
-            openings: Openings::new(MAX_ATTACH_MESSAGE, settings.limits.first_message),
-            low: LOW_OUTCOMES,
-            joins: Input::AttachJoins,
-            resumes: Input::CannotResume,
-            says: Input::AttachSays,
-        }
-    }
-}
-
-/// A client that attaches sends only a name.
-const MAX_ATTACH_MESSAGE: u64 = 64 << 10;
-
-/// More outcomes are read for an attached client when at most so many bytes remain to be sent.
-pub(super) const LOW_OUTCOMES: usize = 256 << 10;
 
 impl Kind<AgentCommand, AgentEvent, AgentId> {
     pub(super) fn agent(settings: &Settings) -> Self {

@@ -81,7 +81,6 @@ pub(crate) fn from_client(message: ClientMessage) -> Result<FromClient, Refused>
         Body::ClosePool(close) => FromClient::ClosePool { now: close.now },
         Body::PoolReopened(_) => FromClient::PoolReopened,
         Body::AwaitingItems(awaiting) => FromClient::AwaitingItems { waits: awaiting.waits },
-        Body::Detach(_) => return Err(RefusedKind::Elsewhere("Detach").into()),
         Body::Attach(_) => return Err(RefusedKind::Elsewhere("Attach").into()),
     })
 }
@@ -110,6 +109,9 @@ pub fn of_one_job(message: ClientMessage) -> Result<OfOneJob, Refused> {
 }
 
 fn open_pool(open: OpenPool) -> Result<FromClient, Refused> {
+    if open.detached {
+        return Err(RefusedKind::Elsewhere("a detached job's OpenPool").into());
+    }
     limits::pool(open.processes, open.weight)?;
     open.settings.as_ref().map_or(Ok(()), limits::settings)?;
     let id = identity(&open.id, RefusedKind::PoolIdLength)?;
@@ -150,6 +152,9 @@ impl TryFrom<v1::Ticket> for Ticket {
 }
 
 fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
+    if open.detach.is_some() {
+        return Err(RefusedKind::Elsewhere("Detach").into());
+    }
     limits::job(&open)?;
     // The highest number is excluded, so that there is always a next one.
     if open.job == u64::MAX {

@@ -45,7 +45,7 @@ pub struct Known {
     pub owner: Principal,
     /// Its name.
     pub name: String,
-    /// `Detach.id`.
+    /// `OpenPool.id` of the pool that it was detached in.
     pub id: Bytes,
     /// `Detach.result`.
     pub result: String,

@@ -3,8 +3,8 @@
 use farpool_coordinator::{Principal, RefusedKind};
 use farpool_proto::limits;
 use farpool_proto::v1::{
-    AgentEvent, AgentHello, AgentOutput, ClientMessage, Credit, Draining, FailureKind, ItemFault, Items, OpenJob,
-    Returned, RunDone,
+    AgentEvent, AgentHello, AgentOutput, Attach, ClientMessage, Credit, Detach, Draining, FailureKind, ItemFault,
+    Items, OpenJob, Returned, RunDone,
 };
 use farpool_testkit::doses;
 use proptest::prelude::*;
@@ -38,6 +38,11 @@ fn clients() {
     check_client(vec![open()], items(3, 0, &["a"]), UnknownJob(3), "job 3 was never opened");
     check_client(vec![open()], end_items(3), UnknownJob(3), "job 3 was never opened");
     check_client(vec![open()], cancel(3), UnknownJob(3), "job 3 was never opened");
+    let words = "Detach in a pool's session; it needs one of its own";
+    let detach = OpenJob { detach: Some(Detach::default()), ..OpenJob::default() };
+    check_client(vec![open()], Request::OpenJob(detach.into()), Elsewhere("Detach"), words);
+    let words = "Attach in a pool's session; it needs one of its own";
+    check_client(vec![open()], Request::Attach(Attach::default().into()), Elsewhere("Attach"), words);
     let job = || vec![open(), open_job(0, 0, 0)];
     check_client(job(), open_job(0, 0, 0), JobNumberUsed(0), "job number 0 was used before");
     let ended = vec![open(), open_job(0, 0, 0), end_items(0)];

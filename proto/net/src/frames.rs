@@ -72,7 +72,6 @@ impl<M: SessionMessage> Frames<M> {
         let messages = match taken {
             Some(Taken::Whole(messages, size)) => {
                 session.change(|queue| queue.sent += size);
-                session.drop_sent(&mut state);
                 Batch::shared(messages)
             }
             Some(Taken::Large(message)) => {
@@ -98,9 +97,6 @@ impl<M: SessionMessage> Frames<M> {
             state.kept.sent_last_piece();
         }
         self.session.change(|queue| queue.sent += size_of_messages::<M>(piece.data.len(), usize::from(last)));
-        if last {
-            self.session.drop_sent(&mut state);
-        }
         let received = state.acknowledgement(false);
         Poll::Ready(Some(Ok(M::frame(Parts { piece: Some(piece), received, ..Parts::default() }))))
     }

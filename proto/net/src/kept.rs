@@ -121,11 +121,6 @@ impl<M: Message + Clone> Kept<M> {
         Ok(Freed { size, _first: freed.next(), _others: freed.collect() })
     }
 
-    /// Treats everything that was sent as acknowledged.
-    pub(crate) fn forget_sent(&mut self) -> Freed<M> {
-        self.acknowledge(self.sent).expect("what was sent can have been taken in")
-    }
-
     /// Begins to resend on a new connection what the peer has not received.
     ///
     /// # Errors

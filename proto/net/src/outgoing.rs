@@ -106,6 +106,16 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().queue().waiting()
     }
 
+    /// Returns the bytes that the window does not cover: messages that wait to be sent, and what was sent beyond it.
+    pub fn held_back(&self) -> usize {
+        self.session().queue().held_back()
+    }
+
+    /// Changes how few bytes count as drained: see [`outgoing`].
+    pub fn set_low(&self, bytes: usize) {
+        self.session().queue().low = bytes;
+    }
+
     /// Returns how many messages were pushed since the session's start.
     pub fn pushed(&self) -> u64 {
         self.session().queue().pushed
@@ -153,12 +163,6 @@ impl<M: SessionMessage> Outgoing<M> {
     /// Ends the stream with an error after all pushed messages. A client's stream just ends.
     pub fn fail(&self, status: Status) {
         self.session().end(Err(status));
-    }
-
-    /// No other connection will replace the first one. So nothing is kept, and [`Outgoing::bytes`] counts what waits to
-    /// be sent.
-    pub fn for_one_connection(&self) {
-        self.session().state().only_one = true;
     }
 
     /// Returns the receiving end of the session, for the current connection. It accepts messages of up to `limit`

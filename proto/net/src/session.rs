@@ -19,8 +19,6 @@ pub(crate) const UNACKNOWLEDGED_BYTES: usize = 512 << 10;
 pub(crate) struct Session<M> {
     state: Mutex<ConnectionState<M>>,
     queue: Mutex<Queue<M>>,
-    /// See [`crate::outgoing`].
-    low: usize,
     drained: Arc<Notify>,
 }
 
@@ -31,8 +29,6 @@ pub(crate) struct ConnectionState<M> {
     /// Whether the peer must first report what it has received.
     pub(crate) awaits_answer: bool,
     pub(crate) kept: Kept<M>,
-    /// Whether no other connection will follow, so that nothing is kept.
-    pub(crate) only_one: bool,
     /// Messages received from the peer, and how many of them were acknowledged.
     pub(crate) received: u64,
     reported: u64,
@@ -56,6 +52,8 @@ pub(crate) struct Queue<M> {
     pub(crate) window: usize,
     /// Larger messages travel in pieces.
     pub(crate) whole: usize,
+    /// See [`crate::outgoing`].
+    pub(crate) low: usize,
     pub(crate) end: Option<Result<(), Status>>,
     /// Whether nobody takes frames.
     pub(crate) gone: bool,
@@ -92,7 +90,6 @@ impl<M: SessionMessage> Session<M> {
             connection: 0,
             awaits_answer: false,
             kept: Kept::default(),
-            only_one: false,
             received: 0,
             reported: 0,
             unreported_bytes: 0,
@@ -106,11 +103,12 @@ impl<M: SessionMessage> Session<M> {
             sent: 0,
             window: usize::MAX,
             whole: WHOLE_BYTES,
+            low,
             end: None,
             gone: false,
             waker: None,
         };
-        Self { state: Mutex::new(state), queue: Mutex::new(queue), low, drained }
+        Self { state: Mutex::new(state), queue: Mutex::new(queue), drained }
     }
 
     /// Changes the queue, and notifies those that wait for it to drain, if it has.
@@ -118,9 +116,9 @@ impl<M: SessionMessage> Session<M> {
         let mut queue = self.queue();
         let before = [queue.size, queue.waiting()];
         let result = change(&mut queue);
-        let after = [queue.size, queue.waiting()];
+        let (after, low) = ([queue.size, queue.waiting()], queue.low);
         drop(queue);
-        if before.iter().zip(after).any(|(&before, after)| before > self.low && after <= self.low) {
+        if before.iter().zip(after).any(|(&before, after)| before > low && after <= low) {
             self.drained.notify_one();
         }
         result
@@ -149,14 +147,6 @@ impl<M: SessionMessage> Session<M> {
             queue.size -= freed.size;
             queue.sent = if again { 0 } else { queue.sent - freed.size };
         });
-    }
-
-    /// Drops what was completely sent if no other connection will follow.
-    pub(crate) fn drop_sent(&self, state: &mut ConnectionState<M>) {
-        if state.only_one {
-            let freed = state.kept.forget_sent();
-            self.free(state, freed, false);
-        }
     }
 
     /// Counts messages that arrived before there was a session; returns the current connection.
@@ -206,7 +196,7 @@ impl<M: SessionMessage> FrameSink for Session<M> {
             return Err(Refused::Replaced);
         }
         let mut waited = false;
-        if counts.received > 0 && !state.only_one {
+        if counts.received > 0 {
             let freed = state.kept.acknowledge(counts.received).map_err(Refused::Garbled)?;
             waited = self.queue().is_window_full();
             self.free(&state, freed, false);
@@ -252,6 +242,11 @@ impl<M> Queue<M> {
     /// Returns the size of what is to be sent.
     pub(crate) fn waiting(&self) -> usize {
         self.size - self.sent
+    }
+
+    /// Returns the bytes that wait to be sent, and those that were sent beyond the window.
+    pub(crate) fn held_back(&self) -> usize {
+        self.size - self.sent.min(self.window)
     }
 
     /// Whether no further message is begun until some are acknowledged. At the end all are sent.

@@ -6,11 +6,13 @@ use std::task::{Context, Poll};
 
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::clients_server::Clients;
 use farpool_proto::v1::detached_jobs_server::DetachedJobs;
 use farpool_proto::v1::{
-    CancelDetachedReply, CancelDetachedRequest, ClientEvent, ClientFrame, DetachedJob, DetachedState,
-    DiscardDetachedReply, DiscardDetachedRequest, EventFrame, Failure, FailureKind, ItemsDone, ItemsFailed, JobEnded,
-    ListDetachedReply, ListDetachedRequest, PoolFailed,
+    CancelDetachedReply, CancelDetachedRequest, ClientEvent, ClientFrame, DescribeDetachedReply,
+    DescribeDetachedRequest, DetachedJob, DetachedState, DiscardDetachedReply, DiscardDetachedRequest, EventFrame,
+    Failure, FailureKind, ItemsDone, ItemsFailed, JobEnded, ListDetachedReply, ListDetachedRequest, PoolClosed,
+    PoolFailed, ProgramPiece, PutProgramReply, Welcome,
 };
 use futures_core::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,14 +27,15 @@ pub(crate) struct Kept {
 }
 
 /// The keeper of them.
+#[derive(Clone)]
 pub(crate) struct Keeper {
     state: Arc<Mutex<State>>,
-    kept: Mutex<Vec<Kept>>,
+    kept: Arc<Mutex<Vec<Kept>>>,
 }
 
 impl Keeper {
     pub(crate) fn new(state: Arc<Mutex<State>>, kept: Vec<Kept>) -> Self {
-        Self { state, kept: Mutex::new(kept) }
+        Self { state, kept: Arc::new(Mutex::new(kept)) }
     }
 
     fn note(&self, asked: String) {
@@ -66,7 +69,7 @@ pub(crate) fn failure(item: u64) -> Event {
     Event::ItemsFailed(Box::new(ItemsFailed { job: 1, first: item, failure: Some(failure), count: 1 }))
 }
 
-/// What comes of an Attach: whole before it begins.
+/// What comes of an Attach: whole before it begins. Then the session stays until its client leaves.
 pub(crate) struct Events(std::vec::IntoIter<Event>);
 
 impl Stream for Events {
@@ -77,20 +80,15 @@ impl Stream for Events {
             let message = ClientEvent { body: Some(body) };
             Ok(EventFrame { messages: vec![message].into(), ..EventFrame::default() })
         };
-        Poll::Ready(self.0.next().map(frame))
+        self.0.next().map_or(Poll::Pending, |event| Poll::Ready(Some(frame(event))))
     }
 }
 
 #[tonic::async_trait]
-impl DetachedJobs for Keeper {
-    type DetachStream = Events;
-    type AttachStream = Events;
+impl Clients for Keeper {
+    type SessionStream = Events;
 
-    async fn detach(&self, _: Request<Streaming<ClientFrame>>) -> Result<Response<Events>, Status> {
-        Err(Status::unimplemented("nothing is detached here"))
-    }
-
-    async fn attach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Events>, Status> {
+    async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Events>, Status> {
         let mut stream = request.into_inner();
         let frame = stream.message().await?.expect("it says something");
         let messages = frame.messages.into_vec();
@@ -106,17 +104,32 @@ impl DetachedJobs for Keeper {
             _ if attach.wait => Some(false),
             _ => None,
         };
-        let mut events = vec![Event::DetachedJob(Box::new(job))];
-        if attach.first == 0 {
-            events.extend(outcomes);
-        }
+        let welcome = Welcome { version: Some(farpool_proto::version()), ..Welcome::default() };
+        let mut events = vec![Event::Welcome(welcome), Event::DetachedJob(Box::new(job))];
+        events.extend(outcomes);
         if failed {
             let kind = FailureKind::InitializerFailed.into();
             let failure = Failure { kind, message: "no table".to_owned(), ..Failure::default() };
             events.push(Event::PoolFailed(Box::new(PoolFailed { failure: Some(failure) })));
         }
-        events.extend(ended.map(|cancelled| Event::JobEnded(JobEnded { job: 1, cancelled })));
+        events.extend(ended.map(|cancelled| Event::JobEnded(JobEnded { job: attach.job, cancelled })));
+        events.push(Event::PoolClosed(PoolClosed {}));
         Ok(Response::new(Events(events.into_iter())))
+    }
+
+    async fn put_program(&self, _: Request<Streaming<ProgramPiece>>) -> Result<Response<PutProgramReply>, Status> {
+        Err(Status::unimplemented("nothing is run here"))
+    }
+}
+
+#[tonic::async_trait]
+impl DetachedJobs for Keeper {
+    async fn describe(
+        &self,
+        request: Request<DescribeDetachedRequest>,
+    ) -> Result<Response<DescribeDetachedReply>, Status> {
+        let kept = self.find(&request.into_inner().name)?;
+        Ok(Response::new(DescribeDetachedReply { job: Some(kept.job) }))
     }
 
     async fn list(&self, _: Request<ListDetachedRequest>) -> Result<Response<ListDetachedReply>, Status> {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use farpool_proto::v1::clients_server::ClientsServer;
 use farpool_proto::v1::detached_jobs_server::DetachedJobsServer;
 use farpool_proto::v1::operators_server::{Operators, OperatorsServer};
 use farpool_proto::v1::{
@@ -40,8 +41,10 @@ impl Service {
         let state = Arc::new(Mutex::new(State { status, ..State::default() }));
         let handler = Handler(Arc::clone(&state));
         let keeper = Keeper::new(Arc::clone(&state), kept);
-        let services =
-            Server::builder().add_service(OperatorsServer::new(handler)).add_service(DetachedJobsServer::new(keeper));
+        let services = Server::builder()
+            .add_service(OperatorsServer::new(handler))
+            .add_service(ClientsServer::new(keeper.clone()))
+            .add_service(DetachedJobsServer::new(keeper));
         let served = Served::start(services);
         Service { address: served.url(), state, _served: served }
     }

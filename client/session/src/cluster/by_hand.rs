@@ -18,7 +18,8 @@ pub use super::connect::{Connect, Connection};
 use super::conversation::{self, Opener, Terms};
 pub use super::detached::by_hand::{Caller, DetachedOutcomes, Handing, Next};
 pub use super::detached::keeper::Keeper;
-use super::detached::{Ground, Place};
+use super::errand::Errand;
+use super::place::{Ground, Place};
 use super::shared::Shared;
 use crate::carrier::Carrier;
 use crate::cluster::executable::Executable;
@@ -44,18 +45,13 @@ pub fn open<C: Connect>(
 ) -> (Session, Hands, impl Future<Output = Result<(), Error>>, impl Future<Output = Result<(), Error>>) {
     let address = Address::parse("simulation:1").expect("it has a host and a port");
     let payload_limit = open.settings.as_ref().map_or(1 << 30, |settings| settings.payload_limit);
-    let terms =
-        Terms { secret: Secret::of(open.secret.clone()), payload_limit, reconnect_timeout, program: None, front };
-    let shared = Shared::new(address, open.processes, open);
-    let own = Arc::clone(&shared);
+    let errand = Errand::Pool(address.clone());
+    let secret = Secret::of(open.secret.clone());
+    let terms = Terms { errand, secret, payload_limit, reconnect_timeout, program: None, front };
+    let shared = Shared::new(address, open.processes, open.into());
     let (tell, told) = oneshot::channel();
     let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
-    let talk = async move {
-        let mut opener = Some(opener);
-        let ended = conversation::converse(&own, connect, terms, &mut opener).await;
-        conversation::end(&own, ended.clone(), opener);
-        ended
-    };
+    let talk = conversation::talk(Arc::clone(&shared), connect, terms, opener);
     let opened = async { told.await.unwrap_or_else(|_| Err(Error::protocol("the conversation has ended"))) };
     let hands = Hands(Arc::clone(&shared));
     (Session::over(Arc::new(ByHand(shared))), hands, opened, talk)

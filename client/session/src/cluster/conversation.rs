@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use farpool_net::{Incoming, Secret};
@@ -15,22 +16,25 @@ use super::connect;
 use super::connect::{Connect, Grpc, runtime};
 use super::dial::{ANSWER_TIMEOUT, Dialer, Line};
 use super::driver::SessionDriver;
+use super::errand::Errand;
 use super::notice::Notice;
+use super::patience::Patience;
 use super::shared::Shared;
 use super::state::{Link, SessionState};
-use super::upload::{Upload, unreadable};
+use super::upload::Upload;
 use crate::cluster::executable::Executable;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::front::Front;
 
 /// What a message has beside items or results: those of one message are those of one collection.
 const MESSAGE_ROOM: u64 = 64 << 20;
 
-/// Reports to the caller that opens the pool that it is open, or why not.
+/// Reports to the caller that opens the session that its pool is open, or that the name of a detached job is taken; or why not.
 pub(super) type Opener = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// The settings of a session.
 pub(super) struct Terms {
+    pub(super) errand: Errand,
     /// Proves to the coordinator that the session or pool belongs to this client.
     pub(super) secret: Secret,
     pub(super) payload_limit: u64,
@@ -41,25 +45,48 @@ pub(super) struct Terms {
     pub(super) front: Arc<dyn Front>,
 }
 
+/// Starts the session's thread.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    driver: &Arc<SessionDriver>,
+    terms: Terms,
+    opener: Opener,
+) -> Result<(), Error> {
+    let own = (Arc::clone(shared), Arc::clone(driver));
+    let errand = terms.errand.clone();
+    thread::Builder::new()
+        .name("farpool".into())
+        .stack_size(crate::STACK)
+        .spawn(move || hold(&own.0, &own.1, terms, opener))
+        .map(drop)
+        .map_err(|error| errand.not_started(&error))
+}
+
 /// Holds the whole conversation, from connecting to the end of the session. This is the session's thread.
-pub(super) fn hold(shared: &Arc<Shared>, driver: &SessionDriver, terms: Terms, opener: Opener) {
+fn hold(shared: &Arc<Shared>, driver: &SessionDriver, terms: Terms, opener: Opener) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            let error = Error::new(ErrorKind::Unavailable, format!("cannot start the pool's thread: {error}"));
-            return end(shared, Err(error), Some(opener));
-        }
+        Err(error) => return end(shared, Err(terms.errand.not_started(&error)), Some(opener)),
     };
-    let own = Arc::clone(shared);
-    driver.run(shared, runtime, async move {
-        let (connect, mut opener) = (Grpc::new(&own.address), Some(opener));
-        let ended = converse(&own, connect, terms, &mut opener).await;
-        end(&own, ended, opener);
-    });
+    let (own, connect) = (Arc::clone(shared), Grpc::new(&shared.address));
+    driver.run(shared, runtime, async move { drop(talk(own, connect, terms, opener).await) });
+}
+
+/// Holds the whole conversation, for whoever drives it.
+pub(super) async fn talk<C: Connect>(
+    shared: Arc<Shared>,
+    connect: C,
+    terms: Terms,
+    opener: Opener,
+) -> Result<(), Error> {
+    let mut opener = Some(opener);
+    let ended = converse(&shared, connect, terms, &mut opener).await;
+    end(&shared, ended.clone(), opener);
+    ended
 }
 
 /// Ends the conversation and all waits.
-pub(super) fn end(shared: &Shared, ended: Result<(), Error>, opener: Option<Opener>) {
+fn end(shared: &Shared, ended: Result<(), Error>, opener: Option<Opener>) {
     let error = ended.err();
     shared.end(error.clone());
     if let (Some(opener), Some(error)) = (opener, error) {
@@ -68,28 +95,26 @@ pub(super) fn end(shared: &Shared, ended: Result<(), Error>, opener: Option<Open
 }
 
 /// The conversation; `opener` is `None` once it was told.
-pub(super) async fn converse<C: Connect>(
+async fn converse<C: Connect>(
     shared: &Arc<Shared>,
     connect: C,
     terms: Terms,
     opener: &mut Option<Opener>,
 ) -> Result<(), Error> {
-    let Terms { secret, payload_limit, reconnect_timeout, program, front } = terms;
+    let Terms { errand, secret, payload_limit, reconnect_timeout, program, front } = terms;
     // The id is as random as the secret, and the times of retries do not give the secret away.
     let seed = u64::from_le_bytes(*secret.id().first_chunk().unwrap_or(&[0; 8]));
     let dialer = Dialer { connect, secret, message_limit: payload_limit.saturating_add(MESSAGE_ROOM) };
-    let line = dialer.open(shared).await.map_err(|status| connect::not_opened(&shared.address, &status))?;
-    let Line { connection, incoming, .. } = line;
     let mut conversation = Conversation {
         shared,
         dialer,
-        connection,
-        incoming,
-        opening: Opening { opener, welcomed: false, deadline: Some(Instant::now() + ANSWER_TIMEOUT) },
+        place: None,
+        opening: Opening { opener, deadline: None },
         notice: Notice::default(),
         upload: Upload::new(program),
         front,
-        patience: reconnect_timeout,
+        patience: Patience::new(reconnect_timeout, errand.lasting()),
+        errand,
         backoff: Backoff::new(seed),
     };
     conversation.run().await
@@ -97,22 +122,20 @@ pub(super) async fn converse<C: Connect>(
 
 pub(super) struct Conversation<'a, C: Connect> {
     pub(super) shared: &'a Arc<Shared>,
+    pub(super) errand: Errand,
     pub(super) dialer: Dialer<C>,
-    pub(super) connection: C::Connection,
-    pub(super) incoming: Incoming<ClientEvent>,
+    /// None before the first connection.
+    pub(super) place: Option<(C::Connection, Incoming<ClientEvent>)>,
     pub(super) opening: Opening<'a>,
     pub(super) notice: Notice,
     pub(super) upload: Upload,
     pub(super) front: Arc<dyn Front>,
-    /// How long to try to reconnect.
-    pub(super) patience: Duration,
+    pub(super) patience: Patience,
     pub(super) backoff: Backoff,
 }
 
 pub(super) struct Opening<'a> {
     opener: &'a mut Option<Opener>,
-    /// Whether a coordinator has accepted the pool.
-    welcomed: bool,
     deadline: Option<Instant>,
 }
 
@@ -134,7 +157,7 @@ pub(super) enum Next {
 
 impl<C: Connect> Conversation<'_, C> {
     async fn run(&mut self) -> Result<(), Error> {
-        let mut next = Next::Listen;
+        let mut next = self.begin().await?;
         loop {
             next = match next {
                 Next::ComeBack(what) => self.come_back(&what).await?,
@@ -151,8 +174,7 @@ impl<C: Connect> Conversation<'_, C> {
                         Next::Listen
                     }
                     Heard::Uploaded => {
-                        let sent = self.upload.continue_if_wanted(&mut self.connection);
-                        self.shared.change(|state| self.note_upload(sent, state));
+                        self.continue_upload();
                         Next::Listen
                     }
                 },
@@ -160,12 +182,27 @@ impl<C: Connect> Conversation<'_, C> {
         }
     }
 
+    /// Connects for the first time.
+    async fn begin(&mut self) -> Result<Next, Error> {
+        if self.errand.is_job() {
+            return self.connect_patiently().await;
+        }
+        let line = self.dialer.open(self.shared).await.map_err(|status| self.errand.refused(&status))?;
+        let Line { connection, incoming, .. } = line;
+        self.place = Some((connection, incoming));
+        self.opening.deadline = Some(Instant::now() + ANSWER_TIMEOUT);
+        Ok(Next::Listen)
+    }
+
     async fn listen(&mut self) -> Heard {
-        let Conversation { shared, incoming, upload, notice, opening, .. } = self;
+        let Conversation { shared, place, upload, notice, opening, .. } = self;
         let time = [notice.due(), opening.deadline].into_iter().flatten().min();
         let messages = async {
             shared.gate.pass(|| shared.is_waited_for()).await;
-            incoming.next().await
+            match place {
+                Some((_, incoming)) => incoming.next().await,
+                None => Ok(None),
+            }
         };
         tokio::select! {
             biased;
@@ -182,30 +219,39 @@ impl<C: Connect> Conversation<'_, C> {
             // Frames that only acknowledge.
             Ok(Some(messages)) if messages.is_empty() => return Ok(Next::Listen),
             Ok(Some(messages)) => messages,
-            Ok(None) if self.opening.welcomed => return Ok(Next::ComeBack("it ended the session".to_owned())),
-            Ok(None) => return Err(self.lost("it ended the session")),
-            Err(status) if !self.opening.welcomed => {
-                return Err(connect::not_opened(&self.shared.address, &status));
+            Ok(None) if self.is_welcomed() => return Ok(Next::ComeBack(self.errand.ended_early().to_owned())),
+            Ok(None) => {
+                return Err(connect::lost(&self.shared.address, self.shared.open_jobs(), "it ended the session"));
             }
-            Err(status) if self.incoming.is_garbled() || connect::is_final(&status) => {
-                return Err(self.lost(&connect::told(&status)));
+            Err(status) if !self.is_welcomed() => return Err(self.errand.refused(&status)),
+            Err(status) if self.is_garbled() => return Err(self.errand.garbled(self.shared.open_jobs(), &status)),
+            Err(status) if connect::is_final(&status) => {
+                return Err(self.errand.ended(self.shared.open_jobs(), &status));
             }
             Err(status) => return Ok(Next::ComeBack(connect::told(&status))),
         };
         let shared = self.shared;
         shared.change(|state| {
+            let before = state.kept.progress();
             for message in messages {
-                if let Some(event) = state.hear(message) {
-                    self.take_in(event, state);
+                match state.hear(message) {
+                    Ok(Some(event)) => self.take_in(event, state),
+                    Ok(None) => {}
+                    Err(lie) => return Err(self.errand.lied(&lie)),
                 }
             }
             if state.link != Link::Up {
-                return Err(Error::protocol(format_args!("the first message from {} was not Welcome", shared.address)));
+                return Err(self.errand.not_welcomed());
             }
             if let Some(error) = state.inboxes.failure() {
                 self.opening.answer(Err(error));
             }
-            Ok(if state.inboxes.is_closed() { Next::End } else { Next::Listen })
+            if state.kept.progress() > before {
+                self.patience.note_progress();
+            }
+            // With its only job the session has nothing more to wait for.
+            let is_over = state.inboxes.is_closed() || (self.errand.is_job() && state.is_done());
+            Ok(if is_over { Next::End } else { Next::Listen })
         })
     }
 
@@ -214,9 +260,10 @@ impl<C: Connect> Conversation<'_, C> {
         match event {
             Event::Welcome(welcome) if state.link == Link::Opening => {
                 self.shared.note_window(welcome.window);
-                state.welcome(welcome, self.opening.welcomed);
+                state.welcome(welcome);
                 self.opening.welcome(Instant::now());
             }
+            Event::Durable(_) => self.opening.succeed(),
             Event::PoolOpened(opened) => {
                 self.shared.note_slots(state, opened.slots);
                 self.notice.resume(opened.slots).iter().for_each(|line| self.front.notice(line));
@@ -247,7 +294,7 @@ impl<C: Connect> Conversation<'_, C> {
             self.notice.ring(busy).iter().for_each(|line| self.front.notice(line));
         }
         if self.opening.deadline.is_some_and(|deadline| deadline <= now) {
-            if !self.opening.welcomed {
+            if !self.is_welcomed() {
                 let silent = format!("it did not answer within {ANSWER_TIMEOUT:?}");
                 return Err(connect::unreachable(&self.shared.address, &silent));
             }
@@ -258,25 +305,35 @@ impl<C: Connect> Conversation<'_, C> {
     }
 
     pub(super) fn send_program(&mut self, state: &mut SessionState) {
-        let sent = self.upload.wanted(&mut self.connection);
+        let Some((connection, _)) = &mut self.place else { return };
+        let sent = self.upload.wanted(connection);
         self.note_upload(sent, state);
+    }
+
+    fn continue_upload(&mut self) {
+        let Some((connection, _)) = &mut self.place else { return };
+        let sent = self.upload.continue_if_wanted(connection);
+        self.shared.change(|state| self.note_upload(sent, state));
     }
 
     fn note_upload(&self, sent: io::Result<()>, state: &mut SessionState) {
         if let Err(error) = sent {
-            state.inboxes.fail(unreadable(&self.shared.address, &error));
+            state.inboxes.fail(self.errand.unreadable(&error));
         }
     }
 
-    pub(super) fn lost(&self, what: &str) -> Error {
-        connect::lost(&self.shared.address, self.shared.open_jobs(), what)
+    fn is_welcomed(&self) -> bool {
+        self.shared.state().welcomed
+    }
+
+    fn is_garbled(&self) -> bool {
+        self.place.as_ref().is_some_and(|(_, incoming)| incoming.is_garbled())
     }
 }
 
 impl Opening<'_> {
     fn welcome(&mut self, now: Instant) {
-        self.welcomed = true;
-        if self.opener.is_some() {
+        if self.deadline.is_some() && self.opener.is_some() {
             self.deadline = Some(now + ANSWER_TIMEOUT);
         }
     }

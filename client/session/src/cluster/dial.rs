@@ -35,11 +35,11 @@ impl<C: Connect> Dialer<C> {
     /// Begins the session for the first time.
     pub(super) async fn open(&self, shared: &Shared) -> Result<Line<C>, Status> {
         let mut connection = self.connect.connect().await?;
-        let incoming = self.begin(&mut connection, shared, false).await?;
+        let incoming = self.begin(&mut connection, shared).await?;
         Ok(Line { connection, incoming, first: None })
     }
 
-    /// Resumes the session. If the coordinator does not know it, begins it again.
+    /// Resumes the session. If the coordinator does not know it, begins it, again unless none has accepted it yet.
     pub(super) async fn come_back(&self, shared: &Shared) -> Result<Line<C>, Status> {
         let mut connection = self.connect.connect().await?;
         // No coordinator can know a session that none has accepted.
@@ -53,7 +53,7 @@ impl<C: Connect> Dialer<C> {
                 Err(status) => return Err(status),
             }
         }
-        let mut incoming = self.begin(&mut connection, shared, true).await?;
+        let mut incoming = self.begin(&mut connection, shared).await?;
         let first = in_time(async {
             loop {
                 match incoming.next().await? {
@@ -77,16 +77,11 @@ impl<C: Connect> Dialer<C> {
         .await
     }
 
-    async fn begin(
-        &self,
-        connection: &mut C::Connection,
-        shared: &Shared,
-        again: bool,
-    ) -> Result<Incoming<ClientEvent>, Status> {
+    async fn begin(&self, connection: &mut C::Connection, shared: &Shared) -> Result<Incoming<ClientEvent>, Status> {
         // Each job's window bounds the queue, so no sender waits for the queue to drain.
         let (outgoing, frames) = outgoing(0, Arc::default());
         shared.change(|state| {
-            outgoing.push(message(state.kept.opening(again)));
+            outgoing.push(message(state.kept.opening(state.welcomed)));
             state.begin(outgoing.clone());
         });
         let events = in_time(connection.session(frames)).await?;

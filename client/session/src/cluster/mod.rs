@@ -3,6 +3,8 @@
 //! One task per session talks to the coordinator ([`conversation`]), on a separate thread or on one that waits for a call
 //! ([`driver`]). Threads of the program put messages into its queue, and wait at their job's inbox. [`shared`] has the state
 //! of both sides. None of this starts before a pool on a cluster is opened.
+//!
+//! Detached jobs have sessions of their own, one for each that is being detached or read ([`detached`], [`errand`]).
 
 mod backoff;
 mod borrower;
@@ -12,19 +14,22 @@ mod conversation;
 pub(crate) mod detached;
 mod dial;
 mod driver;
+mod errand;
 mod executable;
 mod kept;
 mod notice;
 mod outage;
+mod patience;
+pub(crate) mod place;
 mod shared;
 mod state;
+mod subject;
 mod upload;
 
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,15 +40,16 @@ use farpool_proto::v1::{self, Label, OpenPool};
 
 use crate::carrier::Carrier;
 use crate::cluster::executable::Executable;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::front::Front;
 use crate::gate::Gate;
 use crate::inbox::Inbox;
 use crate::settings::Settings;
 use borrower::Borrower;
 use conversation::{Opener, Terms};
-use detached::{Ground, Place};
 use driver::SessionDriver;
+use errand::Errand;
+use place::{Ground, Place};
 use shared::Shared;
 
 /// How long the end of a pool waits for its workers' output to be printed.
@@ -82,18 +88,19 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
         program: Some(executable.clone()),
         pool: OpenPool { secret: Bytes::new(), ticket: None, ..open.clone() },
     };
-    let terms =
-        Terms { secret, payload_limit, reconnect_timeout, program: Some(executable), front: Arc::clone(&front) };
-    let shared = Shared::new(address, processes, open);
+    let terms = Terms {
+        errand: Errand::Pool(address.clone()),
+        secret,
+        payload_limit,
+        reconnect_timeout,
+        program: Some(executable),
+        front: Arc::clone(&front),
+    };
+    let shared = Shared::new(address, processes, open.into());
     let (tell, told) = mpsc::sync_channel(1);
     let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
     let driver = Arc::new(SessionDriver::default());
-    let own = (Arc::clone(&shared), Arc::clone(&driver));
-    thread::Builder::new()
-        .name("farpool".into())
-        .stack_size(crate::STACK)
-        .spawn(move || conversation::hold(&own.0, &own.1, terms, opener))
-        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot start the pool's thread: {error}")))?;
+    conversation::start(&shared, &driver, terms, opener)?;
     // From here on, dropping this ends the session.
     let session = ClusterSession { shared, driver, threads, ground, front, _borrower: borrower };
     let _lent = farpool_worker::lend();

@@ -1,10 +1,11 @@
-//! Reconnects after an outage: retries until there is a connection or the session is no longer wanted.
+//! Reconnects after an outage: retries until there is a connection or the session is no longer wanted. Sessions for one job also
+//! connect for the first time in this way.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::connect::{self, Connect};
 use super::conversation::{Conversation, Next, at};
@@ -22,16 +23,28 @@ enum Attempt<C: Connect> {
 }
 
 impl<C: Connect> Conversation<'_, C> {
+    /// Connects for the first time, with as many attempts as after an outage.
+    pub(super) async fn connect_patiently(&mut self) -> Result<Next, Error> {
+        match self.attempt(Duration::ZERO, None).await {
+            Attempt::Made(Ok(line)) => self.take_over(line),
+            Attempt::Made(Err(status)) if self.errand.is_final(&status) => Err(self.errand.refused(&status)),
+            Attempt::Made(Err(status)) => self.come_back(&connect::told(&status)).await,
+            Attempt::Unwanted | Attempt::Late => Ok(self.leave()),
+        }
+    }
+
     /// Reconnects after the connection was lost.
     pub(super) async fn come_back(&mut self, what: &str) -> Result<Next, Error> {
         let (shared, now) = (self.shared, Instant::now());
-        self.opening.succeed();
+        if !self.errand.is_job() {
+            self.opening.succeed();
+        }
         let upload = self.upload.lose();
         self.backoff.note_lost(now);
         let reason = format!("the connection to {} was lost ({what}); trying again", shared.address);
         shared.change(|state| state.lose_connection(reason.clone()));
         self.notice.wait(reason, shared.open_jobs() > 0, now);
-        let (end, mut last) = (now.checked_add(self.patience), what.to_owned());
+        let (end, mut last) = (self.patience.lose(now), what.to_owned());
         loop {
             let wait = self.backoff.wait();
             match self.attempt(wait, end).await {
@@ -44,31 +57,31 @@ impl<C: Connect> Conversation<'_, C> {
                     }
                     return Ok(next);
                 }
-                // Other clients may have left by the next attempt.
-                Attempt::Made(Err(status))
-                    if status.code() == Code::ResourceExhausted || !connect::is_final(&status) =>
-                {
-                    last = connect::told(&status);
+                Attempt::Made(Err(status)) if self.errand.is_final(&status) => {
+                    return Err(self.errand.refused(&status));
                 }
-                Attempt::Made(Err(status)) => return Err(connect::not_opened(&shared.address, &status)),
-                Attempt::Unwanted => {
-                    shared.change(|state| state.inboxes.cancel_all());
-                    return Ok(Next::End);
-                }
-                Attempt::Late if self.patience.is_zero() => return Err(self.lost(what)),
+                Attempt::Made(Err(status)) => last = connect::told(&status),
+                Attempt::Unwanted => return Ok(self.leave()),
                 Attempt::Late => {
-                    let jobs = shared.open_jobs();
-                    return Err(connect::given_up(&shared.address, jobs, what, self.patience, &last));
+                    return Err(self.errand.given_up(shared.open_jobs(), what, self.patience.limit, &last));
                 }
             }
         }
+    }
+
+    /// Ends the session, which is no longer wanted.
+    fn leave(&self) -> Next {
+        self.shared.change(|state| state.inboxes.cancel_all());
+        Next::End
     }
 
     /// Tries to connect once, after this wait.
     async fn attempt(&mut self, wait: Duration, end: Option<Instant>) -> Attempt<C> {
         let Conversation { shared, dialer, notice, front, .. } = self;
         let mut attempt = pin!(async {
-            sleep(wait).await;
+            if !wait.is_zero() {
+                sleep(wait).await;
+            }
             dialer.come_back(shared).await
         });
         loop {
@@ -95,7 +108,8 @@ impl<C: Connect> Conversation<'_, C> {
     /// Notes that there is a connection again.
     fn take_over(&mut self, line: Line<C>) -> Result<Next, Error> {
         let (shared, now) = (self.shared, Instant::now());
-        (self.connection, self.incoming) = (line.connection, line.incoming);
+        self.place = Some((line.connection, line.incoming));
+        self.patience.note_connected(now);
         match line.first {
             Some(_) => self.backoff.note_connected(now),
             None => self.backoff.note_resumed(now),

@@ -5,17 +5,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use farpool_net::outgoing;
+use farpool_proto::v1::AwaitingItems;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{AwaitingItems, OpenPool};
 use tokio::sync::Notify;
 
 use super::Address;
-use super::kept::Kept;
+use super::kept::{Greeting, Kept};
 use super::state::{Link, SessionState};
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::inbox::{Inbox, Wakes};
 use crate::waits::Waits;
+
+/// A session that reads a detached job pauses above this many bytes of outcomes that were not taken yet.
+const MOST_READ_AHEAD: u64 = 4 << 20;
 
 pub(super) struct Shared {
     pub(super) address: Address,
@@ -35,17 +38,20 @@ pub(super) struct Shared {
 
 /// The program's side.
 impl Shared {
-    pub(super) fn new(address: Address, asked: u32, open: OpenPool) -> Arc<Self> {
+    pub(super) fn new(address: Address, asked: u32, greeting: Greeting) -> Arc<Self> {
         // No message is sent before there is a connection, which has its own queue.
         let (outgoing, _) = outgoing(0, Arc::default());
-        let borrows = open.ticket.is_some();
-        let state = SessionState::new(Kept::new(open), outgoing);
+        let (borrows, gate) = match &greeting {
+            Greeting::Pool(open) => (open.ticket.is_some(), Gate::default()),
+            Greeting::Reader(attached) => (attached.borrows(), Gate::default().with_bound(MOST_READ_AHEAD)),
+        };
+        let state = SessionState::new(Kept::new(greeting), outgoing);
         Arc::new_cyclic(|shared: &Weak<Self>| Self {
             address,
             asked,
             slots: AtomicU32::new(0),
             window: AtomicU64::new(0),
-            gate: Arc::new(if borrows { Gate::with_waits(report_waits(shared.clone())) } else { Gate::default() }),
+            gate: Arc::new(if borrows { gate.with_waits(report_waits(shared.clone())) } else { gate }),
             bell: Notify::new(),
             abandoned: AtomicBool::new(false),
             state: Mutex::new(state),
@@ -69,6 +75,15 @@ impl Shared {
             self.bell.notify_one();
         }
         Ok(())
+    }
+
+    /// As [`submit`](Self::submit), for the only job of a session that was just created: no other one is admitted.
+    pub(super) fn submit_alone(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) {
+        // A new session refuses no job.
+        let _ = self.submit(inbox, messages);
+        let mut state = self.state();
+        state.inboxes.stop_admitting();
+        state.closed = true;
     }
 
     pub(super) fn send(&self, messages: &mut Vec<Body>) {
@@ -118,6 +133,11 @@ impl Shared {
     /// Returns the bytes of items that a job may send before it is granted more.
     pub(super) fn window(&self) -> u64 {
         self.window.load(Ordering::Relaxed)
+    }
+
+    /// Returns why the session can do nothing any more, if it failed.
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.state().inboxes.failure()
     }
 
     /// Returns why nothing of the pool can run at the moment.

@@ -1,12 +1,14 @@
 //! Messages sent and received, under the session's lock.
 
+mod detached;
+
 use farpool_core::Run;
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Failure, FailureKind, ItemsFailed, Welcome};
 
-use super::kept::{self, Fresh, Kept, Way};
+use super::kept::{self, Fresh, Kept, Lie, Way};
 use crate::inboxes::Inboxes;
 
 pub(super) struct SessionState {
@@ -16,6 +18,8 @@ pub(super) struct SessionState {
     /// Why the pool's state is unknown at the moment: the outage.
     pub(super) away: Option<String>,
     pub(super) link: Link,
+    /// A coordinator has accepted the session before.
+    pub(super) welcomed: bool,
     pub(super) kept: Kept,
     pub(super) outgoing: Outgoing<ClientMessage>,
     /// No further jobs are admitted.
@@ -44,6 +48,7 @@ impl SessionState {
             waiting: None,
             away: None,
             link: Link::Opening,
+            welcomed: false,
             kept,
             outgoing,
             closed: false,
@@ -73,7 +78,17 @@ impl SessionState {
     }
 
     /// Delivers events about jobs, each outcome once; returns other events.
-    pub(super) fn hear(&mut self, mut event: ClientEvent) -> Option<Event> {
+    pub(super) fn hear(&mut self, event: ClientEvent) -> Result<Option<Event>, Lie> {
+        if self.kept.detaches() {
+            self.hear_detaching(event)
+        } else if self.kept.attached().is_some() {
+            self.hear_reading(event)
+        } else {
+            Ok(self.hear_in_pool(event))
+        }
+    }
+
+    fn hear_in_pool(&mut self, mut event: ClientEvent) -> Option<Event> {
         match event.body.as_mut()? {
             Event::ItemsDone(done) => {
                 let items = (done.ends.len() / 4) as u64;
@@ -116,20 +131,23 @@ impl SessionState {
         self.kept.end_session(before.abandon());
     }
 
-    /// Handles the coordinator's acceptance of the pool: sends it all jobs again, unless it is the first acceptance.
-    pub(super) fn welcome(&mut self, welcome: Welcome, again: bool) {
+    /// Handles the coordinator's acceptance of the session: sends what was only kept until now, or all jobs again if another session
+    /// was accepted before.
+    pub(super) fn welcome(&mut self, welcome: Welcome) {
         let lost = self.kept.welcome(welcome.coordinator);
         self.outgoing.set_frames_for(welcome.window);
         (self.link, self.away, self.waiting) = (Link::Up, None, None);
         for (job, Run { first, count }) in lost {
             self.fail(ItemsFailed { job, first, count, failure: Some(may_have_run()) });
         }
-        if again {
-            let again = self.kept.resend(self.outgoing.pushed(), welcome.window);
-            self.outgoing.extend(again.into_iter().map(message));
-            let kept = &self.kept;
-            self.inboxes.set_limits(|job| kept.translate(job, welcome.window));
-        }
+        let before = self.outgoing.pushed();
+        let said = match std::mem::replace(&mut self.welcomed, true) {
+            true => self.kept.resend(before, welcome.window),
+            false => self.kept.say_first(before, welcome.window),
+        };
+        self.outgoing.extend(said.into_iter().map(message));
+        let kept = &self.kept;
+        self.inboxes.set_limits(|job| kept.translate(job, welcome.window));
     }
 
     /// Notes the outage: nothing is received or sent until there is another connection.
@@ -148,8 +166,12 @@ impl SessionState {
 
     /// Returns whether there is a reason to reconnect to a coordinator.
     pub(super) fn is_wanted(&self) -> bool {
-        let done = self.closed && self.inboxes.iter().len() == 0;
-        !(self.terminated || done || self.inboxes.failure().is_some())
+        !(self.terminated || self.is_done() || self.inboxes.failure().is_some())
+    }
+
+    /// Returns whether all jobs have ended, and no more will come.
+    pub(super) fn is_done(&self) -> bool {
+        self.closed && self.inboxes.iter().len() == 0
     }
 
     fn fail(&mut self, failed: ItemsFailed) {

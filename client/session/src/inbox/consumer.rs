@@ -9,7 +9,7 @@ use super::contents::Sleeper;
 use super::{End, EndHook, Inbox, Interest, News, Room};
 use crate::counted::Counted;
 use crate::error::{Error, ErrorKind};
-use crate::gate::Gate;
+use crate::gate::{Gate, Held};
 
 /// The consumer's side.
 impl Inbox {
@@ -49,6 +49,11 @@ impl Inbox {
     #[inline]
     pub fn ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// Returns how the job ended, if it has.
+    pub(crate) fn how_ended(&self) -> Option<End> {
+        self.state().end.clone()
     }
 
     /// Returns the error that the whole job ended with, if it did not finish.
@@ -93,7 +98,7 @@ impl Inbox {
     /// Fails an item that never reached the session.
     pub fn refuse(&self, item: u64, error: impl Into<Error>) {
         let error = error.into();
-        self.deliver(1, News::Failed { first: item, count: 1, error }).wake();
+        self.deliver(1, News::Failed { first: item, count: 1, error, held: Held::default() }).wake();
     }
 
     /// Returns how many items have an outcome.
@@ -121,6 +126,21 @@ impl Inbox {
         let before = self.state().waker.replace(sleeper);
         drop(before);
         self.knock();
+    }
+
+    /// Wakes the task at the next news, if there is none. Returns whether there is some.
+    pub(crate) fn wake_for_news(&self, waker: &Waker) -> bool {
+        if self.has_news() {
+            return true;
+        }
+        self.set_waker(waker);
+        // A later delivery wakes the waker, and an earlier one is visible here: then nothing waits.
+        let is_there = self.has_news();
+        if is_there {
+            let sleeper = self.state().waker.take();
+            drop(sleeper);
+        }
+        is_there
     }
 
     /// Completes when an item has its outcome, or the job has ended.

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
-use std::task::Wake;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use super::*;
@@ -227,4 +227,19 @@ fn a_feeder_wakes_for_room_whichever_way_it_comes() {
     check(&|inbox| inbox.grant(10).wake(), &|inbox| inbox.grant(11).wake());
     check(&|inbox| done(inbox, 0, 2), &|inbox| done(inbox, 2, 1));
     check(&|inbox| done(inbox, 0, 1), &|inbox| inbox.end(End::Cancelled).wake());
+}
+
+#[test]
+fn a_task_waits_only_while_there_is_no_news() {
+    let inbox = Inbox::new(1, "get", "nightly", Interest::Outcomes);
+    assert!(!inbox.is_waited_for());
+    assert!(!inbox.wake_for_news(Waker::noop()));
+    assert!(inbox.is_waited_for());
+    inbox.deliver_failed(0, 1, Failure::default()).wake();
+    assert!(!inbox.is_waited_for());
+    assert!(inbox.wake_for_news(Waker::noop()), "there is news");
+    assert!(!inbox.is_waited_for(), "the task handles the outcome");
+    let mut news = VecDeque::new();
+    assert!(!inbox.take(&mut news) && news.len() == 1);
+    assert!(!inbox.wake_for_news(Waker::noop()));
 }

@@ -2,8 +2,7 @@ use std::pin::Pin;
 use std::thread::{self, JoinHandle};
 
 use farpool_proto::v1::client_event::Body as Event;
-use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{Attach, EventFrame, Failure, FailureKind, ItemsDone, Piece, PoolFailed};
+use farpool_proto::v1::{Attach, EventFrame, Failure, FailureKind, ItemsDone, JobEnded, Piece, PoolClosed, PoolFailed};
 use futures_core::Stream;
 use tonic::Status;
 
@@ -15,17 +14,12 @@ fn get(server: &Server, patience: Duration) -> JoinHandle<Result<Vec<u64>, Error
     thread::spawn(move || job.get())
 }
 
-fn hear_attach(call: &Call) -> Attach {
-    match call.hear() {
-        Body::Attach(attach) => *attach,
-        other => panic!("{other:?} came instead of Attach"),
-    }
-}
-
 /// The next call, which asks for outcomes from here on.
 fn call_from(server: &Server, first: u64) -> Call {
     let call = server.call();
-    assert_eq!(hear_attach(&call), Attach { name: "nightly".to_owned(), first, wait: true, ..Attach::default() });
+    let Attach { name, first: from, wait, id, ticket, version, job, .. } = call.hear_attach();
+    assert_eq!((&*name, from, wait, &*id, ticket, job), ("nightly", first, true, &b""[..], None, 1));
+    assert_eq!(version, Some(farpool_proto::version()));
     call
 }
 
@@ -56,7 +50,7 @@ fn each_outcome_comes_once_over_any_number_of_connections() {
         say_doubles(&call, part * 10..part * 10 + 10);
         match part {
             // As a coordinator that is told to end does.
-            3 => drop(call),
+            3 => call.end(),
             _ => call.cut(),
         }
     }
@@ -72,6 +66,23 @@ fn each_outcome_comes_once_over_any_number_of_connections() {
     call.say_job(running(60));
     call.say_ended(false);
     assert_eq!(client.join().unwrap().unwrap(), doubles(60));
+}
+
+#[test]
+fn a_session_that_is_known_goes_on_where_it_was() {
+    let server = Server::start();
+    server.remember();
+    let client = get(&server, PATIENCE);
+    let call = call_from(&server, 0);
+    call.say_job(running(60));
+    for (part, times) in (0..6).zip(1..) {
+        say_doubles(&call, part * 10..part * 10 + 10);
+        call.cut();
+        server.wait_until_resumed(times);
+    }
+    call.say_ended(false);
+    assert_eq!(client.join().unwrap().unwrap(), doubles(60));
+    server.assert_silent();
 }
 
 #[test]
@@ -148,13 +159,10 @@ fn everything_works_within_an_async_program() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         job.cancel().unwrap();
-        let client = thread::spawn(move || job.status().unwrap().items);
-        let call = server.call();
-        assert!(!hear_attach(&call).wait);
-        call.say_job(running(5));
-        assert_eq!(client.join().unwrap(), 5);
+        server.describe(running(5));
+        assert_eq!(job.status().unwrap().items, 5);
     });
-    assert_eq!(server.asked(), "cancel nightly");
+    assert_eq!([server.asked(), server.asked()], ["cancel nightly", "describe nightly"]);
 }
 
 #[test]
@@ -229,6 +237,7 @@ fn lies_are_errors() {
         let ends: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).collect();
         Event::ItemsDone(ItemsDone { job: 1, first, data: data.into(), ends: ends.into(), failed: false, attempts: 0 })
     };
+    let ended = || Event::JobEnded(JobEnded { job: 1, cancelled: false });
     let lies: Vec<(&str, Vec<Event>)> = vec![
         ("of items 0", vec![raw(0, b"\x02", &[1]), raw(0, b"\x02", &[1])]),
         ("of items 2", vec![raw(2, b"\x02", &[1, 1])]),
@@ -237,10 +246,10 @@ fn lies_are_errors() {
         ("lengths do not match", vec![raw(0, b"\x02\x02", &[2, 1])]),
         (
             "items that do not exist",
-            vec![Event::ItemsDone(ItemsDone { ends: vec![0; 5].into(), ..Default::default() })],
+            vec![Event::ItemsDone(ItemsDone { job: 1, ends: vec![0; 5].into(), ..Default::default() })],
         ),
-        ("outcomes of items are missing", vec![raw(0, b"\x02", &[1]), Event::JobEnded(Default::default())]),
-        ("outcomes of items are missing", vec![raw(2, b"\x02", &[1]), Event::JobEnded(Default::default())]),
+        ("outcomes of items are missing", vec![raw(0, b"\x02", &[1]), ended()]),
+        ("outcomes of items are missing", vec![raw(2, b"\x02", &[1]), ended()]),
         (
             "another one now has its name",
             vec![Event::DetachedJob(Box::new(DetachedJob { detached_ms: 7, ..running(3) }))],
@@ -270,6 +279,11 @@ fn lies_are_errors() {
     assert_eq!(client.join().unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
     let client = get(&server, PATIENCE);
     let call = call_from(&server, 0);
+    call.say_job(running(3));
+    call.say(Event::PoolClosed(PoolClosed {}));
+    assert!(client.join().unwrap().unwrap_err().to_string().contains("before the job had ended"));
+    let client = get(&server, PATIENCE);
+    let call = call_from(&server, 0);
     say_doubles(&call, 0..1);
     assert!(client.join().unwrap().unwrap_err().to_string().contains("did not start with the job's description"));
 }
@@ -296,24 +310,16 @@ fn what_is_not_there_is_told_with_what_to_do() {
 #[test]
 fn results_of_another_type_are_refused() {
     let server = Server::start();
-    let address = server.address.to_string();
-    let client = thread::spawn(move || crate::attach_to::<String>(address, "nightly"));
-    let call = server.call();
-    assert_eq!(
-        hear_attach(&call),
-        Attach { name: "nightly".to_owned(), first: u64::MAX, wait: false, ..Attach::default() }
-    );
-    call.say_job(running(3));
-    let error = client.join().unwrap().unwrap_err();
+    server.describe(running(3));
+    let error = crate::attach_to::<String>(server.address.to_string(), "nightly").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(
         error.to_string().contains("of type u64") && error.to_string().contains("alloc::string::String"),
         "{error}"
     );
-    let address = server.address.to_string();
-    let client = thread::spawn(move || crate::attach_to::<u64>(address, "nightly"));
-    server.call().say_job(running(3));
-    assert_eq!(client.join().unwrap().unwrap().name(), "nightly");
+    let job = crate::attach_to::<u64>(server.address.to_string(), "nightly").unwrap();
+    assert_eq!(job.name(), "nightly");
+    assert_eq!([server.asked(), server.asked()], ["describe nightly"; 2]);
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use farpool_proto::v1::client_event::Body as Event;
-use farpool_proto::v1::{EventFrame, Piece, ProgramWanted};
+use farpool_proto::v1::{EventFrame, Piece, PoolClosed, ProgramWanted};
 use tonic::Status;
 
 use super::*;
@@ -37,10 +37,10 @@ fn a_job_is_detached_with_all_that_it_is() {
     let server = Server::start();
     let client = detach(&server, PATIENCE, 1000);
     let call = server.call();
-    let detach = call.hear_detach();
-    let (open, job) = (detach.pool.unwrap(), detach.job.unwrap());
-    assert_eq!((&*detach.name, detach.secret.len(), &*detach.result), ("nightly", 32, "u64"));
-    assert_eq!((open.processes, open.secret.len()), (7, 0));
+    let (open, job) = call.hear_detach();
+    let detach = job.detach.unwrap();
+    assert_eq!((&*detach.name, detach.durable, &*detach.result), ("nightly", 0, "u64"));
+    assert_eq!((open.processes, open.secret.len(), open.detached, open.again), (7, 32, true, false));
     assert_eq!((&*job.label, job.retries, job.function.is_empty()), ("x", 5, false));
     call.say_durable(0, false);
     let items = call.hear_all();
@@ -96,32 +96,59 @@ fn it_goes_on_over_other_connections_from_what_is_durable() {
     // Before anything was said, before it was taken, and in the middle.
     server.call().cut();
     let call = server.call();
-    let secret = call.hear_detach().secret;
+    let secret = call.hear_detach().0.secret;
     call.cut();
     let call = server.call();
-    assert_eq!(call.hear_detach().secret, secret);
+    let (open, _) = call.hear_detach();
+    assert_eq!((open.secret, open.again), (secret.clone(), true));
     call.say_durable(0, false);
     call.hear_items();
     call.cut();
     let call = server.call();
-    assert_eq!(call.hear_detach().secret, secret);
+    assert_eq!(call.hear_detach().0.secret, secret);
     call.say_durable(0, false);
     assert_eq!(indices(&call.hear_all()), (0..1000).collect::<Vec<_>>());
     // In the middle of a message.
     call.say_durable(333, false);
     call.cut();
     let call = server.call();
-    call.hear_detach();
-    call.say_durable(500, false);
+    assert_eq!(call.hear_detach().1.detach.unwrap().durable, 333);
     let rest = call.hear_all();
-    assert_eq!(indices(&rest), (500..1000).collect::<Vec<_>>());
-    assert_eq!(rest[3].1, encoded(503));
+    assert_eq!(indices(&rest), (333..1000).collect::<Vec<_>>());
+    assert_eq!(rest[3].1, encoded(336));
+    // More than was said.
+    call.say_durable(500, false);
+    call.cut();
+    let call = server.call();
+    assert_eq!(call.hear_detach().1.detach.unwrap().durable, 500);
+    assert_eq!(indices(&call.hear_all()), (500..1000).collect::<Vec<_>>());
     call.cut();
     // The answer was lost.
     let call = server.call();
     call.hear_detach();
     call.say_durable(1000, true);
     client.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_session_that_is_known_goes_on_where_it_was() {
+    let server = Server::start();
+    server.remember();
+    let client = detach(&server, PATIENCE, 1000);
+    let call = server.call();
+    call.hear_detach();
+    call.cut();
+    server.wait_until_resumed(1);
+    call.say_durable(0, false);
+    call.cut();
+    server.wait_until_resumed(2);
+    assert_eq!(indices(&call.hear_all()), (0..1000).collect::<Vec<_>>());
+    call.say_durable(333, false);
+    call.cut();
+    server.wait_until_resumed(3);
+    call.say_durable(1000, true);
+    client.join().unwrap().unwrap();
+    server.assert_silent();
 }
 
 #[test]
@@ -160,6 +187,7 @@ fn one_that_answers_and_never_goes_on_is_given_up_too() {
     let client = detach(&server, Duration::from_millis(300), 10);
     while !client.is_finished() {
         if let Some(call) = server.try_call() {
+            call.welcome();
             call.say_durable(0, false);
             call.cut();
         }
@@ -204,7 +232,7 @@ fn items_that_cannot_be_sent_leave_nothing_behind() {
     let call = server.call();
     call.hear_detach();
     call.say_durable(0, false);
-    assert_eq!(server.asked(), "discard nightly");
+    call.hear_withdrawal();
     let error = client.join().unwrap().unwrap_err();
     assert_eq!((error.kind(), error.item()), (ErrorKind::PayloadTooLarge, Some(40)));
     call.hear_the_end();
@@ -222,9 +250,41 @@ fn an_input_that_panics_leaves_nothing_behind() {
     let call = server.call();
     call.hear_detach();
     call.say_durable(0, false);
-    assert_eq!(server.asked(), "discard nightly");
+    call.hear_withdrawal();
     assert_eq!(*client.join().unwrap_err().downcast::<&str>().unwrap(), "no more");
     call.hear_the_end();
+}
+
+#[test]
+fn a_coordinator_that_does_not_answer_a_withdrawal_is_left() {
+    let server = Server::start();
+    let pool = pool(&server, PATIENCE, 100);
+    let client = thread::spawn(move || {
+        let items = (0..50).map(|item| if item == 40 { panic!("no more") } else { item });
+        pool.job(double).detach("nightly").map(items).map(drop)
+    });
+    let call = server.call();
+    call.hear_detach();
+    call.say_durable(0, false);
+    assert_eq!(*client.join().unwrap_err().downcast::<&str>().unwrap(), "no more");
+    call.hear_the_end();
+}
+
+#[test]
+fn what_the_coordinator_has_dropped_is_told() {
+    let server = Server::start();
+    let client = detach(&server, PATIENCE, 1000);
+    let call = server.call();
+    call.hear_detach();
+    call.say_durable(0, false);
+    call.hear_items();
+    call.say_durable(1, false);
+    call.cut();
+    let call = server.call();
+    assert_eq!(call.hear_detach().1.detach.unwrap().durable, 1);
+    call.fail(Status::data_loss("the coordinator has dropped the incomplete job"));
+    let error = refused(&server, call, client, "has dropped the incomplete job: the connection was lost for too long");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
 #[test]
@@ -232,7 +292,7 @@ fn the_program_is_sent_when_it_is_wanted() {
     let server = Server::start();
     let client = detach(&server, PATIENCE, 10);
     let call = server.call();
-    let digest = Program::unpacked(&call.hear_detach().pool.unwrap().program).unwrap().unwrap().digest;
+    let digest = Program::unpacked(&call.hear_detach().0.program).unwrap().unwrap().digest;
     call.say_durable(0, false);
     // Somebody else's is nothing to this client.
     call.say(Event::ProgramWanted(ProgramWanted { digest: vec![7; 32].into() }));
@@ -248,7 +308,7 @@ fn the_program_is_sent_when_it_is_wanted() {
 fn lies_are_errors() {
     let server = Server::start();
     type Lie = fn(&Call);
-    let lies: [(&str, Lie); 4] = [
+    let lies: [(&str, Lie); 6] = [
         ("that it was never sent", |call| call.say_durable(11, false)),
         ("that it was never sent", |call| call.say_durable(0, true)),
         ("has dropped the incomplete job", |call| {
@@ -257,6 +317,8 @@ fn lies_are_errors() {
             call.say_durable(7, false);
             call.say_durable(6, false);
         }),
+        ("before the whole of it was durable", |call| call.say_ended(false)),
+        ("before the whole of it was durable", |call| call.say(Event::PoolClosed(PoolClosed {}))),
         ("an invalid frame", |call| {
             let piece = Some(Piece { total: 5, data: vec![0; 9].into() });
             call.say_frame(EventFrame { piece, ..EventFrame::default() });

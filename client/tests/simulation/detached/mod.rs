@@ -111,7 +111,8 @@ impl Detached {
         }
         let tag = self.plan.add_job(JobPlan::default());
         self.books.begin(name, tag, 0);
-        let (handing, sent) = picker.caller.detach(detach(name, OpenJob::default(), &mut self.random));
+        let (pool, open) = detach(name, OpenJob::default(), &mut self.random);
+        let (handing, sent) = picker.caller.detach(pool, open);
         self.books.change(name, |job| job.all_said = true);
         handing.end_input();
         match sent.await {

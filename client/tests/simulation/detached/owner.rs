@@ -1,6 +1,6 @@
 //! Who detaches a job.
 
-use farpool_proto::v1::{Detach, Items, OpenJob, Program};
+use farpool_proto::v1::{Detach, Items, OpenJob, OpenPool, Program};
 use farpool_session::by_hand::{Caller, Handing};
 use farpool_session::{Error, ErrorKind};
 use farpool_testkit::random::Random;
@@ -44,7 +44,8 @@ impl Owner {
         self.plan.hold(tag);
         self.books.begin(&self.name, tag, items);
         let mut caller = Caller::new(self.way.clone(), PATIENCE, self.random.next());
-        let (handing, sent) = caller.detach(detach(&self.name, open, &mut self.random));
+        let (pool, open) = detach(&self.name, open, &mut self.random);
+        let (handing, sent) = caller.detach(pool, open);
         let mut tasks = JoinSet::new();
         tasks.spawn(sent);
         let wants = self.hand_over(&handing, tag, items).await;
@@ -121,14 +122,13 @@ impl Owner {
     }
 }
 
-/// How a job of this name begins.
-pub(crate) fn detach(name: &str, open: OpenJob, random: &mut Random) -> Detach {
+/// How a job of this name begins, and the pool that it is opened in.
+pub(crate) fn detach(name: &str, open: OpenJob, random: &mut Random) -> (OpenPool, OpenJob) {
     let processes = random.pick(&[0, 0, 1, 3]);
     let mut pool = open_pool(processes, random);
-    let secret = std::mem::take(&mut pool.secret);
     pool.program = Program { digest: programs().digest.clone(), size: 1, ..Program::default() }.packed();
-    let (name, result) = (name.to_owned(), "bytes".to_owned());
-    Detach { name, secret, pool: Some(pool), job: Some(open), result, ..Detach::default() }
+    let detach = Detach { name: name.to_owned(), result: "bytes".to_owned(), ..Detach::default() };
+    (pool, OpenJob { detach: Some(detach), ..open })
 }
 
 fn batch_of(tag: u64, items: std::ops::Range<u64>) -> Items {

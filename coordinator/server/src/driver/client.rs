@@ -7,8 +7,21 @@ use prost::Message;
 use super::super::meter::Reading;
 use super::session::Session;
 
+/// What a client's session is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It runs jobs in a pool, which the coordinator knows.
+    #[default]
+    Pool,
+    /// It detaches a job.
+    Detaches,
+    /// It reads the outcomes of a detached job.
+    Reads,
+}
+
 pub(super) struct Client {
     pub(super) session: Session<ClientEvent>,
+    pub(super) role: Role,
     /// Size of the message that opened its pool, which is kept, in bytes.
     pub(super) opening: u64,
     /// Bytes of a message that has not arrived completely.
@@ -35,7 +48,7 @@ pub(super) struct Client {
     pub(super) favoured_from: Option<u64>,
     /// When it was last favoured and sent nothing; `None` once it has sent something in a later turn.
     pub(super) silent_at: Option<u64>,
-    /// Its pool is closed and every message was queued. The session stays until the client ends it, which shows that all of them arrived.
+    /// Its pool is closed, or there is none, and every message was queued. The session stays until the client ends it, which shows that all of them arrived.
     pub(super) over: bool,
     // The messages of this round. Kept for its capacity.
     fresh: Vec<ClientEvent>,
@@ -66,9 +79,10 @@ const LEAST_TAKEN: u64 = 1 << 20;
 
 impl Client {
     /// `opening` is the size of the message that opened its pool, and `again` says whether the pool was open before.
-    pub(super) fn new(session: Session<ClientEvent>, opening: u64, again: bool) -> Self {
+    pub(super) fn new(session: Session<ClientEvent>, role: Role, opening: u64, again: bool) -> Self {
         Self {
             session,
+            role,
             opening,
             partial: 0,
             counted: 0,
@@ -88,9 +102,15 @@ impl Client {
         }
     }
 
-    /// Returns how many bytes are held for it, beside what the coordinator stores.
+    /// Returns how many bytes are held for it, beside what the coordinator stores, and what detached jobs are counted with.
     pub(super) fn held(&self) -> u64 {
-        self.said() + self.sent_and_waiting()
+        let elsewhere = if self.is_served() { self.session.outgoing.held_back() as u64 } else { 0 };
+        self.said() + self.sent_and_waiting().saturating_sub(elsewhere)
+    }
+
+    /// Returns whether it is still sent the outcomes of a detached job. Then what waits for it counts there.
+    pub(super) fn is_served(&self) -> bool {
+        self.role == Role::Reads && !self.over
     }
 
     /// Returns the part of these that the client has sent.

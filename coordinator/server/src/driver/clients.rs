@@ -18,7 +18,7 @@ use super::super::end::End;
 use super::super::link::{Joins, Resumes, Said, Says, shown};
 use super::super::meter::Reading;
 use super::super::settings::Settings;
-use super::client::{Client, says};
+use super::client::{Client, Role, says};
 use super::round::Round;
 use super::session::{Lost, Session, SessionKey, not_found};
 
@@ -48,9 +48,10 @@ const WINDOWS_PART: u64 = 4;
 /// The memory that each of a pool's labels takes beside its bytes.
 const LABEL_TAKES: u64 = 128;
 
-/// What the first message of a client says of its pool.
+/// What the first message of a client says of its session.
 #[derive(Default)]
 pub(super) struct Opening {
+    pub(super) role: Role,
     /// The memory that the message takes.
     pub(super) bytes: u64,
     /// The pool was open before, in another session.
@@ -63,7 +64,12 @@ impl Opening {
         match messages.first().and_then(|message| message.body.as_ref()) {
             Some(client_message::Body::OpenPool(open)) => {
                 let bytes = open.encoded_len() as u64 + LABEL_TAKES * open.require.len() as u64;
-                Self { bytes, again: open.again, id: open.id.clone() }
+                let role = if open.detached { Role::Detaches } else { Role::Pool };
+                Self { role, bytes, again: open.again, id: open.id.clone() }
+            }
+            Some(client_message::Body::Attach(attach)) => {
+                let (bytes, id) = (attach.encoded_len() as u64, attach.session.clone());
+                Self { role: Role::Reads, bytes, again: false, id }
             }
             _ => Self::default(),
         }
@@ -85,7 +91,7 @@ impl Clients {
         }
     }
 
-    /// Begins a session. Returns its first messages, and an older session of the same pool, which the caller has to end.
+    /// Begins a session. Returns its first messages, and an older session of the same secret, which the caller has to end.
     pub(super) fn join(
         &mut self,
         round: &mut Round,
@@ -98,7 +104,7 @@ impl Clients {
         let older = session.key().and_then(|own| self.ids.insert(own, id));
         session.outgoing.set_window(self.window as usize);
         self.openings += opening.bytes;
-        self.sessions.insert(id, Client::new(session, opening.bytes, opening.again));
+        self.sessions.insert(id, Client::new(session, opening.role, opening.bytes, opening.again));
         self.share_windows(round.memory.bound);
         let _ = reply.send(id);
         (Says { id, connection: 0, said: Said::Messages { messages, partial: 0 }, passed: None }, older)
@@ -125,11 +131,12 @@ impl Clients {
         Some(id)
     }
 
-    /// Handles what a client has sent. Returns how its session ends, if it does.
+    /// Handles what a client has sent. `others` gets the messages of sessions without a pool. Returns how the session ends, if it does.
     pub(super) fn take_in(
         &mut self,
         round: &mut Round,
         Says { id, connection, said, passed: _passed }: Says<ClientMessage, ClientId>,
+        others: impl FnOnce(&mut Round, &Client, ClientId, Vec<ClientMessage>),
     ) -> Option<End> {
         let is_on = self.sessions.get(&id)?.session.is_on(connection);
         let (messages, partial) = match said {
@@ -142,14 +149,18 @@ impl Clients {
         // If it must not send much: how much it sends, and what it holds before.
         let overdue =
             (round.memory.is_full && self.must_say_little(round, id)).then(|| (says(&messages), round.bytes_of(id)));
-        for message in messages {
-            // After the pool's end only messages arrive that were under way.
-            if self.sessions.get(&id).is_none_or(|client| client.over) {
-                break;
+        let client = self.sessions.get(&id)?;
+        // After the pool's end only messages arrive that were under way.
+        match client.role {
+            _ if client.over => {}
+            Role::Pool => {
+                for message in messages {
+                    if let Err(refused) = round.coordinator.client_message(id, message, round.now, &mut round.out) {
+                        return Some(End::Final(Status::invalid_argument(refused.to_string())));
+                    }
+                }
             }
-            if let Err(refused) = round.coordinator.client_message(id, message, round.now, &mut round.out) {
-                return Some(End::Final(Status::invalid_argument(refused.to_string())));
-            }
+            Role::Detaches | Role::Reads => others(round, client, id, messages),
         }
         let said = overdue.map(|(said, held)| (said, round.bytes_of(id).saturating_sub(held)));
         let client = self.sessions.get_mut(&id)?;
@@ -301,8 +312,9 @@ impl Clients {
         self.sessions.keys().copied()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.sessions.len()
+    /// Returns the sessions that have a pool, or had one.
+    pub(super) fn with_pools(&self) -> impl Iterator<Item = &Client> {
+        self.sessions.values().filter(|client| client.role == Role::Pool)
     }
 
     /// Returns whether the client may only send little, because it is overdue.
@@ -319,13 +331,8 @@ impl Clients {
         let Some(client) = self.sessions.get_mut(&id) else { return false };
         let over = client.send_gathered();
         round.coordinator.client_numbered(id, client.session.outgoing.pushed());
-        if over && client.session.identity.is_none() {
-            return true;
-        }
         if over {
-            client.over = true;
-            client.session.outgoing.finish();
-            return false;
+            return self.close(id);
         }
         if !client.is_paused() && client.session.outgoing.waiting() > self.queue {
             client.pause();
@@ -333,6 +340,23 @@ impl Clients {
         }
         self.count(id);
         false
+    }
+
+    /// Notes that the last message of a session was queued. Returns whether it is over by that, because nobody can resume it.
+    pub(super) fn close(&mut self, id: ClientId) -> bool {
+        let Some(client) = self.sessions.get_mut(&id) else { return false };
+        if client.session.identity.is_none() {
+            return true;
+        }
+        client.over = true;
+        client.session.outgoing.finish();
+        self.count(id);
+        false
+    }
+
+    /// Ends all sessions: the server shuts down.
+    pub(super) fn dismiss(&mut self, why: &Status) {
+        std::mem::take(&mut self.sessions).into_values().for_each(|client| client.session.outgoing.fail(why.clone()));
     }
 
     /// Counts a client again. Call this when it may hold more than before.
@@ -356,8 +380,9 @@ impl Clients {
 fn count(client: &mut Client, window: u64, counted: &mut u64, results: &mut u64) {
     *counted -= client.counted;
     *results -= client.results;
-    let beyond = client.unacknowledged().saturating_sub(window);
-    let waiting = client.waiting();
+    let is_served = client.is_served();
+    let beyond = if is_served { 0 } else { client.unacknowledged().saturating_sub(window) };
+    let waiting = if is_served { 0 } else { client.waiting() };
     client.counted = client.said() + beyond + waiting;
     client.results = beyond + if client.is_paused() { waiting } else { 0 };
     *counted += client.counted;

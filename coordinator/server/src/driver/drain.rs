@@ -25,24 +25,26 @@ impl Drain {
 
     /// Logs from time to time what the shutdown waits for.
     pub(super) fn tend(&mut self, round: &Round, clients: &Clients) {
-        if clients.len() == 0 {
+        let pools = clients.with_pools().count();
+        if pools == 0 {
             self.alone_since.get_or_insert(round.now);
         } else if round.now >= self.next_word {
             self.next_word = round.now.saturating_add(WORD_NS);
-            let addresses = clients.iter().filter_map(|(_, client)| client.session.address).take(3);
+            let addresses = clients.with_pools().filter_map(|client| client.session.address).take(3);
             let mut addresses = addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(",");
-            if clients.len() > 3 {
+            if pools > 3 {
                 addresses += ",...";
             }
-            info!(round.link.log, pools = clients.len(), clients = addresses, "shutting down: waiting for open pools");
+            info!(round.link.log, pools, clients = addresses, "shutting down: waiting for open pools");
         }
     }
 
     /// Returns whether the server can stop.
     pub(super) fn is_over(&self, round: &Round, clients: &Clients, detached: &Detached) -> bool {
         let Some(since) = self.alone_since else { return false };
-        // The next coordinator resumes detached jobs, and agents keep their items until then.
+        // The next coordinator resumes detached jobs, and agents keep their items until then. Clients that detach or read them come
+        // back to it.
         let others = || round.coordinator.pool_clients().any(|(_, client)| !detached.plays(client));
-        clients.len() == 0 && (!others() || round.now.saturating_sub(since) >= WORKERS_NS)
+        clients.with_pools().next().is_none() && (!others() || round.now.saturating_sub(since) >= WORKERS_NS)
     }
 }

@@ -12,7 +12,8 @@
 //! What is held may be useless before more arrives: parts of large messages, incomplete explicit chunks, jobs without items, reopened
 //! pools whose clients have not resent everything. If so, and slots are idle, one client at a time is favoured ([`Memory::favoured`]):
 //! it is read until its part is complete, provided an agent could run it. What clients gain in this way has a bound for all of them
-//! together. Beyond it, the client that has gained most loses its session.
+//! together. Beyond it, the client that has gained most loses its session. A client that detaches a job needs no agent: when its message is
+//! complete, it goes to disk.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use super::super::heap::Heap;
 use super::super::meter::Reading;
 use super::acks::Acks;
 use super::agents::Agents;
+use super::client::{Client, Role};
 use super::clients::Clients;
 use super::detached::Detached;
 use super::round::{Room, Round};
@@ -82,6 +84,16 @@ impl Holders<'_> {
     fn at_most(&self, round: &Round) -> u64 {
         let agents = self.agents.unread() + self.agents.partial() + self.agents.openings();
         round.bytes_of_jobs() + self.clients.counted() + agents + self.detached.held()
+    }
+
+    /// Returns how many bytes are held for a client: what it has sent and not got back.
+    fn held_by(&self, round: &Round, id: ClientId) -> u64 {
+        self.clients.held_by(round, id) + self.detached.parked_of(id)
+    }
+
+    /// Returns whether it detaches a job.
+    fn detaches(&self, id: ClientId) -> bool {
+        self.clients.get(id).is_some_and(|client| client.role == Role::Detaches)
     }
 
     /// Returns how many bytes count, exactly.
@@ -202,11 +214,10 @@ impl Memory {
         if held < self.least {
             self.moves(held, round.now);
         }
-        let Holders { clients, agents, .. } = holders;
-        self.look_at_who_shrank(round, clients);
-        match self.favoured.filter(|&id| needs_more(round, clients, id)) {
+        self.look_at_who_shrank(round, holders);
+        match self.favoured.filter(|&id| needs_more(round, holders, id)) {
             Some(favoured) => {
-                if let Some(id) = self.has_grown_too_much(round, clients, favoured) {
+                if let Some(id) = self.has_grown_too_much(round, holders, favoured) {
                     self.moves(held, round.now);
                     let bound = ByteSize(self.bound);
                     let message = format!(
@@ -215,37 +226,41 @@ impl Memory {
                     );
                     return Some((id, Status::resource_exhausted(message)));
                 }
-                if self.is_silent(round, clients, favoured) {
+                if self.is_silent(round, holders, favoured) {
                     self.favoured = None;
                 }
             }
-            None if round.now - self.stuck_since < STUCK_NS
-                || !round.coordinator.idles()
-                // A large result is coming in.
-                || agents.is_crowded() =>
-            {
-                self.favoured = None;
-            }
-            // The part of the last favoured client is complete and about to run.
-            None if clients.ids().any(|id| round.coordinator.waits_for_agents(id)) => self.favoured = None,
             None => {
-                let needy = clients.ids().filter(|&id| needs_more(round, clients, id));
-                let silent_at = |id| clients.get(id).and_then(|client| client.silent_at);
-                self.favoured = needy.max_by_key(|&id| (Reverse(silent_at(id)), clients.held_by(round, id), id));
+                self.favoured = self.choose_favoured(round, holders);
                 if let Some(id) = self.favoured {
-                    let holds = clients.held_by(round, id);
+                    let holds = holders.held_by(round, id);
                     self.heard = (holds, round.now);
-                    clients.get_mut(id).map(|client| client.favoured_from.get_or_insert(holds));
+                    holders.clients.get_mut(id).map(|client| client.favoured_from.get_or_insert(holds));
                 }
             }
         }
         None
     }
 
+    /// Returns the client to favour, if there is one for which that may make room.
+    fn choose_favoured(&self, round: &Round, holders: &Holders<'_>) -> Option<ClientId> {
+        let Holders { clients, agents, .. } = holders;
+        // A large result is coming in.
+        if agents.is_crowded() {
+            return None;
+        }
+        let is_stuck = round.now - self.stuck_since >= STUCK_NS && round.coordinator.idles();
+        // The part of the last favoured client may be complete and about to run.
+        let may_run = is_stuck && !clients.ids().any(|id| round.coordinator.waits_for_agents(id));
+        let needy = clients.ids().filter(|&id| (may_run || holders.detaches(id)) && needs_more(round, holders, id));
+        let silent_at = |id| clients.get(id).and_then(|client| client.silent_at);
+        needy.max_by_key(|&id| (Reverse(silent_at(id)), holders.held_by(round, id), id))
+    }
+
     /// Returns whether the favoured client has sent nothing for too long.
-    fn is_silent(&mut self, round: &Round, clients: &mut Clients, favoured: ClientId) -> bool {
-        let holds = clients.held_by(round, favoured);
-        let Some(client) = clients.get_mut(favoured) else { return true };
+    fn is_silent(&mut self, round: &Round, holders: &mut Holders<'_>, favoured: ClientId) -> bool {
+        let holds = holders.held_by(round, favoured);
+        let Some(client) = holders.clients.get_mut(favoured) else { return true };
         if holds >= self.heard.0 + LEAST_SENT {
             self.heard = (holds, round.now);
             client.silent_at = None;
@@ -260,44 +275,39 @@ impl Memory {
     }
 
     /// A client that holds less than when it was favoured has gained nothing.
-    fn look_at_who_shrank(&self, round: &Round, clients: &mut Clients) {
-        let from = clients.iter().filter_map(|(id, client)| Some((id, client.favoured_from?)));
-        let now = from.map(|(id, from)| (id, from, clients.held_by(round, id)));
+    fn look_at_who_shrank(&self, round: &Round, holders: &mut Holders<'_>) {
+        let from = holders.clients.iter().filter_map(|(id, client)| Some((id, client.favoured_from?)));
+        let now = from.map(|(id, from)| (id, from, holders.held_by(round, id)));
         let shrank: Vec<_> = now.filter(|(_, from, now)| now < from).collect();
         for (id, _, now) in shrank {
             let less = (self.favoured == Some(id)).then_some(now);
-            clients.get_mut(id).map(|client| std::mem::replace(&mut client.favoured_from, less));
+            holders.clients.get_mut(id).map(|client| std::mem::replace(&mut client.favoured_from, less));
         }
     }
 
     /// Returns the client that has gained most by being favoured, if all clients like this one have gained too much together. One whose
     /// part is complete may keep it as long as it likes, and the next one is favoured.
-    fn has_grown_too_much(&self, round: &Round, clients: &Clients, favoured: ClientId) -> Option<ClientId> {
-        let again = clients.get(favoured)?.again;
-        let alike = clients.iter().filter(|(_, client)| client.again == again);
+    fn has_grown_too_much(&self, round: &Round, holders: &Holders<'_>, favoured: ClientId) -> Option<ClientId> {
+        let gains_much = holders.clients.get(favoured).map(may_gain_much)?;
+        let alike = holders.clients.iter().filter(|(_, client)| may_gain_much(client) == gains_much);
         let grown = alike
-            .filter_map(|(id, client)| Some((clients.held_by(round, id).saturating_sub(client.favoured_from?), id)));
+            .filter_map(|(id, client)| Some((holders.held_by(round, id).saturating_sub(client.favoured_from?), id)));
         let (most, together) =
             grown.fold(((0, favoured), 0), |(most, together), one| (most.max(one), together + one.0));
-        (together > self.most_for(again)).then_some(most.1)
-    }
-
-    /// Returns how much favoured clients may gain. With `again` they reopen their pools: what they resend was in the memory of the previous
-    /// coordinator, or in flight to it.
-    fn most_for(&self, again: bool) -> u64 {
-        if again { self.bound.saturating_mul(2) } else { self.bound / 2 }
+        let most_together = if gains_much { self.bound.saturating_mul(2) } else { self.bound / 2 };
+        (together > most_together).then_some(most.1)
     }
 
     /// Reads the clients that hold least, as far as they hold no more than the reserve together. What is held beyond the bound uses up
     /// the reserve: otherwise each of many clients would be read until it holds as much. While agents have much to read, no client is
     /// read: jobs that end at once count for no client, but agents are told of all of them.
     fn choose_readers(&mut self, round: &Round, holders: &mut Holders<'_>, held: u64) {
-        let Holders { clients, agents, .. } = holders;
         let beyond = held.saturating_sub(self.bound);
-        let agents_lag = agents.unread() > self.reserve();
+        let agents_lag = holders.agents.unread() > self.reserve();
         let reserve = self.reserve().saturating_sub(beyond);
-        let mut all: Vec<(u64, ClientId)> = clients.ids().map(|id| (clients.held_by(round, id), id)).collect();
+        let mut all: Vec<(u64, ClientId)> = holders.clients.ids().map(|id| (holders.held_by(round, id), id)).collect();
         all.sort_unstable();
+        let clients = &mut *holders.clients;
         let (mut together, mut others) = (0, Vec::new());
         for (held, id) in all {
             together += held;
@@ -319,10 +329,20 @@ impl Memory {
     }
 }
 
+/// Returns whether the client may gain much when it is favoured. If it reopens its pool, what it resends was in the memory of the previous
+/// coordinator, or in flight to it. If it detaches a job, what it sends does not stay in memory.
+fn may_gain_much(client: &Client) -> bool {
+    client.again || client.role == Role::Detaches
+}
+
 /// Returns whether what the client has sent is useless before more arrives.
-fn needs_more(round: &Round, clients: &Clients, id: ClientId) -> bool {
+fn needs_more(round: &Round, holders: &Holders<'_>, id: ClientId) -> bool {
     let coordinator = &round.coordinator;
     let waits = || coordinator.lacks_chunk(id) || coordinator.lacks_items(id) || coordinator.has_pending_places(id);
-    let is_partial = || clients.get(id).is_some_and(|client| client.partial > 0);
+    let is_partial = || holders.clients.get(id).is_some_and(|client| client.partial > 0);
+    if holders.detaches(id) {
+        // While messages wait for the disk, more of them make no room.
+        return is_partial() && !holders.detached.has_parked();
+    }
     coordinator.has_place(id) && (is_partial() || waits())
 }

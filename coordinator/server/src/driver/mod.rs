@@ -30,7 +30,6 @@ use farpool_common::log::info;
 use farpool_coordinator::{Config, Coordinator, Outbox};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
-use tonic::Status;
 use tonic_health::ServingStatus;
 
 use super::clock::Clock;
@@ -94,7 +93,7 @@ impl Driver {
             health,
             clock: Clock::start(),
             heard_at: 0,
-            round: Round { now: 0, coordinator, out, link, memory: room, drains: false },
+            round: Round { now: 0, id: settings.id, coordinator, out, link, memory: room, drains: false },
             clients: Clients::new(settings),
             agents: Agents::new(settings),
             away: Away::new(settings.reconnect_grace),
@@ -144,6 +143,7 @@ impl Driver {
         }
         self.detached.dismiss();
         info!(self.round.link.log, "shut down");
+        self.clients.dismiss(&shutting_down());
         self.agents.dismiss(&shutting_down());
     }
 
@@ -171,6 +171,7 @@ impl Driver {
         self.round.coordinator.schedule(self.round.now, &mut self.round.out);
         self.send();
         self.detached.write_down(&mut self.round);
+        self.end_detached();
     }
 
     fn take_in(&mut self, input: Input) {
@@ -181,11 +182,6 @@ impl Driver {
             Input::ClientResumes(resumes) => self.client_resumes(resumes),
             Input::AgentJoins(joins) => self.agent_joins(joins),
             Input::AgentResumes(resumes) => self.agent_resumes(resumes),
-            Input::DetachJoins(joins) => self.detached.detach_joins(&mut self.round, joins),
-            Input::DetachSays(says) => self.detached.detach_says(&mut self.round, says),
-            Input::AttachJoins(joins) => self.detached.attach_joins(&self.round, joins),
-            Input::AttachSays(says) => self.detached.attach_says(&self.round, says),
-            Input::CannotResume(resumes) => resumes.reply.refuse(cannot_resume()),
             Input::WasRead(read) => self.detached.was_read(&mut self.round, read),
             Input::Asked(question) => self.answer(question),
             Input::ProgramsCame(reply) => {
@@ -255,9 +251,4 @@ fn of_one_round(inputs: &[Input]) -> usize {
         before < ROUND_MESSAGES
     };
     inputs.iter().take_while(fits).count()
-}
-
-/// The refusal of a resume of a call that each connection has to make anew.
-fn cannot_resume() -> Status {
-    Status::invalid_argument("calls for detached jobs cannot be resumed: make the call again")
 }

@@ -13,6 +13,7 @@ use super::super::refusal::shutting_down;
 use super::Driver;
 use super::agents::{self, Heard};
 use super::away::Peer;
+use super::client::{Client, Role};
 use super::clients;
 use super::memory::{Holders, Memory};
 use super::programs::{Askable, Programs, Upload};
@@ -33,7 +34,7 @@ impl Driver {
         }
         let (says, older) = self.clients.join(&mut self.round, joins, &opening);
         if let Some(older) = older {
-            self.end_client(older, Err(Status::aborted("the pool was opened in another session")));
+            self.end_client(older, Err(replaced(opening.role)));
         }
         self.client_says(says);
     }
@@ -47,7 +48,8 @@ impl Driver {
 
     pub(super) fn client_says(&mut self, says: Says<ClientMessage, ClientId>) {
         let id = says.id;
-        match self.clients.take_in(&mut self.round, says) {
+        let others = |round: &mut Round, client: &Client, id, messages| self.detached.says(round, client, id, messages);
+        match self.clients.take_in(&mut self.round, says, others) {
             None => {}
             Some(End::Meant) => self.end_client(id, Ok(())),
             Some(End::Final(why)) => self.end_client(id, Err(why)),
@@ -60,8 +62,19 @@ impl Driver {
         // Earlier messages to it are sent first.
         self.send_to_clients();
         if self.clients.end(&mut self.round, id, end) {
+            self.detached.leave(&self.round, id);
             let (programs, askable, round) = self.programs();
             programs.client_has_left(round, &askable, id);
+        }
+    }
+
+    /// Ends the sessions that detach or read jobs and are through.
+    pub(super) fn end_detached(&mut self) {
+        for (id, end) in self.detached.take_ends() {
+            match end {
+                Ok(()) if !self.clients.close(id) => {}
+                end => self.end_client(id, end),
+            }
         }
     }
 
@@ -238,4 +251,13 @@ impl Driver {
         let Self { memory, clients, agents, detached, round, .. } = self;
         (memory, Holders { clients, agents, detached }, round)
     }
+}
+
+/// Why a session ends whose client has begun another one with the same secret.
+fn replaced(role: Role) -> Status {
+    Status::aborted(match role {
+        Role::Pool => "the pool was opened in another session",
+        Role::Detaches => "the job continues on another stream",
+        Role::Reads => "the job is read in another session",
+    })
 }

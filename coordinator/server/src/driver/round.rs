@@ -7,6 +7,8 @@ use super::super::link::Link;
 pub(super) struct Round {
     /// The time of this round, in ns since the server's start.
     pub(super) now: u64,
+    /// What tells this coordinator from one that was here before.
+    pub(super) id: [u8; 16],
     pub(super) coordinator: Coordinator,
     /// The coordinator's messages that are not in a session's queue yet.
     pub(super) out: Outbox,

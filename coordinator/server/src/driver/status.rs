@@ -23,6 +23,7 @@ impl Driver {
         // The sender of a request may be gone by now.
         match question {
             Question::ListDetached(by, asker) => self.asked.ask_detached(by.tenant(), asker),
+            Question::DescribeDetached(by, request, reply) => drop(reply.send(self.detached.describe(&by, &request))),
             Question::CancelDetached(by, request, reply) => self.detached.cancel(round, &by, &request, reply),
             Question::DiscardDetached(by, request, reply) => self.detached.discard(round, &by, &request, reply),
             Question::Status(asker) => self.asked.ask_status(asker),

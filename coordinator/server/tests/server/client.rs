@@ -25,7 +25,9 @@ pub(crate) struct Client {
     pub(crate) out: Outgoing<ClientMessage>,
     incoming: Incoming<ClientEvent>,
     inbox: VecDeque<Told>,
+    /// Bytes of items that it may send for each job at first, and for its last job by now.
     pub(crate) window: u64,
+    pub(crate) granted: u64,
 }
 
 impl Client {
@@ -41,11 +43,10 @@ impl Client {
     pub(crate) async fn opened_over(channel: Channel, open: OpenPool) -> Self {
         let mut client = Self::over(channel).await;
         client.ask(Ask::OpenPool(Box::new(open)));
-        match client.next().await {
-            Told::Welcome(welcome) => client.window = welcome.window,
+        match client.try_next().await.expect("the session goes on") {
+            Some(Told::Welcome(_)) => client,
             other => panic!("not welcomed but {other:?}"),
         }
-        client
     }
 
     /// Resumes its session, which has this [`secret`], over another connection.
@@ -70,7 +71,7 @@ impl Client {
     /// One whose messages go and come there.
     pub(crate) fn of(out: Outgoing<ClientMessage>, stream: Streaming<EventFrame>) -> Self {
         let incoming = out.incoming(stream, 1 << 30);
-        Self { out, incoming, inbox: VecDeque::new(), window: 0 }
+        Self { out, incoming, inbox: VecDeque::new(), window: 0, granted: 0 }
     }
 
     pub(crate) fn ask(&self, body: Ask) {
@@ -87,14 +88,20 @@ impl Client {
                 self.out.acknowledge();
             }
         }
-        Ok(self.inbox.pop_front())
+        let told = self.inbox.pop_front();
+        match &told {
+            Some(Told::Welcome(welcome)) => (self.window, self.granted) = (welcome.window, welcome.window),
+            Some(Told::Window(window)) => self.granted = window.limit,
+            _ => {}
+        }
+        Ok(told)
     }
 
-    /// The next message, of those that are not about slots and windows.
+    /// The next message, of those that are not about slots and windows, nor a welcome.
     pub(crate) async fn next(&mut self) -> Told {
         loop {
             match self.try_next().await.expect("the session goes on").expect("the session goes on") {
-                Told::PoolOpened(_) | Told::Waiting(_) | Told::Window(_) | Told::PoolAt(_) => {}
+                Told::Welcome(_) | Told::PoolOpened(_) | Told::Waiting(_) | Told::Window(_) | Told::PoolAt(_) => {}
                 other => return other,
             }
         }

@@ -225,7 +225,7 @@ async fn who_lists_a_job_cannot_continue_to_detach_it() {
     };
     assert_eq!(listed, id(1));
     let mut posing = detach("one", 5);
-    (posing.id, posing.secret) = (listed, secret(5));
+    (posing.pool.id, posing.pool.secret) = (listed, secret(5));
     let mut posing = detaching(server.connect().await, posing).await;
     posing.must_be_refused(Code::AlreadyExists, "already is a job \"one\"").await;
 }

@@ -56,6 +56,8 @@ fn a_full_window_holds_messages_back_until_some_are_acknowledged() {
     let frames: Vec<_> = std::iter::from_fn(|| messages(next_frame(&mut sent))).collect();
     assert_eq!(frames, [1; 4]);
     assert!(queue.waiting() > 600_000, "{}", queue.waiting());
+    // The fourth went beyond the window.
+    assert_eq!(queue.held_back(), queue.bytes() - (1 << 20));
     // Acknowledgements are sent all the same.
     queue.acknowledge();
     inbound.send(ClientFrame { messages: vec![request(0, 10)].into(), ..ClientFrame::default() });
@@ -70,23 +72,15 @@ fn a_full_window_holds_messages_back_until_some_are_acknowledged() {
 }
 
 #[test]
-fn messages_for_one_connection_are_not_kept() {
-    let (queue, mut frames) = outgoing::<ClientMessage>(0, Arc::default());
-    queue.for_one_connection();
-    let inbound = Inbound::<ClientEvent>::default();
-    let mut incoming = queue.incoming::<ClientEvent>(Inbound::clone(&inbound), LIMIT);
-    // One of them travels in pieces.
-    [10, 3_000_000, 10].into_iter().for_each(|bytes| queue.push(request(0, bytes)));
-    while queue.waiting() > 0 {
-        assert!(queue.bytes() > 0);
-        next_frame(&mut frames).expect("there is more");
-    }
-    assert_eq!((queue.bytes(), queue.acknowledged()), (0, 3));
-    // Acknowledgements of the other side do not matter.
-    for received in [1, 3, 9] {
-        inbound.send(EventFrame { received, ..EventFrame::default() });
-        assert_eq!(receive(&mut incoming), Some(vec![]));
-    }
+fn the_level_that_counts_as_drained_can_change() {
+    let drained = Arc::new(Notify::new());
+    let (queue, mut sent) = outgoing::<ClientEvent>(1 << 20, Arc::clone(&drained));
+    queue.set_low(1000);
+    [500_000, 1100].into_iter().for_each(|bytes| queue.push(event(0, bytes)));
+    next_frame(&mut sent).expect("there is more");
+    assert!(now(drained.notified()).is_none(), "more than that waits");
+    next_frame(&mut sent).expect("there is more");
+    assert!(now(drained.notified()).is_some());
 }
 
 /// Also while the connection sends nothing else: only acknowledgements of the other side drain a full queue.

@@ -1,22 +1,15 @@
 //! Short calls about a detached job: describe, cancel and discard.
 
-use std::sync::Arc;
+use farpool_proto::v1::DetachedJob;
+use tonic::Code;
+use uuid::Uuid;
 
-use farpool_net::outgoing;
-use farpool_proto::v1::client_event::Body as Event;
-use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{Attach, ClientEvent, ClientMessage, DetachedJob};
-use tonic::{Code, Status};
-
-use super::super::connect::{Connect, is_final};
-use super::attempts::{Attempts, Trouble};
+use super::super::connect::{Connect, Grpc, is_final};
+use super::super::subject::Subject;
+use super::attempts::Attempts;
 use super::keeper::Keeper;
-use super::refusal::Subject;
 use super::{Named, Place, thread};
 use crate::error::Error;
-
-/// A description of a job has no payload.
-const LARGEST_DESCRIPTION: u64 = 16 << 20;
 
 /// What is known of the job. `again`: whether it is tried for long to reach the coordinator.
 pub fn about(place: &Place, verb: &'static str, job: &Named, again: bool) -> Result<DetachedJob, Error> {
@@ -40,23 +33,25 @@ pub(super) struct Call<C> {
     pub(super) attempts: Attempts,
 }
 
-impl Call<super::Grpc> {
+impl Call<Grpc> {
     fn new(place: &Place, verb: &'static str, job: &Named) -> Self {
-        Self { connect: place.way(), subject: Subject::new(place, verb, job), attempts: place.attempts() }
+        let attempts = Attempts::new(place.patience, Uuid::new_v4().as_u64_pair().1);
+        Self { connect: Grpc::new(&place.address), subject: Subject::new(place, verb, job), attempts }
     }
 }
 
 impl<C: Connect<Connection: Keeper>> Call<C> {
     pub(super) async fn about(mut self, again: bool) -> Result<DetachedJob, Error> {
         loop {
-            let trouble = match self.look().await {
-                Ok(job) => return Ok(job),
-                Err(Trouble::Lost(status)) if !again && !is_final(&status) => {
-                    return Err(self.subject.unreachable(&status));
-                }
-                Err(trouble) => trouble,
+            let describe = async {
+                let (name, id) = self.subject.job().parts();
+                self.connect.connect().await?.describe(name, id).await
             };
-            self.attempts.again(trouble, &self.subject).await?;
+            match self.attempts.answer(describe).await {
+                Ok(job) => return Ok(job),
+                Err(status) if !again && !is_final(&status) => return Err(self.subject.unreachable(&status)),
+                Err(status) => self.attempts.again(&status, &self.subject).await?,
+            }
         }
     }
 
@@ -68,7 +63,7 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
             };
             match self.attempts.answer(cancel).await {
                 Ok(()) => return Ok(()),
-                Err(trouble) => self.attempts.again(trouble, &self.subject).await?,
+                Err(status) => self.attempts.again(&status, &self.subject).await?,
             }
         }
     }
@@ -86,35 +81,9 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
             match self.attempts.answer(discard).await {
                 Ok(()) => return Ok(()),
                 // An earlier attempt succeeded, but its answer was lost.
-                Err(Trouble::Lost(status)) if before && status.code() == Code::NotFound => return Ok(()),
-                Err(trouble) => self.attempts.again(trouble, &self.subject).await?,
+                Err(status) if before && status.code() == Code::NotFound => return Ok(()),
+                Err(status) => self.attempts.again(&status, &self.subject).await?,
             }
         }
-    }
-
-    async fn look(&self) -> Result<DetachedJob, Trouble> {
-        let (outgoing, frames) = outgoing(0, Arc::default());
-        // None of its outcomes.
-        let (name, id) = self.subject.job().parts();
-        let attach = Attach { name, first: u64::MAX, wait: false, id, ticket: None };
-        outgoing.for_one_connection();
-        outgoing.push(ClientMessage { body: Some(Body::Attach(Box::new(attach))) });
-        let look = async {
-            let events = self.connect.connect().await?.attach(frames).await?;
-            let mut incoming = outgoing.incoming::<ClientEvent>(events, LARGEST_DESCRIPTION);
-            loop {
-                let Some(messages) = incoming.next().await? else {
-                    return Err(Status::unavailable("it ended the call without an answer"));
-                };
-                let job = messages.into_iter().find_map(|message| match message.body {
-                    Some(Event::DetachedJob(job)) => Some(*job),
-                    _ => None,
-                });
-                if let Some(job) = job {
-                    return Ok(job);
-                }
-            }
-        };
-        self.attempts.answer(look).await
     }
 }

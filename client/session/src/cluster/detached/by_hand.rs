@@ -1,24 +1,22 @@
 //! The same calls, driven by the caller.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farpool_proto::v1::{Detach, DetachedJob, Items};
+use farpool_net::Secret;
+use farpool_proto::v1::{DetachedJob, Items, OpenJob, OpenPool};
 
 use super::super::Address;
 use super::super::connect::Connect;
+use super::super::subject::Subject;
 use super::ask::Call;
 use super::attempts::Attempts;
-use super::inbox::End;
 use super::keeper::Keeper;
-use super::outbox::Outbox;
-use super::read::{Reading, Step};
-use super::refusal::Subject;
-use super::{Named, Place, send};
-use crate::counted::Counted;
+use super::read::{End, Reading, Step};
+use super::send::{self, Outgoing};
+use super::{Named, Place};
 use crate::error::Error;
 
 /// A client of detached jobs.
@@ -29,7 +27,7 @@ pub struct Caller<C> {
 }
 
 /// A job that is being sent to the coordinator.
-pub struct Handing(Arc<Outbox>);
+pub struct Handing(Outgoing);
 
 /// The outcomes of a detached job.
 pub struct DetachedOutcomes(Reading);
@@ -60,25 +58,29 @@ impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
         Self { connect, place: Place { address, patience }, chance }
     }
 
-    /// Detaches a job. The caller must drive the returned future to its end: until the whole job is durable, or no longer
-    /// wanted.
-    pub fn detach(&mut self, detach: Detach) -> (Handing, impl Future<Output = Result<(), Error>> + use<C>) {
-        let Call { connect, subject, attempts } = self.call("detach", &detach.name);
-        let (outbox, send) = send::over(connect, subject, attempts, detach, None);
-        let own = Arc::clone(&outbox);
-        let sent = async move {
-            send.await;
-            own.outcome().unwrap_or(Ok(()))
-        };
-        (Handing(outbox), sent)
+    /// Detaches a job, which has a number and `Detach`, in a pool that has a secret. The caller must drive the returned future to its
+    /// end: until the whole job is durable, or no longer wanted.
+    pub fn detach(
+        &mut self,
+        pool: OpenPool,
+        open: OpenJob,
+    ) -> (Handing, impl Future<Output = Result<(), Error>> + use<C>) {
+        let (job, secret) = (Named::whichever(send::name(&open)), Secret::of(pool.secret.clone()));
+        let (session, talk) = Outgoing::new(&self.place, &job, secret, pool, open);
+        (Handing(session), talk.drive(self.connect.clone()))
     }
 
     /// Reads the outcomes of a job; with `wait`, until the job has ended. The caller must drive the returned future as long as it
     /// wants outcomes.
-    pub fn follow(&mut self, name: &str, wait: bool) -> (DetachedOutcomes, impl Future<Output = ()> + use<C>) {
-        let Call { connect, subject, attempts } = self.call("follow", name);
-        let (reading, read) = Reading::over(connect, subject, attempts, wait);
-        (DetachedOutcomes(reading.telling_missing()), read)
+    pub fn follow(
+        &mut self,
+        name: &str,
+        wait: bool,
+    ) -> (DetachedOutcomes, impl Future<Output = Result<(), Error>> + use<C>) {
+        let Call { connect, subject, .. } = self.call("follow", name);
+        let secret = Secret::of(self.chance.to_le_bytes().repeat(4).into());
+        let (reading, talk) = Reading::new(subject, secret, wait);
+        (DetachedOutcomes(reading.telling_missing()), talk.drive(connect))
     }
 
     /// Describes a job.
@@ -119,7 +121,7 @@ impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
 impl Handing {
     /// Sends these items, after those sent before.
     pub fn send(&self, items: Items) {
-        self.0.push(items);
+        self.0.send(items);
     }
 
     /// Ends the input: no more items follow.
@@ -129,12 +131,12 @@ impl Handing {
 
     /// Withdraws the job: it is no longer wanted.
     pub fn abandon(&self) {
-        self.0.give_up();
+        self.0.withdraw();
     }
 
     /// Returns how many items are durable.
     pub fn durable(&self) -> u64 {
-        self.0.count()
+        self.0.durable()
     }
 }
 

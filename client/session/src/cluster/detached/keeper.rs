@@ -1,8 +1,7 @@
 use bytes::Bytes;
-use farpool_net::Frames;
 use farpool_net::http2::MAX_GRPC_MESSAGE;
 use farpool_proto::v1::detached_jobs_client::DetachedJobsClient;
-use farpool_proto::v1::{CancelDetachedRequest, ClientMessage, DiscardDetachedRequest};
+use farpool_proto::v1::{CancelDetachedRequest, DescribeDetachedRequest, DetachedJob, DiscardDetachedRequest};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -10,11 +9,8 @@ use super::super::connect::{Called, Connection};
 
 /// A connection to a coordinator that keeps detached jobs, with the calls of `farpool.v1.DetachedJobs`.
 pub trait Keeper: Connection {
-    /// Sends it a job, or resumes sending.
-    fn detach(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
-
-    /// Reads the outcomes of a job.
-    fn attach(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
+    /// Describes the job.
+    fn describe(&mut self, name: String, id: Bytes) -> impl Future<Output = Result<DetachedJob, Status>> + Send;
 
     /// Cancels the items without an outcome.
     fn cancel(&mut self, name: String, id: Bytes) -> impl Future<Output = Result<(), Status>> + Send;
@@ -30,12 +26,9 @@ impl Called {
 }
 
 impl Keeper for Called {
-    async fn detach(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
-        Ok(self.jobs().detach(frames).await?.into_inner())
-    }
-
-    async fn attach(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
-        Ok(self.jobs().attach(frames).await?.into_inner())
+    async fn describe(&mut self, name: String, id: Bytes) -> Result<DetachedJob, Status> {
+        let reply = self.jobs().describe(DescribeDetachedRequest { name, id }).await?.into_inner();
+        reply.job.ok_or_else(|| Status::unavailable("it ended the call without an answer"))
     }
 
     async fn cancel(&mut self, name: String, id: Bytes) -> Result<(), Status> {

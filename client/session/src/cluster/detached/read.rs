@@ -1,25 +1,32 @@
 //! Reads a detached job's outcomes, in the order of its items.
 
-mod follow;
-
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::super::connect::Connect;
-use super::attempts::Attempts;
-use super::inbox::{Arrival, End, Inbox};
-use super::keeper::Keeper;
-use super::refusal::Subject;
-use super::{Named, Place, thread};
+use farpool_net::Secret;
+use farpool_proto::v1::Attach;
+
+use super::super::borrower::Borrower;
+use super::super::subject::Subject;
+use super::session::{JobSession, Talk};
+use super::{Named, Place};
 use crate::error::Error;
 use crate::fork::{self, Owned};
+use crate::inbox::{self, News};
 use crate::results::Results;
-use follow::Follower;
+
+/// The number of the job, which is alone in its session.
+const JOB: u64 = 1;
+/// The largest result that any pool may allow.
+const LARGEST_RESULT: u64 = 2 << 30;
 
 /// The outcomes of a detached job, as they come.
 pub struct Reading {
-    inbox: Owned<Arc<Inbox>>,
+    incoming: Owned<Incoming>,
     subject: Subject,
+    /// What has arrived and was not looked at yet.
+    news: VecDeque<News>,
     current: Option<Results>,
     /// Failed items whose turn is next: the first, how many, and their error.
     failed: Option<(u64, u64, Error)>,
@@ -33,6 +40,28 @@ pub struct Reading {
     tells_missing: bool,
     /// How reading ended, once it has.
     end: Option<End>,
+}
+
+/// The session that a job is read in.
+struct Incoming {
+    session: JobSession,
+    /// The slot of the item whose task started this process is lent while somebody waits for outcomes.
+    _borrower: Option<Arc<Borrower>>,
+}
+
+/// What follows the last outcome.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// Every item has its outcome.
+    Finished,
+    /// It was cancelled.
+    Cancelled,
+    /// Its pool cannot run.
+    Failed(Error),
+    /// The job can no longer be read.
+    Broken(Error),
+    /// All outcomes so far were read, as requested; the job is still running.
+    Running,
 }
 
 /// The next step in reading.
@@ -50,32 +79,32 @@ pub enum Step<T> {
 impl Reading {
     /// Begins to read; with `wait`, until the job has ended. Items without an outcome are skipped.
     pub fn start(place: &Place, verb: &'static str, job: &Named, wait: bool) -> Result<Self, Error> {
-        let (reading, read) = Self::over(place.way(), Subject::new(place, verb, job), place.attempts(), wait);
-        let refused = Arc::clone(&*reading.inbox);
-        thread::start(read, move |error| refused.end(End::Broken(error)))?;
+        let (reading, talk) = Self::new(Subject::new(place, verb, job), Secret::random(), wait);
+        talk.start(Box::new(drop))?;
         Ok(reading)
     }
 
-    /// The same over any way to the coordinator; what this returns beside is to be driven to its end.
-    pub(super) fn over<C: Connect<Connection: Keeper>>(
-        connect: C,
-        subject: Subject,
-        attempts: Attempts,
-        wait: bool,
-    ) -> (Self, impl Future<Output = ()> + use<C>) {
-        let inbox = Arc::new(Inbox::default());
-        let (own, follower) = (Arc::clone(&inbox), Follower::new(connect, subject.clone(), attempts, wait));
-        let read = async move {
-            let ended = tokio::select! {
-                biased;
-                () = own.abandoned() => return,
-                ended = follower.run(&own) => ended,
-            };
-            own.end(ended);
+    /// The same before its conversation has begun.
+    pub(super) fn new(subject: Subject, secret: Secret, wait: bool) -> (Self, Talk) {
+        // Who does not wait needs no slot.
+        let borrower = if wait { Borrower::claim(|_| ()) } else { None };
+        let (name, id) = subject.job().parts();
+        let attach = Attach {
+            name,
+            wait,
+            id,
+            ticket: borrower.as_ref().map(|borrower| borrower.ticket()),
+            version: Some(farpool_proto::version()),
+            secret: secret.to_bytes(),
+            job: JOB,
+            ..Attach::default()
         };
+        let (session, talk) = JobSession::new(subject.clone(), secret, attach.into(), JOB, Vec::new());
+        let incoming = Owned::new(Incoming { session, _borrower: borrower });
+        let news = VecDeque::new();
         let (current, failed, next, attempts, lacks, tells_missing, end) = (None, None, 0, 0, false, false, None);
-        let inbox = Owned::new(inbox);
-        (Self { inbox, subject, current, failed, next, attempts, lacks, tells_missing, end }, read)
+        let reading = Self { incoming, subject, news, current, failed, next, attempts, lacks, tells_missing, end };
+        (reading, talk.accepting(LARGEST_RESULT))
     }
 
     /// Makes each item without an outcome a separate step.
@@ -86,12 +115,12 @@ impl Reading {
 
     /// Items of the job, as far as that is known.
     pub fn items(&self) -> u64 {
-        self.inbox.items()
+        self.incoming.session.inbox.pulled()
     }
 
     /// Bytes of outcomes that were read and not taken.
-    pub fn bytes(&self) -> usize {
-        self.inbox.bytes()
+    pub fn bytes(&self) -> u64 {
+        self.incoming.session.shared.gate.held()
     }
 
     /// Returns how many attempts the item of the last outcome took.
@@ -101,7 +130,7 @@ impl Reading {
 
     /// Returns the next outcome that has arrived; `decode` converts a result's bytes.
     pub fn step<T, E: Into<Error>>(&mut self, decode: impl FnOnce(&[u8]) -> Result<T, E>) -> Step<T> {
-        if let Err(error) = fork::check_detached(self.inbox.owner()) {
+        if let Err(error) = fork::check_detached(self.incoming.owner()) {
             return Step::Ended(End::Broken(self.subject.tell(error)));
         }
         loop {
@@ -140,10 +169,16 @@ impl Reading {
                 self.failed = (count > 1).then(|| (item + 1, count - 1, error.clone()));
                 return Step::Outcome(item, Err(self.subject.tell(error.of_item(item))));
             }
-            match self.inbox.take() {
-                None => return Step::Wait,
-                Some(Ok(arrival)) => self.accept(arrival),
-                Some(Err(end)) => self.end = Some(self.finish(end)),
+            if let Some(news) = self.news.pop_front() {
+                self.accept(news);
+                continue;
+            }
+            let ended = self.incoming.session.inbox.take(&mut self.news);
+            if self.news.is_empty() {
+                if !ended {
+                    return Step::Wait;
+                }
+                self.end = Some(self.finish());
             }
         }
     }
@@ -157,14 +192,15 @@ impl Reading {
 
     /// Blocks until there is news.
     pub fn wait(&self) {
-        if self.inbox.owner().is_here() {
-            self.inbox.wait();
+        let inbox = &self.incoming.session.inbox;
+        if self.incoming.owner().is_here() && !inbox.has_news() {
+            inbox.park(None);
         }
     }
 
     /// Wakes the task at the next news; returns whether there already is some.
     pub fn wake_for_news(&self, waker: &Waker) -> bool {
-        !self.inbox.owner().is_here() || self.inbox.wake_for_news(waker)
+        !self.incoming.owner().is_here() || self.incoming.session.inbox.wake_for_news(waker)
     }
 
     /// Nothing has come of the items up to this one. Returns the next of them, if that is to be told.
@@ -178,30 +214,32 @@ impl Reading {
         Some(self.next - 1)
     }
 
-    fn accept(&mut self, arrival: Arrival) {
-        match arrival {
-            Arrival::Failed(first, count, error) => self.failed = Some((first, count, error)),
-            Arrival::Done(done) => match Results::new(done.first, done.data, done.ends, self.items()) {
-                Ok(results) => self.current = Some(results.tried(done.attempts)),
+    fn accept(&mut self, news: News) {
+        match news {
+            News::Failed { first, count, error, held: _ } => self.failed = Some((first, count, error)),
+            News::Done { first, data, ends, attempts, held } => match Results::new(first, data, ends, self.items()) {
+                Ok(results) => self.current = Some(results.tried(attempts).holding(held)),
                 Err(error) => self.end = Some(End::Broken(self.subject.tell(error))),
             },
         }
     }
 
-    /// Checks that the end is one.
-    fn finish(&self, end: End) -> End {
-        if matches!(end, End::Finished) && (self.lacks || self.next != self.items()) {
-            let error = Error::protocol("the job has finished although outcomes of items are missing");
-            return End::Broken(self.subject.tell(error));
-        }
-        end
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        if self.inbox.owner().is_here() {
-            self.inbox.abandon();
+    /// Returns how the job has ended, after its last outcome.
+    fn finish(&self) -> End {
+        let JobSession { shared, inbox } = &self.incoming.session;
+        match inbox.how_ended() {
+            Some(inbox::End::Finished) if self.lacks || self.next != self.items() => {
+                let error = Error::protocol("the job has finished although outcomes of items are missing");
+                End::Broken(self.subject.tell(error))
+            }
+            Some(inbox::End::Finished) => End::Finished,
+            Some(inbox::End::Cancelled) => End::Cancelled,
+            Some(inbox::End::PoolFailed(error)) => {
+                let error = self.subject.tell(error);
+                // The session fails with another error than that of the job's pool.
+                if shared.failure().is_some() { End::Broken(error) } else { End::Failed(error) }
+            }
+            Some(inbox::End::Closed) | None => End::Running,
         }
     }
 }

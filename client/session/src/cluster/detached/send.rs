@@ -1,87 +1,142 @@
-//! Sends a whole job to the coordinator, and resumes after lost connections.
+//! Sends a whole job to the coordinator.
 
-mod sender;
-
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farpool_net::Secret;
-use farpool_proto::v1::{Detach, Items};
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{CancelJob, ClosePool, EndItems, Items, OpenJob, OpenPool};
 
-use super::super::connect::Connect;
-use super::attempts::Attempts;
-use super::keeper::Keeper;
-use super::outbox::Outbox;
-use super::refusal::Subject;
-use super::{Ground, Named, thread};
-use crate::cluster::executable::Executable;
+use super::super::conversation::Opener;
+use super::super::subject::Subject;
+use super::session::{JobSession, Talk};
+use super::{Ground, Named, Place};
 use crate::counted::Counted;
 use crate::error::Error;
 use crate::fork::{self, Owned};
-use sender::Sender;
+use crate::inbox::Room;
+
+/// How long the coordinator may take to drop a job that is no longer wanted. If it takes longer, it drops the job later, because
+/// no client resumes sending.
+const DROPPING: Duration = Duration::from_secs(2);
 
 /// A job that is being detached. If it is dropped before it is [finished](Sending::finish), the coordinator keeps nothing.
 pub struct Sending {
     job: Named,
-    outbox: Owned<Arc<Outbox>>,
+    session: Owned<Outgoing>,
+    /// Bytes of items so far, as the window counts them.
+    sent_bytes: u64,
 }
 
+/// The session that a job is sent in.
+pub(super) struct Outgoing(JobSession);
+
 impl Sending {
-    /// Begins, with a new secret for the job; blocks until the coordinator has accepted it.
-    pub fn start(ground: &Ground, detach: Detach) -> Result<Self, Error> {
-        let (place, secret) = (&ground.place, Secret::random());
-        let job = Named { name: detach.name.as_str().into(), id: Bytes::copy_from_slice(&secret.id()) };
-        let detach = Detach { secret: secret.to_bytes(), ..detach };
-        let subject = Subject::new(place, "detach", &job);
-        let (outbox, send) = over(place.way(), subject, place.attempts(), detach, ground.program.clone());
-        let refused = Arc::clone(&outbox);
-        thread::start(send, move |error| refused.end(Err(error)))?;
-        // From here on, dropping this ends the thread.
-        let sending = Self { job, outbox: Owned::new(outbox) };
-        sending.outbox.wait_until_taken()?;
+    /// Begins, with a new secret for the job, which has a number and [`Detach`](farpool_proto::v1::Detach). Blocks until the coordinator
+    /// has accepted it.
+    ///
+    /// # Errors
+    /// If the coordinator refuses the job, or cannot be reached.
+    pub fn start(ground: &Ground, open: OpenJob) -> Result<Self, Error> {
+        let secret = Secret::random();
+        let job = Named { id: Bytes::copy_from_slice(&secret.id()), ..Named::whichever(name(&open)) };
+        let (session, talk) = Outgoing::new(&ground.place, &job, secret, ground.pool.clone(), open);
+        let (tell, told) = mpsc::sync_channel(1);
+        let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
+        // From here on, dropping this ends the session.
+        let sending = Self { job, session: Owned::new(session), sent_bytes: 0 };
+        talk.with_program(ground.program.clone()).start(opener)?;
+        let _lent = farpool_worker::lend();
+        let silent = || Error::protocol("the thread that talks to the coordinator ended unexpectedly");
+        told.recv().unwrap_or_else(|_| Err(sending.session.0.inbox.tell(silent())))?;
         Ok(sending)
     }
 
-    /// Sends items; blocks while too many are in flight.
-    pub fn send(&self, items: Items) -> Result<(), Error> {
-        fork::check_detached(self.outbox.owner())?;
-        self.outbox.put(items)
+    /// Sends items; blocks while too many are not durable.
+    ///
+    /// # Errors
+    /// If the job cannot be detached.
+    pub fn send(&mut self, items: Items) -> Result<(), Error> {
+        fork::check_detached(self.session.owner())?;
+        // One message may be larger than the room.
+        self.session.wait(Room { sent_bytes: self.sent_bytes, finished: u64::MAX })?;
+        self.sent_bytes += (items.data.len() + items.ends.len()) as u64;
+        self.session.send(items);
+        Ok(())
     }
 
     /// Blocks until the whole job is durable. Returns its name and id.
+    ///
+    /// # Errors
+    /// If the job cannot be detached.
     pub fn finish(self) -> Result<Named, Error> {
-        fork::check_detached(self.outbox.owner())?;
-        self.outbox.finish()?;
+        fork::check_detached(self.session.owner())?;
+        self.session.end_input();
+        self.session.wait(Room::NEVER)?;
         Ok(self.job.clone())
     }
 
     /// Returns how many items are durable.
     pub fn durable(&self) -> Arc<impl Counted + use<>> {
-        Arc::clone(&*self.outbox)
+        Arc::clone(&self.session.0.inbox)
     }
 }
 
-/// What is to be sent, over any way to the coordinator; what this returns beside is to be driven to its end.
-pub(super) fn over<C: Connect<Connection: Keeper>>(
-    connect: C,
-    subject: Subject,
-    attempts: Attempts,
-    detach: Detach,
-    program: Option<Executable>,
-) -> (Arc<Outbox>, impl Future<Output = ()> + use<C>) {
-    let outbox = Arc::new(Outbox::default());
-    let own = Arc::clone(&outbox);
-    let send = async move {
-        let ended = Sender::new(connect, subject, attempts, &own, detach, program).run().await;
-        own.end(ended);
-    };
-    (outbox, send)
+impl Outgoing {
+    /// Creates the session of a job that is `open`ed in a `pool` with these settings.
+    pub(super) fn new(place: &Place, job: &Named, secret: Secret, pool: OpenPool, open: OpenJob) -> (Self, Talk) {
+        let pool = OpenPool { secret: secret.to_bytes(), detached: true, ..pool };
+        let (number, messages) = (open.job, vec![Body::OpenJob(Box::new(open))]);
+        let subject = Subject::new(place, "detach", job);
+        let (session, talk) = JobSession::new(subject, secret, pool.into(), number, messages);
+        (Self(session), talk)
+    }
+
+    /// Sends items, even without room.
+    pub(super) fn send(&self, items: Items) {
+        self.say(Body::Items(items));
+    }
+
+    pub(super) fn end_input(&self) {
+        self.say(Body::EndItems(EndItems { job: self.0.inbox.job() }));
+    }
+
+    /// Withdraws the job, which is no longer wanted.
+    pub(super) fn withdraw(&self) {
+        let job = self.0.inbox.job();
+        self.0.shared.send(&mut vec![Body::CancelJob(CancelJob { job }), Body::ClosePool(ClosePool { now: true })]);
+    }
+
+    /// Returns how many items are durable.
+    pub(super) fn durable(&self) -> u64 {
+        self.0.inbox.finished()
+    }
+
+    /// Blocks until there is room or the whole job is durable.
+    fn wait(&self, room: Room) -> Result<(), Error> {
+        let _lent = farpool_worker::lend();
+        self.0.inbox.park_until_room(room);
+        self.0.inbox.end_error().map_or(Ok(()), Err)
+    }
+
+    fn say(&self, body: Body) {
+        self.0.shared.send(&mut vec![body]);
+    }
+}
+
+/// The name that the job is found by.
+pub(super) fn name(open: &OpenJob) -> &str {
+    open.detach.as_ref().map_or("", |detach| &detach.name)
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        if self.outbox.owner().is_here() && !self.outbox.is_over() {
-            self.outbox.abandon();
+        if self.session.owner().is_here() && !self.session.0.inbox.ended() {
+            self.session.withdraw();
+            // It has ended in an error, or so, or it is dropped later.
+            let _lent = farpool_worker::lend();
+            self.session.0.shared.wait_until_over(Some(Instant::now() + DROPPING));
         }
     }
 }

@@ -5,15 +5,15 @@ use farpool_core::{Run, Window};
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{EndItems, Items, OpenJob};
 
-use super::Fresh;
 use super::batch::Batch;
 use super::way::{Saying, Way};
+use super::{Fresh, Lie};
 
-/// A job that has not ended, with its items that have no outcome yet.
+/// A job that has not ended, with its items that have no outcome yet, or are not durable yet if the job is being detached.
 pub(super) struct KeptJob {
     open: Box<OpenJob>,
     opened: Way,
-    /// In order of items; those already sent come first. A batch is removed when all its items have their outcome.
+    /// In order of items; those already sent come first. A batch is removed when all its items have their outcome, or are durable.
     batches: VecDeque<Batch>,
     /// Index after the last item.
     end: u64,
@@ -112,9 +112,35 @@ impl KeptJob {
         batches.chain([&mut self.opened]).for_each(|way| way.end_session(left));
     }
 
+    /// Notes that items before this one are durable, or with `complete` the whole job.
+    pub(super) fn note_durable(&mut self, items: u64, complete: bool) -> Result<(), Lie> {
+        let Some(detach) = &mut self.open.detach else { return Ok(()) };
+        let never_sent = || Lie::Nonsense("reports items as durable that it was never sent".to_owned());
+        if complete {
+            return if self.input_ended { Ok(()) } else { Err(never_sent()) };
+        }
+        let before = detach.durable;
+        if items < before {
+            return Err(Lie::Lost);
+        }
+        if items > self.end {
+            return Err(never_sent());
+        }
+        detach.durable = items;
+        // Each was noted once.
+        let _ = self.note(before, items - before);
+        Ok(())
+    }
+
+    /// Returns how many items are durable, if the job is being detached.
+    pub(super) fn durable(&self) -> u64 {
+        self.open.detach.as_ref().map_or(0, |detach| detach.durable)
+    }
+
     /// Removes and returns the items that may have run and must not run again.
     pub(super) fn give_up(&mut self) -> Vec<Run> {
-        if self.open.retries > 0 {
+        // Nothing of a job runs while it is being detached.
+        if self.open.retries > 0 || self.open.detach.is_some() {
             return Vec::new();
         }
         let (gone, kept): (VecDeque<_>, _) =
@@ -126,6 +152,13 @@ impl KeptJob {
     /// Resends what a coordinator may have received, to one that does not know the job and has windows of this size.
     pub(super) fn say_what_left(&mut self, say: &mut Saying, window: u64) {
         self.offset = self.sent_bytes;
+        if self.open.detach.is_some() {
+            // No agent can have any of it.
+            self.opened = say.say(Body::OpenJob(self.open.clone()));
+            self.say_items(say, |_| true);
+            self.say_end(say);
+            return;
+        }
         if self.opened != Way::Left {
             return;
         }
@@ -139,6 +172,9 @@ impl KeptJob {
 
     /// Sends the messages that were never sent, which only the client knows.
     pub(super) fn say_what_never_left(&mut self, say: &mut Saying) {
+        if self.open.detach.is_some() {
+            return;
+        }
         if self.opened == Way::Unsaid {
             self.opened = say.say(Body::OpenJob(self.open.clone()));
             self.say_rest(say);
@@ -163,6 +199,10 @@ impl KeptJob {
 
     fn say_rest(&mut self, say: &mut Saying) {
         self.say_items(say, |way| way == Way::Unsaid);
+        self.say_end(say);
+    }
+
+    fn say_end(&self, say: &mut Saying) {
         if self.input_ended {
             say.say(Body::EndItems(EndItems { job: self.open.job }));
         }

@@ -4,7 +4,8 @@
 //! No IO and no clock: the session's driver passes in what it sends and receives. A message is kept as a reference to its
 //! bytes. An outcome costs a lookup of its batch, which usually is the first one.
 
-pub(super) mod batch;
+mod attached;
+mod batch;
 mod job;
 #[cfg(test)]
 mod tests;
@@ -15,15 +16,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use farpool_core::Run;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{AwaitingItems, ClosePool, ItemsDone, OpenPool, PoolAt, PoolReopened};
+use farpool_proto::v1::{Attach, AwaitingItems, ClosePool, ItemsDone, OpenPool, PoolAt, PoolReopened};
 
+use attached::Attached;
 use job::KeptJob;
 use way::Saying;
 pub(super) use way::Way;
 
 /// The state that a session keeps to resend it.
 pub(super) struct Kept {
-    open: Box<OpenPool>,
+    greeting: Greeting,
     /// In the order in which they were opened.
     jobs: BTreeMap<u64, KeptJob>,
     /// The pool is closed to further jobs; with `now`, open jobs end too.
@@ -38,6 +40,25 @@ pub(super) struct Kept {
     repeated: u64,
 }
 
+/// How a session begins, and what may be asked for again.
+pub(super) enum Greeting {
+    /// With a pool.
+    Pool(Box<OpenPool>),
+    /// With a detached job, whose outcomes are read.
+    Reader(Attached),
+}
+
+/// What a coordinator said that cannot be true.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lie {
+    /// It says what no coordinator can say.
+    Nonsense(String),
+    /// Items of a job that is being detached were durable, and are not any more.
+    Lost,
+    /// Another job has the name of the job that is read.
+    Replaced,
+}
+
 /// Which outcomes are the first for their items.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fresh {
@@ -47,9 +68,9 @@ pub(super) enum Fresh {
 
 impl Kept {
     /// Creates the state of a session that begins with this message.
-    pub(super) fn new(open: OpenPool) -> Self {
+    pub(super) fn new(greeting: Greeting) -> Self {
         Self {
-            open: Box::new(open),
+            greeting,
             jobs: BTreeMap::new(),
             close: None,
             awaiting: false,
@@ -61,8 +82,41 @@ impl Kept {
 
     /// Returns the first message of a session; with `again`, it has everything known about the pool.
     pub(super) fn opening(&self, again: bool) -> Body {
-        let agents = self.agents.iter().cloned().collect();
-        Body::OpenPool(Box::new(OpenPool { again, agents, ..(*self.open).clone() }))
+        match &self.greeting {
+            Greeting::Pool(open) => {
+                let agents = self.agents.iter().cloned().collect();
+                Body::OpenPool(Box::new(OpenPool { again, agents, ..(**open).clone() }))
+            }
+            Greeting::Reader(attached) => attached.opening(),
+        }
+    }
+
+    /// Returns whether the session's pool is there to detach a job.
+    pub(super) fn detaches(&self) -> bool {
+        matches!(&self.greeting, Greeting::Pool(open) if open.detached)
+    }
+
+    /// Returns the job that the session reads, if it does.
+    pub(super) fn attached(&mut self) -> Option<&mut Attached> {
+        match &mut self.greeting {
+            Greeting::Pool(_) => None,
+            Greeting::Reader(attached) => Some(attached),
+        }
+    }
+
+    /// Notes what the coordinator reports as durable of a job that is being detached.
+    pub(super) fn note_durable(&mut self, job: u64, items: u64, complete: bool) -> Result<(), Lie> {
+        self.jobs.get_mut(&job).map_or(Ok(()), |job| job.note_durable(items, complete))
+    }
+
+    /// Returns how far the session's only job has come: items that are durable, or outcomes that were read. 0 in sessions of
+    /// other pools.
+    pub(super) fn progress(&self) -> u64 {
+        match &self.greeting {
+            Greeting::Reader(attached) => attached.next(),
+            Greeting::Pool(open) if open.detached => self.jobs.values().map(KeptJob::durable).sum(),
+            Greeting::Pool(_) => 0,
+        }
     }
 
     /// Keeps a message that is about to be sent. Returns false if it is for a job that has ended, and must not be sent.
@@ -84,8 +138,8 @@ impl Kept {
                 self.awaiting = awaiting.waits;
                 true
             }
-            // A pool's session never sends the last two.
-            Body::OpenPool(_) | Body::PoolReopened(_) | Body::Detach(_) | Body::Attach(_) => true,
+            // These are not said here.
+            Body::OpenPool(_) | Body::PoolReopened(_) | Body::Attach(_) => true,
         }
     }
 
@@ -155,9 +209,20 @@ impl Kept {
     /// Messages that were never sent come last, like new ones: they have to wait if the coordinator's memory is full. What one
     /// coordinator had room for also fits the next one.
     pub(super) fn resend(&mut self, before: u64, window: u64) -> Vec<Body> {
+        self.say_all(before, window, true)
+    }
+
+    /// As [`resend`](Self::resend), for the first coordinator that has welcomed the session: what was said before that.
+    pub(super) fn say_first(&mut self, before: u64, window: u64) -> Vec<Body> {
+        self.say_all(before, window, false)
+    }
+
+    fn say_all(&mut self, before: u64, window: u64, again: bool) -> Vec<Body> {
         let mut say = Saying::new(before);
         self.jobs.values_mut().for_each(|job| job.say_what_left(&mut say, window));
-        say.say(Body::PoolReopened(PoolReopened {}));
+        if again && matches!(self.greeting, Greeting::Pool(_)) {
+            say.say(Body::PoolReopened(PoolReopened {}));
+        }
         self.jobs.values_mut().for_each(|job| job.say_what_never_left(&mut say));
         if self.awaiting {
             say.say(Body::AwaitingItems(AwaitingItems { waits: true }));
@@ -176,6 +241,18 @@ impl Kept {
     /// Returns how many jobs are kept, and how many messages of items.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.jobs.len(), self.jobs.values().map(KeptJob::batches).sum())
+    }
+}
+
+impl From<OpenPool> for Greeting {
+    fn from(open: OpenPool) -> Self {
+        Self::Pool(Box::new(open))
+    }
+}
+
+impl From<Attach> for Greeting {
+    fn from(attach: Attach) -> Self {
+        Self::Reader(Attached::new(attach))
     }
 }
 

@@ -1,3 +1,5 @@
+mod detached;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use farpool_proto::v1::{CancelJob, EndItems, Items, OpenJob, StopRetries};
@@ -6,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn kept() -> Kept {
-    Kept::new(OpenPool { id: vec![7; 16].into(), weight: 3, ..OpenPool::default() })
+    Kept::new(OpenPool { id: vec![7; 16].into(), weight: 3, ..OpenPool::default() }.into())
 }
 
 fn open(job: u64, retries: u32) -> Body {
@@ -231,6 +233,7 @@ fn shape(said: &[Body]) -> Vec<String> {
         Body::Items(items) => format!("{} {}+{}", items.job, items.first, items.ends.len() / 4),
         Body::EndItems(end) => format!("end {}", end.job),
         Body::PoolReopened(_) => "reopened".to_owned(),
+        Body::AwaitingItems(awaiting) => format!("awaiting {}", awaiting.waits),
         other => panic!("{other:?} was not to be said"),
     };
     said.iter().map(word).collect()

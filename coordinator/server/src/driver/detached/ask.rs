@@ -1,8 +1,10 @@
-//! Requests about detached jobs: list, cancel, discard.
+//! Requests about detached jobs: describe, list, cancel, discard.
 
 use farpool_coordinator::Principal;
-use farpool_proto::v1::{CancelDetachedRequest, DetachedJob, DiscardDetachedRequest, ListDetachedReply};
-use farpool_store::{Ended, Phase};
+use farpool_proto::v1::{
+    CancelDetachedRequest, DescribeDetachedRequest, DetachedJob, DiscardDetachedRequest, ListDetachedReply,
+};
+use farpool_store::{Ended, Job, Phase};
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -15,6 +17,11 @@ use super::jobs::Jobs;
 pub(super) type Reply = oneshot::Sender<Result<(), Status>>;
 
 impl Jobs {
+    /// Describes a job.
+    pub(super) fn describe(&self, by: &Principal, request: &DescribeDetachedRequest) -> Result<DetachedJob, Status> {
+        Ok(self.keeper.describe(self.find(by, &request.name, &request.id)?))
+    }
+
     /// Lists the jobs of a tenant.
     pub(super) fn list(&self, tenant: &str) -> ListDetachedReply {
         let all = self.keeper.store().jobs().filter(|job| job.known.owner.tenant() == tenant);
@@ -25,7 +32,7 @@ impl Jobs {
 
     pub(super) fn cancel(&mut self, round: &mut Round, by: &Principal, request: &CancelDetachedRequest, reply: Reply) {
         let (number, phase, is_received) = match self.find(by, &request.name, &request.id) {
-            Ok(found) => found,
+            Ok(job) => (job.number, job.phase(), self.keeper.is_received(job)),
             Err(status) => return drop(reply.send(Err(status))),
         };
         let keeper = &mut self.keeper;
@@ -60,8 +67,8 @@ impl Jobs {
         request: &DiscardDetachedRequest,
         reply: Reply,
     ) {
-        match self.find(by, &request.name, &request.id) {
-            Ok((number, ..)) => self.forget(round, number, reply),
+        match self.find(by, &request.name, &request.id).map(|job| job.number) {
+            Ok(number) => self.forget(round, number, reply),
             Err(status) => drop(reply.send(Err(status))),
         }
     }
@@ -74,10 +81,10 @@ impl Jobs {
         self.keeper.follows(Then::Answer(reply));
     }
 
-    /// Returns the number of a job, its phase, and whether it is still being detached.
-    fn find(&self, by: &Principal, name: &str, id: &[u8]) -> Result<(u64, Phase, bool), Status> {
+    /// Returns the job that a request is about.
+    fn find(&self, by: &Principal, name: &str, id: &[u8]) -> Result<&Job, Status> {
         let job = self.keeper.store().find(by.tenant(), name).ok_or_else(|| not_found(name))?;
         check_id(job, id)?;
-        Ok((job.number, job.phase(), self.keeper.is_received(job)))
+        Ok(job)
     }
 }

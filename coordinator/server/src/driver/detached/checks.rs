@@ -1,5 +1,6 @@
 //! Checks of requests about detached jobs, and their refusals.
 
+use bytes::Bytes;
 use farpool_coordinator::Principal;
 use farpool_coordinator::convert::of_one_job;
 use farpool_programs::Digest;
@@ -15,8 +16,8 @@ const MAX_LABEL: usize = 256;
 const MAX_RESULT: usize = 4096;
 
 /// Checks what a new job is known by.
-pub(super) fn known(owner: Principal, detach: Detach, job: &OpenJob) -> Result<Known, Status> {
-    let Detach { name, id, result, format, .. } = detach;
+pub(super) fn known(owner: Principal, id: Bytes, detach: Detach, job: &OpenJob) -> Result<Known, Status> {
+    let Detach { name, result, format, .. } = detach;
     if !text::is_plain(&name) {
         return Err(Status::invalid_argument("a job's name must not contain control characters"));
     }
@@ -56,6 +57,13 @@ pub(super) fn check_id(job: &Job, id: &[u8]) -> Result<(), Status> {
 
 pub(super) fn not_found(name: &str) -> Status {
     Status::not_found(format!("there is no detached job {name:?}"))
+}
+
+/// The refusal of a client whose job was dropped after a part of it had been reported as durable.
+pub(super) fn dropped() -> Status {
+    Status::data_loss(
+        "the coordinator has dropped the incomplete job: its client was away for too long, or the job was discarded; detach it again",
+    )
 }
 
 pub(super) fn no_store() -> Status {

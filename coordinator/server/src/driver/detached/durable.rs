@@ -8,16 +8,16 @@ use farpool_coordinator::ClientId;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::super::super::link::StreamId;
-
 /// What to do when an entry is durable.
 pub(super) enum Then {
     /// Acknowledge a played client's events up to this one.
     Acknowledge(ClientId, u64),
     /// Give items to the pool: the store has noted that they may have been given out.
     Give(ClientId),
-    /// Tell a stream that items before this index are durable.
-    Received(u64, StreamId, u64),
+    /// Tell a session that items of its job before this index are durable, and so many bytes of those that it has sent.
+    Received(u64, ClientId, u64, u64),
+    /// Tell a session that its job is withdrawn.
+    Withdrawn(ClientId),
     /// Run a job: it is complete.
     Complete(u64),
     /// Close the pool of a job: it has ended.

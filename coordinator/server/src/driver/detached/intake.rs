@@ -1,77 +1,93 @@
-//! Receives jobs: new ones, and those whose stream broke. A job runs only when it is complete, and is dropped if its client does not
-//! continue.
+//! Receives jobs: new ones, and those whose session ended before they were complete. A job runs only when it is complete, and is dropped if
+//! its client does not continue.
 //!
 //! Methods return the jobs that were dropped, so that their readers can be told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use farpool_common::log::{info, warn};
-use farpool_coordinator::Principal;
-use farpool_coordinator::convert::{OfOneJob, of_one_job};
-use farpool_proto::v1::client_event::Body;
-use farpool_proto::v1::{ClientEvent, ClientMessage, Detach, Durable, client_message};
-use farpool_store::{Entry, JobStore, JobStoreErrorKind};
+use farpool_coordinator::ClientId;
+use farpool_coordinator::convert::Batch;
+use farpool_programs::Digest;
+use farpool_proto::v1::{ClientMessage, OpenJob, OpenPool, client_message};
+use farpool_store::{Entry, JobStoreErrorKind};
 use prost::Message;
 use tonic::Status;
 
-use super::super::super::end::End;
-use super::super::super::link::{Joins, Said, Says, StreamId, shown};
 use super::super::super::refusal::shutting_down;
+use super::super::client::Client;
 use super::super::round::Round;
-use super::checks::{check_opening, digest_of, known, status};
+use super::checks::{digest_of, status};
+use super::detaching::{Detaching, Heard, Part, gap};
 use super::durable::Then;
+use super::find::{Found, find, find_or_open, has_room};
 use super::keeper::Keeper;
-use super::receiving::{Receiving, Stream};
+use super::receiving::Receiving;
 
-/// A stream of Detach that begins.
-pub(super) type DetachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
+/// The end of a session: it is through, or cannot go on.
+pub(super) type SessionEnd = (ClientId, Result<(), Status>);
 
 /// All jobs that are incomplete, or not known to be complete.
 #[derive(Default)]
 pub(super) struct Intake {
     jobs: BTreeMap<u64, Receiving>,
-    /// The job of each stream.
-    streams: BTreeMap<StreamId, u64>,
-    last_stream: u64,
-    /// Streams that wait until the store knows whether it has room for their jobs.
-    parked: VecDeque<DetachJoins>,
+    /// The sessions in which jobs are detached.
+    sessions: BTreeMap<ClientId, Detaching>,
+    /// Sessions that are to be ended.
+    pub(super) ends: Vec<SessionEnd>,
 }
 
-/// Why a message is not stored.
+/// Why a part is not stored.
 enum NotTaken {
     /// There is no room at the moment.
-    Yet(ClientMessage),
+    Yet(Part),
     Ever(Status),
     /// There will be no room: the job is dropped.
     Full(Status),
 }
 
 impl Intake {
-    /// Handles the start of a Detach stream.
-    pub(super) fn joins(&mut self, keeper: &mut Keeper, round: &mut Round, joins: DetachJoins) -> Option<u64> {
-        self.begin_or_park(keeper, round, joins, None)
-    }
-
-    /// Handles messages of a Detach stream.
+    /// Handles messages of a session that detaches a job. The first one of all opens its pool.
     pub(super) fn says(
         &mut self,
         keeper: &mut Keeper,
         round: &mut Round,
-        Says { id, said, passed: _passed, .. }: Says<ClientMessage, StreamId>,
+        client: &Client,
+        id: ClientId,
+        messages: Vec<ClientMessage>,
     ) -> Option<u64> {
-        let &job = self.streams.get(&id)?;
-        let receiving = self.jobs.get_mut(&job)?;
-        match said {
-            Said::Messages { messages, partial } => {
-                receiving.parked.extend(messages);
-                (receiving.partial, receiving.waits) = (partial as u64, true);
-                return self.take_what_came(keeper, round, job);
+        for message in messages {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                // Whatever follows the end of a session is of no interest.
+                let Some(client_message::Body::OpenPool(pool)) = message.body else { break };
+                self.sessions.insert(id, Detaching::new(round, client, pool));
+                continue;
+            };
+            if session.withdrawn {
+                return None;
             }
-            // It has sent everything, and waits for the last answer.
-            Said::Gone(End::Meant) if receiving.input_ended && receiving.parked.is_empty() => {}
-            Said::Gone(_) => self.lose_stream(job, round.now),
+            match session.hear(message) {
+                Ok(Heard::Parked) => {}
+                Ok(Heard::Withdrawn) => return self.withdraw(keeper, round, id),
+                Err(status) => {
+                    // What came before is stored.
+                    let gone = self.store_what_came(keeper, round, id, None);
+                    self.end(round, id, Err(status));
+                    return gone;
+                }
+            }
         }
-        None
+        self.store_what_came(keeper, round, id, None)
+    }
+
+    /// Handles the end of a session, whatever its reason.
+    pub(super) fn leave(&mut self, now: u64, id: ClientId) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        if let Some(receiving) = session.job.and_then(|job| self.jobs.get_mut(&job))
+            && receiving.client == Some(id)
+        {
+            receiving.lose_client(now);
+        }
     }
 
     /// Expects the rest of a job that was not complete when the coordinator ended.
@@ -79,42 +95,25 @@ impl Intake {
         self.jobs.insert(job, Receiving { since: now, ..Receiving::default() });
     }
 
-    /// Checks for streams that lost their reader.
-    pub(super) fn look_at_queues(&mut self, now: u64) {
-        let gone = |receiving: &Receiving| receiving.stream.as_ref().is_some_and(Stream::is_gone);
-        self.those(gone).into_iter().for_each(|job| self.lose_stream(job, now));
-    }
-
     /// Retries what waits for room: there may be some again.
     pub(super) fn take_parked(&mut self, keeper: &mut Keeper, round: &mut Round) -> Vec<u64> {
         let cannot_keep = keeper.cannot_keep(round.now);
-        let mut gone = Vec::new();
-        for joins in std::mem::take(&mut self.parked) {
-            gone.extend(self.begin_or_park(keeper, round, joins, cannot_keep.clone()));
+        let mut gone = self.forget_unwanted(keeper, round);
+        let waits = |(_, session): &(&ClientId, &Detaching)| session.has_parked();
+        let waiting: Vec<ClientId> = self.sessions.iter().filter(waits).map(|(id, _)| *id).collect();
+        for id in waiting {
+            gone.extend(self.store_what_came(keeper, round, id, cannot_keep.as_ref()));
         }
-        let waiting =
-            |receiving: &Receiving| !receiving.parked.is_empty() || (receiving.input_ended && !receiving.completes);
-        for job in self.those(waiting) {
-            gone.extend(self.take_what_came(keeper, round, job));
+        let whole = self.those(|receiving| receiving.input_ended && !receiving.completes);
+        whole.into_iter().for_each(|job| self.try_to_complete(keeper, round.now, job));
+        if keeper.is_failing() {
+            self.answer_withdrawals();
         }
         gone
     }
 
-    /// Lets streams be read: all of them, or while the memory is full one that holds an incomplete message.
-    pub(super) fn give_turns(&mut self, is_full: bool) {
-        let mut favoured = false;
-        for receiving in self.jobs.values_mut() {
-            let goes_on = !is_full || (receiving.partial > 0 && !std::mem::replace(&mut favoured, true));
-            if receiving.waits && goes_on && receiving.parked.is_empty() {
-                receiving.waits = false;
-                // There is room, because its last turn is over; or it is gone.
-                let _ = receiving.stream.as_ref().map(|stream| stream.turns.try_send(()));
-            }
-        }
-    }
-
     /// Drops jobs that no client has continued since then, even while nothing can be written: they may have filled the disk.
-    pub(super) fn forget_unfinished(&mut self, keeper: &mut Keeper, round: &Round, since: u64) -> Vec<u64> {
+    pub(super) fn forget_unfinished(&mut self, keeper: &mut Keeper, round: &mut Round, since: u64) -> Vec<u64> {
         let late = self.those(|receiving| receiving.away_since().is_some_and(|away| away <= since));
         for &number in &late {
             if let Some(job) = keeper.job(number) {
@@ -128,33 +127,59 @@ impl Intake {
         late
     }
 
-    /// Returns since when a job has had no stream, the longest of all.
+    /// Returns since when a job has had no session, the longest of all.
     pub(super) fn first_away_since(&self) -> Option<u64> {
         self.jobs.values().filter_map(Receiving::away_since).min()
     }
 
-    /// Tells a stream that items before this index are durable.
-    pub(super) fn has_received(&mut self, job: u64, stream: StreamId, items: u64) {
-        let Some(receiving) = self.jobs.get_mut(&job) else { return };
-        if let Some(on) = receiving.stream.as_ref().filter(|on| on.id == stream) {
-            on.tell(Body::Durable(Durable { items, complete: false }));
-            receiving.told = Some(items);
+    /// Tells a session that items before this index are durable, and so many bytes of its own.
+    pub(super) fn has_received(&mut self, job: u64, id: ClientId, items: u64, bytes: u64) {
+        if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.job == Some(job)) {
+            session.tell_durable(items, bytes);
+        }
+    }
+
+    /// Tells a session that its withdrawal is durable.
+    pub(super) fn was_withdrawn(&mut self, id: ClientId) {
+        if let Some(session) = self.sessions.remove(&id) {
+            session.tell_withdrawn();
+            self.ends.push((id, Ok(())));
         }
     }
 
     /// Handles that a job's completion is durable. Returns whether it has to be started.
     pub(super) fn is_complete(&mut self, keeper: &mut Keeper, round: &Round, number: u64) -> bool {
-        let Some(receiving) = self.jobs.remove(&number) else { return false };
+        if self.jobs.get(&number).is_none_or(|receiving| receiving.unwanted) {
+            return false;
+        }
+        let client = self.jobs.remove(&number).and_then(|receiving| receiving.client);
         keeper.is_complete(number);
         let Some(job) = keeper.job(number) else { return false };
         let items = job.end;
         info!(round.link.log, job = job.name(), items, "job detached");
-        if let Some(stream) = receiving.stream {
-            self.streams.remove(&stream.id);
-            stream.tell(Body::Durable(Durable { items, complete: true }));
-            stream.outgoing.finish();
+        if let Some((id, session)) = client.and_then(|id| Some((id, self.sessions.remove(&id)?))) {
+            session.tell_complete(items);
+            self.ends.push((id, Ok(())));
         }
         true
+    }
+
+    /// Handles that a job is incomplete again. Returns it if it was dropped. `refusal`: why it is not kept.
+    pub(super) fn is_incomplete_again(
+        &mut self,
+        keeper: &mut Keeper,
+        round: &Round,
+        number: u64,
+        refusal: Option<&Status>,
+    ) -> Option<u64> {
+        let receiving = self.jobs.get_mut(&number)?;
+        receiving.completes = false;
+        if receiving.unwanted {
+            keeper.store_mut().forget_incomplete(number).ok()?;
+            self.drop_job(keeper, round, number);
+            return Some(number);
+        }
+        self.refuse(keeper, round, number, refusal?.clone())
     }
 
     /// Forgets a job that the store has dropped.
@@ -164,18 +189,19 @@ impl Intake {
         keeper.has_gone(number);
     }
 
-    /// Returns how many bytes are held: incomplete messages, and what waits for room.
+    /// Returns how many bytes wait for room in the store.
     pub(super) fn held(&self) -> u64 {
-        let parked = self.parked.iter().flat_map(|joins| &joins.messages);
-        let parked: u64 = parked.map(|message| message.encoded_len() as u64).sum();
-        parked + self.jobs.values().map(Receiving::held).sum::<u64>()
+        self.sessions.values().map(Detaching::parked_bytes).sum()
     }
 
-    /// Ends all streams: the server shuts down.
-    pub(super) fn dismiss(&mut self) {
-        self.parked.drain(..).for_each(|joins| joins.outgoing.fail(shutting_down()));
-        let streams = std::mem::take(&mut self.jobs).into_values().filter_map(|receiving| receiving.stream);
-        streams.for_each(|stream| stream.outgoing.fail(shutting_down()));
+    /// Returns how many of these are a client's.
+    pub(super) fn parked_of(&self, id: ClientId) -> u64 {
+        self.sessions.get(&id).map_or(0, Detaching::parked_bytes)
+    }
+
+    /// Returns whether a session waits for room in the store.
+    pub(super) fn has_parked(&self) -> bool {
+        self.sessions.values().any(Detaching::has_parked)
     }
 
     /// Returns the jobs for which this is true.
@@ -191,157 +217,183 @@ impl Intake {
         &self.jobs
     }
 
-    /// Returns whether streams wait until the store knows whether it has room for their jobs.
-    pub(super) fn has_parked(&self) -> bool {
-        !self.parked.is_empty()
+    /// Returns the session in which a job is detached, if there is one.
+    pub(super) fn session_of(&self, receiving: &Receiving) -> Option<&Detaching> {
+        self.sessions.get(&receiving.client?)
     }
 
-    /// Ends the stream of a job.
+    /// Ends the session of a job.
     pub(super) fn break_off(&mut self, round: &Round, job: u64, status: Status) {
-        let Some(receiving) = self.jobs.get(&job) else { return };
-        if let Some(stream) = &receiving.stream {
-            let address = shown(stream.address);
-            info!(round.link.log, address, reason = status.message(), "detach stream closed");
-            stream.outgoing.fail(status);
+        if let Some(id) = self.jobs.get(&job).and_then(|receiving| receiving.client) {
+            self.end(round, id, Err(status));
         }
-        self.lose_stream(job, round.now);
     }
 
     /// Appends that a job is complete, if all its items and its program are here.
     pub(super) fn try_to_complete(&mut self, keeper: &mut Keeper, now: u64, number: u64) {
         let Some(receiving) = self.jobs.get_mut(&number) else { return };
-        let is_whole = receiving.input_ended && !receiving.completes && receiving.parked.is_empty();
+        let is_whole = receiving.input_ended && !receiving.completes;
         let Some(job) = keeper.job(number).filter(|_| is_whole && keeper.is_pinned(number)) else { return };
         let items = job.end;
         // While nothing can be written, each progress of the store retries it.
         receiving.completes = keeper.complete(number, items, now);
     }
 
-    /// Begins to receive a job, or lets it wait for room. `cannot_keep`: why no new job is accepted.
-    fn begin_or_park(
+    /// Ends a session: the job, if it has begun, waits for its client to continue.
+    fn end(&mut self, round: &Round, id: ClientId, end: Result<(), Status>) {
+        if self.sessions.contains_key(&id) {
+            self.leave(round.now, id);
+            self.ends.push((id, end));
+        }
+    }
+
+    /// Stores what has come in a session, as far as there is room. `cannot_keep`: why no new job is accepted.
+    fn store_what_came(
         &mut self,
         keeper: &mut Keeper,
         round: &mut Round,
-        joins: DetachJoins,
-        cannot_keep: Option<Status>,
+        id: ClientId,
+        cannot_keep: Option<&Status>,
     ) -> Option<u64> {
-        if !has_room(keeper.store(), &joins.messages, cannot_keep.is_some()) {
-            self.parked.push_back(joins);
-            return None;
-        }
-        let Joins { outgoing, turns, principal, address, messages, passed: _passed, id: reply } = joins;
-        outgoing.for_one_connection();
-        self.last_stream += 1;
-        let id = StreamId(self.last_stream);
-        let stream = Stream { id, outgoing: outgoing.clone(), turns, address };
-        let mut messages = messages.into_iter();
-        let first = messages.next().and_then(|message| message.body);
-        let begun = match first {
-            _ if round.drains => Err(shutting_down()),
-            Some(client_message::Body::Detach(detach)) => {
-                self.begin(keeper, round, principal, *detach, stream, cannot_keep)
+        let mut has_stored = false;
+        while let Some(session) = self.sessions.get_mut(&id)
+            && let Some(part) = session.unpark()
+        {
+            let receiving = session.job.and_then(|job| Some((job, self.jobs.get_mut(&job)?)));
+            let taken = match (part, receiving) {
+                (Part::Job(open), _) => self.open(keeper, round, id, open, cannot_keep),
+                (part, Some((job, receiving))) => store(keeper, job, receiving, session, part),
+                // The job was dropped, and the session is about to end.
+                (_, None) => return None,
+            };
+            match taken {
+                Ok(()) => has_stored = true,
+                Err(NotTaken::Yet(part)) => {
+                    self.sessions.get_mut(&id)?.park_again(part);
+                    break;
+                }
+                Err(NotTaken::Ever(status)) => {
+                    self.end(round, id, Err(status));
+                    return None;
+                }
+                Err(NotTaken::Full(status)) => {
+                    let job = self.sessions.get(&id)?.job;
+                    self.end(round, id, Err(status));
+                    return self.forget(keeper, round, job?);
+                }
             }
-            _ => Err(Status::invalid_argument("a stream of Detach begins with Detach")),
-        };
-        if let Err(status) = begun {
-            warn!(round.link.log, address = shown(address), reason = status.message(), "job not detached");
-            outgoing.fail(status);
-            return None;
         }
-        let _ = reply.send(id);
-        let said = Said::Messages { messages: messages.collect(), partial: 0 };
-        self.says(keeper, round, Says { id, connection: 0, said, passed: None })
+        let session = self.sessions.get(&id).filter(|_| has_stored)?;
+        let (number, bytes) = (session.job?, session.stored);
+        let items = keeper.job(number)?.end;
+        keeper.follows(Then::Received(number, id, items, bytes));
+        self.try_to_complete(keeper, round.now, number);
+        None
     }
 
-    /// Opens a new job, continues one, or answers that it is complete. `cannot_keep`: why no new job is accepted.
-    fn begin(
+    /// Opens the job of a session: a new one, or one to be continued. If it is complete, that is the session's end.
+    fn open(
         &mut self,
         keeper: &mut Keeper,
         round: &Round,
-        owner: Principal,
-        mut detach: Detach,
-        stream: Stream,
-        cannot_keep: Option<Status>,
-    ) -> Result<(), Status> {
-        let tenant = owner.tenant().to_owned();
-        let (pool, job) = (detach.pool.take().unwrap_or_default(), detach.job.take().unwrap_or_default());
-        let settings = pool.settings.clone().unwrap_or_default();
-        let digest = digest_of(&pool).ok_or_else(|| Status::invalid_argument("Detach without a program"))?;
-        let (name, id) = (detach.name.clone(), detach.id.clone());
-        if id.len() != 16 {
-            return Err(Status::invalid_argument(format!("a detached job's id of {} bytes, not 16", id.len())));
+        id: ClientId,
+        mut open: Box<OpenJob>,
+        cannot_keep: Option<&Status>,
+    ) -> Result<(), NotTaken> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let bytes = (session.pool.encoded_len() + open.encoded_len()) as u64;
+        if !has_room(keeper.store(), bytes, cannot_keep.is_some()) {
+            return Err(NotTaken::Yet(Part::Job(open)));
         }
-        let (number, items) = if let Some(there) = keeper.store().find(&tenant, &name) {
-            if there.known.id != id || there.known.owner != owner {
-                return Err(Status::already_exists(format!("there already is a job {name:?}")));
-            }
-            if !keeper.is_received(there) {
-                stream.tell(Body::Durable(Durable { items: there.end, complete: true }));
-                stream.outgoing.finish();
-                return Ok(());
-            }
-            (there.number, there.end)
-        } else if let Some(why) = cannot_keep {
-            return Err(why);
-        } else {
-            let known = known(owner, detach, &job)?;
-            check_opening(&pool, &job)?;
-            let now_ms = keeper.now_ms(round.now);
-            (keeper.store_mut().open(known, &pool, &job, now_ms).map_err(|error| status(&error))?, 0)
+        let detach = open.detach.take().unwrap_or_default();
+        let digest = digest_of(&session.pool);
+        let digest = digest.ok_or_else(|| NotTaken::Ever(Status::invalid_argument("OpenPool without a program")))?;
+        let is_unwanted = |job| self.jobs.get(&job).is_some_and(|receiving| receiving.unwanted);
+        let found = match round.drains {
+            true => Err(shutting_down()),
+            false => find_or_open(keeper, round, session, detach, &open, cannot_keep, is_unwanted),
         };
-        let receiving = self.jobs.entry(number).or_default();
-        if let Some(older) = receiving.stream.take() {
-            self.streams.remove(&older.id);
-            older.outgoing.fail(Status::aborted(format!("job {name:?} continues on another stream")));
-        }
-        receiving.parked.clear();
-        (receiving.partial, receiving.waits, receiving.input_ended) = (0, false, receiving.completes);
-        receiving.told = None;
-        (receiving.named, receiving.payload_limit) = (job.job, settings.payload_limit);
-        receiving.program = Some(digest);
-        self.streams.insert(stream.id, number);
-        keeper.follows(Then::Received(number, stream.id, items));
-        let is_gone = stream.is_gone();
-        receiving.stream = Some(stream);
-        if is_gone {
-            self.lose_stream(number, round.now);
-        } else if !keeper.is_pinned(number) {
-            keeper.pin(number, digest, &round.link);
+        match found.map_err(NotTaken::Ever)? {
+            Found::Complete(items) => {
+                session.tell_complete(items);
+                self.end(round, id, Ok(()));
+            }
+            Found::Incomplete(number) => {
+                session.job = Some(number);
+                *session.pool = OpenPool::default();
+                self.receive(keeper, round, number, id, digest);
+            }
         }
         Ok(())
     }
 
-    fn take_what_came(&mut self, keeper: &mut Keeper, round: &mut Round, job: u64) -> Option<u64> {
-        while let Some(receiving) = self.jobs.get_mut(&job)
-            && let Some(message) = receiving.parked.pop_front()
+    /// Begins to receive a job in a session, or continues.
+    fn receive(&mut self, keeper: &Keeper, round: &Round, number: u64, id: ClientId, digest: Digest) {
+        let receiving = self.jobs.entry(number).or_default();
+        let older = receiving.client.replace(id);
+        (receiving.input_ended, receiving.program) = (receiving.completes, Some(digest));
+        if let Some(older) = older
+            && self.sessions.remove(&older).is_some()
         {
-            match take_in_part(keeper, job, receiving, message) {
-                Ok(()) => {}
-                Err(NotTaken::Yet(message)) => {
-                    receiving.parked.push_front(message);
-                    break;
-                }
-                Err(NotTaken::Ever(status)) => {
-                    self.break_off(round, job, status);
-                    return None;
-                }
-                Err(NotTaken::Full(status)) => {
-                    self.break_off(round, job, status);
-                    return self.forget(keeper, round, job);
-                }
-            }
+            self.ends.push((older, Err(Status::aborted("the job continues on another stream"))));
         }
-        let items = keeper.job(job).map(|job| job.end);
-        let stream = self.jobs.get(&job).and_then(|receiving| receiving.stream.as_ref());
-        if let (Some(stream), Some(items)) = (stream, items) {
-            keeper.follows(Then::Received(job, stream.id, items));
+        if !keeper.is_pinned(number) {
+            keeper.pin(number, digest, &round.link);
         }
-        self.try_to_complete(keeper, round.now, job);
-        self.give_turns(round.memory.is_full);
-        None
     }
 
-    /// Drops a job if that can be written; otherwise it is dropped when its time is over.
+    /// Drops the job of a session whose client does not want it any more, also while nothing can be written. Returns the job if it
+    /// is dropped.
+    fn withdraw(&mut self, keeper: &mut Keeper, round: &Round, id: ClientId) -> Option<u64> {
+        let session = self.sessions.get_mut(&id)?;
+        let there = find(keeper, session);
+        if let Some(there) = there.filter(|there| !keeper.is_received(there)) {
+            // It was complete before this session began.
+            session.tell_complete(there.end);
+            self.end(round, id, Ok(()));
+            return None;
+        }
+        let number = there.map(|there| there.number);
+        (session.withdrawn, session.job, *session.pool) = (true, None, OpenPool::default());
+        session.forget_parked();
+        let Some((number, receiving)) = number.and_then(|number| Some((number, self.jobs.get_mut(&number)?))) else {
+            self.was_withdrawn(id);
+            return None;
+        };
+        receiving.lose_client(round.now);
+        if keeper.store_mut().forget(number).is_ok() {
+            self.drop_job(keeper, round, number);
+            keeper.follows(Then::Withdrawn(id));
+            return Some(number);
+        }
+        // Nothing can be written. It must not run when something can be.
+        if receiving.completes {
+            receiving.unwanted = true;
+            keeper.store_mut().withdraw_end(number);
+            self.was_withdrawn(id);
+            return None;
+        }
+        // An error means that the job is gone.
+        let _ = keeper.store_mut().forget_incomplete(number);
+        self.drop_job(keeper, round, number);
+        self.was_withdrawn(id);
+        Some(number)
+    }
+
+    /// Answers the clients whose withdrawals are not durable.
+    fn answer_withdrawals(&mut self) {
+        let withdrawn = self.sessions.iter().filter(|(_, session)| session.withdrawn);
+        let withdrawn: Vec<ClientId> = withdrawn.map(|(id, _)| *id).collect();
+        withdrawn.into_iter().for_each(|id| self.was_withdrawn(id));
+    }
+
+    /// Drops the jobs that were withdrawn while nothing could be written.
+    fn forget_unwanted(&mut self, keeper: &mut Keeper, round: &Round) -> Vec<u64> {
+        let unwanted = self.those(|receiving| receiving.unwanted);
+        unwanted.into_iter().filter_map(|job| self.forget(keeper, round, job)).collect()
+    }
+
+    /// Drops a job if that can be written; otherwise it is dropped later.
     fn forget(&mut self, keeper: &mut Keeper, round: &Round, job: u64) -> Option<u64> {
         if let Err(error) = keeper.store_mut().forget(job) {
             warn!(round.link.log, %error, "cannot drop a detached job yet");
@@ -350,64 +402,34 @@ impl Intake {
         self.drop_job(keeper, round, job);
         Some(job)
     }
-
-    fn lose_stream(&mut self, job: u64, now: u64) {
-        let Some(receiving) = self.jobs.get_mut(&job) else { return };
-        if let Some(stream) = receiving.stream.take() {
-            self.streams.remove(&stream.id);
-        }
-        receiving.parked.clear();
-        (receiving.partial, receiving.waits, receiving.since) = (0, false, now);
-        receiving.input_ended = receiving.completes;
-    }
 }
 
-fn take_in_part(
+/// Stores items of a job, or their end. Items that are there are passed over.
+fn store(
     keeper: &mut Keeper,
     job: u64,
     receiving: &mut Receiving,
-    message: ClientMessage,
+    session: &mut Detaching,
+    part: Part,
 ) -> Result<(), NotTaken> {
-    let wrong = |text: String| NotTaken::Ever(Status::invalid_argument(text));
-    let (named, limit) = (receiving.named, receiving.payload_limit);
-    if receiving.completes {
-        // It was sent before, on another stream.
+    let Part::Items(batch) = part else {
+        receiving.input_ended = true;
         return Ok(());
-    }
-    if receiving.input_ended {
-        return Err(wrong("a message behind EndItems".to_owned()));
-    }
-    match of_one_job(message.clone()).map_err(|refused| wrong(refused.to_string()))? {
-        OfOneJob::Items(of, batch) if of == named => {
-            let next = keeper.job(job).map_or(0, |job| job.end);
-            if batch.first != next {
-                return Err(wrong(format!("items from {} on come where item {next} is the next", batch.first)));
-            }
-            if let Some((item, bytes)) = batch.longer_than(limit) {
-                return Err(wrong(format!("item {item} has {bytes} bytes, and the pool's limit is {limit}")));
-            }
-            let items = Entry::Items { first: batch.first, data: batch.data, ends: batch.ends };
-            keeper.store_mut().append(job, items).map_err(|error| match error.kind() {
-                JobStoreErrorKind::Busy | JobStoreErrorKind::Io => NotTaken::Yet(message),
-                JobStoreErrorKind::Full => NotTaken::Full(status(&error)),
-                _ => NotTaken::Ever(status(&error)),
-            })
+    };
+    let (first, end, bytes) = (batch.first, batch.first + batch.count, batch.bytes());
+    let next = keeper.job(job).map_or(0, |job| job.end);
+    // If the job's end is stored, all items were there before.
+    if end > next && !receiving.completes {
+        if first > next {
+            return Err(NotTaken::Ever(gap(first, next)));
         }
-        OfOneJob::End(of) if of == named => {
-            receiving.input_ended = true;
-            Ok(())
-        }
-        _ => Err(wrong(format!("a stream of Detach has Items and EndItems, of job {named}"))),
+        let Batch { first, data, ends, .. } = if first < next { batch.part(next, end - next) } else { batch.clone() };
+        keeper.store_mut().append(job, Entry::Items { first, data, ends }).map_err(|error| match error.kind() {
+            JobStoreErrorKind::Busy | JobStoreErrorKind::Io => NotTaken::Yet(Part::Items(batch)),
+            JobStoreErrorKind::Full => NotTaken::Full(status(&error)),
+            _ => NotTaken::Ever(status(&error)),
+        })?;
     }
-}
-
-/// Returns whether a new job can be answered now: the store has room, or will not get any by waiting. `given_up`: writing has failed
-/// for too long.
-fn has_room(store: &dyn JobStore, messages: &[ClientMessage], given_up: bool) -> bool {
-    let bytes = messages.first().map_or(0, |message| message.encoded_len() as u64);
-    match store.takes(2 * bytes).map_err(|error| error.kind()) {
-        Err(JobStoreErrorKind::Busy) => false,
-        Err(JobStoreErrorKind::Io) => given_up,
-        _ => true,
-    }
+    session.stored += bytes;
+    Ok(())
 }

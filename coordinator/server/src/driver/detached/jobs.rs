@@ -2,16 +2,18 @@
 //! something.
 
 use farpool_common::log::info;
+use farpool_coordinator::ClientId;
 use farpool_programs::Digest;
 use farpool_proto::v1::ClientMessage;
 use farpool_store::Phase;
 use tonic::Status;
 
 use super::super::super::clock::nanos;
-use super::super::super::link::{Says, StreamId, WasRead};
+use super::super::super::link::WasRead;
+use super::super::client::{Client, Role};
 use super::super::round::Round;
 use super::durable::Then;
-use super::intake::{DetachJoins, Intake};
+use super::intake::{Intake, SessionEnd};
 use super::keeper::Keeper;
 use super::open::Opened;
 use super::player::Player;
@@ -45,14 +47,26 @@ impl Jobs {
         self.player.start_all(&self.keeper, round);
     }
 
-    pub(super) fn detach_joins(&mut self, round: &mut Round, joins: DetachJoins) {
-        let gone = self.intake.joins(&mut self.keeper, round, joins);
+    /// Handles messages of a session that detaches or reads a job.
+    pub(super) fn says(&mut self, round: &mut Round, client: &Client, id: ClientId, messages: Vec<ClientMessage>) {
+        if client.role == Role::Reads {
+            return self.readers.says(&self.keeper, round, client, id, messages);
+        }
+        let gone = self.intake.says(&mut self.keeper, round, client, id, messages);
         self.readers.serve_jobs(&self.keeper, round, gone.as_slice());
     }
 
-    pub(super) fn detach_says(&mut self, round: &mut Round, says: Says<ClientMessage, StreamId>) {
-        let gone = self.intake.says(&mut self.keeper, round, says);
-        self.readers.serve_jobs(&self.keeper, round, gone.as_slice());
+    /// Handles the end of a session, whatever its reason.
+    pub(super) fn leave(&mut self, round: &Round, id: ClientId) {
+        self.intake.leave(round.now, id);
+        self.readers.leave(id);
+    }
+
+    /// Takes the sessions that are to be ended.
+    pub(super) fn take_ends(&mut self) -> Vec<SessionEnd> {
+        let mut ends = std::mem::take(&mut self.intake.ends);
+        ends.append(&mut self.readers.ends);
+        ends
     }
 
     pub(super) fn program_failed(&mut self, round: &Round, digest: Digest, why: &Status) {
@@ -66,7 +80,7 @@ impl Jobs {
         match read {
             WasRead::Opening(job, opening) => player.opening_was_read(keeper, round, job, opening),
             WasRead::Items(id, items) => player.items_were_read(keeper, round, id, items),
-            WasRead::Outcomes(stream, outcomes) => readers.outcomes_were_read(keeper, round, stream, outcomes),
+            WasRead::Outcomes(id, outcomes) => readers.outcomes_were_read(keeper, round, id, outcomes),
             WasRead::Program(job, pinned) => {
                 let gone = intake.program_was_read(keeper, round, job, pinned);
                 readers.serve_jobs(keeper, round, gone.as_slice());
@@ -102,7 +116,6 @@ impl Jobs {
             self.readers.serve_all(&self.keeper, round);
             self.player.start_all(&self.keeper, round);
         }
-        self.intake.give_turns(round.memory.is_full);
         self.readers.tend(&self.keeper, round);
         self.player.pause_for_the_store(&self.keeper, round);
         self.player.feed_all(&mut self.keeper, round);
@@ -132,11 +145,9 @@ impl Jobs {
         // Writing may work again by now.
         let refusal = self.keeper.cannot_keep(round.now);
         let withdrawn = self.keeper.progress(round.now, &round.link);
-        if let Some(why) = refusal {
-            let refuse = |job| self.intake.refuse(&mut self.keeper, round, job, why.clone());
-            let gone: Vec<u64> = withdrawn.into_iter().filter_map(refuse).collect();
-            self.readers.serve_jobs(&self.keeper, round, &gone);
-        }
+        let drop = |job| self.intake.is_incomplete_again(&mut self.keeper, round, job, refusal.as_ref());
+        let gone: Vec<u64> = withdrawn.into_iter().filter_map(drop).collect();
+        self.readers.serve_jobs(&self.keeper, round, &gone);
         self.keeper.write();
         self.follow(round);
         let mut gone = self.intake.refuse_what_cannot_be_kept(&mut self.keeper, round);
@@ -155,7 +166,8 @@ impl Jobs {
                     news.extend(player.job_of(id));
                 }
                 Then::Give(id) => player.was_noted(keeper, round, id),
-                Then::Received(job, stream, items) => intake.has_received(job, stream, items),
+                Then::Received(job, id, items, bytes) => intake.has_received(job, id, items, bytes),
+                Then::Withdrawn(id) => intake.was_withdrawn(id),
                 Then::Complete(job) => {
                     if intake.is_complete(keeper, round, job) {
                         player.start(keeper, round, job);

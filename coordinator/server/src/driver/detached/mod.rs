@@ -1,9 +1,13 @@
 //! Detached jobs: the store that keeps them, and the played clients of their pools.
 //!
-//! A job arrives on a stream (`intake`). When it is complete in the store, it runs in a pool of its own. To the coordinator, that pool's
-//! client looks like any other. It is played here (`player`): it reads items from disk as far as there is room (`feeding`), and
-//! stores the outcomes. Agents keep their reports until these are durable. Attached clients are sent what is on disk
-//! (`readers`). After a restart, the played client reopens the pool, like a client that has lost its coordinator.
+//! A job arrives in a client's session (`detaching`, `intake`), and its pool passes from the session to the store. When it is complete
+//! there, it runs in that pool. To the coordinator, the pool's client looks like any other. It is played here (`player`): it reads
+//! items from disk as far as there is room (`feeding`), and stores the outcomes. Agents keep their reports until these are durable.
+//! Clients that read the job are sent what is on disk (`readers`). After a restart, the played client reopens the pool, like a client
+//! that has lost its coordinator.
+//!
+//! The driver owns the sessions of those who detach and read. Here their messages are handled; [`Detached::take_ends`] says which
+//! sessions are through.
 //!
 //! Each of these components owns its state and uses the store through the [`Keeper`](keeper::Keeper). [`Jobs`] says what follows for one
 //! component from an event of another, at once or when the store has acknowledged something (`durable`).
@@ -13,10 +17,12 @@
 
 mod ask;
 mod checks;
+mod detaching;
 mod durable;
 mod failing;
 mod feed;
 mod feeding;
+mod find;
 mod intake;
 mod jobs;
 mod keeper;
@@ -29,35 +35,35 @@ mod refuse;
 
 use std::future::pending;
 
-use farpool_common::log::warn;
 use farpool_coordinator::{ClientId, Principal};
-use farpool_net::Outgoing;
 use farpool_programs::Digest;
 use farpool_proto::v1::{
-    CancelDetachedRequest, ClientEvent, ClientMessage, DiscardDetachedRequest, JournalStatus, ListDetachedReply,
+    CancelDetachedRequest, ClientEvent, ClientMessage, DescribeDetachedRequest, DetachedJob, DiscardDetachedRequest,
+    JournalStatus, ListDetachedReply,
 };
 use farpool_store::Wakeup;
 use tonic::Status;
 
-use super::super::link::{Says, StreamId, WasRead, shown};
-use super::super::refusal::shutting_down;
+use super::super::link::WasRead;
+use super::client::Client;
 use super::round::Round;
 use ask::Reply;
 use checks::no_store;
-use intake::DetachJoins;
+use intake::SessionEnd;
 use jobs::Jobs;
 pub(in super::super) use open::Opened;
-use readers::AttachJoins;
 
 /// The detached jobs of a coordinator.
 pub(super) struct Detached {
     /// `None`: the coordinator has no store for them.
     jobs: Option<Jobs>,
+    /// Sessions that are refused because there is no store.
+    refused: Vec<SessionEnd>,
 }
 
 impl Detached {
     pub(super) fn new(opened: Option<Opened>) -> Self {
-        Self { jobs: opened.map(Jobs::new) }
+        Self { jobs: opened.map(Jobs::new), refused: Vec::new() }
     }
 
     /// Resumes the jobs that were in the store when it was opened.
@@ -103,35 +109,26 @@ impl Detached {
         }
     }
 
-    /// Handles the start of a Detach stream.
-    pub(super) fn detach_joins(&mut self, round: &mut Round, joins: DetachJoins) {
+    /// Handles messages of a session that detaches or reads a job.
+    pub(super) fn says(&mut self, round: &mut Round, client: &Client, id: ClientId, messages: Vec<ClientMessage>) {
         match &mut self.jobs {
-            Some(jobs) => jobs.detach_joins(round, joins),
-            None => {
-                let status = refuse(round, &joins.outgoing);
-                warn!(round.link.log, address = shown(joins.address), reason = status.message(), "job not detached");
-                joins.outgoing.fail(status);
-            }
+            Some(jobs) => jobs.says(round, client, id, messages),
+            None => self.refused.push((id, Err(no_store()))),
         }
     }
 
-    pub(super) fn detach_says(&mut self, round: &mut Round, says: Says<ClientMessage, StreamId>) {
+    /// Handles the end of a session, whatever its reason.
+    pub(super) fn leave(&mut self, round: &Round, id: ClientId) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.detach_says(round, says);
+            jobs.leave(round, id);
         }
     }
 
-    /// Handles the start of an Attach stream.
-    pub(super) fn attach_joins(&mut self, round: &Round, joins: AttachJoins) {
+    /// Takes the sessions that are to be ended: those without an error have been told everything.
+    pub(super) fn take_ends(&mut self) -> Vec<SessionEnd> {
         match &mut self.jobs {
-            Some(jobs) => jobs.readers.joins(&jobs.keeper, round, joins),
-            None => joins.outgoing.fail(refuse(round, &joins.outgoing)),
-        }
-    }
-
-    pub(super) fn attach_says(&mut self, round: &Round, says: Says<ClientMessage, StreamId>) {
-        if let Some(jobs) = &mut self.jobs {
-            jobs.readers.says(round, says);
+            Some(jobs) => jobs.take_ends(),
+            None => std::mem::take(&mut self.refused),
         }
     }
 
@@ -142,10 +139,9 @@ impl Detached {
         }
     }
 
-    /// Checks queues: some have run low or lost their reader.
+    /// Checks queues: some have run low.
     pub(super) fn look_at_queues(&mut self, round: &Round) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.intake.look_at_queues(round.now);
             jobs.readers.look_at_queues(&jobs.keeper, round);
         }
     }
@@ -200,6 +196,11 @@ impl Detached {
         }
     }
 
+    /// Describes a job.
+    pub(super) fn describe(&self, by: &Principal, request: &DescribeDetachedRequest) -> Result<DetachedJob, Status> {
+        self.jobs.as_ref().ok_or_else(no_store)?.describe(by, request)
+    }
+
     /// Lists the jobs of a tenant.
     pub(super) fn list(&self, tenant: &str) -> Result<ListDetachedReply, Status> {
         Ok(self.jobs.as_ref().ok_or_else(no_store)?.list(tenant))
@@ -225,7 +226,17 @@ impl Detached {
         }
     }
 
-    /// Returns how many bytes are held: incomplete messages, entries that wait for the store, and outcomes that wait for readers.
+    /// Returns whether sessions wait for room in the store.
+    pub(super) fn has_parked(&self) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.intake.has_parked())
+    }
+
+    /// Returns how many bytes of a client's wait for room in the store.
+    pub(super) fn parked_of(&self, client: ClientId) -> u64 {
+        self.jobs.as_ref().map_or(0, |jobs| jobs.intake.parked_of(client))
+    }
+
+    /// Returns how many bytes are held: what waits for the store, and outcomes that wait for readers.
     pub(super) fn held(&self) -> u64 {
         let held = |jobs: &Jobs| {
             jobs.intake.held() + jobs.readers.holds() + jobs.player.held() + jobs.keeper.store().backlog()
@@ -237,17 +248,8 @@ impl Detached {
         self.jobs.as_ref().map(|jobs| jobs.keeper.status())
     }
 
-    /// Ends all streams: the server shuts down. The store writes its remaining entries, if it can.
+    /// Closes the store, which writes its remaining entries if it can: the server shuts down.
     pub(super) fn dismiss(&mut self) {
-        if let Some(mut jobs) = self.jobs.take() {
-            jobs.intake.dismiss();
-            jobs.readers.dismiss();
-        }
+        self.jobs = None;
     }
-}
-
-/// Returns why a stream is refused: the coordinator is shutting down, or has no store.
-fn refuse(round: &Round, outgoing: &Outgoing<ClientEvent>) -> Status {
-    outgoing.for_one_connection();
-    if round.drains { shutting_down() } else { no_store() }
 }

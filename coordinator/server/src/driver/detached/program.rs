@@ -55,8 +55,8 @@ impl Intake {
             Ok(None) => {
                 let digest = receiving.program?;
                 receiving.wants = Some(digest);
-                if let Some(stream) = &receiving.stream {
-                    stream.tell(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));
+                if let Some(session) = self.all().get(&job).and_then(|receiving| self.session_of(receiving)) {
+                    session.tell(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));
                 }
             }
             Err(why) => return self.refuse(keeper, round, job, not_kept(&why)),

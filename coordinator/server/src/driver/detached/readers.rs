@@ -1,47 +1,42 @@
-//! Serves the clients that attach to jobs. Outcomes are read from disk when a stream's queue has room. All streams together may hold a
-//! share of the memory. Beyond it, up to twice the share, only streams that have taken everything are served. Beyond that, streams that take
-//! nothing for a while are closed: their outcomes are still on disk.
+//! Serves the clients that read jobs. Outcomes are read from disk when a session's queue has room. All these sessions together may hold a
+//! share of the memory, beside what their windows cover. Beyond it, up to twice the share, only sessions that have taken everything are
+//! served. Beyond that, sessions that take nothing for a while are closed: their outcomes are still on disk.
 
 use std::collections::BTreeMap;
 
-use farpool_common::log::info;
-use farpool_coordinator::Principal;
+use farpool_coordinator::ClientId;
 use farpool_coordinator::convert::{Batch, Ticket};
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{
-    Attach, ClientEvent, ClientMessage, ItemsDone, ItemsFailed, JobEnded, PoolFailed, client_message,
+    Attach, ClientEvent, ClientMessage, ItemsDone, ItemsFailed, JobEnded, PoolClosed, PoolFailed, client_message,
 };
 use farpool_store::{Ended, Outcomes, Read, ReadError, Unread};
-use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::super::super::end::End;
-use super::super::super::link::{Joins, Said, Says, StreamId, WasRead};
-use super::super::super::refusal::shutting_down;
-use super::super::super::sessions::LOW_OUTCOMES;
+use super::super::super::link::WasRead;
+use super::super::client::Client;
 use super::super::round::Round;
 use super::checks::{check_id, not_found};
+use super::detaching::welcome;
+use super::intake::SessionEnd;
 use super::keeper::Keeper;
 
-/// A stream of Attach that begins.
-pub(super) type AttachJoins = Joins<ClientEvent, ClientMessage, StreamId>;
-
-/// All attached clients.
+/// All clients that are sent outcomes.
 #[derive(Default)]
 pub(super) struct Readers {
-    all: BTreeMap<StreamId, Attached>,
-    last_stream: u64,
+    all: BTreeMap<ClientId, Attached>,
+    /// Sessions that are to be ended.
+    pub(super) ends: Vec<SessionEnd>,
     /// How many bytes they hold together, as of this round.
     held: u64,
     /// When they were last checked.
     seen_at: u64,
 }
 
-/// A stream of a job's outcomes.
+/// A session that is sent a job's outcomes.
 struct Attached {
     outgoing: Outgoing<ClientEvent>,
-    turns: mpsc::Sender<()>,
     job: u64,
     /// The job's number in messages.
     named: u64,
@@ -65,8 +60,18 @@ struct Attached {
 }
 
 impl Attached {
+    /// Returns how many bytes it holds beside what its window covers.
     fn held(&self) -> u64 {
-        self.outgoing.bytes() as u64 + self.reading.unwrap_or(0)
+        self.untaken() + self.reading.unwrap_or(0)
+    }
+
+    /// Returns how many bytes it has not taken.
+    fn untaken(&self) -> u64 {
+        self.outgoing.held_back() as u64
+    }
+
+    fn tell(&self, body: Body) {
+        self.outgoing.push(ClientEvent { body: Some(body) });
     }
 
     /// Converts outcomes to a message, without those it was sent. Returns also the first index of all, and the index after the last.
@@ -89,7 +94,7 @@ impl Attached {
 
     /// Returns whether it has taken nothing for longer than `patience`, in ns, although something waits.
     fn stands_still(&mut self, now: u64, patience: u64) -> bool {
-        let untaken = self.outgoing.bytes() as u64;
+        let untaken = self.untaken();
         if untaken == 0 || untaken != self.untaken {
             (self.untaken, self.moved_at) = (untaken, now);
         }
@@ -100,60 +105,48 @@ impl Attached {
 /// How many bytes of outcomes one read takes, if they are in several parts.
 const READ_BYTES: u64 = 1 << 20;
 
+/// More outcomes are read for a client when no more bytes than these are left to be sent to it.
+const LOW_OUTCOMES: usize = 256 << 10;
+
 /// The part of the memory that outcomes for attached clients may take.
 const SHARE: u64 = 8;
 /// How often to check whether those that fill it take anything, in ns.
 const LOOK_NS: u64 = 500_000_000;
 
 impl Readers {
-    pub(super) fn joins(&mut self, keeper: &Keeper, round: &Round, joins: AttachJoins) {
-        let Joins { outgoing, turns, principal, messages, id: reply, .. } = joins;
-        outgoing.for_one_connection();
-        let attach = match &messages[..] {
-            [ClientMessage { body: Some(client_message::Body::Attach(attach)) }] => Ok(attach),
-            _ => Err(Status::invalid_argument("an Attach stream must begin with one Attach")),
-        };
-        let begun = attach.and_then(|attach| begin(keeper, round, &principal, attach, (outgoing.clone(), turns)));
-        match begun {
-            Ok(attached) => {
-                self.last_stream += 1;
-                let id = StreamId(self.last_stream);
-                let _ = attached.turns.try_send(());
-                self.all.insert(id, attached);
-                let _ = reply.send(id);
-                self.serve(keeper, round, id);
-                // The edge notices a lost connection only once.
-                if outgoing.is_gone() {
-                    self.all.remove(&id);
+    /// Handles messages of a session that reads a job. The first one of all says which.
+    pub(super) fn says(
+        &mut self,
+        keeper: &Keeper,
+        round: &Round,
+        client: &Client,
+        id: ClientId,
+        messages: Vec<ClientMessage>,
+    ) {
+        for message in messages {
+            match (self.all.get_mut(&id), message.body) {
+                (Some(attached), Some(client_message::Body::AwaitingItems(awaiting))) => {
+                    attached.awaits = awaiting.waits
                 }
+                (Some(_), _) => {
+                    return self.end(id, Err(Status::invalid_argument("only AwaitingItems may follow Attach")));
+                }
+                (None, Some(client_message::Body::Attach(attach))) => match begin(keeper, round, client, &attach) {
+                    Ok(attached) => {
+                        self.all.insert(id, attached);
+                        self.serve(keeper, round, id);
+                    }
+                    Err(status) => return self.ends.push((id, Err(status))),
+                },
+                // Whatever follows the end of a session is of no interest.
+                (None, _) => return,
             }
-            Err(status) => outgoing.fail(status),
         }
     }
 
-    pub(super) fn says(
-        &mut self,
-        round: &Round,
-        Says { id, said, passed: _passed, .. }: Says<ClientMessage, StreamId>,
-    ) {
-        let Some(attached) = self.all.get_mut(&id) else { return };
-        match said {
-            // A frame without messages is an acknowledgement.
-            Said::Messages { messages, .. } => {
-                for message in messages {
-                    let Some(client_message::Body::AwaitingItems(awaiting)) = message.body else {
-                        let why = Status::invalid_argument("only AwaitingItems may follow Attach");
-                        return self.end(round, id, Err(why));
-                    };
-                    attached.awaits = awaiting.waits;
-                }
-                let _ = attached.turns.try_send(());
-            }
-            // It has nothing more to send. Its queue shows whether it still reads.
-            Said::Gone(End::Meant) => {}
-            Said::Gone(End::Broken(_)) => self.end(round, id, Ok(())),
-            Said::Gone(End::Final(why)) => self.end(round, id, Err(why)),
-        }
+    /// Handles the end of a session, whatever its reason.
+    pub(super) fn leave(&mut self, id: ClientId) {
+        self.all.remove(&id);
     }
 
     /// Tells the coordinator which tasks wait for unfinished jobs, so that it lends their slots.
@@ -163,9 +156,8 @@ impl Readers {
         round.coordinator.lend_to_attached(self.all.values().filter(waits).filter_map(|at| at.ticket).collect());
     }
 
-    /// Checks queues: some have run low or lost their reader.
+    /// Checks queues: some have run low.
     pub(super) fn look_at_queues(&mut self, keeper: &Keeper, round: &Round) {
-        self.all.retain(|_, attached| !attached.outgoing.is_gone());
         (self.held, self.seen_at) = (self.holds(), round.now);
         if self.held > 2 * share(round.memory.bound) {
             self.end_those_that_stand_still(round);
@@ -186,7 +178,7 @@ impl Readers {
     }
 
     pub(super) fn serve_all(&mut self, keeper: &Keeper, round: &Round) {
-        let all: Vec<StreamId> = self.all.keys().copied().collect();
+        let all: Vec<ClientId> = self.all.keys().copied().collect();
         all.into_iter().for_each(|id| self.serve(keeper, round, id));
     }
 
@@ -196,22 +188,22 @@ impl Readers {
             return;
         }
         let to_serve = self.all.iter().filter(|(_, attached)| jobs.contains(&attached.job));
-        let to_serve: Vec<StreamId> = to_serve.map(|(id, _)| *id).collect();
+        let to_serve: Vec<ClientId> = to_serve.map(|(id, _)| *id).collect();
         to_serve.into_iter().for_each(|id| self.serve(keeper, round, id));
     }
 
     /// Handles outcomes that were read.
-    pub(super) fn outcomes_were_read(&mut self, keeper: &Keeper, round: &Round, id: StreamId, read: Read<Outcomes>) {
+    pub(super) fn outcomes_were_read(&mut self, keeper: &Keeper, round: &Round, id: ClientId, read: Read<Outcomes>) {
         let Some(attached) = self.all.get_mut(&id) else { return };
         attached.reading = None;
         for outcomes in read.parts {
             let (there, end, body) = attached.rest_of(outcomes);
             attached.lacks |= there > attached.next;
             attached.next = end;
-            attached.outgoing.push(ClientEvent { body: Some(body) });
+            attached.tell(body);
         }
         match read.unread {
-            Some(unread) => self.end(round, id, Err(cannot_read(unread))),
+            Some(unread) => self.end(id, Err(cannot_read(unread))),
             None => self.serve(keeper, round, id),
         }
     }
@@ -221,42 +213,36 @@ impl Readers {
         self.all.values().map(Attached::held).sum()
     }
 
-    /// Ends all streams: the server shuts down.
-    pub(super) fn dismiss(&mut self) {
-        let all = std::mem::take(&mut self.all).into_values();
-        all.for_each(|attached| attached.outgoing.fail(shutting_down()));
-    }
-
     fn end_those_that_stand_still(&mut self, round: &Round) {
         let (now, patience) = (round.now, round.memory.patience);
         let still = self.all.iter_mut().filter_map(|(&id, at)| at.stands_still(now, patience).then_some(id));
         for id in still.collect::<Vec<_>>() {
             let why =
                 "the memory for outcomes is full, and this client does not read its own; attach again when it does";
-            self.end(round, id, Err(Status::resource_exhausted(why)));
+            self.end(id, Err(Status::resource_exhausted(why)));
         }
     }
 
     /// Begins to read the next outcomes, if they exist and there is room. Otherwise tells how the job has ended, if it has.
-    fn serve(&mut self, keeper: &Keeper, round: &Round, id: StreamId) {
+    fn serve(&mut self, keeper: &Keeper, round: &Round, id: ClientId) {
         let (held, share) = (self.held, share(round.memory.bound));
         let Some(attached) = self.all.get_mut(&id) else { return };
         let job = keeper.job(attached.job);
         if let Some(job) = job.filter(|job| attached.partial && !keeper.is_received(job)) {
             // It attached before the job was complete: now it is told the number of items.
             attached.partial = false;
-            attached.outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(keeper.describe(job)))) });
+            attached.tell(Body::DetachedJob(Box::new(keeper.describe(job))));
         }
         let has_room = match held {
             held if held <= share => attached.outgoing.waiting() <= LOW_OUTCOMES,
-            held if held <= 2 * share => attached.outgoing.bytes() == 0,
+            held if held <= 2 * share => attached.untaken() == 0,
             _ => false,
         };
         if attached.reading.is_some() || !has_room {
             return;
         }
         let Some(job) = job else {
-            return self.end(round, id, Err(Status::not_found("the job was discarded")));
+            return self.end(id, Err(Status::not_found("the job was discarded")));
         };
         let ended = keeper.ended(job);
         // A client that waits gets outcomes in order, without gaps.
@@ -270,48 +256,36 @@ impl Readers {
         let last = match ended {
             Some(Ended::Failed) => Body::PoolFailed(Box::new(PoolFailed { failure: job.failure.as_deref().cloned() })),
             // The job ended after items were skipped, so the client would miss their outcomes.
-            Some(Ended::Finished) if attached.lacks && !attached.wait => return self.end(round, id, Ok(())),
+            Some(Ended::Finished) if attached.lacks && !attached.wait => return self.end(id, Ok(())),
             Some(how) => Body::JobEnded(JobEnded { job: named, cancelled: how == Ended::Cancelled }),
             None if attached.wait => return,
-            None => return self.end(round, id, Ok(())),
+            None => return self.end(id, Ok(())),
         };
-        attached.outgoing.push(ClientEvent { body: Some(last) });
-        self.end(round, id, Ok(()));
+        attached.tell(last);
+        self.end(id, Ok(()));
     }
 
-    fn end(&mut self, round: &Round, id: StreamId, end: Result<(), Status>) {
+    /// Ends a session. If it is through, that is said last.
+    fn end(&mut self, id: ClientId, end: Result<(), Status>) {
         let Some(attached) = self.all.remove(&id) else { return };
-        match end {
-            Ok(()) => attached.outgoing.finish(),
-            Err(status) => {
-                info!(round.link.log, reason = status.message(), "attach stream closed");
-                attached.outgoing.fail(status);
-            }
+        if end.is_ok() {
+            attached.tell(Body::PoolClosed(PoolClosed {}));
         }
+        self.ends.push((id, end));
     }
 }
 
-/// Begins to serve a client: describes the job to it.
-fn begin(
-    keeper: &Keeper,
-    round: &Round,
-    principal: &Principal,
-    attach: &Attach,
-    (outgoing, turns): (Outgoing<ClientEvent>, mpsc::Sender<()>),
-) -> Result<Attached, Status> {
-    if round.drains {
-        return Err(shutting_down());
-    }
-    let job = keeper.store().find(principal.tenant(), &attach.name).ok_or_else(|| not_found(&attach.name))?;
+/// Begins to serve a client: welcomes it, and describes the job to it.
+fn begin(keeper: &Keeper, round: &Round, client: &Client, attach: &Attach) -> Result<Attached, Status> {
+    let (session, name) = (&client.session, &attach.name);
+    let job = keeper.store().find(session.principal.tenant(), name).ok_or_else(|| not_found(name))?;
     check_id(job, &attach.id)?;
     let ticket = attach.ticket.clone().map(Ticket::try_from).transpose();
     let ticket = ticket.map_err(|refused| Status::invalid_argument(refused.to_string()))?;
-    outgoing.push(ClientEvent { body: Some(Body::DetachedJob(Box::new(keeper.describe(job)))) });
-    Ok(Attached {
-        outgoing,
-        turns,
+    let attached = Attached {
+        outgoing: session.outgoing.clone(),
         job: job.number,
-        named: job.known.named,
+        named: attach.job,
         next: attach.first,
         wait: attach.wait,
         partial: keeper.is_received(job),
@@ -321,7 +295,11 @@ fn begin(
         moved_at: round.now,
         ticket,
         awaits: false,
-    })
+    };
+    attached.outgoing.set_low(LOW_OUTCOMES);
+    attached.tell(Body::Welcome(welcome(round, 0)));
+    attached.tell(Body::DetachedJob(Box::new(keeper.describe(job))));
+    Ok(attached)
 }
 
 /// Returns how many bytes all of them may hold, if there is so much memory.

@@ -49,7 +49,10 @@ impl Intake {
     /// Returns the jobs whose clients wait for the store.
     fn jobs_that_wait(&self, keeper: &Keeper) -> Vec<u64> {
         let items = |job: &u64| keeper.job(*job).map(|job| job.end);
-        let waits = |(job, receiving): &(&u64, &Receiving)| receiving.waits_for_disk(items(job));
+        let waits = |(job, receiving): &(&u64, &Receiving)| {
+            let session = self.session_of(receiving);
+            session.is_some_and(|session| receiving.input_ended || session.waits_for_disk(items(job)))
+        };
         self.all().iter().filter(waits).map(|(job, _)| *job).collect()
     }
 }

@@ -32,7 +32,7 @@ async fn what_a_cancelled_job_has_stays() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut job = detach("one", 1);
-    job.job.as_mut().expect("it has one").chunksize = 1;
+    job.job.chunksize = 1;
     detached(&server, job, 10).await;
     let mut agent = Agent::joined(&server, 1, 1).await;
     let assign = assigned(&mut agent).await;

@@ -1,11 +1,14 @@
 //! Picking up outcomes: in order, as they come, and at nobody's cost.
 
-use farpool_proto::v1::{AwaitingItems, Failure, FailureKind, ItemFault, Label, Ticket};
+use farpool_proto::v1::clients_client::ClientsClient;
+use farpool_proto::v1::{AwaitingItems, Failure, FailureKind, ItemFault, Label, Ticket, Version};
+use tokio_stream::StreamExt;
 use tonic::Code;
 
 use super::*;
 use crate::agent::{Agent, Order, Say};
-use crate::client::id;
+use crate::client::{id, secret};
+use crate::proxy::Proxy;
 use crate::restart::{assigned, result_of};
 
 #[tokio::test]
@@ -13,7 +16,7 @@ async fn who_waits_is_sent_outcomes_in_order_and_others_what_is_there() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut job = detach("one", 1);
-    let open = job.job.as_mut().expect("it has one");
+    let open = &mut job.job;
     (open.chunksize, open.retries) = (1, 0);
     detached(&server, job, 4).await;
     let mut agent = Agent::joined(&server, 1, 2).await;
@@ -83,7 +86,7 @@ async fn who_does_not_read_costs_nothing() {
     agent.times = MIB / 8;
     let _agent = tokio::spawn(agent.work());
     let mut job = detach("large", 1);
-    job.job.as_mut().expect("it has one").chunksize = 1;
+    job.job.chunksize = 1;
     detached(&server, job, 100).await;
     let mut idle = Vec::new();
     for _ in 0..10 {
@@ -117,16 +120,25 @@ async fn who_attaches_wrongly_must_be_refused() {
     assert!(matches!(talks.next().await, Told::DetachedJob(_)));
     talks.end_items(1);
     talks.must_be_refused(Code::InvalidArgument, "may follow Attach").await;
-    let (out, frames) = outgoing(0, Arc::new(Notify::new()));
-    out.push(farpool_proto::v1::ClientMessage { body: Some(end_items()) });
-    let reply = jobs(&server).await.attach(frames).await.expect("the call is answered");
-    Client::of(out, reply.into_inner()).must_be_refused(Code::InvalidArgument, "one Attach").await;
+    let mut talks = attach(server.connect().await, "one", 0, true).await;
+    talks.ask(Ask::Attach(reading("one").into()));
+    talks.must_be_refused(Code::InvalidArgument, "may follow Attach").await;
+    let mut pool = Client::open(&server).await;
+    pool.ask(Ask::Attach(reading("one").into()));
+    pool.must_be_refused(Code::InvalidArgument, "Attach in a pool's session").await;
+    let old = Version { release: "0.0.0".to_owned(), protocol: 1 };
+    let mut old = attach_as(server.connect().await, Attach { version: Some(old), ..reading("one") }).await;
+    old.must_be_refused(Code::FailedPrecondition, "0.0.0").await;
+    let cut = Attach { secret: vec![7; 31].into(), ..reading("one") };
+    let mut cut = attach_as(server.connect().await, cut).await;
+    cut.must_be_refused(Code::InvalidArgument, "31 bytes").await;
     // One that says nothing more, not even what it has, is served.
-    let attach = Attach { name: "one".to_owned(), first: 0, wait: true, ..Attach::default() };
+    let attach = Attach { wait: true, ..reading("one") };
     let message = farpool_proto::v1::ClientMessage { body: Some(Ask::Attach(Box::new(attach))) };
     let frame = farpool_proto::v1::ClientFrame { messages: vec![message].into(), ..Default::default() };
-    let mut stream =
-        jobs(&server).await.attach(tokio_stream::iter([frame])).await.expect("it is answered").into_inner();
+    let frames = StreamExt::chain(tokio_stream::once(frame), tokio_stream::pending());
+    let session = ClientsClient::new(server.connect().await).session(frames).await;
+    let mut stream = session.expect("it is answered").into_inner();
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut items = 0;
     while let Some(frame) = soon("a frame", stream.message()).await.expect("the stream goes on") {
@@ -157,12 +169,12 @@ async fn a_slot_is_lent_while_its_task_waits_for_an_unfinished_job() {
     let server = scratch.server().await;
     // No agent here may run it.
     let mut job = detach("one", 1);
-    job.pool.as_mut().expect("it has one").require = vec![Label { key: "gpu".to_owned(), value: "yes".to_owned() }];
+    job.pool.require = vec![Label { key: "gpu".to_owned(), value: "yes".to_owned() }];
     detached(&server, job, 4).await;
     let mut agent = Agent::joined(&server, 1, 1).await;
     let ticket = |byte| Ticket { agent: id(1), id: vec![byte; 16].into() };
     let reader = async |byte| {
-        let attach = Attach { name: "one".to_owned(), wait: true, ticket: Some(ticket(byte)), ..Attach::default() };
+        let attach = Attach { wait: true, ticket: Some(ticket(byte)), ..reading("one") };
         let mut reader = attach_as(server.connect().await, attach).await;
         assert!(matches!(reader.next().await, Told::DetachedJob(_)));
         reader
@@ -209,13 +221,66 @@ async fn those_who_read_nothing_share_a_part_of_the_memory() {
     assert_eq!(all(&server, "large").await.0.len(), 8);
 }
 
+/// Each outcome comes once, however often the connection is lost.
+#[tokio::test]
+async fn a_session_that_reads_outlives_its_connections() {
+    const ITEMS: u64 = 300;
+    let scratch = Scratch::new();
+    let server = scratch.server_with(|settings| settings.reconnect_grace = Duration::from_secs(600)).await;
+    let proxy = Proxy::to(&server).await;
+    let mut job = detach("one", 1);
+    job.job.chunksize = 1;
+    detached(&server, job, ITEMS).await;
+    let _agent = Agent::echo(&server, 1, 2).await;
+    let reader = Attach { wait: true, secret: secret(9), ..reading("one") };
+    let mut reader = attach_as(proxy.connect().await, reader).await;
+    assert!(matches!(reader.next().await, Told::DetachedJob(_)));
+    assert_eq!(reader.window, 0);
+    let (mut next, mut cuts, mut ended) = (0, 0, false);
+    loop {
+        match reader.try_next().await {
+            Ok(Some(Told::ItemsDone(done))) => {
+                assert_eq!(done.first, next, "they come in order, and once");
+                assert_eq!(
+                    cut(&done.data, 0, &done.ends),
+                    (next..).map(item).take(done.ends.len() / 4).collect::<Vec<_>>()
+                );
+                next += done.ends.len() as u64 / 4;
+                if next > cuts * ITEMS / 10 {
+                    cuts += 1;
+                    proxy.cut();
+                }
+            }
+            Ok(Some(Told::JobEnded(end))) => ended = !end.cancelled,
+            Ok(Some(Told::PoolClosed(_))) => break,
+            Ok(Some(other)) => panic!("{other:?}"),
+            Ok(None) | Err(_) => reader.resume(proxy.connect().await, 9).await.expect("the session goes on"),
+        }
+    }
+    assert!(ended && next == ITEMS && cuts > 0, "{next} after {cuts} cuts");
+}
+
+#[tokio::test]
+async fn jobs_are_described() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let refused = describe(&server, "one").await.expect_err("it is not there");
+    assert_eq!((refused.code(), refused.message()), (Code::NotFound, "there is no detached job \"one\""));
+    detached(&server, detach("one", 1), 3).await;
+    let job = describe(&server, "one").await.expect("it is there");
+    assert_eq!((job.items, job.state(), &job.id), (3, DetachedState::Running, &id(1)));
+    let request = DescribeDetachedRequest { name: "one".to_owned(), id: id(2) };
+    let refused = jobs(&server).await.describe(request).await.expect_err("that one is not there");
+    assert_eq!(refused.code(), Code::NotFound);
+}
+
 #[tokio::test]
 async fn invalid_tickets_are_refused() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 4).await;
     let ticket = Ticket { agent: id(1), id: vec![7; 15].into() };
-    let attach = Attach { name: "one".to_owned(), wait: true, ticket: Some(ticket), ..Attach::default() };
+    let attach = Attach { wait: true, ticket: Some(ticket), ..reading("one") };
     let mut reader = attach_as(server.connect().await, attach).await;
     reader.must_be_refused(Code::InvalidArgument, "15 bytes instead of 16").await;
 }

@@ -1,6 +1,6 @@
 //! Giving a job to the coordinator: all of it, or nothing.
 
-use farpool_proto::v1::{DetachedState, Items, Program, Resume, Version};
+use farpool_proto::v1::{CancelJob, ClosePool, DetachedState, Items, PoolReopened, Program, Version};
 use tonic::Code;
 
 use super::*;
@@ -10,7 +10,7 @@ use crate::proxy::Proxy;
 use crate::server::connect;
 
 #[tokio::test]
-async fn a_stream_that_breaks_goes_on_where_it_was() {
+async fn a_session_that_breaks_goes_on_where_it_was() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let proxy = Proxy::to(&server).await;
@@ -23,7 +23,36 @@ async fn a_stream_that_breaks_goes_on_where_it_was() {
     }
     proxy.cut();
     client.end().await.expect_err("the connection is lost");
+    client.resume(proxy.connect().await, 1).await.expect("the session goes on");
+    while there < 500 {
+        let now = durable(&server, &mut client).await.0;
+        assert!(now >= there, "{now} after {there}");
+        there = now;
+    }
+    send(&client, 500, 700);
+    client.end_items(1);
+    until_complete(&server, &mut client, 700).await;
+    client.end().await.expect("the session ends well");
+    let _agent = Agent::echo(&server, 1, 2).await;
+    assert_eq!(all(&server, "one").await, (echoes(0..700), End::Ended));
+}
+
+#[tokio::test]
+async fn a_session_that_is_replaced_goes_on_where_it_was() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let proxy = Proxy::to(&server).await;
     let mut client = detaching(proxy.connect().await, detach("one", 1)).await;
+    assert_eq!(durable(&server, &mut client).await, (0, false));
+    send(&client, 0, 500);
+    let mut there = 0;
+    while there < 300 {
+        there = durable(&server, &mut client).await.0;
+    }
+    proxy.cut();
+    client.end().await.expect_err("the connection is lost");
+    let mut client = detaching(proxy.connect().await, detach("one", 1).again(there)).await;
+    client.ask(Ask::PoolReopened(PoolReopened {}));
     let (items, complete) = durable(&server, &mut client).await;
     assert!(items >= there && !complete, "{items} of what {there} were before");
     send(&client, items, 700);
@@ -79,13 +108,14 @@ async fn a_coordinator_that_is_restarted_goes_on_receiving() {
     while durable(&server, &mut client).await.0 < 100 {}
     server.killed_off().await;
     let server = scratch.server().await;
-    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    let mut client = detaching(server.connect().await, detach("one", 1).again(100)).await;
     // The program is here, and so is what was sent.
     match client.next().await {
         Told::Durable(durable) => assert_eq!((durable.items, durable.complete), (100, false)),
         other => panic!("{other:?}"),
     }
-    send(&client, 100, 150);
+    // It may not know how much that is.
+    send(&client, 40, 150);
     client.end_items(1);
     until_complete(&server, &mut client, 150).await;
     let _agent = Agent::echo(&server, 1, 2).await;
@@ -131,35 +161,39 @@ async fn nonsense_must_be_refused_and_hurts_nobody() {
     let server = scratch.server().await;
     let channel = server.connect().await;
     let check = async |asks: Vec<Ask>, code: Code, words: &str| {
-        let mut client = silent(channel.clone()).await;
+        let mut client = Client::over(channel.clone()).await;
         asks.into_iter().for_each(|body| client.ask(body));
         client.must_be_refused(code, words).await;
     };
-    type Change = fn(&mut Detach);
+    type Change = fn(&mut Opening);
     let begin = |change: Change| {
-        let mut detach = detach("one", 1);
-        change(&mut detach);
-        Ask::Detach(Box::new(detach))
+        let mut opening = detach("one", 1);
+        change(&mut opening);
+        opening.asks()
     };
-    let cases: [(Change, &str); 9] = [
-        (|detach| detach.name.clear(), "1 to 1024 bytes"),
-        (|detach| detach.name = "x".repeat(1025), "1 to 1024 bytes"),
-        (|detach| detach.name = "a\nb".to_owned(), "control characters"),
-        (|detach| detach.secret = vec![1; 15].into(), "15 bytes"),
-        (|detach| detach.pool = None, "without its pool"),
-        (|detach| detach.pool.as_mut().unwrap().program.clear(), "program"),
-        (|detach| detach.pool.as_mut().unwrap().program = Program { size: 1, ..Program::default() }.packed(), "digest"),
-        (|detach| detach.pool.as_mut().unwrap().require = vec![Default::default()], "label"),
-        (|detach| detach.job.as_mut().unwrap().job = u64::MAX, "highest index"),
+    let cases: [(Change, &str); 10] = [
+        (|opening| opening.detach().name.clear(), "1 to 1024 bytes"),
+        (|opening| opening.detach().name = "x".repeat(1025), "1 to 1024 bytes"),
+        (|opening| opening.detach().name = "a\nb".to_owned(), "control characters"),
+        (|opening| opening.pool.secret = vec![1; 15].into(), "15 bytes"),
+        (|opening| opening.pool.secret.clear(), "0 bytes"),
+        (|opening| opening.job.detach = None, "without its detach"),
+        (|opening| opening.pool.program.clear(), "program"),
+        (|opening| opening.pool.program = Program { size: 1, ..Program::default() }.packed(), "digest"),
+        (|opening| opening.pool.require = vec![Default::default()], "label"),
+        (|opening| opening.job.job = u64::MAX, "highest index"),
     ];
     for (change, words) in cases {
-        check(vec![begin(change)], Code::InvalidArgument, words).await;
+        check(begin(change), Code::InvalidArgument, words).await;
     }
     let other = Version { release: "0.0.0".to_owned(), protocol: 1 };
-    let old = Detach { pool: Some(OpenPool { version: Some(other), ..open_pool() }), ..detach("one", 1) };
-    check(vec![Ask::Detach(old.into())], Code::FailedPrecondition, "0.0.0").await;
-    check(vec![Ask::Items(some_items(0, 1))], Code::InvalidArgument, "begins with Detach").await;
-    check(vec![Ask::OpenPool(open_pool().into())], Code::InvalidArgument, "begins with Detach").await;
+    let mut old = detach("one", 1);
+    old.pool.version = Some(other);
+    check(old.asks(), Code::FailedPrecondition, "0.0.0").await;
+    check(vec![Ask::Items(some_items(0, 1))], Code::InvalidArgument, "begins with OpenPool").await;
+    let open = || begin(|_| ()).remove(0);
+    check(vec![open(), Ask::Items(some_items(0, 1))], Code::InvalidArgument, "opens the job first").await;
+    check(vec![open(), open()], Code::InvalidArgument, "opens the job first").await;
 
     let whole = || begin(|_| ());
     let job = |job, items: Items| Ask::Items(Items { job, ..items });
@@ -168,31 +202,24 @@ async fn nonsense_must_be_refused_and_hurts_nobody() {
         (vec![Ask::Items(some_items(0, 2)), Ask::Items(some_items(1, 2))], "item 2 is the next"),
         (vec![job(2, some_items(0, 1))], "of job 1"),
         (vec![Ask::OpenPool(open_pool().into())], "of job 1"),
-        (vec![whole()], "a call of its own"),
+        (whole(), "of job 1"),
+        (vec![Ask::CancelJob(CancelJob { job: 2 })], "of job 1"),
         (vec![Ask::Items(Items { ends: vec![1, 2, 3].into(), ..some_items(0, 1) })], "multiple of 4"),
         (vec![end_items(), Ask::Items(some_items(0, 1))], "behind EndItems"),
     ];
     for (asks, words) in wrong {
-        let asks = [whole()].into_iter().chain(asks).collect();
+        let asks = whole().into_iter().chain(asks).collect();
         check(asks, Code::InvalidArgument, words).await;
         discard(&server, "one").await.expect("what was begun is there");
     }
-    let mut small = detach("one", 1);
-    small.pool.as_mut().unwrap().settings.as_mut().unwrap().payload_limit = 4;
-    let asks = vec![Ask::Detach(small.into()), Ask::Items(some_items(0, 1))];
+    let small = begin(|opening| opening.pool.settings.as_mut().unwrap().payload_limit = 4);
+    let asks = small.into_iter().chain([Ask::Items(some_items(0, 1))]).collect();
     check(asks, Code::InvalidArgument, "the pool's limit is 4").await;
     discard(&server, "one").await.expect("what was begun is there");
 
     let mut pool = Client::open(&server).await;
-    pool.ask(whole());
-    pool.must_be_refused(Code::InvalidArgument, "a call of its own").await;
-    let frame = farpool_proto::v1::ClientFrame {
-        resume: Some(Resume { secret: secret(1), version: Some(farpool_proto::version()), received: 0 }),
-        ..Default::default()
-    };
-    let stream = jobs(&server).await.detach(tokio_stream::iter([frame])).await.expect("the call is answered");
-    let refused = stream.into_inner().message().await.expect_err("it is refused");
-    assert!(refused.code() == Code::InvalidArgument && refused.message().contains("again"), "{refused:?}");
+    pool.ask(Ask::OpenJob(detach("one", 1).job.into()));
+    pool.must_be_refused(Code::InvalidArgument, "one of its own").await;
     detached(&server, detach("one", 1), 10).await;
 }
 
@@ -205,7 +232,8 @@ async fn without_a_journal_nothing_is_kept() {
     let mut client = attach(server.connect().await, "one", 0, true).await;
     client.must_be_refused(Code::FailedPrecondition, words).await;
     let list = jobs(&server).await.list(ListDetachedRequest {}).await.map(drop);
-    for refused in [list, cancel(&server, "one").await, discard(&server, "one").await] {
+    let described = describe(&server, "one").await.map(drop);
+    for refused in [list, described, cancel(&server, "one").await, discard(&server, "one").await] {
         let refused = refused.expect_err("it is refused");
         assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, words));
     }
@@ -220,16 +248,27 @@ async fn the_reason_of_the_end_is_said_when_the_server_shuts_down() {
     detached(&server, detach("runs", 1), 10).await;
     let mut client = detaching(server.connect().await, detach("comes", 2)).await;
     assert_eq!(durable(&server, &mut client).await.0, 0);
-    let mut attached = attach(server.connect().await, "runs", 0, true).await;
+    send(&client, 0, 5);
+    while durable(&server, &mut client).await.0 < 5 {}
+    let reader = Attach { wait: true, secret: secret(3), ..reading("runs") };
+    let mut attached = attach_as(server.connect().await, reader.clone()).await;
     assert!(matches!(attached.next().await, Told::DetachedJob(_)));
     server.stop();
     // Nobody waits for jobs that go on with the next coordinator.
     client.must_be_refused(Code::Unavailable, "shutting down").await;
     attached.must_be_refused(Code::Unavailable, "shutting down").await;
     server.ended().await;
+    // Both go on there.
     let server = scratch.server().await;
     let _agent = Agent::echo(&server, 1, 1).await;
-    assert_eq!(all(&server, "runs").await, (echoes(0..10), End::Ended));
+    let mut client = detaching(server.connect().await, detach("comes", 2).again(5)).await;
+    send(&client, 5, 8);
+    client.end_items(1);
+    until_complete(&server, &mut client, 8).await;
+    let mut attached = attach_as(server.connect().await, reader).await;
+    assert!(matches!(attached.next().await, Told::DetachedJob(_)));
+    assert_eq!(rest(&mut attached).await, (echoes(0..10), End::Ended));
+    assert_eq!(all(&server, "comes").await, (echoes(0..8), End::Ended));
 }
 
 #[tokio::test]
@@ -256,4 +295,137 @@ async fn large_items_of_many_come_through_little_memory() {
         assert_eq!((outcomes.len(), end), (3, End::Ended));
         assert!(outcomes.iter().all(|(_, result)| result.as_ref().is_ok_and(|result| *result == vec![id; LARGE])));
     }
+}
+
+/// Sends items of which the coordinator has some already, and some in the middle of a message.
+#[tokio::test]
+async fn items_that_are_sent_again_are_kept_once() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    assert_eq!(durable(&server, &mut client).await.0, 0);
+    send(&client, 0, 150);
+    while durable(&server, &mut client).await.0 < 150 {}
+    server.killed_off().await;
+    let server = scratch.server().await;
+    let mut client = detaching(server.connect().await, detach("one", 1).again(0)).await;
+    for (first, end) in [(0, 100), (100, 170), (170, 171)] {
+        client.ask(Ask::Items(some_items(first, end - first)));
+    }
+    client.end_items(1);
+    // What is there counts as durable when it is, and is told.
+    let mut before = 150;
+    loop {
+        let (items, complete) = durable(&server, &mut client).await;
+        assert!(items >= before && items <= 171, "{items} after {before}");
+        before = items;
+        if complete {
+            break;
+        }
+    }
+    let _agent = Agent::echo(&server, 1, 2).await;
+    assert_eq!(all(&server, "one").await, (echoes(0..171), End::Ended));
+    assert_eq!(describe(&server, "one").await.expect("it is there").items, 171);
+}
+
+#[tokio::test]
+async fn a_job_that_was_dropped_is_not_begun_anew() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let words = "the coordinator has dropped the incomplete job";
+    let mut client = detaching(server.connect().await, detach("one", 1).again(3)).await;
+    client.must_be_refused(Code::DataLoss, words).await;
+    // Nor is one of which less is there.
+    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    assert_eq!(durable(&server, &mut client).await.0, 0);
+    send(&client, 0, 10);
+    while durable(&server, &mut client).await.0 < 10 {}
+    drop(client);
+    let mut client = detaching(server.connect().await, detach("one", 1).again(11)).await;
+    client.must_be_refused(Code::DataLoss, words).await;
+    let mut client = detaching(server.connect().await, detach("one", 1).again(10)).await;
+    client.end_items(1);
+    until_complete(&server, &mut client, 10).await;
+}
+
+#[tokio::test]
+async fn the_window_grows_with_what_is_durable() {
+    const MIB: u64 = 1 << 20;
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    assert_eq!(durable(&server, &mut client).await.0, 0);
+    assert_eq!(client.window, 16 * MIB);
+    // Nothing runs, and no agent is there.
+    let large = vec![7; MIB as usize - 4];
+    feed(&server, &mut client, (0..40).map(|at| batch(1, at, &[&large]))).await;
+    while durable(&server, &mut client).await.0 < 40 {}
+    while client.granted < 56 * MIB {
+        client.try_next().await.expect("the session goes on").expect("the session goes on");
+    }
+    assert_eq!(client.granted, 56 * MIB);
+}
+
+#[tokio::test]
+async fn a_job_is_withdrawn_at_any_time() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let cancel = || Ask::CancelJob(CancelJob { job: 1 });
+    let close = || Ask::ClosePool(ClosePool { now: true });
+    let parts = || detach("one", 1).asks();
+    let items = || Ask::Items(some_items(0, 3));
+    let withdrawn = async |client: &mut Client| {
+        loop {
+            match client.try_next().await.expect("the session goes on").expect("the session goes on") {
+                Told::JobEnded(ended) => assert!(ended.cancelled && ended.job == 1),
+                Told::PoolClosed(_) => break,
+                Told::Welcome(_) | Told::Durable(_) | Told::Window(_) | Told::ProgramWanted(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        client.end().await.expect("the session ends well");
+        assert_eq!(list(&server).await, []);
+    };
+    for last in [cancel, close] {
+        for asks in [vec![], vec![items()], vec![items(), end_items()]] {
+            let mut client = Client::over(server.connect().await).await;
+            parts().into_iter().chain(asks).chain([last()]).for_each(|body| client.ask(body));
+            withdrawn(&mut client).await;
+        }
+        let mut client = detaching(server.connect().await, detach("one", 1)).await;
+        assert_eq!(durable(&server, &mut client).await.0, 0);
+        client.ask(items());
+        while durable(&server, &mut client).await.0 < 3 {}
+        client.ask(last());
+        withdrawn(&mut client).await;
+    }
+    // By a client that has begun another session.
+    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    assert_eq!(durable(&server, &mut client).await.0, 0);
+    client.ask(items());
+    while durable(&server, &mut client).await.0 < 3 {}
+    drop(client);
+    let mut client = Client::over(server.connect().await).await;
+    detach("one", 1).again(3).asks().into_iter().chain([cancel()]).for_each(|body| client.ask(body));
+    withdrawn(&mut client).await;
+    // Before there is a job.
+    let mut client = Client::over(server.connect().await).await;
+    client.ask(parts().remove(0));
+    client.ask(close());
+    withdrawn(&mut client).await;
+    // A pool that takes no more jobs has its job.
+    let mut client = Client::over(server.connect().await).await;
+    let last = Ask::ClosePool(ClosePool { now: false });
+    parts().into_iter().chain([items(), end_items(), last]).for_each(|body| client.ask(body));
+    until_complete(&server, &mut client, 3).await;
+    // What is complete is not withdrawn any more.
+    client.ask(cancel());
+    client.end().await.expect("the session ends well");
+    let mut client = Client::over(server.connect().await).await;
+    detach("one", 1).again(3).asks().into_iter().chain([cancel()]).for_each(|body| client.ask(body));
+    assert_eq!(durable(&server, &mut client).await, (3, true));
+    client.end().await.expect("the session ends well");
+    assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Running)]);
+    server.killed_off().await;
+    assert_eq!(list(&scratch.server().await).await.len(), 1);
 }

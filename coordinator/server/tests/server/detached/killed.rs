@@ -24,10 +24,10 @@ async fn killed(mut process: Running) {
     process.ends();
 }
 
-/// Sends what is not durable, and the program if it is asked for, until all is complete or the connection breaks. Returns what
-/// is durable.
-async fn go_on(channel: &Channel, items: u64, stop_at: u64) -> Result<(u64, bool), Status> {
-    let mut client = detaching(channel.clone(), detach("one", 1)).await;
+/// Sends what is not durable, and the program if it is asked for, until all is complete or the connection breaks. `before` is what was
+/// durable. Returns what is durable.
+async fn go_on(channel: &Channel, before: u64, items: u64, stop_at: u64) -> Result<(u64, bool), Status> {
+    let mut client = detaching(channel.clone(), detach("one", 1).again(before)).await;
     let mut sent = None;
     loop {
         match client.try_next().await? {
@@ -48,6 +48,7 @@ async fn go_on(channel: &Channel, items: u64, stop_at: u64) -> Result<(u64, bool
                 let mut clients = farpool_proto::v1::clients_client::ClientsClient::new(channel.clone());
                 clients.put_program(tokio_stream::iter(pieces(&program, &digest))).await?;
             }
+            Some(Told::Welcome(_) | Told::Window(_)) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -78,13 +79,14 @@ async fn nothing_that_was_said_to_be_durable_is_lost() {
     let mut durable = 0;
     for stop_at in [1, 700, 1900] {
         let mut process = Running::start(&mut scratch.process());
-        let (now, complete) = go_on(&process.connect().await, ITEMS, stop_at).await.expect("the process lives");
+        let (now, complete) =
+            go_on(&process.connect().await, durable, ITEMS, stop_at).await.expect("the process lives");
         assert!(now >= durable && !complete, "{now} are durable, and {durable} were");
         durable = now;
         killed(process).await;
     }
     let mut process = Running::start(&mut scratch.process());
-    let complete = go_on(&process.connect().await, ITEMS, ITEMS).await.expect("the process lives");
+    let complete = go_on(&process.connect().await, durable, ITEMS, ITEMS).await.expect("the process lives");
     assert_eq!(complete, (ITEMS, true));
     killed(process).await;
     // While it runs: what was picked up once is the same ever after.

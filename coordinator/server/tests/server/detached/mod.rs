@@ -11,18 +11,15 @@ mod program;
 mod running;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use farpool_coordinator_server::journal::Settings;
-use farpool_net::outgoing;
 use farpool_proto::v1::detached_jobs_client::DetachedJobsClient;
 use farpool_proto::v1::{
-    Attach, CancelDetachedRequest, Detach, DetachedJob, DetachedState, DiscardDetachedRequest, EndItems, Items,
-    ListDetachedRequest, OpenJob, OpenPool, Program,
+    Attach, CancelDetachedRequest, DescribeDetachedRequest, Detach, DetachedJob, DetachedState, DiscardDetachedRequest,
+    EndItems, Items, ListDetachedRequest, OpenJob, OpenPool, Program,
 };
-use tokio::sync::Notify;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -77,40 +74,54 @@ impl Drop for Scratch {
     }
 }
 
-/// The first message of a job that is detached, with this [`secret`].
-pub(crate) fn detach(name: &str, id: u8) -> Detach {
-    let digest = program(PROGRAM).1;
-    let program = Program { digest: digest.into(), size: PROGRAM as u64, ..Program::default() }.packed();
-    Detach {
-        name: name.to_owned(),
-        secret: secret(id),
-        pool: Some(OpenPool { program, ..open_pool() }),
-        job: Some(OpenJob { job: 1, retries: 2, ..OpenJob::default() }),
-        result: "u64".to_owned(),
-        format: 1,
-        ..Detach::default()
+/// A job that is to be detached, and its pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    pub(crate) pool: OpenPool,
+    pub(crate) job: OpenJob,
+}
+
+impl Opening {
+    /// What the job is kept as.
+    pub(crate) fn detach(&mut self) -> &mut Detach {
+        self.job.detach.as_mut().expect("it is to be detached")
+    }
+
+    /// The same for a coordinator that does not know the session, after one that said that so many items are durable.
+    pub(crate) fn again(mut self, durable: u64) -> Self {
+        (self.pool.again, self.detach().durable) = (true, durable);
+        self
+    }
+
+    /// What opens it.
+    pub(crate) fn asks(self) -> Vec<Ask> {
+        vec![Ask::OpenPool(self.pool.into()), Ask::OpenJob(self.job.into())]
     }
 }
 
-pub(crate) async fn detaching(channel: Channel, detach: Detach) -> Client {
-    let client = silent(channel).await;
-    client.ask(Ask::Detach(Box::new(detach)));
+/// A job that is detached, with this [`secret`].
+pub(crate) fn detach(name: &str, id: u8) -> Opening {
+    let digest = program(PROGRAM).1;
+    let program = Program { digest: digest.into(), size: PROGRAM as u64, ..Program::default() }.packed();
+    let detach = Detach { name: name.to_owned(), result: "u64".to_owned(), format: 1, durable: 0 };
+    Opening {
+        pool: OpenPool { program, secret: secret(id), detached: true, ..open_pool() },
+        job: OpenJob { job: 1, retries: 2, detach: Some(detach), ..OpenJob::default() },
+    }
+}
+
+pub(crate) async fn detaching(channel: Channel, detach: Opening) -> Client {
+    let client = Client::over(channel).await;
+    detach.asks().into_iter().for_each(|body| client.ask(body));
     client
 }
 
-/// A stream of Detach on which nothing was said.
-pub(crate) async fn silent(channel: Channel) -> Client {
-    let (out, frames) = outgoing(0, Arc::new(Notify::new()));
-    let reply = soon("a stream", DetachedJobsClient::new(channel).detach(frames)).await;
-    Client::of(out, reply.expect("the call is answered").into_inner())
-}
-
 /// Detaches a job of items that are their indices, as many bytes as said.
-pub(crate) async fn detached(server: &Server, detach: Detach, items: u64) {
+pub(crate) async fn detached(server: &Server, detach: Opening, items: u64) {
     detached_over(server, server.connect().await, detach, items).await;
 }
 
-pub(crate) async fn detached_over(server: &Server, channel: Channel, detach: Detach, items: u64) {
+pub(crate) async fn detached_over(server: &Server, channel: Channel, detach: Opening, items: u64) {
     let mut client = detaching(channel, detach).await;
     assert_eq!(durable(server, &mut client).await, (0, false));
     send(&client, 0, items);
@@ -135,19 +146,43 @@ pub(crate) fn send(client: &Client, first: u64, end: u64) {
     }
 }
 
+/// Sends items as far as they may be sent, and waits until more of them may.
+pub(crate) async fn feed(server: &Server, client: &mut Client, all: impl IntoIterator<Item = Items>) {
+    let mut sent = 0;
+    for items in all {
+        while sent >= client.granted {
+            hear(server, client).await;
+        }
+        sent += (items.data.len() + items.ends.len()) as u64;
+        client.ask(Ask::Items(items));
+    }
+}
+
 /// The next word on what is durable. A program that is asked for is sent.
 pub(crate) async fn durable(server: &Server, client: &mut Client) -> (u64, bool) {
     loop {
-        match client.next().await {
-            Told::Durable(durable) => return (durable.items, durable.complete),
-            Told::ProgramWanted(wanted) => {
-                let (program, digest) = program(PROGRAM);
-                assert_eq!(wanted.digest, digest);
-                put(server, pieces(&program, &digest)).await.expect("it was asked for");
-            }
-            other => panic!("nothing is durable but {other:?}"),
+        if let Some(durable) = hear(server, client).await {
+            return durable;
         }
     }
+}
+
+/// Hears of one thing: what is durable, or something else.
+async fn hear(server: &Server, client: &mut Client) -> Option<(u64, bool)> {
+    match client.try_next().await.expect("the session goes on").expect("the session goes on") {
+        Told::Durable(durable) => {
+            assert_eq!(durable.job, 1);
+            return Some((durable.items, durable.complete));
+        }
+        Told::ProgramWanted(wanted) => {
+            let (program, digest) = program(PROGRAM);
+            assert_eq!(wanted.digest, digest);
+            put(server, pieces(&program, &digest)).await.expect("it was asked for");
+        }
+        Told::Welcome(_) | Told::Window(_) => {}
+        other => panic!("nothing is durable but {other:?}"),
+    }
+    None
 }
 
 pub(crate) async fn until_complete(server: &Server, client: &mut Client, items: u64) {
@@ -164,14 +199,18 @@ pub(crate) async fn until_complete(server: &Server, client: &mut Client, items: 
 }
 
 pub(crate) async fn attach(channel: Channel, name: &str, first: u64, wait: bool) -> Client {
-    attach_as(channel, Attach { name: name.to_owned(), first, wait, ..Attach::default() }).await
+    attach_as(channel, Attach { first, wait, ..reading(name) }).await
+}
+
+/// What reads a job from its first item on, and takes what is there.
+pub(crate) fn reading(name: &str) -> Attach {
+    Attach { name: name.to_owned(), version: Some(farpool_proto::version()), job: 1, ..Attach::default() }
 }
 
 pub(crate) async fn attach_as(channel: Channel, attach: Attach) -> Client {
-    let (out, frames) = outgoing(0, Arc::new(Notify::new()));
-    out.push(farpool_proto::v1::ClientMessage { body: Some(Ask::Attach(Box::new(attach))) });
-    let reply = soon("a stream", DetachedJobsClient::new(channel).attach(frames)).await;
-    Client::of(out, reply.expect("the call is answered").into_inner())
+    let client = Client::over(channel).await;
+    client.ask(Ask::Attach(Box::new(attach)));
+    client
 }
 
 /// What the outcomes of a job come to.
@@ -200,7 +239,7 @@ pub(crate) async fn outcomes(channel: Channel, name: &str, first: u64, wait: boo
 pub(crate) async fn rest(client: &mut Client) -> (Outcomes, End) {
     let mut outcomes = Outcomes::new();
     let end = loop {
-        match client.try_next().await.expect("the stream goes on") {
+        match client.try_next().await.expect("the session goes on") {
             Some(Told::ItemsDone(done)) => {
                 outcomes.extend((done.first..).zip(cut(&done.data, 0, &done.ends).into_iter().map(Ok)));
             }
@@ -210,10 +249,15 @@ pub(crate) async fn rest(client: &mut Client) -> (Outcomes, End) {
             }
             Some(Told::JobEnded(ended)) => break if ended.cancelled { End::Cancelled } else { End::Ended },
             Some(Told::PoolFailed(failed)) => break End::Failed(failed.failure.expect("it says why").message),
-            Some(other) => panic!("no outcome but {other:?}"),
-            None => break End::Open,
+            Some(Told::PoolClosed(_)) => break End::Open,
+            other => panic!("no outcome but {other:?}"),
         }
     };
+    if end != End::Open {
+        assert!(matches!(client.try_next().await, Ok(Some(Told::PoolClosed(_)))), "that is the last message");
+    }
+    client.end().await.expect("the session ends well");
+    client.out.finish();
     assert!(outcomes.is_sorted_by(|a, b| a.0 < b.0), "they come in order, and once: {outcomes:?}");
     (outcomes, end)
 }
@@ -240,6 +284,12 @@ pub(crate) async fn list(server: &Server) -> Vec<DetachedJob> {
 /// Names and states.
 pub(crate) async fn states(server: &Server) -> Vec<(String, DetachedState)> {
     list(server).await.into_iter().map(|job| (job.name.clone(), job.state())).collect()
+}
+
+pub(crate) async fn describe(server: &Server, name: &str) -> Result<DetachedJob, Status> {
+    let request = DescribeDetachedRequest { name: name.to_owned(), ..DescribeDetachedRequest::default() };
+    let reply = soon("an answer", jobs(server).await.describe(request)).await?;
+    Ok(reply.into_inner().job.expect("it is described"))
 }
 
 pub(crate) async fn cancel(server: &Server, name: &str) -> Result<(), Status> {

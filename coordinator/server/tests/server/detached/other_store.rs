@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use farpool_proto::v1::DetachedState;
+use farpool_proto::v1::{CancelJob, DetachedState};
 use tonic::Code;
 
 use super::played::{Disk, Mode};
@@ -23,9 +23,9 @@ async fn server(disk: &Disk, programs: &Scratch) -> Server {
 }
 
 /// A job of which each item is a chunk.
-fn one_by_one(name: &str, id: u8) -> Detach {
+fn one_by_one(name: &str, id: u8) -> Opening {
     let mut job = detach(name, id);
-    job.job.as_mut().expect("it has one").chunksize = 1;
+    job.job.chunksize = 1;
     job
 }
 
@@ -187,4 +187,77 @@ async fn what_stalls_in_being_read_is_given_out_when_it_has_come() {
     assert!(matches!(attached.next().await, Told::DetachedJob(_)));
     disk.set(Mode::Works);
     assert_eq!(rest(&mut attached).await, (echoes(0..10), End::Ended));
+}
+
+/// While nothing becomes durable, the window does not grow, and nothing is read beyond it.
+#[tokio::test]
+async fn who_sends_beyond_the_window_is_refused() {
+    let (disk, programs) = (Disk::new(), Scratch::new());
+    let server = server(&disk, &programs).await;
+    let mut clients = Vec::new();
+    for (name, id) in [("within", 1), ("beyond", 2)] {
+        let mut client = detaching(server.connect().await, detach(name, id)).await;
+        assert_eq!(durable(&server, &mut client).await, (0, false));
+        clients.push(client);
+    }
+    disk.set(Mode::Stalls);
+    let large = vec![7; 1 << 20];
+    for (client, items) in clients.iter().zip([16, 17]) {
+        (0..items).for_each(|at| client.ask(Ask::Items(batch(1, at, &[&large]))));
+    }
+    clients[1].must_be_refused(Code::InvalidArgument, "beyond the 16777216 bytes that were granted").await;
+    disk.set(Mode::Works);
+    while durable(&server, &mut clients[0]).await.0 < 16 {}
+    clients[0].ask(Ask::Items(batch(1, 16, &[&large])));
+    clients[0].end_items(1);
+    until_complete(&server, &mut clients[0], 17).await;
+}
+
+#[tokio::test]
+async fn a_store_that_fails_does_not_keep_a_client_from_withdrawing_its_job() {
+    let (disk, programs) = (Disk::new(), Scratch::new());
+    let mut server = server(&disk, &programs).await;
+    let mut clients = Vec::new();
+    for (name, id) in [("comes", 1), ("whole", 2)] {
+        let mut client = detaching(server.connect().await, detach(name, id)).await;
+        assert_eq!(durable(&server, &mut client).await, (0, false));
+        clients.push(client);
+    }
+    // The program is here by now.
+    detached(&server, detach("other", 3), 1).await;
+    disk.set(Mode::Stalls);
+    clients.iter().for_each(|client| send(client, 0, 5));
+    clients[1].end_items(1);
+    let all_there = async || list(&server).await.iter().filter(|job| job.items == 5).count() == 2;
+    while !all_there().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    disk.set(Mode::Fails(WHY));
+    server
+        .until("a store that fails", |status| status.journal.as_ref().is_some_and(|store| store.failing == WHY))
+        .await;
+    clients.push(detaching(server.connect().await, detach("new", 4)).await);
+    for (client, next) in clients.iter_mut().zip([Some(5), None, Some(0)]) {
+        // They are parked: nothing can be written.
+        next.into_iter().for_each(|next| client.ask(Ask::Items(some_items(next, 5))));
+        client.ask(Ask::CancelJob(CancelJob { job: 1 }));
+        loop {
+            match client.try_next().await.expect("it is not refused").expect("the session goes on") {
+                Told::JobEnded(ended) => assert!(ended.cancelled),
+                Told::PoolClosed(_) => break,
+                _ => {}
+            }
+        }
+    }
+    disk.set(Mode::Works);
+    let gone = async || list(&server).await.len() == 1;
+    while !gone().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let _agent = Agent::echo(&server, 1, 2).await;
+    assert_eq!(all(&server, "other").await, (echoes(0..1), End::Ended));
+    server.stop();
+    server.ended().await;
+    let server = self::server(&disk, &programs).await;
+    assert_eq!(states(&server).await, [("other".to_owned(), DetachedState::Finished)]);
 }

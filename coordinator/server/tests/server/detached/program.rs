@@ -39,7 +39,7 @@ async fn a_program_is_asked_for_before_a_job_is_complete() {
     assert_eq!(states(&server).await[0].1, DetachedState::Receiving);
     // Who comes again without having sent it is asked again.
     drop(client);
-    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    let mut client = detaching(server.connect().await, detach("one", 1).again(100)).await;
     client.end_items(1);
     until_complete(&server, &mut client, 100).await;
     let server = {

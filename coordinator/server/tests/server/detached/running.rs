@@ -1,8 +1,6 @@
 //! A job runs, and its outcomes are picked up.
 
-use farpool_proto::v1::{
-    AgentHello, DetachedState, Failure, FailureKind, HeldChunk, HeldPool, Label, OpenJob, PoolFault,
-};
+use farpool_proto::v1::{AgentHello, DetachedState, Failure, FailureKind, HeldChunk, HeldPool, Label, PoolFault};
 
 use super::*;
 use crate::agent::{Agent, Order, Say, hello};
@@ -13,8 +11,9 @@ use crate::restart::{HELD, adopted, assigned, result, result_of};
 async fn a_job_is_detached_runs_and_is_picked_up() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
-    let job = OpenJob { label: "nightly".to_owned(), ..detach("one", 1).job.expect("it has one") };
-    detached(&server, Detach { job: Some(job), ..detach("one", 1) }, 1000).await;
+    let mut job = detach("one", 1);
+    job.job.label = "nightly".to_owned();
+    detached(&server, job, 1000).await;
     let [waiting] = &list(&server).await[..] else { panic!("one job") };
     assert_eq!((waiting.name.as_str(), waiting.label.as_str(), waiting.result.as_str()), ("one", "nightly", "u64"));
     assert_eq!((waiting.state(), waiting.items, waiting.done), (DetachedState::Running, 1000, 0));
@@ -48,9 +47,9 @@ async fn a_job_goes_on_after_a_restart() {
 }
 
 /// A job of so many items, a chunk each.
-fn one_by_one(retries: u32) -> Detach {
+fn one_by_one(retries: u32) -> Opening {
     let mut job = detach("one", 1);
-    let open = job.job.as_mut().expect("it has one");
+    let open = &mut job.job;
     (open.chunksize, open.retries) = (1, retries);
     job
 }
@@ -137,7 +136,7 @@ async fn chunks_may_be_larger_than_the_window() {
     let scratch = Scratch::new();
     let server = scratch.server_with(|settings| settings.window = 100).await;
     let mut job = detach("one", 1);
-    job.job.as_mut().expect("it has one").chunksize = 20;
+    job.job.chunksize = 20;
     let mut client = detaching(server.connect().await, job).await;
     assert_eq!(durable(&server, &mut client).await, (0, false));
     // They become a record each.
@@ -176,9 +175,8 @@ async fn a_job_of_any_size_takes_little_memory() {
         assert_eq!(durable(&server, &mut client).await.0, 0);
         // 48 MiB each.
         let large = vec![id; 64 << 10];
-        for at in (0..768).step_by(4) {
-            client.ask(Ask::Items(batch(1, at, &[&large, &large, &large, &large])));
-        }
+        let items = (0..768).step_by(4).map(|at| batch(1, at, &[&large, &large, &large, &large]));
+        feed(&server, &mut client, items).await;
         client.end_items(1);
         clients.push((name, client));
     }
@@ -210,7 +208,7 @@ async fn jobs_that_nobody_can_run_leave_memory_to_others() {
     let large = vec![7; 3 << 20];
     let job = async |name: String, id: u8, require: Vec<Label>| {
         let mut job = detach(&name, id);
-        job.job.as_mut().expect("it has one").require = require;
+        job.job.require = require;
         let mut client = detaching(server.connect().await, job).await;
         assert_eq!(durable(&server, &mut client).await.0, 0);
         (0..3).for_each(|at| client.ask(Ask::Items(batch(1, at, &[&large]))));

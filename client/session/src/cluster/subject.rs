@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::super::connect::told;
-use super::{Named, Place};
+use super::connect::told;
+use super::place::{Named, Place};
 use crate::error::{Error, ErrorKind};
 
 /// The call and its job, for errors.
@@ -21,6 +21,10 @@ const ADVICE: &str = "is farpool-coordinator running there?";
 impl Subject {
     pub(super) fn new(place: &Place, verb: &'static str, job: &Named) -> Self {
         Self { place: place.clone(), verb, job: job.clone() }
+    }
+
+    pub(super) fn verb(&self) -> &'static str {
+        self.verb
     }
 
     pub(super) fn job(&self) -> &Named {
@@ -43,6 +47,7 @@ impl Subject {
                 Error::invalid(format!("{words}; choose another name, or {discard}"))
             }
             Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, words),
+            Code::DataLoss if self.detaches() => return self.dropped(),
             Code::ResourceExhausted if words.contains("journal") => unavailable(format!(
                 "{words}; discard jobs that are no longer needed (`farpool results` lists them, `farpool results NAME --discard` \
                  discards one), or restart the coordinator with a larger --journal-size"
@@ -70,6 +75,24 @@ impl Subject {
         self.tell(Error::new(ErrorKind::Unavailable, format!("{message}; {}", self.advice())))
     }
 
+    /// The error if the coordinator has no longer what was durable of a job that is being detached.
+    pub(super) fn dropped(&self) -> Error {
+        let message = format!(
+            "the coordinator at {} has dropped the incomplete job: the connection was lost for too long, or the job was discarded; \
+             detach it again",
+            self.place.address
+        );
+        self.tell(Error::new(ErrorKind::Unavailable, message))
+    }
+
+    /// Returns how an end of the coordinator's stream before the session's end is told.
+    pub(super) fn ended_early(&self) -> &'static str {
+        match self.detaches() {
+            true => "it ended the call before the whole job was durable",
+            false => "it ended the call before the job had ended",
+        }
+    }
+
     /// Adds the call and the job to an error.
     pub(super) fn tell(&self, error: Error) -> Error {
         error.of_job(self.verb, &self.job.name)
@@ -77,9 +100,13 @@ impl Subject {
 
     /// Returns what to do when the coordinator is lost.
     fn advice(&self) -> &'static str {
-        match self.verb {
-            "detach" => "check with `farpool results` whether the job exists anyway; if not, detach it again",
-            _ => "the job is not affected: try again, or see FARPOOL_RECONNECT_TIMEOUT",
+        match self.detaches() {
+            true => "check with `farpool results` whether the job exists anyway; if not, detach it again",
+            false => "the job is not affected: try again, or see FARPOOL_RECONNECT_TIMEOUT",
         }
+    }
+
+    fn detaches(&self) -> bool {
+        self.verb == "detach"
     }
 }

@@ -1,0 +1,75 @@
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{Attach, DetachedJob};
+
+use super::Lie;
+
+/// The detached job that a session reads.
+pub(in crate::cluster) struct Attached {
+    /// Asks for it from the first item on whose outcome has not arrived.
+    attach: Box<Attach>,
+    /// The coordinator's last description.
+    job: Option<DetachedJob>,
+}
+
+impl Attached {
+    pub(super) fn new(attach: Attach) -> Self {
+        Self { attach: Box::new(attach), job: None }
+    }
+
+    /// Returns the first message of a session.
+    pub(super) fn opening(&self) -> Body {
+        Body::Attach(self.attach.clone())
+    }
+
+    /// Returns the number by which events name the job.
+    pub(in crate::cluster) fn number(&self) -> u64 {
+        self.attach.job
+    }
+
+    /// Returns whether the session also waits for outcomes that are not there yet.
+    pub(in crate::cluster) fn waits(&self) -> bool {
+        self.attach.wait
+    }
+
+    /// Returns whether a slot is lent while the client waits.
+    pub(in crate::cluster) fn borrows(&self) -> bool {
+        self.attach.ticket.is_some()
+    }
+
+    /// Returns the first item whose outcome has not arrived.
+    pub(super) fn next(&self) -> u64 {
+        self.attach.first
+    }
+
+    /// Notes a description, which must be of the same job as before.
+    pub(in crate::cluster) fn describe(&mut self, job: &DetachedJob) -> Result<(), Lie> {
+        if let Some(before) = &self.job
+            && before.detached_ms != 0
+            && before.detached_ms != job.detached_ms
+        {
+            return Err(Lie::Replaced);
+        }
+        self.job = Some(job.clone());
+        Ok(())
+    }
+
+    /// Checks that the job was described, before anything else is said of it.
+    pub(in crate::cluster) fn check_described(&self) -> Result<&DetachedJob, Lie> {
+        let what = || Lie::Nonsense("did not start with the job's description".to_owned());
+        self.job.as_ref().ok_or_else(what)
+    }
+
+    /// Notes that these outcomes have arrived, in the order of the items.
+    pub(in crate::cluster) fn advance(&mut self, first: u64, count: u64) -> Result<(), Lie> {
+        let (next, items) = (self.next(), self.check_described()?.items);
+        match first.checked_add(count) {
+            Some(end) if first >= next && end <= items => {
+                self.attach.first = end;
+                Ok(())
+            }
+            _ => Err(Lie::Nonsense(format!(
+                "sent outcomes of items {first} and {count} from there on, where those from {next} on of {items} were due"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! A session in which a job is detached: what its client says, and what it is told.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use farpool_coordinator::convert::{Batch, OfOneJob, of_one_job};
+use farpool_coordinator::{Principal, Refused, RefusedKind};
+use farpool_net::Outgoing;
+use farpool_proto::v1::client_event::Body;
+use farpool_proto::v1::{
+    ClientEvent, ClientMessage, Durable, JobEnded, OpenJob, OpenPool, PoolClosed, Welcome, Window, client_message,
+};
+use prost::Message;
+use tonic::Status;
+
+use super::super::client::Client;
+use super::super::round::Round;
+
+/// How many bytes of items may come ahead of those that are durable. Nothing runs before the job is complete, so the window grows with
+/// what is durable, and not with outcomes.
+const WINDOW: u64 = 16 << 20;
+
+pub(super) struct Detaching {
+    pub(super) outgoing: Outgoing<ClientEvent>,
+    pub(super) owner: Principal,
+    /// The id that its secret gives, which is the job's.
+    pub(super) id: Bytes,
+    /// The pool that it has opened, as it is stored; until the job is opened, too.
+    pub(super) pool: Box<OpenPool>,
+    /// The limit of an item's size.
+    payload_limit: u64,
+    /// The job's number in messages, and in the store.
+    named: Option<u64>,
+    pub(super) job: Option<u64>,
+    /// The index of the next item; `None`: any may be the first.
+    next: Option<u64>,
+    input_ended: bool,
+    /// Bytes of items that have come, that were stored, and that may come.
+    came: u64,
+    pub(super) stored: u64,
+    limit: u64,
+    /// How many items it was told are durable; `None`: it was told nothing yet.
+    told: Option<u64>,
+    /// What the store did not take yet, and how many bytes that is.
+    parked: VecDeque<Part>,
+    parked_bytes: u64,
+    /// It has withdrawn the job, and is told when that is durable.
+    pub(super) withdrawn: bool,
+}
+
+/// What a client says for the store.
+pub(super) enum Part {
+    Job(Box<OpenJob>),
+    Items(Batch),
+    End,
+}
+
+impl Part {
+    fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Job(job) => job.encoded_len() as u64,
+            Self::Items(batch) => batch.bytes(),
+            Self::End => 0,
+        };
+        bytes + size_of::<Self>() as u64
+    }
+}
+
+/// What follows from a message.
+pub(super) enum Heard {
+    /// What is parked is to be stored.
+    Parked,
+    /// The job is not wanted any more.
+    Withdrawn,
+}
+
+impl Detaching {
+    /// Begins a session that has opened this pool, and welcomes its client.
+    pub(super) fn new(round: &Round, client: &Client, mut pool: Box<OpenPool>) -> Self {
+        let (id, payload_limit) =
+            (std::mem::take(&mut pool.id), pool.settings.as_ref().map_or(0, |set| set.payload_limit));
+        let pool =
+            OpenPool { secret: Bytes::new(), again: false, agents: Vec::new(), ticket: None, detached: false, ..*pool };
+        let detaching = Self {
+            outgoing: client.session.outgoing.clone(),
+            owner: client.session.principal.clone(),
+            id,
+            pool: Box::new(pool),
+            payload_limit,
+            named: None,
+            job: None,
+            next: None,
+            input_ended: false,
+            came: 0,
+            stored: 0,
+            limit: WINDOW,
+            told: None,
+            parked: VecDeque::new(),
+            parked_bytes: 0,
+            withdrawn: false,
+        };
+        detaching.tell(Body::Welcome(welcome(round, WINDOW)));
+        detaching
+    }
+
+    /// Takes in a message. What the store gets is parked behind what came before.
+    pub(super) fn hear(&mut self, message: ClientMessage) -> Result<Heard, Status> {
+        use client_message::Body;
+        match message.body {
+            Some(Body::OpenJob(open)) if self.named.is_none() => {
+                if open.detach.is_none() {
+                    return Err(refusal(RefusedKind::Missing("detach").into()));
+                }
+                self.named = Some(open.job);
+                self.park(Part::Job(open));
+            }
+            Some(Body::CancelJob(cancel)) if self.named == Some(cancel.job) => return Ok(Heard::Withdrawn),
+            Some(Body::ClosePool(close)) if close.now || self.named.is_none() => return Ok(Heard::Withdrawn),
+            Some(Body::ClosePool(_) | Body::PoolReopened(_)) => {}
+            body @ (None | Some(Body::Items(_) | Body::EndItems(_))) => {
+                match of_one_job(ClientMessage { body }).map_err(refusal)? {
+                    OfOneJob::Items(of, batch) if self.named == Some(of) => self.hear_items(of, batch)?,
+                    OfOneJob::End(of) if self.named == Some(of) => {
+                        self.check_input()?;
+                        self.input_ended = true;
+                        self.park(Part::End);
+                    }
+                    _ => return Err(self.does_not_fit()),
+                }
+            }
+            Some(_) => return Err(self.does_not_fit()),
+        }
+        Ok(Heard::Parked)
+    }
+
+    /// The refusal of a message that has no place in such a session.
+    fn does_not_fit(&self) -> Status {
+        Status::invalid_argument(match self.named {
+            Some(named) => format!("a session that detaches a job has Items and EndItems, of job {named}"),
+            None => "a session that detaches a job opens the job first".to_owned(),
+        })
+    }
+
+    fn hear_items(&mut self, named: u64, batch: Batch) -> Result<(), Status> {
+        self.check_input()?;
+        if let Some(next) = self.next.filter(|next| batch.first != *next) {
+            return Err(gap(batch.first, next));
+        }
+        let limit = self.payload_limit;
+        if let Some((item, bytes)) = batch.longer_than(limit) {
+            return Err(refusal(RefusedKind::ItemTooLarge { item, bytes, limit }.into()));
+        }
+        if self.came >= self.limit {
+            return Err(refusal(RefusedKind::WindowOverrun { job: named, limit: self.limit }.into()));
+        }
+        self.came += batch.bytes();
+        self.next = Some(batch.first + batch.count);
+        self.park(Part::Items(batch));
+        Ok(())
+    }
+
+    fn check_input(&self) -> Result<(), Status> {
+        if self.input_ended { Err(Status::invalid_argument("a message behind EndItems")) } else { Ok(()) }
+    }
+
+    fn park(&mut self, part: Part) {
+        self.parked_bytes += part.bytes();
+        self.parked.push_back(part);
+    }
+
+    /// Takes the next part for the store.
+    pub(super) fn unpark(&mut self) -> Option<Part> {
+        let part = self.parked.pop_front()?;
+        self.parked_bytes -= part.bytes();
+        Some(part)
+    }
+
+    /// Parks a part again that the store did not take: in front of the others.
+    pub(super) fn park_again(&mut self, part: Part) {
+        self.parked_bytes += part.bytes();
+        self.parked.push_front(part);
+    }
+
+    /// Returns the name of the job that it is about to open.
+    pub(super) fn parked_name(&self) -> Option<&str> {
+        match self.parked.front()? {
+            Part::Job(open) => open.detach.as_ref().map(|detach| detach.name.as_str()),
+            Part::Items(_) | Part::End => None,
+        }
+    }
+
+    /// Drops what the store did not take.
+    pub(super) fn forget_parked(&mut self) {
+        (self.parked, self.parked_bytes) = (VecDeque::new(), 0);
+    }
+
+    pub(super) fn has_parked(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
+    /// Returns how many bytes the store did not take yet.
+    pub(super) fn parked_bytes(&self) -> u64 {
+        self.parked_bytes
+    }
+
+    /// Returns whether its client waits for the disk. `items` is how many have arrived.
+    pub(super) fn waits_for_disk(&self, items: Option<u64>) -> bool {
+        self.told != items || self.has_parked()
+    }
+
+    pub(super) fn tell(&self, body: Body) {
+        self.outgoing.push(ClientEvent { body: Some(body) });
+    }
+
+    /// Tells the client that items before this index are durable, and so many bytes of those that it has sent.
+    pub(super) fn tell_durable(&mut self, items: u64, bytes: u64) {
+        let job = self.named.unwrap_or_default();
+        if self.told != Some(items) {
+            self.told = Some(items);
+            self.tell(Body::Durable(Durable { job, items, complete: false }));
+        }
+        if bytes + WINDOW > self.limit {
+            self.limit = bytes + WINDOW;
+            self.tell(Body::Window(Window { job, limit: self.limit }));
+        }
+    }
+
+    /// Tells the client that all of its job is durable, which ends the session.
+    pub(super) fn tell_complete(&self, items: u64) {
+        let job = self.named.unwrap_or_default();
+        self.tell(Body::Durable(Durable { job, items, complete: true }));
+        self.tell(Body::PoolClosed(PoolClosed {}));
+    }
+
+    /// Tells the client that its job was withdrawn, which ends the session.
+    pub(super) fn tell_withdrawn(&self) {
+        if let Some(job) = self.named {
+            self.tell(Body::JobEnded(JobEnded { job, cancelled: true }));
+        }
+        self.tell(Body::PoolClosed(PoolClosed {}));
+    }
+}
+
+/// The answer to the first message of a session.
+pub(super) fn welcome(round: &Round, window: u64) -> Welcome {
+    let coordinator = Bytes::copy_from_slice(&round.id);
+    Welcome { version: Some(farpool_proto::version()), window, coordinator }
+}
+
+/// The refusal of items that do not follow those before.
+pub(super) fn gap(first: u64, next: u64) -> Status {
+    Status::invalid_argument(format!("items from {first} on come where item {next} is the next"))
+}
+
+fn refusal(refused: Refused) -> Status {
+    Status::invalid_argument(refused.to_string())
+}
