@@ -9,7 +9,7 @@
 //! coordinator learns about them in the hello ([`Ledger::hello`]). It adopts them under new names, or stops them.
 //!
 //! It does nothing by itself: commands and events result in [`Step`]s. Its parts own the state, and do not know each
-//! other: [`KnownPools`] the pools with the outcomes that they keep, [`Work`] the jobs and chunks.
+//! other: `KnownPools` the pools with the outcomes that they keep, `Work` the jobs and chunks.
 
 mod chunks;
 mod commands;
