@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{Failure, FailureKind, Label};
-use farpool_session::detached::Ground;
+use farpool_session::detached::DetachSettings;
 use farpool_session::{Carrier, Error, Inbox, Session};
 
 use crate::args::{Args, Data};
@@ -40,7 +40,7 @@ pub(crate) struct FakeSession {
     answer: Script,
     jobs: Mutex<Jobs>,
     idle_waits: AtomicU32,
-    ground: Option<Ground>,
+    detach_settings: Option<DetachSettings>,
 }
 
 impl FakeSession {
@@ -58,7 +58,7 @@ impl FakeSession {
             answer: Box::new(answer),
             jobs: Mutex::default(),
             idle_waits: AtomicU32::new(0),
-            ground: None,
+            detach_settings: None,
         }
     }
 
@@ -87,8 +87,8 @@ impl FakeSession {
     }
 
     /// Sends detached jobs there.
-    pub(crate) fn on(self, ground: Ground) -> Self {
-        Self { ground: Some(ground), ..self }
+    pub(crate) fn on(self, detach_settings: DetachSettings) -> Self {
+        Self { detach_settings: Some(detach_settings), ..self }
     }
 
     pub(crate) fn pool(self) -> (Arc<Self>, Pool) {
@@ -190,8 +190,8 @@ impl Carrier for FakeSession {
         self.jobs().failure.clone()
     }
 
-    fn ground(&self) -> Option<Ground> {
-        self.ground.clone()
+    fn detach_settings(&self) -> Option<DetachSettings> {
+        self.detach_settings.clone()
     }
 
     fn check_labels(&self, _: &[Label]) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 #[cfg(feature = "cluster")]
-use farpool_session::detached::Ground;
+use farpool_session::detached::DetachSettings;
 use farpool_session::{Call, Interest, Session, fork};
 
 use crate::error::{Error, ErrorKind};
@@ -140,9 +140,9 @@ impl Pool {
 
     /// Returns what a job needs to be detached.
     #[cfg(feature = "cluster")]
-    pub(crate) fn ground(&self, options: &Options) -> Result<Ground, Error> {
+    pub(crate) fn detach_settings(&self, options: &Options) -> Result<DetachSettings, Error> {
         self.check(options)?;
-        self.session.here()?.ground().ok_or_else(|| {
+        self.session.here()?.detach_settings().ok_or_else(|| {
             Error::invalid(
                 "the pool runs on this machine only, but detached jobs are kept by the coordinator of a cluster: set FARPOOL_ADDRESS \
                  to its address, or pass it to Pool::builder().address(..)",

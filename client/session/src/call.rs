@@ -1,4 +1,4 @@
-//! A job on the client's side until all its messages were handed over: its session, its inbox, and the messages to send.
+//! A job on the client's side while its messages are being sent: its session, its inbox, and the messages to send.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ impl Call {
         Self { session, inbox, messages, opened: false, settled: false }
     }
 
-    /// Hands over all messages.
+    /// Sends all messages.
     pub fn flush(&mut self) -> Result<(), Error> {
         let sent = if self.opened {
             self.session.send(&mut self.messages)
@@ -58,14 +58,14 @@ impl Call {
         sent.map_err(|error| self.inbox.tell(error))
     }
 
-    /// Hands over all messages of a job of one item, and waits until there is news of it. It may return early.
+    /// Sends all messages of a job of one item, and waits for news of it. It may return early.
     pub fn flush_and_wait(&mut self) -> Result<(), Error> {
         self.opened = true;
         let called = self.session.call(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
         called.map_err(|error| self.inbox.tell(error))
     }
 
-    /// Hands over all messages of a job for which nobody waits yet.
+    /// Sends all messages of a job that nobody waits for yet.
     pub fn flush_soon(&mut self) -> Result<(), Error> {
         self.opened = true;
         let sent = self.session.submit_soon(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);

@@ -7,7 +7,7 @@ use farpool_proto::v1::Label;
 use farpool_proto::v1::client_message::Body;
 
 #[cfg(feature = "cluster")]
-use crate::cluster::place::Ground;
+use crate::cluster::location::DetachSettings;
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::inbox::Inbox;
@@ -29,13 +29,13 @@ pub trait Carrier: Send + Sync + 'static {
         Ok(())
     }
 
-    /// As [`Carrier::submit`], for a small job for which no thread waits yet. Several such jobs may be batched, and handled a moment
+    /// As [`Carrier::submit`], for a small job that no thread waits for yet. Several such jobs may be batched, and handled a moment
     /// later; an error may then become the job's end instead.
     fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
         self.submit(inbox, messages)
     }
 
-    /// Hands over further messages, in order, and lets the session act on them. Messages for a job that has ended are
+    /// Sends further messages, in order, and lets the session act on them. Messages for a job that has ended are
     /// dropped without an error. Drains `messages`; never blocks for long.
     fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error>;
 
@@ -67,7 +67,7 @@ pub trait Carrier: Send + Sync + 'static {
 
     /// Returns what detached jobs of this pool need; `None` unless it is on a cluster.
     #[cfg(feature = "cluster")]
-    fn ground(&self) -> Option<Ground> {
+    fn detach_settings(&self) -> Option<DetachSettings> {
         None
     }
 

@@ -4,4 +4,6 @@ mod outcomes;
 
 pub use outcomes::Outcomes;
 
-pub use crate::cluster::detached::{End, Ground, Named, Place, Reading, Sending, Step, about, cancel, discard};
+pub use crate::cluster::detached::{
+    DetachSettings, JobLocation, JobReader, JobRef, JobSender, ReadEnd, Step, about, cancel, discard,
+};

@@ -172,9 +172,9 @@ mod tests {
         assert_eq!((error.stderr(), error.backtrace()), (Some("one\ntwo\n"), None));
     }
 
-    /// Agents and workers may say anything.
+    /// Agents and workers may send anything.
     #[test]
-    fn the_story_gives_no_orders_to_a_terminal() {
+    fn the_story_contains_no_terminal_controls() {
         let error = Error::from_failure(Failure {
             kind: FailureKind::Panicked.into(),
             message: "one\n\x1b[31mtwo\x1b[0m \x1b]52;c;aGk=\x07".to_owned(),
@@ -184,8 +184,8 @@ mod tests {
             ..Failure::default()
         });
         let story = error.of_job("map", "\x1b[2J\u{202e}").to_string();
-        let told = "map \"\\u{1b}[2J\\u{202e}\": one\ntwo \\u{1b}]52;c;aGk=\\u{7} (host node7\\n[node1 1] fine)";
-        assert!(story.starts_with(told), "{story:?}");
+        let start = "map \"\\u{1b}[2J\\u{202e}\": one\ntwo \\u{1b}]52;c;aGk=\\u{7} (host node7\\n[node1 1] fine)";
+        assert!(story.starts_with(start), "{story:?}");
         assert!(story.lines().all(farpool_proto::text::is_plain), "{story:?}");
     }
 
@@ -195,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn a_front_has_its_own_words_for_a_remedy() {
+    fn a_front_can_word_a_remedy_itself() {
         let error = Error::invalid("the key is empty").with_remedy(Remedy::NameLabel);
         assert_eq!(error.remedy(), Some(Remedy::NameLabel));
         assert_eq!(error.to_string(), "the key is empty; a label is a key and a value, such as gpu and a100");
-        let told = error.story(Some("write require=\"gpu=a100\"")).to_string();
-        assert_eq!(told, "the key is empty; write require=\"gpu=a100\"");
+        let story = error.story(Some("write require=\"gpu=a100\"")).to_string();
+        assert_eq!(story, "the key is empty; write require=\"gpu=a100\"");
     }
 
     #[test]

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_open_for_who_waits_and_lets_one_in_who_knocks() {
+    fn it_is_open_during_a_wait_and_a_knock_admits_one_read() {
         let gate = Arc::new(Gate::default());
         let _held = gate.hold(MOST_BYTES as usize + 1);
         assert!(passes(pin!(gate.pass(|| true))));

@@ -22,7 +22,7 @@ use crate::waits::Waiting;
 use contents::Contents;
 pub use contents::{Room, Wakes};
 
-/// Bytes that failed items count for, besides their message.
+/// Bytes that a failure counts for, besides its message.
 const FAILURE_BYTES: usize = 256;
 
 /// The outcomes of one job that were not taken yet, and how the job ended.

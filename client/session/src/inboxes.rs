@@ -161,7 +161,7 @@ impl Inboxes {
         }
     }
 
-    /// Wakes them when the session's lock is free.
+    /// Schedules wake-ups for when the session's lock is released.
     pub(crate) fn wake_later(&mut self, wakes: Option<Wakes>) {
         self.wakes.extend(wakes.filter(|wakes| !wakes.is_empty()));
     }

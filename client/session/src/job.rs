@@ -81,7 +81,7 @@ impl Job {
         }
         self.sent_bytes += (data.len() + ends.len()) as u64;
         self.call.inbox.set_pulled(first + items.len() as u64);
-        self.say(Body::Items(Items { job, first, data: data.into(), ends: ends.into() }))
+        self.send_body(Body::Items(Items { job, first, data: data.into(), ends: ends.into() }))
     }
 
     /// Skips an item that cannot be sent: it fails here with this error, and later items keep their indices.
@@ -97,7 +97,7 @@ impl Job {
     /// As [`send`](Self::send).
     pub fn end_input(&mut self) -> Result<(), Error> {
         let job = self.number();
-        self.say(Body::EndItems(EndItems { job }))
+        self.send_body(Body::EndItems(EndItems { job }))
     }
 
     /// Stops retrying items that panic or count as failed. Items that already wait for another attempt still get it.
@@ -142,7 +142,7 @@ impl Job {
         self.call.inbox.end_error()
     }
 
-    fn say(&mut self, body: Body) -> Result<(), Error> {
+    fn send_body(&mut self, body: Body) -> Result<(), Error> {
         self.call.messages.push(body);
         self.call.flush()
     }

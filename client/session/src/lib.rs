@@ -5,13 +5,13 @@
 //! front: the API or program that uses this crate.
 //!
 //! - [`Session::open`] opens a pool with a [`Program`], [`Settings`], and a [`Front`] that shows what workers print.
-//! - [`Session::job`] opens a [`Job`]: items are sent as far as there is room, outcomes are taken as they come.
+//! - [`Session::job`] opens a [`Job`]: items are sent as far as there is room, outcomes are taken as they arrive.
 //! - The module `detached` has jobs that the coordinator keeps.
 //! - Errors say what happened. The front adds what to do about it, in terms of its own API ([`Error::story`]).
 //!
 //! Pools on clusters need the feature `cluster`, which is on by default.
 //!
-//! A front that decodes results where they lie uses [`Call`], [`Inbox`] and [`Results`] instead of [`Job`].
+//! A front that decodes results in place uses [`Call`], [`Inbox`] and [`Results`] instead of [`Job`].
 
 #![cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "some of it is for clusters only"))]
 

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn results_are_cut_where_they_end() {
+    fn results_are_split_at_their_ends() {
         let mut results = results(b"abbccc", &[1, 3, 3, 6], 11).unwrap();
         for expected in [(7, &b"a"[..]), (8, b"bb"), (9, b""), (10, b"ccc")] {
             assert_eq!(results.next().unwrap().unwrap(), expected);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn results_that_lie_are_refused() {
+    fn invalid_results_are_refused() {
         results(b"a", &[1], 7).unwrap_err();
         assert!(results(b"a", &[2], 8).unwrap().next().unwrap().is_err());
         let mut falling = results(b"abc", &[2, 1], 9).unwrap();

@@ -1,5 +1,5 @@
-//! Pools whose program is not the client's, and whose functions are not of Rust: the example of `farpool-worker`, whose functions are
-//! expressions. What holds on one machine holds on a cluster.
+//! Pools that run another program whose functions are not Rust: the example of `farpool-worker`, whose functions are expressions.
+//! The same must hold on one machine and on a cluster.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ impl Front for Silent {
 }
 
 fn expressions() -> PathBuf {
-    let made_of = ["proto", "agent/link", "client/worker", "client/worker/examples"];
-    binaries::example("farpool-worker", "expressions", &made_of)
+    let sources = ["proto", "agent/link", "client/worker", "client/worker/examples"];
+    binaries::example("farpool-worker", "expressions", &sources)
 }
 
 fn open(target: Target, threads: u32) -> Session {
@@ -42,7 +42,7 @@ fn open(target: Target, threads: u32) -> Session {
     Session::open(target, settings, Arc::new(Silent)).expect("the pool can be opened")
 }
 
-/// What comes of these items, by their indices.
+/// Runs these items, and returns their outcomes by index.
 fn run(session: &Session, function: &str, items: &[&str]) -> Vec<Result<String, ErrorKind>> {
     let function = Bytes::copy_from_slice(function.as_bytes());
     let mut job = session.job(OpenJob { function, ..OpenJob::default() }).expect("the pool is open");
@@ -67,7 +67,7 @@ fn run(session: &Session, function: &str, items: &[&str]) -> Vec<Result<String, 
     outcomes.into_iter().map(|outcome| outcome.result.map(text).map_err(|error| error.kind())).collect()
 }
 
-/// The next outcomes; none: the job has ended.
+/// Returns the next outcomes; `None` if the job has ended.
 fn next(job: &mut Job) -> Option<Vec<Outcome>> {
     loop {
         match job.take() {
@@ -84,14 +84,14 @@ fn check(target: &dyn Fn() -> Target) {
         let done = |text: &str| Ok(text.to_owned());
         assert_eq!(results, [done("2"), done("5"), Err(ErrorKind::Codec), done("17")]);
         assert_eq!(run(&session, "(x + 1) / 2 - 0.5", &["3"]), [done("1.5")]);
-        // The words of the language that did not find it.
+        // The language does not find such a function.
         let refused = || Err(ErrorKind::ProgramRejected);
         assert_eq!(run(&session, "x *", &["1", "2"]), [refused(), refused()]);
         let numbers: Vec<String> = (0..20_000).map(|number: u32| number.to_string()).collect();
         let items: Vec<&str> = numbers.iter().map(String::as_str).collect();
         let doubles = run(&session, "x + x", &items);
         assert!(doubles.into_iter().eq((0..20_000).map(|number: u32| Ok((2 * number).to_string()))));
-        // One that is far larger than what a worker's memory is read in.
+        // An item far larger than what is read of a worker's memory at once.
         let large = format!("{}7", "0".repeat(20 << 20));
         assert_eq!(run(&session, "x + 1", &[&large]), [done("8")]);
         session.close(false);

@@ -1,4 +1,4 @@
-use farpool_session::detached::{End, Reading, Step};
+use farpool_session::detached::{JobReader, ReadEnd, Step};
 
 use super::cancelled;
 use super::outcomes::decode;
@@ -9,16 +9,16 @@ use crate::error::Error;
 const MOST_AT_ONCE: u64 = 1 << 20;
 
 /// All results, or the error of the lowest item that failed.
-pub(super) fn collect<R: Data>(mut reading: Reading, name: &str) -> Result<Vec<R>, Error> {
+pub(super) fn collect<R: Data>(mut reader: JobReader, name: &str) -> Result<Vec<R>, Error> {
     let (mut values, mut failed) = (Vec::new(), None);
     loop {
-        match reading.step(decode) {
-            Step::Wait => reading.wait(),
+        match reader.step(decode) {
+            Step::Wait => reader.wait(),
             // Items without an outcome are skipped: the job's end becomes the error.
             Step::Missing(_) => {}
             Step::Outcome(_, Ok(value)) if failed.is_none() => {
                 if values.is_empty() {
-                    values.reserve(reading.items().min(MOST_AT_ONCE) as usize);
+                    values.reserve(reader.items().min(MOST_AT_ONCE) as usize);
                 }
                 values.push(value);
             }
@@ -27,11 +27,11 @@ pub(super) fn collect<R: Data>(mut reading: Reading, name: &str) -> Result<Vec<R
             Step::Outcome(_, Err(error)) => {
                 values = Vec::new();
                 failed.get_or_insert(error);
-                reading.pass_over_alike();
+                reader.skip_same_failure();
             }
-            Step::Ended(End::Finished) => return failed.map_or(Ok(values), |error| Err(Error::from(error))),
-            Step::Ended(End::Failed(error) | End::Broken(error)) => return Err(error.into()),
-            Step::Ended(End::Cancelled | End::Running) => return Err(cancelled("get", name, reading.items())),
+            Step::Ended(ReadEnd::Finished) => return failed.map_or(Ok(values), |error| Err(Error::from(error))),
+            Step::Ended(ReadEnd::Failed(error) | ReadEnd::Broken(error)) => return Err(error.into()),
+            Step::Ended(ReadEnd::Cancelled | ReadEnd::Running) => return Err(cancelled("get", name, reader.items())),
         }
     }
 }

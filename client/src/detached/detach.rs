@@ -3,7 +3,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use farpool_proto::v1;
-use farpool_session::detached::Sending;
+use farpool_session::detached::JobSender;
 
 use super::Detached;
 use crate::args::{Args, Data};
@@ -152,7 +152,7 @@ impl<F: Captureless> Detach<'_, F> {
         input: impl Iterator<Item = A>,
     ) -> Result<Detached<R>, Error> {
         let (pool, options) = (self.job.pool(), self.job.options());
-        let ground = pool.ground(options)?;
+        let detach_settings = pool.detach_settings(options)?;
         let detach = v1::Detach {
             name: self.name.clone(),
             result: type_name::<R>().to_owned(),
@@ -161,7 +161,7 @@ impl<F: Captureless> Detach<'_, F> {
         };
         let open = v1::OpenJob { job: JOB, detach: Some(detach), ..options.open_job(function) };
         let mut whole = Whole::new(input, JOB, pool.payload_limit());
-        let mut sending = Sending::start(&ground, open)?;
+        let mut sending = JobSender::start(&detach_settings, open)?;
         let _progress = match options.progress() {
             true => Progress::show(&sending.durable(), &self.name, whole.size()),
             false => None,
@@ -170,7 +170,7 @@ impl<F: Captureless> Detach<'_, F> {
             sending.send(items)?;
         }
         let job = sending.finish()?;
-        Ok(Detached::new(ground.place, job))
+        Ok(Detached::new(detach_settings.location, job))
     }
 }
 

@@ -11,7 +11,7 @@ use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 
-use farpool_session::detached::{self, Named, Place, Reading};
+use farpool_session::detached::{self, JobLocation, JobReader, JobRef};
 use farpool_session::environment;
 
 use crate::args::Data;
@@ -63,14 +63,14 @@ pub fn attach<R: Data>(name: impl Into<String>) -> Result<Detached<R>, Error> {
 /// ```
 pub fn attach_to<R: Data>(url: impl AsRef<str>, name: impl Into<String>) -> Result<Detached<R>, Error> {
     let name = name.into();
-    let place = Place::at(url.as_ref()).map_err(|error| error.of_job("attach", &name))?;
-    let about = detached::about(&place, "attach", &Named::whichever(&name), false)?;
+    let location = JobLocation::at(url.as_ref()).map_err(|error| error.of_job("attach", &name))?;
+    let about = detached::about(&location, "attach", &JobRef::by_name(&name), false)?;
     if about.result != type_name::<R>() {
         let message = format!("its results are of type {}, but type {} was requested", about.result, type_name::<R>());
         return Err(Error::invalid(message).of_job("attach", &name));
     }
     check_format::<R>(about.format).map_err(|error| error.of_job("attach", &name))?;
-    Ok(Detached::new(place, Named { name: name.into(), id: about.id }))
+    Ok(Detached::new(location, JobRef { name: name.into(), id: about.id }))
 }
 
 /// Checks the encoding of the results: decoded from another one, they could be wrong values.
@@ -115,14 +115,14 @@ pub fn check_format<R: Data>(format: u32) -> Result<(), Error> {
 /// }
 /// ```
 pub struct Detached<R> {
-    place: Place,
-    job: Named,
+    location: JobLocation,
+    job: JobRef,
     results: PhantomData<fn() -> R>,
 }
 
 impl<R: Data> Detached<R> {
-    pub(crate) fn new(place: Place, job: Named) -> Self {
-        Self { place, job, results: PhantomData }
+    pub(crate) fn new(location: JobLocation, job: JobRef) -> Self {
+        Self { location, job, results: PhantomData }
     }
 
     /// Returns the job's name.
@@ -146,7 +146,7 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn status(&self) -> Result<DetachedStatus, Error> {
-        let about = detached::about(&self.place, "status", &self.job, true)?;
+        let about = detached::about(&self.location, "status", &self.job, true)?;
         DetachedStatus::read(&about).map_err(|error| error.of_job("status", &self.job.name))
     }
 
@@ -163,7 +163,7 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn get(&self) -> Result<Vec<R>, Error> {
-        collect::collect(Reading::start(&self.place, "get", &self.job, true)?, &self.job.name)
+        collect::collect(JobReader::start(&self.location, "get", &self.job, true)?, &self.job.name)
     }
 
     /// Returns the outcomes in the order of the items, as they arrive, in constant memory. Each call starts with the first one.
@@ -184,7 +184,10 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn iter(&self) -> Result<Outcomes<R>, Error> {
-        Ok(Outcomes::new(Reading::start(&self.place, "iter", &self.job, true)?.telling_missing(), &self.job.name))
+        Ok(Outcomes::new(
+            JobReader::start(&self.location, "iter", &self.job, true)?.reporting_missing(),
+            &self.job.name,
+        ))
     }
 
     /// Cancels items without an outcome; running ones are killed. Existing outcomes stay.
@@ -199,7 +202,7 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn cancel(&self) -> Result<(), Error> {
-        Ok(detached::cancel(&self.place, &self.job)?)
+        Ok(detached::cancel(&self.location, &self.job)?)
     }
 
     /// Drops the job with all its outcomes, whether or not it has ended, and frees its name.
@@ -219,13 +222,13 @@ impl<R: Data> Detached<R> {
     /// # }
     /// ```
     pub fn discard(&self) -> Result<(), Error> {
-        Ok(detached::discard(&self.place, &self.job)?)
+        Ok(detached::discard(&self.location, &self.job)?)
     }
 }
 
 impl<R> Clone for Detached<R> {
     fn clone(&self) -> Self {
-        Self { place: self.place.clone(), job: self.job.clone(), results: PhantomData }
+        Self { location: self.location.clone(), job: self.job.clone(), results: PhantomData }
     }
 }
 

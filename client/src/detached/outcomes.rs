@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use farpool_session::detached::{End, Reading, Step};
+use farpool_session::detached::{JobReader, ReadEnd, Step};
 use futures_core::Stream;
 
 use super::cancelled;
@@ -21,21 +21,21 @@ use crate::error::{Error, ErrorKind};
 /// At most a few MiB are read ahead.
 #[must_use = "outcomes are read and not taken"]
 pub struct Outcomes<R> {
-    reading: Reading,
+    reader: JobReader,
     name: String,
     over: bool,
     results: PhantomData<fn() -> R>,
 }
 
 impl<R: Data> Outcomes<R> {
-    pub(super) fn new(reading: Reading, name: &str) -> Self {
-        Self { reading, name: name.to_owned(), over: false, results: PhantomData }
+    pub(super) fn new(reader: JobReader, name: &str) -> Self {
+        Self { reader, name: name.to_owned(), over: false, results: PhantomData }
     }
 
     /// Bytes read but not yet taken.
     #[cfg(test)]
     pub(crate) fn read_ahead(&self) -> u64 {
-        self.reading.bytes()
+        self.reader.bytes()
     }
 
     /// The next outcome; pending if it is not there yet.
@@ -43,7 +43,7 @@ impl<R: Data> Outcomes<R> {
         if self.over {
             return Poll::Ready(None);
         }
-        let end = match self.reading.step(decode) {
+        let end = match self.reader.step(decode) {
             Step::Wait => return Poll::Pending,
             Step::Outcome(_, outcome) => return Poll::Ready(Some(outcome.map_err(Error::from))),
             Step::Missing(item) => {
@@ -54,9 +54,9 @@ impl<R: Data> Outcomes<R> {
         };
         self.over = true;
         Poll::Ready(match end {
-            End::Finished => None,
-            End::Failed(error) | End::Broken(error) => Some(Err(error.into())),
-            End::Cancelled | End::Running => Some(Err(cancelled("iter", &self.name, self.reading.items()))),
+            ReadEnd::Finished => None,
+            ReadEnd::Failed(error) | ReadEnd::Broken(error) => Some(Err(error.into())),
+            ReadEnd::Cancelled | ReadEnd::Running => Some(Err(cancelled("iter", &self.name, self.reader.items()))),
         })
     }
 }
@@ -68,7 +68,7 @@ impl<R: Data> Iterator for Outcomes<R> {
         loop {
             match self.step() {
                 Poll::Ready(outcome) => return outcome,
-                Poll::Pending => self.reading.wait(),
+                Poll::Pending => self.reader.wait(),
             }
         }
     }
@@ -83,7 +83,7 @@ impl<R: Data> Stream for Outcomes<R> {
         loop {
             match self.step() {
                 Poll::Ready(outcome) => return Poll::Ready(outcome),
-                Poll::Pending if self.reading.wake_for_news(context.waker()) => {}
+                Poll::Pending if self.reader.wake_for_news(context.waker()) => {}
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -14,7 +14,7 @@ use farpool_proto::v1::{
     DiscardDetachedReply, DiscardDetachedRequest, EventFrame, Output,
 };
 use farpool_session::Front;
-use farpool_session::by_hand::{Connect, Connection, Keeper};
+use farpool_session::by_hand::{Connect, Connection, DetachedConnection};
 use futures_core::Stream;
 use prost::Message;
 use tokio::sync::mpsc;
@@ -67,7 +67,7 @@ impl Connection for Way {
     }
 }
 
-impl Keeper for Way {
+impl DetachedConnection for Way {
     async fn describe(&mut self, name: String, id: Bytes) -> Result<DetachedJob, Status> {
         let describe = async |server: Server, request: DescribeDetachedRequest| server.describe_detached(request).await;
         self.ask(DescribeDetachedRequest { name, id }, describe).await

@@ -20,13 +20,12 @@ impl Backoff {
         Self { waits: backoff::Backoff::new(SHORTEST, LONGEST, seed), connected: None }
     }
 
-    /// An attempt went well.
+    /// Notes that an attempt succeeded.
     pub(super) fn note_connected(&mut self, now: Instant) {
         self.connected = Some(now);
     }
 
-    /// Notes that an attempt succeeded and the session has resumed. The coordinator waits only briefly for a session, so the
-    /// next wait is short, however soon it is needed.
+    /// Notes that an attempt succeeded and the session has resumed. The coordinator waits only briefly for a session, so the next wait is short, even if the connection is soon lost again.
     pub(super) fn note_resumed(&mut self, now: Instant) {
         self.note_connected(now);
         self.waits.reset();
@@ -50,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_that_lasts_is_a_new_start() {
+    fn a_lasting_or_resumed_connection_resets_the_backoff() {
         let (mut backoff, start) = (Backoff::new(1), Instant::now());
         for _ in 0..10 {
             backoff.wait();

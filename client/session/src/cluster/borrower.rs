@@ -17,25 +17,26 @@ use uuid::Uuid;
 
 use crate::fork::PerProcess;
 
-/// How long the agent may take to accept the connection, and then to answer. It is on this host, and does nothing for long.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the agent may take to accept the connection, and then to answer. It is on this host, and never blocks for long.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the user is told if the claim is not granted.
+/// The notice for the user if the claim is not granted.
 const REFUSED: &str = "a farpool task has started this program, but its agent does not find the program among the task's processes: \
                        the task keeps its slot while the program waits for items of its own";
 
 /// All pools and readers of this process share one claim.
 static CURRENT: PerProcess<Mutex<Weak<Borrower>>> = PerProcess::new();
 
-/// A claim that the item's agent has granted: good until this is dropped.
+/// A claim that the item's agent has granted: valid until this is dropped.
 pub(crate) struct Borrower {
     ticket: Ticket,
     _connection: UnixStream,
 }
 
 impl Borrower {
-    /// Claims the slot. `None`: no item's task has started this process, or its agent does not say so, which is told.
-    pub(crate) fn claim(tell: impl FnOnce(&str)) -> Option<Arc<Borrower>> {
+    /// Claims the slot. Returns `None` if no task has started this process, or if the agent does not confirm that, which is
+    /// reported.
+    pub(crate) fn claim(report: impl FnOnce(&str)) -> Option<Arc<Borrower>> {
         let token = farpool_worker::inherited_item()?;
         let current = CURRENT.get();
         let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,13 +50,13 @@ impl Borrower {
                 Some(borrower)
             }
             Err(_) => {
-                tell(REFUSED);
+                report(REFUSED);
                 None
             }
         }
     }
 
-    /// What the coordinator is shown.
+    /// Returns the proof for the coordinator.
     pub(crate) fn ticket(&self) -> Ticket {
         self.ticket.clone()
     }
@@ -63,7 +64,7 @@ impl Borrower {
     fn ask(ItemToken { agent, secret, position }: ItemToken) -> io::Result<Borrower> {
         let ticket = Uuid::new_v4().as_u128();
         let mut connection = UnixStream::from(connected(&socket_name(agent))?);
-        connection.set_read_timeout(Some(PATIENCE))?;
+        connection.set_read_timeout(Some(TIMEOUT))?;
         connection.write_all(&Claim { ticket, secret, position }.to_bytes())?;
         let mut answer = [0];
         connection.read_exact(&mut answer)?;
@@ -77,8 +78,8 @@ impl Borrower {
 
 fn connected(name: &str) -> nix::Result<OwnedFd> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // Holds for connecting, too.
-    setsockopt(&fd, SendTimeout, &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0))?;
+    // Applies to connecting, too.
+    setsockopt(&fd, SendTimeout, &TimeVal::new(TIMEOUT.as_secs().cast_signed(), 0))?;
     connect(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
     Ok(fd)
 }

@@ -1,5 +1,5 @@
-//! Sessions with a cluster, and calls for detached jobs, that somebody else drives: for simulations, which run whole clusters on one
-//! thread, in a time of their own. Nothing of this is for users.
+//! Sessions with a cluster, and calls for detached jobs, that the caller drives. Simulations use them to run whole clusters on
+//! one thread in simulated time. Users do not.
 
 #[cfg(test)]
 mod tests;
@@ -16,10 +16,10 @@ use tokio::sync::oneshot;
 use super::Address;
 pub use super::connect::{Connect, Connection};
 use super::conversation::{self, Opener, Terms};
-pub use super::detached::by_hand::{Caller, DetachedOutcomes, Handing, Next};
-pub use super::detached::keeper::Keeper;
-use super::errand::Errand;
-use super::place::{Ground, Place};
+pub use super::detached::by_hand::{DetachedClient, DetachedOutcomes, DetachingJob, ReadEvent};
+pub use super::detached::connection::DetachedConnection;
+use super::location::{DetachSettings, JobLocation};
+use super::purpose::Purpose;
 use super::shared::Shared;
 use crate::carrier::Carrier;
 use crate::cluster::executable::Executable;
@@ -31,33 +31,33 @@ use crate::program::Program;
 use crate::session::Session;
 use crate::settings::Settings;
 
-/// What whoever drives a session sees of it.
+/// A handle to a session, for its driver.
 #[derive(Clone)]
-pub struct Hands(Arc<Shared>);
+pub struct SessionHandle(Arc<Shared>);
 
-/// A session that opens this pool, what waits until it is open, and its conversation, which is to be driven to its end.
-/// Chance is made from the pool's id.
+/// Opens this pool. Returns the session, its handle, a future that waits until the pool is open, and the conversation, which the
+/// caller must drive to its end. The pool's secret seeds the random waits.
 pub fn open<C: Connect>(
     connect: C,
     open: OpenPool,
     reconnect_timeout: Duration,
     front: Arc<dyn Front>,
-) -> (Session, Hands, impl Future<Output = Result<(), Error>>, impl Future<Output = Result<(), Error>>) {
+) -> (Session, SessionHandle, impl Future<Output = Result<(), Error>>, impl Future<Output = Result<(), Error>>) {
     let address = Address::parse("simulation:1").expect("it has a host and a port");
     let payload_limit = open.settings.as_ref().map_or(1 << 30, |settings| settings.payload_limit);
-    let errand = Errand::Pool(address.clone());
+    let purpose = Purpose::Pool(address.clone());
     let secret = Secret::of(open.secret.clone());
-    let terms = Terms { errand, secret, payload_limit, reconnect_timeout, program: None, front };
+    let terms = Terms { purpose, secret, payload_limit, reconnect_timeout, program: None, front };
     let shared = Shared::new(address, open.processes, open.into());
-    let (tell, told) = oneshot::channel();
-    let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
-    let talk = conversation::talk(Arc::clone(&shared), connect, terms, opener);
-    let opened = async { told.await.unwrap_or_else(|_| Err(Error::protocol("the conversation has ended"))) };
-    let hands = Hands(Arc::clone(&shared));
-    (Session::over(Arc::new(ByHand(shared))), hands, opened, talk)
+    let (sender, receiver) = oneshot::channel();
+    let opener: Opener = Box::new(move |answer| drop(sender.send(answer)));
+    let conversation = conversation::run(Arc::clone(&shared), connect, terms, opener);
+    let opened = async { receiver.await.unwrap_or_else(|_| Err(Error::protocol("the conversation has ended"))) };
+    let handle = SessionHandle(Arc::clone(&shared));
+    (Session::over(Arc::new(ByHand(shared))), handle, opened, conversation)
 }
 
-/// A session as [`Session::open`] opens it, and what counts the calls whose threads have driven it.
+/// Opens a session as [`Session::open`] does. Also returns a function that counts the calls whose threads have driven it.
 ///
 /// # Errors
 /// If it cannot be opened.
@@ -71,15 +71,15 @@ pub fn open_counting(
     Ok((Session::over(carrier), move || driver.calls()))
 }
 
-/// What jobs are detached with whose program is this one.
+/// Returns the settings to detach jobs that run this program.
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn own_ground(place: Place, pool: OpenPool) -> Result<Ground, Error> {
-    Ok(Ground { place, pool, program: Some(Executable::read(&Program::own().file)?) })
+pub fn own_detach_settings(location: JobLocation, pool: OpenPool) -> Result<DetachSettings, Error> {
+    Ok(DetachSettings { location, pool, program: Some(Executable::read(&Program::own().file)?) })
 }
 
-/// The digest of this program.
+/// Returns the digest of this program.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -87,18 +87,18 @@ pub fn own_digest() -> Result<Bytes, Error> {
     Ok(Executable::read(&Program::own().file)?.digest.to_bytes())
 }
 
-impl Hands {
-    /// Goes away without a word.
+impl SessionHandle {
+    /// Abandons the session without notifying the coordinator.
     pub fn abandon(&self) {
         self.0.abandon();
     }
 
-    /// Jobs of which something is kept for another coordinator, and messages of items of theirs.
+    /// Returns how many jobs are kept to be resent, and how many messages of their items.
     pub fn kept(&self) -> (usize, usize) {
         self.0.state().kept.size()
     }
 
-    /// Outcomes that came for items that had theirs, and were dropped.
+    /// Returns how many outcomes were dropped because their items already had one.
     pub fn repeated(&self) -> u64 {
         self.0.state().kept.repeated()
     }
@@ -116,7 +116,7 @@ impl Carrier for ByHand {
         Ok(())
     }
 
-    /// Whoever drives must not sleep.
+    /// The driving thread must not sleep.
     fn wait(&self, _: &Inbox, _: Option<Instant>) {}
 
     fn wait_closed(&self, _: Option<Instant>) -> bool {

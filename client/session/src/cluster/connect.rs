@@ -66,23 +66,23 @@ impl Grpc {
 }
 
 impl Connect for Grpc {
-    type Connection = Called;
+    type Connection = GrpcConnection;
 
-    async fn connect(&self) -> Result<Called, Status> {
-        Ok(Called(self.channel().await?))
+    async fn connect(&self) -> Result<GrpcConnection, Status> {
+        Ok(GrpcConnection(self.channel().await?))
     }
 }
 
 /// A connection over gRPC.
-pub(super) struct Called(pub(super) Channel);
+pub(super) struct GrpcConnection(pub(super) Channel);
 
-impl Called {
+impl GrpcConnection {
     fn clients(&self) -> ClientsClient<Channel> {
         ClientsClient::new(self.0.clone()).max_decoding_message_size(MAX_GRPC_MESSAGE)
     }
 }
 
-impl Connection for Called {
+impl Connection for GrpcConnection {
     type Events = Streaming<EventFrame>;
 
     async fn session(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
@@ -96,7 +96,7 @@ impl Connection for Called {
     }
 }
 
-/// Returns whether this status comes from a coordinator that would answer the same again. Otherwise a retry may succeed.
+/// Returns whether a coordinator that sent this status would answer the same again. Otherwise a retry may succeed.
 pub(super) fn is_final(status: &Status) -> bool {
     match status.code() {
         Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded => false,
@@ -115,12 +115,12 @@ pub(super) fn unreachable(address: &Address, what: &str) -> Error {
 
 /// The error if the coordinator refused the pool.
 pub(super) fn not_opened(address: &Address, status: &Status) -> Error {
-    let words = format!("cannot open a pool at {address}: {}", told(status));
+    let words = format!("cannot open a pool at {address}: {}", status_text(status));
     match status.code() {
         Code::InvalidArgument => Error::invalid(words),
         Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, words),
         Code::FailedPrecondition | Code::ResourceExhausted => Error::new(ErrorKind::Unavailable, words),
-        _ => unreachable(address, &told(status)),
+        _ => unreachable(address, &status_text(status)),
     }
 }
 
@@ -146,7 +146,7 @@ fn loss(address: &Address, open_jobs: usize, what: &str) -> String {
 }
 
 /// Returns the message of a status, with its causes.
-pub(super) fn told(status: &Status) -> String {
+pub(super) fn status_text(status: &Status) -> String {
     let message = if status.message().is_empty() { status.code().description() } else { status.message() };
     match status.source() {
         None => message.to_owned(),

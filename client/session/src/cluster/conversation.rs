@@ -14,11 +14,11 @@ use tonic::Status;
 use super::backoff::Backoff;
 use super::connect;
 use super::connect::{Connect, Grpc, runtime};
-use super::dial::{ANSWER_TIMEOUT, Dialer, Line};
+use super::dial::{ANSWER_TIMEOUT, Dialer, NewConnection};
 use super::driver::SessionDriver;
-use super::errand::Errand;
 use super::notice::Notice;
-use super::patience::Patience;
+use super::purpose::Purpose;
+use super::reconnect_deadline::ReconnectDeadline;
 use super::shared::Shared;
 use super::state::{Link, SessionState};
 use super::upload::Upload;
@@ -26,15 +26,15 @@ use crate::cluster::executable::Executable;
 use crate::error::Error;
 use crate::front::Front;
 
-/// What a message has beside items or results: those of one message are those of one collection.
+/// How much larger than one payload a message may be: its items or results were collected together.
 const MESSAGE_ROOM: u64 = 64 << 20;
 
-/// Reports to the caller that opens the session that its pool is open, or that the name of a detached job is taken; or why not.
+/// Reports to the caller that its pool is open or its detached job accepted, or why not.
 pub(super) type Opener = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// The settings of a session.
 pub(super) struct Terms {
-    pub(super) errand: Errand,
+    pub(super) purpose: Purpose,
     /// Proves to the coordinator that the session or pool belongs to this client.
     pub(super) secret: Secret,
     pub(super) payload_limit: u64,
@@ -53,26 +53,26 @@ pub(super) fn start(
     opener: Opener,
 ) -> Result<(), Error> {
     let own = (Arc::clone(shared), Arc::clone(driver));
-    let errand = terms.errand.clone();
+    let purpose = terms.purpose.clone();
     thread::Builder::new()
         .name("farpool".into())
         .stack_size(crate::STACK)
-        .spawn(move || hold(&own.0, &own.1, terms, opener))
+        .spawn(move || run_thread(&own.0, &own.1, terms, opener))
         .map(drop)
-        .map_err(|error| errand.not_started(&error))
+        .map_err(|error| purpose.not_started(&error))
 }
 
-/// Holds the whole conversation, from connecting to the end of the session. This is the session's thread.
-fn hold(shared: &Arc<Shared>, driver: &SessionDriver, terms: Terms, opener: Opener) {
+/// Runs the session's thread, from connecting to the end of the session.
+fn run_thread(shared: &Arc<Shared>, driver: &SessionDriver, terms: Terms, opener: Opener) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return end(shared, Err(terms.errand.not_started(&error)), Some(opener)),
+        Err(error) => return end(shared, Err(terms.purpose.not_started(&error)), Some(opener)),
     };
     let (own, connect) = (Arc::clone(shared), Grpc::new(&shared.address));
-    driver.run(shared, runtime, async move { drop(talk(own, connect, terms, opener).await) });
+    driver.run(shared, runtime, async move { drop(run(own, connect, terms, opener).await) });
 }
 
-/// Holds the whole conversation, for whoever drives it.
+/// Runs the whole conversation as a future.
 pub(super) async fn talk<C: Connect>(
     shared: Arc<Shared>,
     connect: C,
@@ -80,7 +80,7 @@ pub(super) async fn talk<C: Connect>(
     opener: Opener,
 ) -> Result<(), Error> {
     let mut opener = Some(opener);
-    let ended = converse(&shared, connect, terms, &mut opener).await;
+    let ended = try_run(&shared, connect, terms, &mut opener).await;
     end(&shared, ended.clone(), opener);
     ended
 }
@@ -94,27 +94,27 @@ fn end(shared: &Shared, ended: Result<(), Error>, opener: Option<Opener>) {
     }
 }
 
-/// The conversation; `opener` is `None` once it was told.
-async fn converse<C: Connect>(
+/// Runs the conversation; `opener` is `None` once it was called.
+async fn try_run<C: Connect>(
     shared: &Arc<Shared>,
     connect: C,
     terms: Terms,
     opener: &mut Option<Opener>,
 ) -> Result<(), Error> {
-    let Terms { errand, secret, payload_limit, reconnect_timeout, program, front } = terms;
+    let Terms { purpose, secret, payload_limit, reconnect_timeout, program, front } = terms;
     // The id is as random as the secret, and the times of retries do not give the secret away.
     let seed = u64::from_le_bytes(*secret.id().first_chunk().unwrap_or(&[0; 8]));
     let dialer = Dialer { connect, secret, message_limit: payload_limit.saturating_add(MESSAGE_ROOM) };
     let mut conversation = Conversation {
         shared,
         dialer,
-        place: None,
+        connected: None,
         opening: Opening { opener, deadline: None },
         notice: Notice::default(),
         upload: Upload::new(program),
         front,
-        patience: Patience::new(reconnect_timeout, errand.lasting()),
-        errand,
+        reconnect_deadline: ReconnectDeadline::new(reconnect_timeout, purpose.stable_after()),
+        purpose,
         backoff: Backoff::new(seed),
     };
     conversation.run().await
@@ -122,15 +122,15 @@ async fn converse<C: Connect>(
 
 pub(super) struct Conversation<'a, C: Connect> {
     pub(super) shared: &'a Arc<Shared>,
-    pub(super) errand: Errand,
+    pub(super) purpose: Purpose,
     pub(super) dialer: Dialer<C>,
     /// None before the first connection.
-    pub(super) place: Option<(C::Connection, Incoming<ClientEvent>)>,
+    pub(super) connected: Option<(C::Connection, Incoming<ClientEvent>)>,
     pub(super) opening: Opening<'a>,
     pub(super) notice: Notice,
     pub(super) upload: Upload,
     pub(super) front: Arc<dyn Front>,
-    pub(super) patience: Patience,
+    pub(super) reconnect_deadline: ReconnectDeadline,
     pub(super) backoff: Backoff,
 }
 
@@ -139,19 +139,19 @@ pub(super) struct Opening<'a> {
     deadline: Option<Instant>,
 }
 
-/// What the session's thread goes on with.
-enum Heard {
+/// Why the session's thread wakes up.
+enum Wakeup {
     Messages(Result<Option<Vec<ClientEvent>>, Status>),
-    Bell,
-    Time,
+    Notified,
+    Deadline,
     Uploaded,
 }
 
-/// What follows.
+/// What the session's thread does next.
 pub(super) enum Next {
     Listen,
     /// The connection is lost, for this reason.
-    ComeBack(String),
+    Reconnect(String),
     End,
 }
 
@@ -160,20 +160,20 @@ impl<C: Connect> Conversation<'_, C> {
         let mut next = self.begin().await?;
         loop {
             next = match next {
-                Next::ComeBack(what) => self.come_back(&what).await?,
+                Next::Reconnect(what) => self.reconnect(&what).await?,
                 Next::End => return Ok(()),
                 Next::Listen => match self.listen().await {
-                    Heard::Messages(messages) => self.hear(messages)?,
-                    Heard::Bell if self.shared.is_abandoned() => Next::End,
-                    Heard::Bell => {
+                    Wakeup::Messages(messages) => self.handle_messages(messages)?,
+                    Wakeup::Notified if self.shared.is_abandoned() => Next::End,
+                    Wakeup::Notified => {
                         self.notice.begin_job(Instant::now());
                         Next::Listen
                     }
-                    Heard::Time => {
-                        self.look_at_the_time()?;
+                    Wakeup::Deadline => {
+                        self.check_deadlines()?;
                         Next::Listen
                     }
-                    Heard::Uploaded => {
+                    Wakeup::Uploaded => {
                         self.continue_upload();
                         Next::Listen
                     }
@@ -184,79 +184,82 @@ impl<C: Connect> Conversation<'_, C> {
 
     /// Connects for the first time.
     async fn begin(&mut self) -> Result<Next, Error> {
-        if self.errand.is_job() {
+        if self.purpose.is_job() {
             return self.connect_patiently().await;
         }
-        let line = self.dialer.open(self.shared).await.map_err(|status| self.errand.refused(&status))?;
-        let Line { connection, incoming, .. } = line;
-        self.place = Some((connection, incoming));
+        let new = self.dialer.open(self.shared).await.map_err(|status| self.purpose.refused(&status))?;
+        let NewConnection { connection, incoming, .. } = new;
+        self.connected = Some((connection, incoming));
         self.opening.deadline = Some(Instant::now() + ANSWER_TIMEOUT);
         Ok(Next::Listen)
     }
 
-    async fn listen(&mut self) -> Heard {
-        let Conversation { shared, place, upload, notice, opening, .. } = self;
+    async fn listen(&mut self) -> Wakeup {
+        let Conversation { shared, connected, upload, notice, opening, .. } = self;
         let time = [notice.due(), opening.deadline].into_iter().flatten().min();
         let messages = async {
             shared.gate.pass(|| shared.is_waited_for()).await;
-            match place {
+            match connected {
                 Some((_, incoming)) => incoming.next().await,
                 None => Ok(None),
             }
         };
         tokio::select! {
             biased;
-            () = shared.bell.notified() => Heard::Bell,
-            messages = messages => Heard::Messages(messages),
-            () = at(time) => Heard::Time,
-            () = upload.ended() => Heard::Uploaded,
+            () = shared.wake_up.notified() => Wakeup::Notified,
+            messages = messages => Wakeup::Messages(messages),
+            () = at(time) => Wakeup::Deadline,
+            () = upload.ended() => Wakeup::Uploaded,
         }
     }
 
     /// Handles the messages of some frames.
-    pub(super) fn hear(&mut self, messages: Result<Option<Vec<ClientEvent>>, Status>) -> Result<Next, Error> {
+    pub(super) fn handle_messages(
+        &mut self,
+        messages: Result<Option<Vec<ClientEvent>>, Status>,
+    ) -> Result<Next, Error> {
         let messages = match messages {
             // Frames that only acknowledge.
             Ok(Some(messages)) if messages.is_empty() => return Ok(Next::Listen),
             Ok(Some(messages)) => messages,
-            Ok(None) if self.is_welcomed() => return Ok(Next::ComeBack(self.errand.ended_early().to_owned())),
+            Ok(None) if self.is_welcomed() => return Ok(Next::Reconnect(self.purpose.ended_early().to_owned())),
             Ok(None) => {
                 return Err(connect::lost(&self.shared.address, self.shared.open_jobs(), "it ended the session"));
             }
-            Err(status) if !self.is_welcomed() => return Err(self.errand.refused(&status)),
-            Err(status) if self.is_garbled() => return Err(self.errand.garbled(self.shared.open_jobs(), &status)),
+            Err(status) if !self.is_welcomed() => return Err(self.purpose.refused(&status)),
+            Err(status) if self.is_garbled() => return Err(self.purpose.garbled(self.shared.open_jobs(), &status)),
             Err(status) if connect::is_final(&status) => {
-                return Err(self.errand.ended(self.shared.open_jobs(), &status));
+                return Err(self.purpose.ended(self.shared.open_jobs(), &status));
             }
-            Err(status) => return Ok(Next::ComeBack(connect::told(&status))),
+            Err(status) => return Ok(Next::Reconnect(connect::status_text(&status))),
         };
         let shared = self.shared;
         shared.change(|state| {
             let before = state.kept.progress();
             for message in messages {
-                match state.hear(message) {
-                    Ok(Some(event)) => self.take_in(event, state),
+                match state.receive(message) {
+                    Ok(Some(event)) => self.handle_event(event, state),
                     Ok(None) => {}
-                    Err(lie) => return Err(self.errand.lied(&lie)),
+                    Err(violation) => return Err(self.purpose.violation(&violation)),
                 }
             }
             if state.link != Link::Up {
-                return Err(self.errand.not_welcomed());
+                return Err(self.purpose.not_welcomed());
             }
             if let Some(error) = state.inboxes.failure() {
                 self.opening.answer(Err(error));
             }
             if state.kept.progress() > before {
-                self.patience.note_progress();
+                self.reconnect_deadline.note_progress();
             }
-            // With its only job the session has nothing more to wait for.
-            let is_over = state.inboxes.is_closed() || (self.errand.is_job() && state.is_done());
+            // When its only job has ended, the session is over.
+            let is_over = state.inboxes.is_closed() || (self.purpose.is_job() && state.is_done());
             Ok(if is_over { Next::End } else { Next::Listen })
         })
     }
 
     /// Handles events that are not about a job.
-    fn take_in(&mut self, event: Event, state: &mut SessionState) {
+    fn handle_event(&mut self, event: Event, state: &mut SessionState) {
         match event {
             Event::Welcome(welcome) if state.link == Link::Opening => {
                 self.shared.note_window(welcome.window);
@@ -287,38 +290,38 @@ impl<C: Connect> Conversation<'_, C> {
         }
     }
 
-    fn look_at_the_time(&mut self) -> Result<(), Error> {
+    fn check_deadlines(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if self.notice.due().is_some_and(|due| due <= now) {
             let busy = self.shared.open_jobs() > 0;
-            self.notice.ring(busy).iter().for_each(|line| self.front.notice(line));
+            self.notice.report(busy).iter().for_each(|line| self.front.notice(line));
         }
         if self.opening.deadline.is_some_and(|deadline| deadline <= now) {
             if !self.is_welcomed() {
                 let silent = format!("it did not answer within {ANSWER_TIMEOUT:?}");
                 return Err(connect::unreachable(&self.shared.address, &silent));
             }
-            // Where the pool runs will be known later; jobs can be opened until then.
+            // It is not known yet where the pool runs, but jobs can be opened.
             self.opening.succeed();
         }
         Ok(())
     }
 
     pub(super) fn send_program(&mut self, state: &mut SessionState) {
-        let Some((connection, _)) = &mut self.place else { return };
+        let Some((connection, _)) = &mut self.connected else { return };
         let sent = self.upload.wanted(connection);
         self.note_upload(sent, state);
     }
 
     fn continue_upload(&mut self) {
-        let Some((connection, _)) = &mut self.place else { return };
+        let Some((connection, _)) = &mut self.connected else { return };
         let sent = self.upload.continue_if_wanted(connection);
         self.shared.change(|state| self.note_upload(sent, state));
     }
 
     fn note_upload(&self, sent: io::Result<()>, state: &mut SessionState) {
         if let Err(error) = sent {
-            state.inboxes.fail(self.errand.unreadable(&error));
+            state.inboxes.fail(self.purpose.unreadable(&error));
         }
     }
 
@@ -327,7 +330,7 @@ impl<C: Connect> Conversation<'_, C> {
     }
 
     fn is_garbled(&self) -> bool {
-        self.place.as_ref().is_some_and(|(_, incoming)| incoming.is_garbled())
+        self.connected.as_ref().is_some_and(|(_, incoming)| incoming.is_garbled())
     }
 }
 

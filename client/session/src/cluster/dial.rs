@@ -12,7 +12,7 @@ use super::connect::{Connect, Connection};
 use super::shared::Shared;
 use super::state::{Link, message};
 
-/// How long the coordinator may take to accept the pool, and after that to say where it runs.
+/// How long the coordinator may take to accept the pool, and then to report where it runs.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everything needed to reach the coordinator.
@@ -23,8 +23,8 @@ pub(super) struct Dialer<C> {
     pub(super) message_limit: u64,
 }
 
-/// A session's place on a connection.
-pub(super) struct Line<C: Connect> {
+/// A connection, and the session on it.
+pub(super) struct NewConnection<C: Connect> {
     pub(super) connection: C::Connection,
     pub(super) incoming: Incoming<ClientEvent>,
     /// The first messages, if the session began again.
@@ -33,19 +33,19 @@ pub(super) struct Line<C: Connect> {
 
 impl<C: Connect> Dialer<C> {
     /// Begins the session for the first time.
-    pub(super) async fn open(&self, shared: &Shared) -> Result<Line<C>, Status> {
+    pub(super) async fn open(&self, shared: &Shared) -> Result<NewConnection<C>, Status> {
         let mut connection = self.connect.connect().await?;
         let incoming = self.begin(&mut connection, shared).await?;
-        Ok(Line { connection, incoming, first: None })
+        Ok(NewConnection { connection, incoming, first: None })
     }
 
-    /// Resumes the session. If the coordinator does not know it, begins it, again unless none has accepted it yet.
-    pub(super) async fn come_back(&self, shared: &Shared) -> Result<Line<C>, Status> {
+    /// Resumes the session. If the coordinator does not know it, or none has accepted it yet, begins it.
+    pub(super) async fn reconnect(&self, shared: &Shared) -> Result<NewConnection<C>, Status> {
         let mut connection = self.connect.connect().await?;
         // No coordinator can know a session that none has accepted.
-        if shared.state().link == Link::Away {
+        if shared.state().link == Link::Lost {
             match self.resume(&mut connection, shared).await {
-                Ok(incoming) => return Ok(Line { connection, incoming, first: None }),
+                Ok(incoming) => return Ok(NewConnection { connection, incoming, first: None }),
                 Err(status) if status.code() == Code::NotFound => {}
                 // The two sides disagree on what was sent: the coordinator has another session of this pool, which began on a
                 // connection that was given up.
@@ -64,7 +64,7 @@ impl<C: Connect> Dialer<C> {
             }
         })
         .await?;
-        Ok(Line { connection, incoming, first: Some(first) })
+        Ok(NewConnection { connection, incoming, first: Some(first) })
     }
 
     async fn resume(&self, connection: &mut C::Connection, shared: &Shared) -> Result<Incoming<ClientEvent>, Status> {

@@ -87,13 +87,13 @@ impl SessionDriver {
     /// Leaves the runtime to callers while the session is idle.
     fn leave_free(&self, shared: &Shared, runtime: Runtime) -> Runtime {
         let mut turn = self.answer();
-        if !shared.rests() {
+        if !shared.is_idle() {
             return runtime;
         }
         (turn.runtime, turn.wanted) = (Holder::Nobody(runtime), false);
-        let mut rested = false;
+        let mut was_idle = false;
         loop {
-            if (turn.wanted || rested)
+            if (turn.wanted || was_idle)
                 && let Some(runtime) = turn.take(Holder::SessionThread)
             {
                 return runtime;
@@ -106,7 +106,7 @@ impl SessionDriver {
                 let (after, waited) =
                     self.changed.wait_timeout(turn, LEFT_FREE).unwrap_or_else(PoisonError::into_inner);
                 turn = after;
-                rested = waited.timed_out() && turn.calls == calls;
+                was_idle = waited.timed_out() && turn.calls == calls;
             }
         }
     }
@@ -120,7 +120,7 @@ impl SessionDriver {
             return None;
         }
         let mut turn = self.turn();
-        if matches!(turn.runtime, Holder::SessionThread) && !turn.asked && shared.rests() {
+        if matches!(turn.runtime, Holder::SessionThread) && !turn.asked && shared.is_idle() {
             turn.asked = true;
             self.asked.notify_one();
             while turn.asked {
@@ -131,8 +131,8 @@ impl SessionDriver {
         Some(Driving { driver: self, shared, runtime })
     }
 
-    /// Notes that a message was sent that no thread here waits for.
-    pub(super) fn attend(&self) {
+    /// Makes the session's thread take the runtime, for a message that no thread here waits for.
+    pub(super) fn wake_session_thread(&self) {
         let mut turn = self.turn();
         if matches!(turn.runtime, Holder::Nobody(_)) && !std::mem::replace(&mut turn.wanted, true) {
             drop(turn);
@@ -140,7 +140,7 @@ impl SessionDriver {
         }
     }
 
-    /// Calls that have driven the session.
+    /// Returns how many calls have driven the session.
     pub(super) fn calls(&self) -> u64 {
         self.turn().calls
     }
@@ -181,7 +181,7 @@ fn may_drive() -> bool {
 pub(super) struct Driving<'a> {
     driver: &'a SessionDriver,
     shared: &'a Shared,
-    /// Always there.
+    /// `Some` until this is dropped.
     runtime: Option<Runtime>,
 }
 
@@ -198,7 +198,7 @@ impl Drop for Driving<'_> {
         let mut turn = self.driver.turn();
         turn.calls += 1;
         turn.runtime = Holder::Nobody(runtime);
-        turn.wanted = !self.shared.rests();
+        turn.wanted = !self.shared.is_idle();
         if turn.wanted | std::mem::take(&mut turn.awaits_caller) {
             drop(turn);
             self.driver.changed.notify_one();

@@ -4,7 +4,7 @@
 //! ([`driver`]). Threads of the program put messages into its queue, and wait at their job's inbox. [`shared`] has the state
 //! of both sides. None of this starts before a pool on a cluster is opened.
 //!
-//! Detached jobs have sessions of their own, one for each that is being detached or read ([`detached`], [`errand`]).
+//! Detached jobs have sessions of their own, one for each that is being detached or read ([`detached`], [`purpose`]).
 
 mod backoff;
 mod borrower;
@@ -14,13 +14,13 @@ mod conversation;
 pub(crate) mod detached;
 mod dial;
 mod driver;
-mod errand;
 mod executable;
 mod kept;
+pub(crate) mod location;
 mod notice;
 mod outage;
-mod patience;
-pub(crate) mod place;
+mod purpose;
+mod reconnect_deadline;
 mod shared;
 mod state;
 mod subject;
@@ -48,8 +48,8 @@ use crate::settings::Settings;
 use borrower::Borrower;
 use conversation::{Opener, Terms};
 use driver::SessionDriver;
-use errand::Errand;
-use place::{Ground, Place};
+use location::{DetachSettings, JobLocation};
+use purpose::Purpose;
 use shared::Shared;
 
 /// How long the end of a pool waits for its workers' output to be printed.
@@ -82,14 +82,14 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
         ticket: borrower.as_ref().map(|borrower| borrower.ticket()),
         ..OpenPool::default()
     };
-    let place = Place { address: address.clone(), patience: reconnect_timeout };
-    let ground = Ground {
-        place,
+    let location = JobLocation { address: address.clone(), reconnect_timeout };
+    let detach_settings = DetachSettings {
+        location,
         program: Some(executable.clone()),
         pool: OpenPool { secret: Bytes::new(), ticket: None, ..open.clone() },
     };
     let terms = Terms {
-        errand: Errand::Pool(address.clone()),
+        purpose: Purpose::Pool(address.clone()),
         secret,
         payload_limit,
         reconnect_timeout,
@@ -97,14 +97,14 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
         front: Arc::clone(&front),
     };
     let shared = Shared::new(address, processes, open.into());
-    let (tell, told) = mpsc::sync_channel(1);
-    let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let opener: Opener = Box::new(move |answer| drop(sender.send(answer)));
     let driver = Arc::new(SessionDriver::default());
     conversation::start(&shared, &driver, terms, opener)?;
     // From here on, dropping this ends the session.
-    let session = ClusterSession { shared, driver, threads, ground, front, _borrower: borrower };
+    let session = ClusterSession { shared, driver, threads, detach_settings, front, _borrower: borrower };
     let _lent = farpool_worker::lend();
-    told.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread ended unexpectedly")))?;
+    receiver.recv().unwrap_or_else(|_| Err(Error::protocol("the pool's thread ended unexpectedly")))?;
     Ok(session)
 }
 
@@ -125,7 +125,7 @@ struct ClusterSession {
     shared: Arc<Shared>,
     driver: Arc<SessionDriver>,
     threads: u32,
-    ground: Ground,
+    detach_settings: DetachSettings,
     front: Arc<dyn Front>,
     _borrower: Option<Arc<Borrower>>,
 }
@@ -133,7 +133,7 @@ struct ClusterSession {
 impl Carrier for ClusterSession {
     fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
         let submitted = self.shared.submit(inbox, messages);
-        self.driver.attend();
+        self.driver.wake_session_thread();
         submitted
     }
 
@@ -152,7 +152,7 @@ impl Carrier for ClusterSession {
 
     fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error> {
         self.shared.send(messages);
-        self.driver.attend();
+        self.driver.wake_session_thread();
         Ok(())
     }
 
@@ -194,8 +194,8 @@ impl Carrier for ClusterSession {
         Ok(())
     }
 
-    fn ground(&self) -> Option<Ground> {
-        Some(self.ground.clone())
+    fn detach_settings(&self) -> Option<DetachSettings> {
+        Some(self.detach_settings.clone())
     }
 
     fn gate(&self) -> Option<Arc<Gate>> {
@@ -206,6 +206,6 @@ impl Carrier for ClusterSession {
 impl Drop for ClusterSession {
     fn drop(&mut self) {
         self.shared.abandon();
-        self.driver.attend();
+        self.driver.wake_session_thread();
     }
 }

@@ -9,34 +9,34 @@ use tonic::Status;
 
 use super::connect::{self, Connect};
 use super::conversation::{Conversation, Next, at};
-use super::dial::Line;
+use super::dial::NewConnection;
 use super::state::Link;
 use crate::error::Error;
 
 /// How an attempt has ended.
 enum Attempt<C: Connect> {
-    Made(Result<Line<C>, Status>),
+    Made(Result<NewConnection<C>, Status>),
     /// The session is no longer wanted.
     Unwanted,
     /// The time is up.
-    Late,
+    TimedOut,
 }
 
 impl<C: Connect> Conversation<'_, C> {
     /// Connects for the first time, with as many attempts as after an outage.
     pub(super) async fn connect_patiently(&mut self) -> Result<Next, Error> {
         match self.attempt(Duration::ZERO, None).await {
-            Attempt::Made(Ok(line)) => self.take_over(line),
-            Attempt::Made(Err(status)) if self.errand.is_final(&status) => Err(self.errand.refused(&status)),
-            Attempt::Made(Err(status)) => self.come_back(&connect::told(&status)).await,
-            Attempt::Unwanted | Attempt::Late => Ok(self.leave()),
+            Attempt::Made(Ok(new)) => self.use_connection(new),
+            Attempt::Made(Err(status)) if self.purpose.is_final(&status) => Err(self.purpose.refused(&status)),
+            Attempt::Made(Err(status)) => self.reconnect(&connect::status_text(&status)).await,
+            Attempt::Unwanted | Attempt::TimedOut => Ok(self.leave()),
         }
     }
 
     /// Reconnects after the connection was lost.
-    pub(super) async fn come_back(&mut self, what: &str) -> Result<Next, Error> {
+    pub(super) async fn reconnect(&mut self, what: &str) -> Result<Next, Error> {
         let (shared, now) = (self.shared, Instant::now());
-        if !self.errand.is_job() {
+        if !self.purpose.is_job() {
             self.opening.succeed();
         }
         let upload = self.upload.lose();
@@ -44,26 +44,26 @@ impl<C: Connect> Conversation<'_, C> {
         let reason = format!("the connection to {} was lost ({what}); trying again", shared.address);
         shared.change(|state| state.lose_connection(reason.clone()));
         self.notice.wait(reason, shared.open_jobs() > 0, now);
-        let (end, mut last) = (self.patience.lose(now), what.to_owned());
+        let (end, mut last) = (self.reconnect_deadline.lose(now), what.to_owned());
         loop {
             let wait = self.backoff.wait();
             match self.attempt(wait, end).await {
-                Attempt::Made(Ok(line)) => {
-                    let resumed = line.first.is_none();
-                    let next = self.take_over(line)?;
+                Attempt::Made(Ok(new)) => {
+                    let resumed = new.first.is_none();
+                    let next = self.use_connection(new)?;
                     // In a new session the coordinator asks if it needs the program.
                     if upload && resumed {
                         shared.change(|state| self.send_program(state));
                     }
                     return Ok(next);
                 }
-                Attempt::Made(Err(status)) if self.errand.is_final(&status) => {
-                    return Err(self.errand.refused(&status));
+                Attempt::Made(Err(status)) if self.purpose.is_final(&status) => {
+                    return Err(self.purpose.refused(&status));
                 }
-                Attempt::Made(Err(status)) => last = connect::told(&status),
+                Attempt::Made(Err(status)) => last = connect::status_text(&status),
                 Attempt::Unwanted => return Ok(self.leave()),
-                Attempt::Late => {
-                    return Err(self.errand.given_up(shared.open_jobs(), what, self.patience.limit, &last));
+                Attempt::TimedOut => {
+                    return Err(self.purpose.given_up(shared.open_jobs(), what, self.reconnect_deadline.limit, &last));
                 }
             }
         }
@@ -82,7 +82,7 @@ impl<C: Connect> Conversation<'_, C> {
             if !wait.is_zero() {
                 sleep(wait).await;
             }
-            dialer.come_back(shared).await
+            dialer.reconnect(shared).await
         });
         loop {
             let now = Instant::now();
@@ -90,33 +90,33 @@ impl<C: Connect> Conversation<'_, C> {
                 return Attempt::Unwanted;
             }
             if end.is_some_and(|end| end <= now) {
-                return Attempt::Late;
+                return Attempt::TimedOut;
             }
             if notice.due().is_some_and(|due| due <= now) {
-                notice.ring(shared.open_jobs() > 0).iter().for_each(|line| front.notice(line));
+                notice.report(shared.open_jobs() > 0).iter().for_each(|line| front.notice(line));
             }
             let time = [notice.due(), end].into_iter().flatten().min();
             tokio::select! {
                 biased;
-                () = shared.bell.notified() => notice.begin_job(Instant::now()),
+                () = shared.wake_up.notified() => notice.begin_job(Instant::now()),
                 () = at(time) => {}
-                line = &mut attempt => return Attempt::Made(line),
+                made = &mut attempt => return Attempt::Made(made),
             }
         }
     }
 
-    /// Notes that there is a connection again.
-    fn take_over(&mut self, line: Line<C>) -> Result<Next, Error> {
+    /// Continues on the new connection.
+    fn use_connection(&mut self, new: NewConnection<C>) -> Result<Next, Error> {
         let (shared, now) = (self.shared, Instant::now());
-        self.place = Some((line.connection, line.incoming));
-        self.patience.note_connected(now);
-        match line.first {
+        self.connected = Some((new.connection, new.incoming));
+        self.reconnect_deadline.note_connected(now);
+        match new.first {
             Some(_) => self.backoff.note_connected(now),
             None => self.backoff.note_resumed(now),
         }
-        self.notice.come_back(&shared.address).iter().for_each(|line| self.front.notice(line));
-        let next = match line.first {
-            Some(first) => self.hear(Ok(Some(first))),
+        self.notice.reconnected(&shared.address).iter().for_each(|line| self.front.notice(line));
+        let next = match new.first {
+            Some(first) => self.handle_messages(Ok(Some(first))),
             None => {
                 shared.change(|state| state.resume());
                 Ok(Next::Listen)

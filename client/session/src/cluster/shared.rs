@@ -10,7 +10,7 @@ use farpool_proto::v1::client_message::Body;
 use tokio::sync::Notify;
 
 use super::Address;
-use super::kept::{Greeting, Kept};
+use super::kept::{FirstMessage, Kept};
 use super::state::{Link, SessionState};
 use crate::error::Error;
 use crate::gate::Gate;
@@ -23,14 +23,14 @@ const MOST_READ_AHEAD: u64 = 4 << 20;
 pub(super) struct Shared {
     pub(super) address: Address,
     /// Requested number of workers; 0 means all slots.
-    asked: u32,
+    requested: u32,
     /// How many workers can run at once, as last reported by the coordinator.
     slots: AtomicU32,
     /// Bytes that a job may send before it is granted more, as last reported by the coordinator.
     window: AtomicU64,
     pub(super) gate: Arc<Gate>,
-    /// Makes the session's thread check: the session is no longer wanted, or a message was queued while nothing can run.
-    pub(super) bell: Notify,
+    /// Wakes the session's thread: the session is no longer wanted, or a message was queued while nothing can run.
+    pub(super) wake_up: Notify,
     abandoned: AtomicBool,
     state: Mutex<SessionState>,
     over: Condvar,
@@ -38,21 +38,21 @@ pub(super) struct Shared {
 
 /// The program's side.
 impl Shared {
-    pub(super) fn new(address: Address, asked: u32, greeting: Greeting) -> Arc<Self> {
+    pub(super) fn new(address: Address, requested: u32, first_message: FirstMessage) -> Arc<Self> {
         // No message is sent before there is a connection, which has its own queue.
         let (outgoing, _) = outgoing(0, Arc::default());
-        let (borrows, gate) = match &greeting {
-            Greeting::Pool(open) => (open.ticket.is_some(), Gate::default()),
-            Greeting::Reader(attached) => (attached.borrows(), Gate::default().with_bound(MOST_READ_AHEAD)),
+        let (borrows, gate) = match &first_message {
+            FirstMessage::Pool(open) => (open.ticket.is_some(), Gate::default()),
+            FirstMessage::Attach(attached) => (attached.borrows(), Gate::default().with_bound(MOST_READ_AHEAD)),
         };
-        let state = SessionState::new(Kept::new(greeting), outgoing);
+        let state = SessionState::new(Kept::new(first_message), outgoing);
         Arc::new_cyclic(|shared: &Weak<Self>| Self {
             address,
-            asked,
+            requested,
             slots: AtomicU32::new(0),
             window: AtomicU64::new(0),
             gate: Arc::new(if borrows { gate.with_waits(report_waits(shared.clone())) } else { gate }),
-            bell: Notify::new(),
+            wake_up: Notify::new(),
             abandoned: AtomicBool::new(false),
             state: Mutex::new(state),
             over: Condvar::new(),
@@ -68,11 +68,11 @@ impl Shared {
         // Another coordinator may have taken over since the call began; no thread waits for room yet.
         drop(inbox.set_limit(self.window()));
         // Under the lock, so that no job is opened after the pool's end.
-        state.say(messages);
+        state.send(messages);
         let look = state.waiting.is_some() || state.link != Link::Up;
-        self.let_go(state);
+        self.release(state);
         if look {
-            self.bell.notify_one();
+            self.wake_up.notify_one();
         }
         Ok(())
     }
@@ -92,18 +92,18 @@ impl Shared {
             _ => None,
         });
         let mut state = self.state();
-        state.say(messages);
+        state.send(messages);
         if let Some(now) = close {
             state.inboxes.stop_admitting();
             state.closed = true;
             state.terminated |= now;
         }
         let away = state.link != Link::Up;
-        self.let_go(state);
+        self.release(state);
         if close.is_some() {
             self.gate.knock();
             if away {
-                self.bell.notify_one();
+                self.wake_up.notify_one();
             }
         }
     }
@@ -127,7 +127,7 @@ impl Shared {
 
     /// Returns how many workers run at once.
     pub(super) fn processes(&self) -> u32 {
-        if self.asked > 0 { self.asked } else { self.slots.load(Ordering::Relaxed) }
+        if self.requested > 0 { self.requested } else { self.slots.load(Ordering::Relaxed) }
     }
 
     /// Returns the bytes of items that a job may send before it is granted more.
@@ -143,13 +143,13 @@ impl Shared {
     /// Returns why nothing of the pool can run at the moment.
     pub(super) fn waiting(&self) -> Option<String> {
         let state = self.state();
-        state.away.clone().or_else(|| state.waiting.clone())
+        state.outage.clone().or_else(|| state.waiting.clone())
     }
 
     /// Notes that the session is no longer wanted: its thread must end, whatever the coordinator does.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
-        self.bell.notify_one();
+        self.wake_up.notify_one();
     }
 
     /// Returns whether there is a reason to reconnect to a coordinator.
@@ -158,14 +158,14 @@ impl Shared {
     }
 
     /// Returns whether the session is idle: no job is open, and nothing is to be sent or waited for.
-    pub(super) fn rests(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
         let is_on = state.link == Link::Up && !(state.closed || state.over || self.is_abandoned());
         is_on && state.waiting.is_none() && state.inboxes.iter().len() == 0 && state.outgoing.waiting() == 0
     }
 
     /// Releases the state, and wakes threads and tasks that have news.
-    fn let_go(&self, mut state: MutexGuard<'_, SessionState>) {
+    fn release(&self, mut state: MutexGuard<'_, SessionState>) {
         let wakes = state.inboxes.take_wakes();
         drop(state);
         wakes.into_iter().for_each(Wakes::wake);
@@ -197,7 +197,7 @@ impl Shared {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut SessionState) -> T) -> T {
         let mut state = self.state();
         let outcome = change(&mut state);
-        self.let_go(state);
+        self.release(state);
         outcome
     }
 
@@ -231,7 +231,7 @@ impl Shared {
             }
             state.inboxes.close();
             state.waiting = None;
-            state.away = None;
+            state.outage = None;
             state.kept.end_all();
             state.over = true;
         });

@@ -8,7 +8,7 @@ use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Failure, FailureKind, ItemsFailed, Welcome};
 
-use super::kept::{self, Fresh, Kept, Lie, Way};
+use super::kept::{self, Fresh, Kept, SendState, Violation};
 use crate::inboxes::Inboxes;
 
 pub(super) struct SessionState {
@@ -16,7 +16,7 @@ pub(super) struct SessionState {
     /// Why nothing of the pool can run at the moment, as the coordinator reports it.
     pub(super) waiting: Option<String>,
     /// Why the pool's state is unknown at the moment: the outage.
-    pub(super) away: Option<String>,
+    pub(super) outage: Option<String>,
     pub(super) link: Link,
     /// A coordinator has accepted the session before.
     pub(super) welcomed: bool,
@@ -36,8 +36,8 @@ pub(super) enum Link {
     /// To the coordinator.
     Up,
     /// They wait for another connection of the same session.
-    Away,
-    /// They are only kept: when a coordinator has accepted the pool again, all that is kept is sent.
+    Lost,
+    /// They are only kept: when a coordinator has accepted the pool again, everything that is kept is sent.
     Opening,
 }
 
@@ -46,7 +46,7 @@ impl SessionState {
         Self {
             inboxes: Inboxes::default(),
             waiting: None,
-            away: None,
+            outage: None,
             link: Link::Opening,
             welcomed: false,
             kept,
@@ -58,18 +58,18 @@ impl SessionState {
     }
 
     /// Keeps and sends the messages of jobs that have not ended.
-    pub(super) fn say(&mut self, messages: &mut Vec<Body>) {
+    pub(super) fn send(&mut self, messages: &mut Vec<Body>) {
         let SessionState { kept, outgoing, link, .. } = self;
         let cancels = *link != Link::Up && messages.iter().any(|body| matches!(body, Body::CancelJob(_)));
         let mut pushed = outgoing.pushed();
         messages.retain(|body| {
-            let way = if *link == Link::Opening { Way::Unsaid } else { Way::Queued(pushed + 1) };
-            let is_said = kept.say(body, way);
-            pushed += u64::from(is_said);
-            is_said
+            let send_state = if *link == Link::Opening { SendState::Unsent } else { SendState::Queued(pushed + 1) };
+            let is_kept = kept.keep(body, send_state);
+            pushed += u64::from(is_kept);
+            is_kept
         });
         match link {
-            Link::Up | Link::Away => outgoing.extend(messages.drain(..).map(message)),
+            Link::Up | Link::Lost => outgoing.extend(messages.drain(..).map(message)),
             Link::Opening => messages.clear(),
         }
         if cancels {
@@ -78,17 +78,17 @@ impl SessionState {
     }
 
     /// Delivers events about jobs, each outcome once; returns other events.
-    pub(super) fn hear(&mut self, event: ClientEvent) -> Result<Option<Event>, Lie> {
+    pub(super) fn receive(&mut self, event: ClientEvent) -> Result<Option<Event>, Violation> {
         if self.kept.detaches() {
-            self.hear_detaching(event)
+            self.receive_detaching(event)
         } else if self.kept.attached().is_some() {
-            self.hear_reading(event)
+            self.receive_reading(event)
         } else {
-            Ok(self.hear_in_pool(event))
+            Ok(self.receive_in_pool(event))
         }
     }
 
-    fn hear_in_pool(&mut self, mut event: ClientEvent) -> Option<Event> {
+    fn receive_in_pool(&mut self, mut event: ClientEvent) -> Option<Event> {
         match event.body.as_mut()? {
             Event::ItemsDone(done) => {
                 let items = (done.ends.len() / 4) as u64;
@@ -114,7 +114,7 @@ impl SessionState {
                 let comes = !at.gone;
                 self.kept.note_place(std::mem::take(at));
                 if comes {
-                    // Nothing starts there before.
+                    // Nothing starts there before this is acknowledged.
                     self.outgoing.acknowledge();
                 }
                 return None;
@@ -136,16 +136,16 @@ impl SessionState {
     pub(super) fn welcome(&mut self, welcome: Welcome) {
         let lost = self.kept.welcome(welcome.coordinator);
         self.outgoing.set_frames_for(welcome.window);
-        (self.link, self.away, self.waiting) = (Link::Up, None, None);
+        (self.link, self.outage, self.waiting) = (Link::Up, None, None);
         for (job, Run { first, count }) in lost {
             self.fail(ItemsFailed { job, first, count, failure: Some(may_have_run()) });
         }
         let before = self.outgoing.pushed();
-        let said = match std::mem::replace(&mut self.welcomed, true) {
+        let messages = match std::mem::replace(&mut self.welcomed, true) {
             true => self.kept.resend(before, welcome.window),
-            false => self.kept.say_first(before, welcome.window),
+            false => self.kept.send_first(before, welcome.window),
         };
-        self.outgoing.extend(said.into_iter().map(message));
+        self.outgoing.extend(messages.into_iter().map(message));
         let kept = &self.kept;
         self.inboxes.set_limits(|job| kept.translate(job, welcome.window));
     }
@@ -153,15 +153,15 @@ impl SessionState {
     /// Notes the outage: nothing is received or sent until there is another connection.
     pub(super) fn lose_connection(&mut self, reason: String) {
         if self.link == Link::Up {
-            self.link = Link::Away;
+            self.link = Link::Lost;
         }
-        self.away = Some(reason);
+        self.outage = Some(reason);
         self.end_cancelled();
     }
 
     /// Notes that the session has resumed on another connection, and that messages of the meantime are in flight.
     pub(super) fn resume(&mut self) {
-        (self.link, self.away) = (Link::Up, None);
+        (self.link, self.outage) = (Link::Up, None);
     }
 
     /// Returns whether there is a reason to reconnect to a coordinator.

@@ -2,44 +2,44 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::connect::told;
-use super::place::{Named, Place};
+use super::connect::status_text;
+use super::location::{JobLocation, JobRef};
 use crate::error::{Error, ErrorKind};
 
 /// The call and its job, for errors.
 #[derive(Clone, Debug)]
 pub(super) struct Subject {
-    place: Place,
-    /// As errors name it.
+    location: JobLocation,
+    /// The name of the call in errors.
     verb: &'static str,
-    job: Named,
+    job: JobRef,
 }
 
-/// Where its connection is to be looked for.
+/// The advice if the coordinator cannot be reached.
 const ADVICE: &str = "is farpool-coordinator running there?";
 
 impl Subject {
-    pub(super) fn new(place: &Place, verb: &'static str, job: &Named) -> Self {
-        Self { place: place.clone(), verb, job: job.clone() }
+    pub(super) fn new(location: &JobLocation, verb: &'static str, job: &JobRef) -> Self {
+        Self { location: location.clone(), verb, job: job.clone() }
     }
 
     pub(super) fn verb(&self) -> &'static str {
         self.verb
     }
 
-    pub(super) fn job(&self) -> &Named {
+    pub(super) fn job(&self) -> &JobRef {
         &self.job
     }
 
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    pub(super) fn location(&self) -> &JobLocation {
+        &self.location
     }
 
     /// The error if the coordinator refused the call.
     pub(super) fn refused(&self, status: &Status) -> Error {
-        let (words, address) = (told(status), &self.place.address);
+        let (words, address) = (status_text(status), &self.location.address);
         let unavailable = |words: String| Error::new(ErrorKind::Unavailable, words);
-        self.tell(match status.code() {
+        self.of_job(match status.code() {
             Code::InvalidArgument | Code::OutOfRange => Error::invalid(words),
             Code::NotFound => Error::invalid(format!("{words}; `farpool results` lists the detached jobs")),
             Code::AlreadyExists => {
@@ -61,31 +61,32 @@ impl Subject {
 
     /// The error if the coordinator could not be reached at all.
     pub(super) fn unreachable(&self, status: &Status) -> Error {
-        let message = format!("cannot reach the coordinator at {}: {}; {ADVICE}", self.place.address, told(status));
-        self.tell(Error::new(ErrorKind::Unavailable, message))
+        let message =
+            format!("cannot reach the coordinator at {}: {}; {ADVICE}", self.location.address, status_text(status));
+        self.of_job(Error::new(ErrorKind::Unavailable, message))
     }
 
     /// The error if the call could not be completed within this time. `last` is the last failure.
     pub(super) fn given_up(&self, tried: Duration, last: &str) -> Error {
-        let address = &self.place.address;
+        let address = &self.location.address;
         let message = match tried.is_zero() {
             true => format!("the connection to {address} was lost: {last}"),
             false => format!("the connection to {address} was lost; could not reconnect within {tried:?}: {last}"),
         };
-        self.tell(Error::new(ErrorKind::Unavailable, format!("{message}; {}", self.advice())))
+        self.of_job(Error::new(ErrorKind::Unavailable, format!("{message}; {}", self.advice())))
     }
 
-    /// The error if the coordinator has no longer what was durable of a job that is being detached.
+    /// The error if the coordinator has lost durable items of a job that is being detached.
     pub(super) fn dropped(&self) -> Error {
         let message = format!(
             "the coordinator at {} has dropped the incomplete job: the connection was lost for too long, or the job was discarded; \
              detach it again",
-            self.place.address
+            self.location.address
         );
-        self.tell(Error::new(ErrorKind::Unavailable, message))
+        self.of_job(Error::new(ErrorKind::Unavailable, message))
     }
 
-    /// Returns how an end of the coordinator's stream before the session's end is told.
+    /// Returns the text for a stream that ended before the session.
     pub(super) fn ended_early(&self) -> &'static str {
         match self.detaches() {
             true => "it ended the call before the whole job was durable",
@@ -94,7 +95,7 @@ impl Subject {
     }
 
     /// Adds the call and the job to an error.
-    pub(super) fn tell(&self, error: Error) -> Error {
+    pub(super) fn of_job(&self, error: Error) -> Error {
         error.of_job(self.verb, &self.job.name)
     }
 

@@ -1,13 +1,13 @@
 use bytes::Bytes;
 use farpool_proto::v1::DetachedJob;
 
-use super::{End, Named, Place, Reading, Step, about};
+use super::{JobLocation, JobReader, JobRef, ReadEnd, Step, about};
 use crate::error::Error;
 use crate::job::Outcome;
 
 /// The outcomes of a detached job, as bytes, in the order of its items.
 pub struct Outcomes {
-    reading: Reading,
+    reader: JobReader,
     about: DetachedJob,
 }
 
@@ -17,10 +17,10 @@ impl Outcomes {
     ///
     /// # Errors
     /// If there is no such job, or its coordinator cannot be reached.
-    pub fn open(place: &Place, verb: &'static str, name: &str, wait: bool) -> Result<Self, Error> {
-        let about = about(place, verb, &Named::whichever(name), false)?;
-        let job = Named { name: name.into(), id: about.id.clone() };
-        Ok(Self { reading: Reading::start(place, verb, &job, wait)?, about })
+    pub fn open(location: &JobLocation, verb: &'static str, name: &str, wait: bool) -> Result<Self, Error> {
+        let about = about(location, verb, &JobRef::by_name(name), false)?;
+        let job = JobRef { name: name.into(), id: about.id.clone() };
+        Ok(Self { reader: JobReader::start(location, verb, &job, wait)?, about })
     }
 
     /// Returns the description of the job at the time it was opened.
@@ -29,13 +29,13 @@ impl Outcomes {
     }
 
     /// Returns the next outcome, or how the job ended; `None` if nothing has arrived yet.
-    pub fn take(&mut self) -> Option<Result<Outcome, End>> {
+    pub fn take(&mut self) -> Option<Result<Outcome, ReadEnd>> {
         loop {
-            match self.reading.step(|bytes| Ok::<_, Error>(Bytes::copy_from_slice(bytes))) {
+            match self.reader.step(|bytes| Ok::<_, Error>(Bytes::copy_from_slice(bytes))) {
                 Step::Wait => return None,
                 Step::Missing(_) => {}
                 Step::Outcome(item, result) => {
-                    return Some(Ok(Outcome { item, result, attempts: self.reading.attempts() }));
+                    return Some(Ok(Outcome { item, result, attempts: self.reader.attempts() }));
                 }
                 Step::Ended(end) => return Some(Err(end)),
             }
@@ -44,6 +44,6 @@ impl Outcomes {
 
     /// Blocks until there is an outcome or the end.
     pub fn wait(&self) {
-        self.reading.wait();
+        self.reader.wait();
     }
 }

@@ -7,7 +7,7 @@ use nix::unistd::{ForkResult, fork};
 
 use super::*;
 
-/// Whether `check` holds in a fork of this process, which does nothing else.
+/// Returns whether `check` holds in a fork of this process that does nothing else.
 fn holds_in_a_fork(check: impl FnOnce() -> bool) -> bool {
     // SAFETY: the child calls `check`, which takes no lock that another thread of the tests could hold, and leaves.
     match unsafe { fork() }.unwrap() {
@@ -24,10 +24,10 @@ fn a_fork_is_not_the_owner() {
     assert!(holds_in_a_fork(|| !owner.is_here() && Owner::this_process().is_here()));
     assert!(owner.is_here());
     assert!(holds_in_a_fork(|| {
-        let told = check_pool(owner).unwrap_err();
+        let error = check_pool(owner).unwrap_err();
         let words = "this process is a fork of it: open a pool in the fork";
-        told.kind() == crate::ErrorKind::InvalidArgument
-            && told.message() == format!("the pool was opened by process {}; {words}", owner.pid())
+        error.kind() == crate::ErrorKind::InvalidArgument
+            && error.message() == format!("the pool was opened by process {}; {words}", owner.pid())
     }));
 }
 

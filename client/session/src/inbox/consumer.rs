@@ -84,7 +84,7 @@ impl Inbox {
         &self.label
     }
 
-    /// Adds to an error which job it is about. The error is the session's, or what the front makes of that.
+    /// Adds to an error which job it is about. The error is the session's, or the front's version of it.
     pub fn tell<E: From<Error>>(&self, error: impl Into<Error>) -> E {
         error.into().of_job(self.verb, &self.label).into()
     }

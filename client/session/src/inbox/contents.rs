@@ -38,7 +38,7 @@ impl Room {
 /// The threads and tasks that a delivery wakes. Wake them only without a lock: a waker runs an executor's code, which may do
 /// anything.
 #[derive(Default)]
-#[must_use = "whoever waits would not hear of the delivery"]
+#[must_use = "waiting threads and tasks would miss the delivery"]
 pub struct Wakes {
     pub(super) waker: Option<Sleeper>,
     pub(super) parked: Vec<Thread>,
@@ -59,8 +59,7 @@ impl Contents {
         self.push(news);
     }
 
-    /// Keeps an entry for a consumer that waits for the end: then only the failure with the lowest index counts, if there is one,
-    /// and nothing after it.
+    /// Keeps an entry for a consumer that waits for the end: of the failures only the one with the lowest index counts, and nothing after it.
     pub(super) fn keep_what_counts(&mut self, news: News) {
         let lowest = self.lowest_failed.and_then(|at| self.news.get_mut(at));
         match (&news, lowest) {

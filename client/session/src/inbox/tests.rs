@@ -49,7 +49,7 @@ fn a_consumer_is_woken_for_what_it_waits_for() {
 }
 
 #[test]
-fn in_the_end_only_the_lowest_failure_counts_and_what_is_before_it() {
+fn a_consumer_of_the_end_gets_only_the_lowest_failure_and_what_precedes_it() {
     let firsts = |interest| {
         let inbox = inbox(interest);
         done(&inbox, 0, 2);
@@ -67,8 +67,8 @@ fn in_the_end_only_the_lowest_failure_counts_and_what_is_before_it() {
     assert_eq!(firsts(Interest::Outcomes).len(), 1 + 3 * 3);
 }
 
-/// A waker that owns its task, as those of some executors do: with the last one goes whatever the task has, which may have to do
-/// with the same job.
+/// A waker that owns its task, as in some executors: dropping the last one drops what the task owns, which may use the
+/// same job.
 struct OwnsTask(Arc<Inbox>);
 
 impl Wake for OwnsTask {
@@ -83,19 +83,19 @@ impl Drop for OwnsTask {
 
 #[test]
 fn a_waker_that_is_replaced_may_do_anything() {
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let inbox = inbox(Interest::Outcomes);
         for _ in 0..2 {
             inbox.set_waker(&Arc::new(OwnsTask(Arc::clone(&inbox))).into());
         }
-        tell.send(()).unwrap();
+        sender.send(()).unwrap();
     });
-    told.recv_timeout(Duration::from_secs(10)).expect("the first waker was dropped without the lock");
+    receiver.recv_timeout(Duration::from_secs(10)).expect("the first waker was dropped without the lock");
 }
 
 #[test]
-fn outcomes_are_taken_once_and_the_end_is_told_with_the_last() {
+fn outcomes_are_taken_once_and_the_last_take_reports_the_end() {
     let inbox = inbox(Interest::Outcomes);
     assert!(!inbox.has_news());
     done(&inbox, 0, 3);
@@ -170,7 +170,7 @@ fn parked_threads_are_unparked() {
 }
 
 #[test]
-fn a_broken_job_tells_why_whatever_its_end() {
+fn a_broken_job_reports_why_whatever_its_end() {
     let inbox = Inbox::new(1, "map", "render", Interest::End);
     inbox.break_with(Error::new(ErrorKind::Panicked, "the input iterator panicked"));
     inbox.break_with(Error::invalid("later"));
@@ -184,16 +184,16 @@ fn a_broken_job_tells_why_whatever_its_end() {
 #[test]
 fn hooks_have_run_when_the_end_is_seen() {
     let inbox = inbox(Interest::End);
-    let (told, seen) = (Arc::new(AtomicBool::new(true)), Arc::clone(&inbox));
-    let note = Arc::clone(&told);
+    let (saw_end, seen) = (Arc::new(AtomicBool::new(true)), Arc::clone(&inbox));
+    let note = Arc::clone(&saw_end);
     inbox.at_end(Box::new(move || note.store(seen.ended(), Ordering::Relaxed)));
     inbox.end(End::Finished).wake();
-    assert!(!told.load(Ordering::Relaxed) && inbox.ended());
+    assert!(!saw_end.load(Ordering::Relaxed) && inbox.ended());
 }
 
 #[test]
-fn room_wakes_whoever_waits_for_it() {
-    // A consumer that works through outcomes sees room as news; one that waits for the end does not.
+fn room_wakes_only_a_consumer_of_outcomes() {
+    // A consumer of outcomes sees room as news; one that waits for the end does not.
     let (eager, patient) = (inbox(Interest::Outcomes), inbox(Interest::End));
     for (inbox, woken) in [(&eager, true), (&patient, false)] {
         let wakes = Arc::new(CountWakes::default());
@@ -201,7 +201,7 @@ fn room_wakes_whoever_waits_for_it() {
         inbox.grant(10).wake();
         assert_eq!((inbox.has_news(), wakes.0.load(Ordering::Relaxed)), (woken, u32::from(woken)));
         assert!(!inbox.take(&mut VecDeque::new()) && !inbox.has_news());
-        // It never falls, and what is known is no news.
+        // The limit never falls, and a known limit is no news.
         inbox.grant(10).wake();
         inbox.grant(9).wake();
         assert_eq!((inbox.limit(), inbox.has_news()), (10, false));
@@ -209,7 +209,7 @@ fn room_wakes_whoever_waits_for_it() {
 }
 
 #[test]
-fn a_feeder_wakes_for_room_whichever_way_it_comes() {
+fn a_feeder_wakes_for_any_kind_of_room() {
     let room = Room { sent_bytes: 10, finished: 3 };
     let check = |makes_none: &dyn Fn(&Inbox), makes_some: &dyn Fn(&Inbox)| {
         let inbox = inbox(Interest::End);
@@ -221,7 +221,7 @@ fn a_feeder_wakes_for_room_whichever_way_it_comes() {
             assert!(!feeder.is_finished());
             makes_some(&inbox);
         });
-        // What has come already is not waited for.
+        // Earlier changes are not waited for.
         inbox.park_until_room(room);
     };
     check(&|inbox| inbox.grant(10).wake(), &|inbox| inbox.grant(11).wake());

@@ -89,9 +89,9 @@ impl LocalDriver {
 
     /// Calls a function with the engine, which then knows all jobs submitted before.
     pub(super) fn act<T>(&self, act: impl FnOnce(&mut Engine) -> T) -> T {
-        let submitted = self.intake.came();
+        let submitted = self.intake.submitted();
         let mut state = self.lock();
-        while !self.intake.has_given(submitted) {
+        while !self.intake.has_handed_over(submitted) {
             self.give_back(state);
             state = self.lock();
         }
@@ -129,7 +129,7 @@ impl LocalDriver {
                 Armed::Busy => {
                     // A stream of outcomes may last long: descriptors are polled all the same, and other threads
                     // get a turn.
-                    self.hear(&mut state);
+                    self.handle_ready_events(&mut state);
                     self.give_back(state);
                     state = self.lock();
                     continue;
@@ -147,7 +147,7 @@ impl LocalDriver {
             let ready = self.inner.wait(&mut events, until(deadline)).unwrap_or(0);
             state = self.lock();
             state.driven = false;
-            state.take_in(&events[..ready], &self.intake);
+            state.handle_events(&events[..ready], &self.intake);
         }
         self.leave(state);
     }
@@ -173,7 +173,7 @@ impl LocalDriver {
             // Only errors that a retry cures can happen here (EINTR).
             let _ = self.outer.wait(&mut events, EpollTimeout::NONE);
             let mut state = self.lock();
-            self.hear(&mut state);
+            self.handle_ready_events(&mut state);
             let closed = state.engine.is_closed();
             self.give_back(state);
             if closed {
@@ -183,10 +183,10 @@ impl LocalDriver {
     }
 
     /// Handles pending events, without waiting.
-    fn hear(&self, state: &mut EngineState) {
+    fn handle_ready_events(&self, state: &mut EngineState) {
         let mut events = [EpollEvent::empty(); 32];
         let ready = self.inner.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-        state.take_in(&events[..ready], &self.intake);
+        state.handle_events(&events[..ready], &self.intake);
     }
 
     /// Releases the lock: works a little, ensures that remaining work and later events are noticed, and wakes threads
@@ -230,7 +230,7 @@ impl LocalDriver {
         let _turn = self.turn.lock();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let EngineState { engine, spare, .. } = &mut *state;
-        self.intake.give(engine, spare);
+        self.intake.hand_over(engine, spare);
         state
     }
 }
@@ -243,7 +243,7 @@ fn release(mut state: MutexGuard<'_, EngineState>) {
 }
 
 impl EngineState {
-    fn take_in(&mut self, events: &[EpollEvent], intake: &Intake) {
+    fn handle_events(&mut self, events: &[EpollEvent], intake: &Intake) {
         for event in events {
             match event.data() {
                 TIMER => self.timer.rung(),

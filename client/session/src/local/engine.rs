@@ -56,7 +56,7 @@ impl Engine {
         // The agent's first event introduces it, which must come before the pool.
         engine.collect_events();
         let open = OpenPool { processes: settings.processes, settings: Some(settings.settings), ..OpenPool::default() };
-        engine.say(Body::OpenPool(Box::new(open)), clock::now())?;
+        engine.send_body(Body::OpenPool(Box::new(open)), clock::now())?;
         engine.pump();
         match engine.inboxes.failure() {
             Some(error) => Err(error),
@@ -81,7 +81,7 @@ impl Engine {
             messages.for_each(drop);
             return Err(error);
         }
-        let sent = self.say_all(messages);
+        let sent = self.send_all(messages);
         if sent.is_err() {
             self.inboxes.forget(inbox.job());
         }
@@ -89,18 +89,18 @@ impl Engine {
     }
 
     pub(super) fn send(&mut self, messages: &mut Vec<Body>) -> Result<(), Error> {
-        let sent = self.say_all(messages.drain(..));
+        let sent = self.send_all(messages.drain(..));
         self.pump();
         sent
     }
 
-    fn say_all(&mut self, messages: impl Iterator<Item = Body>) -> Result<(), Error> {
+    fn send_all(&mut self, messages: impl Iterator<Item = Body>) -> Result<(), Error> {
         let now = clock::now();
         let mut outcome = Ok(());
         for body in messages {
             // All jobs have ended with the session; a thread that feeds one is about to notice.
             if outcome.is_ok() && !self.inboxes.is_closed() {
-                outcome = self.say(body, now);
+                outcome = self.send_body(body, now);
             }
         }
         outcome
@@ -132,12 +132,12 @@ impl Engine {
         }
     }
 
-    /// Prepares for sleep; call it before.
+    /// Prepares for sleep; call it before sleeping.
     pub(super) fn arm(&mut self) -> Armed {
         if self.unfinished { Armed::Busy } else { self.agent.arm() }
     }
 
-    /// Lets the agent work, and takes its events to the coordinator; false if there were none.
+    /// Lets the agent work, and passes its events to the coordinator. Returns false if there were none.
     fn collect_events(&mut self) -> bool {
         self.agent.pump(&mut self.events);
         let any = !self.events.is_empty();
@@ -167,13 +167,13 @@ impl Engine {
                 self.window = welcome.window;
             }
         }
-        // Messages of the meantime must not be lost.
+        // Messages that arrived in the meantime must not be lost.
         outbox.to_agents.append(&mut self.outbox.to_agents);
         outbox.to_clients.append(&mut self.outbox.to_clients);
         self.outbox = outbox;
     }
 
-    fn say(&mut self, body: Body, now: u64) -> Result<(), Error> {
+    fn send_body(&mut self, body: Body, now: u64) -> Result<(), Error> {
         if let Body::ClosePool(_) = body {
             self.inboxes.stop_admitting();
         }
@@ -182,7 +182,7 @@ impl Engine {
     }
 }
 
-/// What the workers run, as the agent is to start it.
+/// Converts the workers' program for the agent.
 fn program(program: crate::Program, added: Vec<(OsString, OsString)>) -> Program {
     let environment = (!added.is_empty()).then(|| env::vars_os().chain(added).collect());
     Program { path: program.file, arguments: program.arguments, environment, directory: None }

@@ -28,8 +28,8 @@ const LONGEST_NS: u64 = 200_000;
 
 pub(super) struct Intake {
     state: Mutex<IntakeState>,
-    /// How many jobs have come and how many were taken in so far; only written under the lock.
-    came: AtomicU64,
+    /// How many jobs were submitted, and how many the engine has taken; only written under the lock.
+    submitted: AtomicU64,
     taken: AtomicU64,
 }
 
@@ -40,16 +40,16 @@ struct IntakeState {
     latest: u64,
     /// Wakes the driver.
     timer: Timer,
-    /// The timer is set, and will be heard: [`Intake::rung`].
+    /// The timer is set, and [`Intake::rung`] will be called.
     will_ring: bool,
     /// The timer is no longer polled.
     closed: bool,
 }
 
-/// Jobs, and their first messages one behind the other.
+/// Jobs, and their first messages, one after another.
 #[derive(Default)]
 pub(super) struct Jobs {
-    /// With the number of its messages.
+    /// Each inbox with the number of its messages.
     inboxes: Vec<(Arc<Inbox>, usize)>,
     messages: Vec<Body>,
     bytes: usize,
@@ -61,19 +61,19 @@ impl Intake {
         let timer = Timer::new(epoll, data)?;
         let state =
             IntakeState { portions: VecDeque::new(), bytes: 0, latest: 0, timer, will_ring: false, closed: false };
-        Ok(Self { state: Mutex::new(state), came: AtomicU64::new(0), taken: AtomicU64::new(0) })
+        Ok(Self { state: Mutex::new(state), submitted: AtomicU64::new(0), taken: AtomicU64::new(0) })
     }
 
-    /// Takes a job, whose messages it drains; whether the caller has to drive the engine now.
+    /// Takes a job and drains its messages. Returns whether the caller must drive the engine now.
     #[must_use]
     pub(super) fn push(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>, now: u64) -> bool {
         let bytes = messages.iter().map(bytes).sum::<usize>();
         let mut state = self.state();
         state.bytes += bytes;
         state.last_portion().add(inbox, messages, bytes);
-        let came = self.came.load(Ordering::Relaxed) + 1;
-        self.came.store(came, Ordering::Release);
-        let waiting = came - self.taken.load(Ordering::Relaxed);
+        let submitted = self.submitted.load(Ordering::Relaxed) + 1;
+        self.submitted.store(submitted, Ordering::Release);
+        let waiting = submitted - self.taken.load(Ordering::Relaxed);
         // While other jobs wait, a thread drives or is about to.
         let is_first = waiting == 1 && now >= state.latest.saturating_add(LONGEST_NS);
         state.latest = now;
@@ -87,24 +87,24 @@ impl Intake {
         !state.will_ring
     }
 
-    /// How many jobs have come so far.
-    pub(super) fn came(&self) -> u64 {
-        self.came.load(Ordering::Acquire)
+    /// Returns how many jobs were submitted so far.
+    pub(super) fn submitted(&self) -> u64 {
+        self.submitted.load(Ordering::Acquire)
     }
 
-    /// Whether the first so many of them were taken in.
-    pub(super) fn has_given(&self, jobs: u64) -> bool {
+    /// Returns whether the engine has taken that many jobs.
+    pub(super) fn has_handed_over(&self, jobs: u64) -> bool {
         self.taken.load(Ordering::Acquire) >= jobs
     }
 
-    /// Gives the engine a portion of the jobs that are here. `spare` is empty before and after.
-    pub(super) fn give(&self, engine: &mut Engine, spare: &mut Jobs) {
-        if !self.has_given(self.came()) {
+    /// Hands a portion of the waiting jobs to the engine. `spare` is empty before and after.
+    pub(super) fn hand_over(&self, engine: &mut Engine, spare: &mut Jobs) {
+        if !self.has_handed_over(self.submitted()) {
             self.take(engine, spare, |_| {});
         }
     }
 
-    /// The same once the timer has rung.
+    /// As [`hand_over`](Self::hand_over), when the timer has fired.
     pub(super) fn rung(&self, engine: &mut Engine, spare: &mut Jobs) {
         self.take(engine, spare, |state| {
             state.timer.rung();
@@ -114,10 +114,10 @@ impl Intake {
         });
     }
 
-    /// Gives it all jobs once the engine is closed. Whoever brings a job later has to drive it.
+    /// Hands over all jobs once the engine is closed. Later submitters must drive the engine themselves.
     pub(super) fn close(&self, engine: &mut Engine, spare: &mut Jobs) {
         self.state().closed = true;
-        while !self.has_given(self.came()) {
+        while !self.has_handed_over(self.submitted()) {
             self.take(engine, spare, |_| {});
         }
     }
@@ -149,7 +149,7 @@ impl Intake {
 }
 
 impl IntakeState {
-    /// One that has room for a job.
+    /// Returns a portion that has room for a job.
     fn last_portion(&mut self) -> &mut Jobs {
         if self.portions.back().is_none_or(|jobs| jobs.inboxes.len() >= PORTION) {
             self.portions.push_back(Jobs::default());

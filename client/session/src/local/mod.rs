@@ -41,7 +41,7 @@ struct LocalSession {
 impl Carrier for LocalSession {
     fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
         if let Some(Body::OpenJob(open)) = messages.first_mut() {
-            // Checked, and the agent in here has no labels of its own.
+            // They were checked, and the embedded agent has no labels.
             open.require = Vec::new();
         }
         self.driver.act(|engine| engine.submit(inbox, messages))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use farpool_proto::v1::{DetachedJob, DetachedState, OpenPool, Program};
 use farpool_session::by_hand;
-use farpool_session::detached::{Named, Place};
+use farpool_session::detached::{JobLocation, JobRef};
 
 use super::Detached;
 use crate::codec;
@@ -20,23 +20,23 @@ use server::{Call, SOON, Server};
 /// As long as it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn place(server: &Server, patience: Duration) -> Place {
-    Place { address: server.address.clone(), patience }
+fn location(server: &Server, patience: Duration) -> JobLocation {
+    JobLocation { address: server.address.clone(), reconnect_timeout: patience }
 }
 
 /// A pool whose detached jobs go to this server.
 fn pool(server: &Server, patience: Duration, payload_limit: u64) -> Pool {
     let program = Program { digest: by_hand::own_digest().unwrap(), ..Program::default() };
     let open = OpenPool { processes: 7, program: program.packed(), ..OpenPool::default() };
-    let ground = by_hand::own_ground(place(server, patience), open).unwrap();
+    let detach_settings = by_hand::own_detach_settings(location(server, patience), open).unwrap();
     let (session, pool): (Arc<FakeSession>, _) =
-        FakeSession::mapping(|n: u64| n).on(ground).pool_with_limit(payload_limit);
+        FakeSession::mapping(|n: u64| n).on(detach_settings).pool_with_limit(payload_limit);
     drop(session);
     pool
 }
 
 fn attached(server: &Server, patience: Duration) -> Detached<u64> {
-    Detached::new(place(server, patience), Named::whichever("nightly"))
+    Detached::new(location(server, patience), JobRef::by_name("nightly"))
 }
 
 fn running(items: u64) -> DetachedJob {

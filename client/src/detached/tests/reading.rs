@@ -206,7 +206,7 @@ fn a_pool_that_cannot_run_is_the_jobs_error() {
 #[test]
 fn no_more_is_read_ahead_than_is_bounded() {
     let server = Server::start();
-    let job: Detached<Vec<u8>> = Detached::new(place(&server, PATIENCE), Named::whichever("nightly"));
+    let job: Detached<Vec<u8>> = Detached::new(location(&server, PATIENCE), JobRef::by_name("nightly"));
     let mut outcomes = job.iter().unwrap();
     let call = call_from(&server, 0);
     call.say_job(running(64));

@@ -7,7 +7,7 @@ mod picker;
 use std::time::Duration;
 
 use farpool_proto::v1::OpenJob;
-use farpool_session::by_hand::Next;
+use farpool_session::by_hand::ReadEvent;
 use farpool_testkit::random::{Random, mix};
 use tokio::time::{Instant, sleep};
 
@@ -87,7 +87,7 @@ impl Detached {
         for name in whole.iter().chain(&partial) {
             if partial.contains(name) {
                 self.goes_by_itself(name, &mut picker, patience).await;
-            } else if !matches!(picker.read(name, true, None).await, Some(Next::Broken(_))) {
+            } else if !matches!(picker.read(name, true, None).await, Some(ReadEvent::Broken(_))) {
                 picker.read(name, false, None).await;
                 // What an outage has hidden from its client is known now.
                 self.books.change(name, |job| job.kept = true);
@@ -119,7 +119,7 @@ impl Detached {
             Ok(()) => self.books.change(name, |job| job.kept = true),
             Err(error) => return trace::violation(format_args!("the name {name} is not free: {error}")),
         }
-        if !matches!(picker.read(name, true, None).await, Some(Next::Finished)) {
+        if !matches!(picker.read(name, true, None).await, Some(ReadEvent::Finished)) {
             trace::violation(format_args!("{name}, which has no items, does not finish"));
         }
     }

@@ -1,7 +1,7 @@
 //! Who detaches a job.
 
 use farpool_proto::v1::{Detach, Items, OpenJob, OpenPool, Program};
-use farpool_session::by_hand::{Caller, Handing};
+use farpool_session::by_hand::{DetachedClient, DetachingJob};
 use farpool_session::{Error, ErrorKind};
 use farpool_testkit::random::Random;
 use tokio::task::JoinSet;
@@ -43,7 +43,7 @@ impl Owner {
         let tag = self.plan.add_job(job);
         self.plan.hold(tag);
         self.books.begin(&self.name, tag, items);
-        let mut caller = Caller::new(self.way.clone(), PATIENCE, self.random.next());
+        let mut caller = DetachedClient::new(self.way.clone(), PATIENCE, self.random.next());
         let (pool, open) = detach(&self.name, open, &mut self.random);
         let (handing, sent) = caller.detach(pool, open);
         let mut tasks = JoinSet::new();
@@ -64,7 +64,7 @@ impl Owner {
     }
 
     /// Sends all of it, or changes its mind. Returns whether it is wanted.
-    async fn hand_over(&mut self, handing: &Handing, tag: u64, items: u64) -> bool {
+    async fn hand_over(&mut self, handing: &DetachingJob, tag: u64, items: u64) -> bool {
         let batch = self.random.pick(&[1, 5, 100]);
         let pause = self.random.pick(&[0, 0, 20, 1000]);
         let gives_up_at = self.random.one_in(8).then(|| self.random.below(items + 1));

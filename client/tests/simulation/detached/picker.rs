@@ -2,7 +2,7 @@
 
 use farpool_proto::v1::DetachedJob;
 use farpool_session::Error;
-use farpool_session::by_hand::{Caller, Next};
+use farpool_session::by_hand::{DetachedClient, ReadEvent};
 use farpool_testkit::random::Random;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -15,7 +15,7 @@ use crate::way::Way;
 pub(crate) struct Picker {
     pub(crate) way: Way,
     pub(crate) books: Books,
-    pub(crate) caller: Caller<Way>,
+    pub(crate) caller: DetachedClient<Way>,
     pub(crate) random: Random,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Licence {
 
 impl Picker {
     pub(crate) fn new(way: Way, books: Books, mut random: Random) -> Self {
-        let caller = Caller::new(way.clone(), PATIENCE, random.next());
+        let caller = DetachedClient::new(way.clone(), PATIENCE, random.next());
         Self { way, books, caller, random }
     }
 
@@ -54,7 +54,7 @@ impl Picker {
     }
 
     /// Reads what there is of a job, or waits for all of it, but no longer than `until`. Returns how it ended.
-    pub(crate) async fn read(&mut self, name: &str, wait: bool, until: Option<Instant>) -> Option<Next> {
+    pub(crate) async fn read(&mut self, name: &str, wait: bool, until: Option<Instant>) -> Option<ReadEvent> {
         let before = self.books.job(name);
         trace::say(format_args!("host {} reads {name}", self.way.host));
         let (mut outcomes, read) = self.caller.follow(name, wait);
@@ -68,11 +68,11 @@ impl Picker {
                 () = crate::network::at(until) => return None,
             };
             match next {
-                Next::Outcome(item, result) => {
+                ReadEvent::Outcome(item, result) => {
                     self.books.take(name, item, result.map(|result| (result, outcomes.attempts())));
                     read = item + 1;
                 }
-                Next::Missing(item) => {
+                ReadEvent::Missing(item) => {
                     self.lacks(name, &before, item..item + 1);
                     read = item + 1;
                 }
@@ -83,13 +83,13 @@ impl Picker {
             }
         };
         match &end {
-            Next::Finished => self.books.has_ended(name, End::Finished),
-            Next::Cancelled => self.books.has_ended(name, End::Cancelled),
-            Next::Running if !wait && before.ended.is_none() => {}
-            Next::Broken(error) => self.books.missed(name, &before, error),
+            ReadEvent::Finished => self.books.has_ended(name, End::Finished),
+            ReadEvent::Cancelled => self.books.has_ended(name, End::Cancelled),
+            ReadEvent::Running if !wait && before.ended.is_none() => {}
+            ReadEvent::Broken(error) => self.books.missed(name, &before, error),
             other => trace::violation(format_args!("{name} ends so: {other:?}, and it was {before:?}")),
         }
-        if !matches!(end, Next::Broken(_)) {
+        if !matches!(end, ReadEvent::Broken(_)) {
             self.lacks(name, &before, read..before.items);
             if before.discarded {
                 trace::violation(format_args!("{name} is there again"));

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use farpool::{DetachedState, DetachedStatus, Error, check_detached, decode_detached};
 use farpool_session::Outcome;
-use farpool_session::detached::{End, Outcomes, Place as JobLocation};
+use farpool_session::detached::{JobLocation, Outcomes, ReadEnd};
 
 use super::super::finished::{Finished, Lost};
 use super::super::item::{Item, Value};
@@ -64,7 +64,7 @@ fn try_print(
     let ended = loop {
         match job.take() {
             Some(Ok(outcome)) => shown.add(outcome)?,
-            Some(Err(End::Broken(error))) => {
+            Some(Err(ReadEnd::Broken(error))) => {
                 // Show what arrived before.
                 let _ = shown.flush();
                 return Err(Error::from(error).into());
@@ -78,20 +78,22 @@ fn try_print(
         }
     };
     let failed = shown.end()?;
-    let discarded = arguments.discard && !matches!(ended, End::Running);
+    let discarded = arguments.discard && !matches!(ended, ReadEnd::Running);
     if discarded {
         discard(job.about().id.clone()).map_err(MapError::Failed)?;
     }
     let discarded = if discarded { "; it was discarded now, with its results" } else { "" };
     match ended {
-        End::Finished => Ok(failed),
-        End::Failed(error) | End::Broken(error) => Err(MapError::Failed(format!("{}{discarded}", Error::from(error)))),
-        End::Cancelled => {
+        ReadEnd::Finished => Ok(failed),
+        ReadEnd::Failed(error) | ReadEnd::Broken(error) => {
+            Err(MapError::Failed(format!("{}{discarded}", Error::from(error))))
+        }
+        ReadEnd::Cancelled => {
             let items = counted(status.items, "item");
             let message = format!("job {name} was cancelled before all of its {items} had an outcome{discarded}");
             Err(MapError::Failed(message))
         }
-        End::Running => Err(MapError::Failed(format!("job {name} {}", unfinished(&status, arguments.discard)))),
+        ReadEnd::Running => Err(MapError::Failed(format!("job {name} {}", unfinished(&status, arguments.discard)))),
     }
 }
 

@@ -20,7 +20,7 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Nobody is to hear anything.
+/// Shows nothing.
 struct Silent;
 
 impl Front for Silent {
@@ -31,8 +31,8 @@ impl Front for Silent {
     fn flush(&self, _: Duration) {}
 }
 
-/// A coordinator that gives items back as they are. After so many of them it loses its connection, and at every third loss
-/// all that it knows.
+/// A coordinator that returns each item as its result. After 2 messages of items it loses its connection, and at every third
+/// loss also its state.
 #[derive(Clone, Default)]
 struct Echo {
     session: Arc<Mutex<Option<Outgoing<ClientEvent>>>>,
@@ -47,7 +47,7 @@ impl Connect for Echo {
     }
 }
 
-/// What a connection brings until it is cut.
+/// The frames of a connection until it is cut.
 struct Replies(mpsc::Receiver<EventFrame>);
 
 impl Stream for Replies {
@@ -87,8 +87,8 @@ impl Connection for Echo {
                 (out, replies, incoming, Vec::new())
             }
         };
-        let (tell, told) = mpsc::channel(1);
-        let pump = tokio::spawn(pump(replies, tell));
+        let (sender, receiver) = mpsc::channel(1);
+        let pump = tokio::spawn(pump(replies, sender));
         let echo = self.clone();
         let mut left = 2;
         tokio::spawn(async move {
@@ -110,7 +110,7 @@ impl Connection for Echo {
                 *echo.session.lock().unwrap() = None;
             }
         });
-        Ok(Replies(told))
+        Ok(Replies(receiver))
     }
 
     fn put_program(&mut self, _: Pieces) -> impl Future<Output = bool> + Send + 'static {
@@ -118,39 +118,39 @@ impl Connection for Echo {
     }
 }
 
-async fn pump(mut frames: Frames<ClientEvent>, tell: mpsc::Sender<EventFrame>) {
+async fn pump(mut frames: Frames<ClientEvent>, sender: mpsc::Sender<EventFrame>) {
     while let Some(frame) = poll_fn(|context| Pin::new(&mut frames).poll_next(context)).await {
-        let _ = tell.send(frame).await;
+        let _ = sender.send(frame).await;
     }
 }
 
-/// Returns whether it was about items.
+/// Returns whether the message had items.
 fn answer(out: &Outgoing<ClientEvent>, message: ClientMessage) -> bool {
-    let say = |event| out.push(ClientEvent { body: Some(event) });
+    let send = |event| out.push(ClientEvent { body: Some(event) });
     match message.body {
         Some(Body::OpenPool(_)) => {
-            say(Event::Welcome(Welcome { window: 100, ..Welcome::default() }));
-            say(Event::PoolOpened(PoolOpened { slots: 1 }));
+            send(Event::Welcome(Welcome { window: 100, ..Welcome::default() }));
+            send(Event::PoolOpened(PoolOpened { slots: 1 }));
         }
         Some(Body::Items(Items { job, first, data, ends })) => {
-            say(Event::ItemsDone(ItemsDone { job, first, data, ends, failed: false, attempts: 0 }));
-            say(Event::Window(farpool_proto::v1::Window { job, limit: u64::MAX / 2 }));
+            send(Event::ItemsDone(ItemsDone { job, first, data, ends, failed: false, attempts: 0 }));
+            send(Event::Window(farpool_proto::v1::Window { job, limit: u64::MAX / 2 }));
             return true;
         }
-        Some(Body::EndItems(end)) => say(Event::JobEnded(JobEnded { job: end.job, cancelled: false })),
-        Some(Body::ClosePool(_)) => say(Event::PoolClosed(PoolClosed {})),
+        Some(Body::EndItems(end)) => send(Event::JobEnded(JobEnded { job: end.job, cancelled: false })),
+        Some(Body::ClosePool(_)) => send(Event::PoolClosed(PoolClosed {})),
         _ => {}
     }
     false
 }
 
 #[test]
-fn a_session_is_driven_by_hand_through_losses() {
+fn a_session_driven_by_hand_survives_losses() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let echo = Echo::default();
         let pool = OpenPool { id: vec![3; 16].into(), ..OpenPool::default() };
-        let (session, hands, opened, talk) = open(echo.clone(), pool, SOON, Arc::new(Silent));
+        let (session, handle, opened, talk) = open(echo.clone(), pool, SOON, Arc::new(Silent));
         let talk = tokio::spawn(talk);
         opened.await.unwrap();
         let mut job = session.job(OpenJob { retries: 2, ..OpenJob::default() }).unwrap();
@@ -174,7 +174,7 @@ fn a_session_is_driven_by_hand_through_losses() {
         assert_eq!(indices, (0..12_u64).map(|item| item + item.div_ceil(2)).collect::<Vec<_>>());
         let results = sent.iter().map(|outcome| outcome.result.clone().unwrap());
         assert!(results.eq((0..12_u64).map(|item| item.to_le_bytes().to_vec())));
-        assert_eq!(hands.kept(), (0, 0));
+        assert_eq!(handle.kept(), (0, 0));
         session.close(false);
         talk.await.unwrap().unwrap();
         assert!(*echo.losses.lock().unwrap() >= 3);

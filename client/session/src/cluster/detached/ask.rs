@@ -7,23 +7,23 @@ use uuid::Uuid;
 use super::super::connect::{Connect, Grpc, is_final};
 use super::super::subject::Subject;
 use super::attempts::Attempts;
-use super::keeper::Keeper;
-use super::{Named, Place, thread};
+use super::connection::DetachedConnection;
+use super::{JobLocation, JobRef, thread};
 use crate::error::Error;
 
-/// What is known of the job. `again`: whether it is tried for long to reach the coordinator.
-pub fn about(place: &Place, verb: &'static str, job: &Named, again: bool) -> Result<DetachedJob, Error> {
-    thread::wait_for(Call::new(place, verb, job).about(again))
+/// Describes the job. With `retry`, it tries again until the reconnect timeout.
+pub fn about(location: &JobLocation, verb: &'static str, job: &JobRef, retry: bool) -> Result<DetachedJob, Error> {
+    thread::wait_for(Call::new(location, verb, job).about(retry))
 }
 
 /// Cancels the items without an outcome.
-pub fn cancel(place: &Place, job: &Named) -> Result<(), Error> {
-    thread::wait_for(Call::new(place, "cancel", job).cancel())
+pub fn cancel(location: &JobLocation, job: &JobRef) -> Result<(), Error> {
+    thread::wait_for(Call::new(location, "cancel", job).cancel())
 }
 
 /// Discards the whole job.
-pub fn discard(place: &Place, job: &Named) -> Result<(), Error> {
-    thread::wait_for(Call::new(place, "discard", job).discard())
+pub fn discard(location: &JobLocation, job: &JobRef) -> Result<(), Error> {
+    thread::wait_for(Call::new(location, "discard", job).discard())
 }
 
 /// A call that is retried when its connection is lost.
@@ -34,14 +34,14 @@ pub(super) struct Call<C> {
 }
 
 impl Call<Grpc> {
-    fn new(place: &Place, verb: &'static str, job: &Named) -> Self {
-        let attempts = Attempts::new(place.patience, Uuid::new_v4().as_u64_pair().1);
-        Self { connect: Grpc::new(&place.address), subject: Subject::new(place, verb, job), attempts }
+    fn new(location: &JobLocation, verb: &'static str, job: &JobRef) -> Self {
+        let attempts = Attempts::new(location.reconnect_timeout, Uuid::new_v4().as_u64_pair().1);
+        Self { connect: Grpc::new(&location.address), subject: Subject::new(location, verb, job), attempts }
     }
 }
 
-impl<C: Connect<Connection: Keeper>> Call<C> {
-    pub(super) async fn about(mut self, again: bool) -> Result<DetachedJob, Error> {
+impl<C: Connect<Connection: DetachedConnection>> Call<C> {
+    pub(super) async fn about(mut self, retry: bool) -> Result<DetachedJob, Error> {
         loop {
             let describe = async {
                 let (name, id) = self.subject.job().parts();
@@ -49,8 +49,8 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
             };
             match self.attempts.answer(describe).await {
                 Ok(job) => return Ok(job),
-                Err(status) if !again && !is_final(&status) => return Err(self.subject.unreachable(&status)),
-                Err(status) => self.attempts.again(&status, &self.subject).await?,
+                Err(status) if !retry && !is_final(&status) => return Err(self.subject.unreachable(&status)),
+                Err(status) => self.attempts.wait_for_retry(&status, &self.subject).await?,
             }
         }
     }
@@ -63,7 +63,7 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
             };
             match self.attempts.answer(cancel).await {
                 Ok(()) => return Ok(()),
-                Err(status) => self.attempts.again(&status, &self.subject).await?,
+                Err(status) => self.attempts.wait_for_retry(&status, &self.subject).await?,
             }
         }
     }
@@ -82,7 +82,7 @@ impl<C: Connect<Connection: Keeper>> Call<C> {
                 Ok(()) => return Ok(()),
                 // An earlier attempt succeeded, but its answer was lost.
                 Err(status) if before && status.code() == Code::NotFound => return Ok(()),
-                Err(status) => self.attempts.again(&status, &self.subject).await?,
+                Err(status) => self.attempts.wait_for_retry(&status, &self.subject).await?,
             }
         }
     }

@@ -4,7 +4,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
 use super::super::backoff::Backoff;
-use super::super::connect::{is_final, told};
+use super::super::connect::{is_final, status_text};
 use super::super::dial::ANSWER_TIMEOUT;
 use super::super::subject::Subject;
 use crate::error::Error;
@@ -13,31 +13,31 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(super) struct Attempts {
     backoff: Backoff,
-    patience: Duration,
+    reconnect_timeout: Duration,
     /// When the first attempt failed.
-    vain: Option<Instant>,
+    first_failure: Option<Instant>,
 }
 
 impl Attempts {
-    /// `chance` varies the waits between attempts.
-    pub(super) fn new(patience: Duration, chance: u64) -> Self {
-        Self { backoff: Backoff::new(chance), patience, vain: None }
+    /// `chance` seeds the random waits between attempts.
+    pub(super) fn new(reconnect_timeout: Duration, chance: u64) -> Self {
+        Self { backoff: Backoff::new(chance), reconnect_timeout, first_failure: None }
     }
 
     /// Handles a failed attempt. Completes when the next one is due.
     ///
     /// # Errors
     /// If another attempt makes no sense.
-    pub(super) async fn again(&mut self, status: &Status, subject: &Subject) -> Result<(), Error> {
+    pub(super) async fn wait_for_retry(&mut self, status: &Status, subject: &Subject) -> Result<(), Error> {
         if is_final(status) {
             return Err(subject.refused(status));
         }
         let now = Instant::now();
         self.backoff.note_lost(now);
-        let spent = now - *self.vain.get_or_insert(now);
-        let left = self.patience.saturating_sub(spent);
+        let spent = now - *self.first_failure.get_or_insert(now);
+        let left = self.reconnect_timeout.saturating_sub(spent);
         if left.is_zero() {
-            return Err(subject.given_up(self.patience, &told(status)));
+            return Err(subject.given_up(self.reconnect_timeout, &status_text(status)));
         }
         sleep(self.backoff.wait().min(left)).await;
         Ok(())

@@ -13,28 +13,28 @@ use super::super::connect::Connect;
 use super::super::subject::Subject;
 use super::ask::Call;
 use super::attempts::Attempts;
-use super::keeper::Keeper;
-use super::read::{End, Reading, Step};
+use super::connection::DetachedConnection;
+use super::read::{JobReader, ReadEnd, Step};
 use super::send::{self, Outgoing};
-use super::{Named, Place};
+use super::{JobLocation, JobRef};
 use crate::error::Error;
 
 /// A client of detached jobs.
-pub struct Caller<C> {
+pub struct DetachedClient<C> {
     connect: C,
-    place: Place,
+    location: JobLocation,
     chance: u64,
 }
 
 /// A job that is being sent to the coordinator.
-pub struct Handing(Outgoing);
+pub struct DetachingJob(Outgoing);
 
 /// The outcomes of a detached job.
-pub struct DetachedOutcomes(Reading);
+pub struct DetachedOutcomes(JobReader);
 
 /// The next step in reading them.
 #[derive(Clone, Debug)]
-pub enum Next {
+pub enum ReadEvent {
     /// An item's outcome.
     Outcome(u64, Result<Bytes, Error>),
     /// An item has no outcome, although later ones have.
@@ -51,11 +51,11 @@ pub enum Next {
     Broken(Error),
 }
 
-impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
-    /// Creates a client that retries for this long to reach the coordinator; `chance` varies its waits.
-    pub fn new(connect: C, patience: Duration, chance: u64) -> Self {
+impl<C: Connect<Connection: DetachedConnection> + Clone> DetachedClient<C> {
+    /// Creates a client that retries for this long to reach the coordinator; `chance` seeds its random waits.
+    pub fn new(connect: C, reconnect_timeout: Duration, chance: u64) -> Self {
         let address = Address::parse("simulation:1").expect("it has a host and a port");
-        Self { connect, place: Place { address, patience }, chance }
+        Self { connect, location: JobLocation { address, reconnect_timeout }, chance }
     }
 
     /// Detaches a job, which has a number and `Detach`, in a pool that has a secret. The caller must drive the returned future to its
@@ -64,10 +64,10 @@ impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
         &mut self,
         pool: OpenPool,
         open: OpenJob,
-    ) -> (Handing, impl Future<Output = Result<(), Error>> + use<C>) {
-        let (job, secret) = (Named::whichever(send::name(&open)), Secret::of(pool.secret.clone()));
-        let (session, talk) = Outgoing::new(&self.place, &job, secret, pool, open);
-        (Handing(session), talk.drive(self.connect.clone()))
+    ) -> (DetachingJob, impl Future<Output = Result<(), Error>> + use<C>) {
+        let (job, secret) = (JobRef::by_name(send::name(&open)), Secret::of(pool.secret.clone()));
+        let (session, conversation) = Outgoing::new(&self.location, &job, secret, pool, open);
+        (DetachingJob(session), conversation.drive(self.connect.clone()))
     }
 
     /// Reads the outcomes of a job; with `wait`, until the job has ended. The caller must drive the returned future as long as it
@@ -79,8 +79,8 @@ impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
     ) -> (DetachedOutcomes, impl Future<Output = Result<(), Error>> + use<C>) {
         let Call { connect, subject, .. } = self.call("follow", name);
         let secret = Secret::of(self.chance.to_le_bytes().repeat(4).into());
-        let (reading, talk) = Reading::new(subject, secret, wait);
-        (DetachedOutcomes(reading.telling_missing()), talk.drive(connect))
+        let (reader, conversation) = JobReader::new(subject, secret, wait);
+        (DetachedOutcomes(reader.reporting_missing()), conversation.drive(connect))
     }
 
     /// Describes a job.
@@ -109,16 +109,16 @@ impl<C: Connect<Connection: Keeper> + Clone> Caller<C> {
 
     fn call(&mut self, verb: &'static str, name: &str) -> Call<C> {
         self.chance = self.chance.wrapping_add(1);
-        let attempts = Attempts::new(self.place.patience, self.chance);
+        let attempts = Attempts::new(self.location.reconnect_timeout, self.chance);
         Call {
             connect: self.connect.clone(),
-            subject: Subject::new(&self.place, verb, &Named::whichever(name)),
+            subject: Subject::new(&self.location, verb, &JobRef::by_name(name)),
             attempts,
         }
     }
 }
 
-impl Handing {
+impl DetachingJob {
     /// Sends these items, after those sent before.
     pub fn send(&self, items: Items) {
         self.0.send(items);
@@ -142,7 +142,7 @@ impl Handing {
 
 impl DetachedOutcomes {
     /// Waits for the next step.
-    pub async fn next(&mut self) -> Next {
+    pub async fn next(&mut self) -> ReadEvent {
         poll_fn(|context| {
             loop {
                 match self.0.step(|bytes| Ok::<_, Error>(Bytes::copy_from_slice(bytes))) {
@@ -166,14 +166,14 @@ impl DetachedOutcomes {
     }
 }
 
-fn next(step: Step<Bytes>) -> Next {
+fn next(step: Step<Bytes>) -> ReadEvent {
     match step {
-        Step::Outcome(item, result) => Next::Outcome(item, result),
-        Step::Missing(item) => Next::Missing(item),
-        Step::Ended(End::Finished) => Next::Finished,
-        Step::Ended(End::Cancelled) => Next::Cancelled,
-        Step::Ended(End::Running) | Step::Wait => Next::Running,
-        Step::Ended(End::Failed(error)) => Next::Failed(error),
-        Step::Ended(End::Broken(error)) => Next::Broken(error),
+        Step::Outcome(item, result) => ReadEvent::Outcome(item, result),
+        Step::Missing(item) => ReadEvent::Missing(item),
+        Step::Ended(ReadEnd::Finished) => ReadEvent::Finished,
+        Step::Ended(ReadEnd::Cancelled) => ReadEvent::Cancelled,
+        Step::Ended(ReadEnd::Running) | Step::Wait => ReadEvent::Running,
+        Step::Ended(ReadEnd::Failed(error)) => ReadEvent::Failed(error),
+        Step::Ended(ReadEnd::Broken(error)) => ReadEvent::Broken(error),
     }
 }

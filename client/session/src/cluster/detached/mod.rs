@@ -6,13 +6,13 @@
 mod ask;
 mod attempts;
 pub(super) mod by_hand;
-pub(super) mod keeper;
+pub(super) mod connection;
 mod read;
 mod send;
 mod session;
 mod thread;
 
-pub use super::place::{Ground, Named, Place};
+pub use super::location::{DetachSettings, JobLocation, JobRef};
 pub use ask::{about, cancel, discard};
-pub use read::{End, Reading, Step};
-pub use send::Sending;
+pub use read::{JobReader, ReadEnd, Step};
+pub use send::JobSender;

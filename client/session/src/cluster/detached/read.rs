@@ -9,8 +9,8 @@ use farpool_proto::v1::Attach;
 
 use super::super::borrower::Borrower;
 use super::super::subject::Subject;
-use super::session::{JobSession, Talk};
-use super::{Named, Place};
+use super::session::{JobConversation, JobSession};
+use super::{JobLocation, JobRef};
 use crate::error::Error;
 use crate::fork::{self, Owned};
 use crate::inbox::{self, News};
@@ -21,11 +21,11 @@ const JOB: u64 = 1;
 /// The largest result that any pool may allow.
 const LARGEST_RESULT: u64 = 2 << 30;
 
-/// The outcomes of a detached job, as they come.
-pub struct Reading {
+/// Reads the outcomes of a detached job as they arrive.
+pub struct JobReader {
     incoming: Owned<Incoming>,
     subject: Subject,
-    /// What has arrived and was not looked at yet.
+    /// News that was not handled yet.
     news: VecDeque<News>,
     current: Option<Results>,
     /// Failed items whose turn is next: the first, how many, and their error.
@@ -37,9 +37,9 @@ pub struct Reading {
     /// Some items before it had no outcome.
     lacks: bool,
     /// Whether each item without an outcome is a step of its own.
-    tells_missing: bool,
+    reports_missing: bool,
     /// How reading ended, once it has.
-    end: Option<End>,
+    end: Option<ReadEnd>,
 }
 
 /// The session that a job is read in.
@@ -49,9 +49,9 @@ struct Incoming {
     _borrower: Option<Arc<Borrower>>,
 }
 
-/// What follows the last outcome.
+/// How reading ended.
 #[derive(Clone, Debug)]
-pub enum End {
+pub enum ReadEnd {
     /// Every item has its outcome.
     Finished,
     /// It was cancelled.
@@ -71,22 +71,22 @@ pub enum Step<T> {
     /// An item has no outcome, although later ones have: the job was cancelled, or is still running.
     Missing(u64),
     /// The end.
-    Ended(End),
+    Ended(ReadEnd),
     /// Nothing has arrived yet.
     Wait,
 }
 
-impl Reading {
+impl JobReader {
     /// Begins to read; with `wait`, until the job has ended. Items without an outcome are skipped.
-    pub fn start(place: &Place, verb: &'static str, job: &Named, wait: bool) -> Result<Self, Error> {
-        let (reading, talk) = Self::new(Subject::new(place, verb, job), Secret::random(), wait);
-        talk.start(Box::new(drop))?;
-        Ok(reading)
+    pub fn start(location: &JobLocation, verb: &'static str, job: &JobRef, wait: bool) -> Result<Self, Error> {
+        let (reader, conversation) = Self::new(Subject::new(location, verb, job), Secret::random(), wait);
+        conversation.start(Box::new(drop))?;
+        Ok(reader)
     }
 
-    /// The same before its conversation has begun.
-    pub(super) fn new(subject: Subject, secret: Secret, wait: bool) -> (Self, Talk) {
-        // Who does not wait needs no slot.
+    /// Creates the reader, and its conversation, which has not begun.
+    pub(super) fn new(subject: Subject, secret: Secret, wait: bool) -> (Self, JobConversation) {
+        // A reader that does not wait needs no slot.
         let borrower = if wait { Borrower::claim(|_| ()) } else { None };
         let (name, id) = subject.job().parts();
         let attach = Attach {
@@ -99,26 +99,26 @@ impl Reading {
             job: JOB,
             ..Attach::default()
         };
-        let (session, talk) = JobSession::new(subject.clone(), secret, attach.into(), JOB, Vec::new());
+        let (session, conversation) = JobSession::new(subject.clone(), secret, attach.into(), JOB, Vec::new());
         let incoming = Owned::new(Incoming { session, _borrower: borrower });
         let news = VecDeque::new();
-        let (current, failed, next, attempts, lacks, tells_missing, end) = (None, None, 0, 0, false, false, None);
-        let reading = Self { incoming, subject, news, current, failed, next, attempts, lacks, tells_missing, end };
-        (reading, talk.accepting(LARGEST_RESULT))
+        let (current, failed, next, attempts, lacks, reports_missing, end) = (None, None, 0, 0, false, false, None);
+        let reader = Self { incoming, subject, news, current, failed, next, attempts, lacks, reports_missing, end };
+        (reader, conversation.accepting(LARGEST_RESULT))
     }
 
     /// Makes each item without an outcome a separate step.
-    pub fn telling_missing(mut self) -> Self {
-        self.tells_missing = true;
+    pub fn reporting_missing(mut self) -> Self {
+        self.reports_missing = true;
         self
     }
 
-    /// Items of the job, as far as that is known.
+    /// Returns how many items the job has, as far as known.
     pub fn items(&self) -> u64 {
         self.incoming.session.inbox.pulled()
     }
 
-    /// Bytes of outcomes that were read and not taken.
+    /// Returns the bytes of outcomes that were read and not taken.
     pub fn bytes(&self) -> u64 {
         self.incoming.session.shared.gate.held()
     }
@@ -131,7 +131,7 @@ impl Reading {
     /// Returns the next outcome that has arrived; `decode` converts a result's bytes.
     pub fn step<T, E: Into<Error>>(&mut self, decode: impl FnOnce(&[u8]) -> Result<T, E>) -> Step<T> {
         if let Err(error) = fork::check_detached(self.incoming.owner()) {
-            return Step::Ended(End::Broken(self.subject.tell(error)));
+            return Step::Ended(ReadEnd::Broken(self.subject.of_job(error)));
         }
         loop {
             if let Some(end) = &self.end {
@@ -140,7 +140,7 @@ impl Reading {
             if let Some(results) = &mut self.current {
                 let (item, attempts) = (results.next_item(), results.attempts());
                 if item > self.next {
-                    match self.miss(item) {
+                    match self.skip_missing(item) {
                         Some(missing) => return Step::Missing(missing),
                         None => continue,
                     }
@@ -150,24 +150,24 @@ impl Reading {
                         (self.next, self.attempts) = (item + 1, attempts);
                         return Step::Outcome(
                             item,
-                            decode(bytes).map_err(|error| self.subject.tell(error.into().of_item(item))),
+                            decode(bytes).map_err(|error| self.subject.of_job(error.into().of_item(item))),
                         );
                     }
-                    Some(Err(error)) => self.end = Some(End::Broken(self.subject.tell(error))),
+                    Some(Err(error)) => self.end = Some(ReadEnd::Broken(self.subject.of_job(error))),
                     None => self.current = None,
                 }
                 continue;
             }
             if let Some((item, count, error)) = self.failed.take() {
                 if item > self.next
-                    && let Some(missing) = self.miss(item)
+                    && let Some(missing) = self.skip_missing(item)
                 {
                     self.failed = Some((item, count, error));
                     return Step::Missing(missing);
                 }
                 (self.next, self.attempts) = (item + 1, error.attempts());
                 self.failed = (count > 1).then(|| (item + 1, count - 1, error.clone()));
-                return Step::Outcome(item, Err(self.subject.tell(error.of_item(item))));
+                return Step::Outcome(item, Err(self.subject.of_job(error.of_item(item))));
             }
             if let Some(news) = self.news.pop_front() {
                 self.accept(news);
@@ -184,7 +184,7 @@ impl Reading {
     }
 
     /// Skips the items that failed together with the item of the last step.
-    pub fn pass_over_alike(&mut self) {
+    pub fn skip_same_failure(&mut self) {
         if let Some((first, count, _)) = self.failed.take_if(|(first, ..)| *first == self.next) {
             self.next = first + count;
         }
@@ -203,10 +203,10 @@ impl Reading {
         !self.incoming.owner().is_here() || self.incoming.session.inbox.wake_for_news(waker)
     }
 
-    /// Nothing has come of the items up to this one. Returns the next of them, if that is to be told.
-    fn miss(&mut self, up_to: u64) -> Option<u64> {
+    /// Skips items without an outcome, up to this one. Returns the next of them, if each is to be reported.
+    fn skip_missing(&mut self, up_to: u64) -> Option<u64> {
         self.lacks = true;
-        if !self.tells_missing {
+        if !self.reports_missing {
             self.next = up_to;
             return None;
         }
@@ -219,27 +219,27 @@ impl Reading {
             News::Failed { first, count, error, held: _ } => self.failed = Some((first, count, error)),
             News::Done { first, data, ends, attempts, held } => match Results::new(first, data, ends, self.items()) {
                 Ok(results) => self.current = Some(results.tried(attempts).holding(held)),
-                Err(error) => self.end = Some(End::Broken(self.subject.tell(error))),
+                Err(error) => self.end = Some(ReadEnd::Broken(self.subject.of_job(error))),
             },
         }
     }
 
     /// Returns how the job has ended, after its last outcome.
-    fn finish(&self) -> End {
+    fn finish(&self) -> ReadEnd {
         let JobSession { shared, inbox } = &self.incoming.session;
         match inbox.how_ended() {
             Some(inbox::End::Finished) if self.lacks || self.next != self.items() => {
                 let error = Error::protocol("the job has finished although outcomes of items are missing");
-                End::Broken(self.subject.tell(error))
+                ReadEnd::Broken(self.subject.of_job(error))
             }
-            Some(inbox::End::Finished) => End::Finished,
-            Some(inbox::End::Cancelled) => End::Cancelled,
+            Some(inbox::End::Finished) => ReadEnd::Finished,
+            Some(inbox::End::Cancelled) => ReadEnd::Cancelled,
             Some(inbox::End::PoolFailed(error)) => {
-                let error = self.subject.tell(error);
-                // The session fails with another error than that of the job's pool.
-                if shared.failure().is_some() { End::Broken(error) } else { End::Failed(error) }
+                let error = self.subject.of_job(error);
+                // If the session failed, the error is not that of the job's pool.
+                if shared.failure().is_some() { ReadEnd::Broken(error) } else { ReadEnd::Failed(error) }
             }
-            Some(inbox::End::Closed) | None => End::Running,
+            Some(inbox::End::Closed) | None => ReadEnd::Running,
         }
     }
 }

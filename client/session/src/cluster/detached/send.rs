@@ -10,8 +10,8 @@ use farpool_proto::v1::{CancelJob, ClosePool, EndItems, Items, OpenJob, OpenPool
 
 use super::super::conversation::Opener;
 use super::super::subject::Subject;
-use super::session::{JobSession, Talk};
-use super::{Ground, Named, Place};
+use super::session::{JobConversation, JobSession};
+use super::{DetachSettings, JobLocation, JobRef};
 use crate::counted::Counted;
 use crate::error::Error;
 use crate::fork::{self, Owned};
@@ -19,11 +19,11 @@ use crate::inbox::Room;
 
 /// How long the coordinator may take to drop a job that is no longer wanted. If it takes longer, it drops the job later, because
 /// no client resumes sending.
-const DROPPING: Duration = Duration::from_secs(2);
+const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A job that is being detached. If it is dropped before it is [finished](Sending::finish), the coordinator keeps nothing.
-pub struct Sending {
-    job: Named,
+/// A job that is being detached. If it is dropped before it is [finished](JobSender::finish), the coordinator keeps nothing.
+pub struct JobSender {
+    job: JobRef,
     session: Owned<Outgoing>,
     /// Bytes of items so far, as the window counts them.
     sent_bytes: u64,
@@ -32,24 +32,25 @@ pub struct Sending {
 /// The session that a job is sent in.
 pub(super) struct Outgoing(JobSession);
 
-impl Sending {
-    /// Begins, with a new secret for the job, which has a number and [`Detach`](farpool_proto::v1::Detach). Blocks until the coordinator
+impl JobSender {
+    /// Begins, with a new secret for the job. `open` has a number and [`Detach`](farpool_proto::v1::Detach). Blocks until the coordinator
     /// has accepted it.
     ///
     /// # Errors
     /// If the coordinator refuses the job, or cannot be reached.
-    pub fn start(ground: &Ground, open: OpenJob) -> Result<Self, Error> {
+    pub fn start(detach_settings: &DetachSettings, open: OpenJob) -> Result<Self, Error> {
         let secret = Secret::random();
-        let job = Named { id: Bytes::copy_from_slice(&secret.id()), ..Named::whichever(name(&open)) };
-        let (session, talk) = Outgoing::new(&ground.place, &job, secret, ground.pool.clone(), open);
-        let (tell, told) = mpsc::sync_channel(1);
-        let opener: Opener = Box::new(move |answer| drop(tell.send(answer)));
+        let job = JobRef { id: Bytes::copy_from_slice(&secret.id()), ..JobRef::by_name(name(&open)) };
+        let (session, conversation) =
+            Outgoing::new(&detach_settings.location, &job, secret, detach_settings.pool.clone(), open);
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let opener: Opener = Box::new(move |answer| drop(sender.send(answer)));
         // From here on, dropping this ends the session.
         let sending = Self { job, session: Owned::new(session), sent_bytes: 0 };
-        talk.with_program(ground.program.clone()).start(opener)?;
+        conversation.with_program(detach_settings.program.clone()).start(opener)?;
         let _lent = farpool_worker::lend();
         let silent = || Error::protocol("the thread that talks to the coordinator ended unexpectedly");
-        told.recv().unwrap_or_else(|_| Err(sending.session.0.inbox.tell(silent())))?;
+        receiver.recv().unwrap_or_else(|_| Err(sending.session.0.inbox.tell(silent())))?;
         Ok(sending)
     }
 
@@ -70,7 +71,7 @@ impl Sending {
     ///
     /// # Errors
     /// If the job cannot be detached.
-    pub fn finish(self) -> Result<Named, Error> {
+    pub fn finish(self) -> Result<JobRef, Error> {
         fork::check_detached(self.session.owner())?;
         self.session.end_input();
         self.session.wait(Room::NEVER)?;
@@ -85,21 +86,27 @@ impl Sending {
 
 impl Outgoing {
     /// Creates the session of a job that is `open`ed in a `pool` with these settings.
-    pub(super) fn new(place: &Place, job: &Named, secret: Secret, pool: OpenPool, open: OpenJob) -> (Self, Talk) {
+    pub(super) fn new(
+        location: &JobLocation,
+        job: &JobRef,
+        secret: Secret,
+        pool: OpenPool,
+        open: OpenJob,
+    ) -> (Self, JobConversation) {
         let pool = OpenPool { secret: secret.to_bytes(), detached: true, ..pool };
         let (number, messages) = (open.job, vec![Body::OpenJob(Box::new(open))]);
-        let subject = Subject::new(place, "detach", job);
-        let (session, talk) = JobSession::new(subject, secret, pool.into(), number, messages);
-        (Self(session), talk)
+        let subject = Subject::new(location, "detach", job);
+        let (session, conversation) = JobSession::new(subject, secret, pool.into(), number, messages);
+        (Self(session), conversation)
     }
 
     /// Sends items, even without room.
     pub(super) fn send(&self, items: Items) {
-        self.say(Body::Items(items));
+        self.send_body(Body::Items(items));
     }
 
     pub(super) fn end_input(&self) {
-        self.say(Body::EndItems(EndItems { job: self.0.inbox.job() }));
+        self.send_body(Body::EndItems(EndItems { job: self.0.inbox.job() }));
     }
 
     /// Withdraws the job, which is no longer wanted.
@@ -120,23 +127,23 @@ impl Outgoing {
         self.0.inbox.end_error().map_or(Ok(()), Err)
     }
 
-    fn say(&self, body: Body) {
+    fn send_body(&self, body: Body) {
         self.0.shared.send(&mut vec![body]);
     }
 }
 
-/// The name that the job is found by.
+/// Returns the name of the detached job.
 pub(super) fn name(open: &OpenJob) -> &str {
     open.detach.as_ref().map_or("", |detach| &detach.name)
 }
 
-impl Drop for Sending {
+impl Drop for JobSender {
     fn drop(&mut self) {
         if self.session.owner().is_here() && !self.session.0.inbox.ended() {
             self.session.withdraw();
-            // It has ended in an error, or so, or it is dropped later.
+
             let _lent = farpool_worker::lend();
-            self.session.0.shared.wait_until_over(Some(Instant::now() + DROPPING));
+            self.session.0.shared.wait_until_over(Some(Instant::now() + DROP_TIMEOUT));
         }
     }
 }

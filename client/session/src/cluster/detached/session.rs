@@ -1,4 +1,4 @@
-//! A session that is there for one detached job.
+//! A session for one detached job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use farpool_proto::v1::client_message::Body;
 use super::super::connect::Connect;
 use super::super::conversation::{self, Opener, Terms};
 use super::super::driver::SessionDriver;
-use super::super::errand::Errand;
-use super::super::kept::Greeting;
+use super::super::kept::FirstMessage;
+use super::super::purpose::Purpose;
 use super::super::shared::Shared;
 use super::super::subject::Subject;
 use crate::cluster::executable::Executable;
@@ -25,36 +25,37 @@ pub(super) struct JobSession {
     pub(super) inbox: Arc<Inbox>,
 }
 
-/// What the conversation needs.
-pub(super) struct Talk {
+/// The conversation of a session, before it runs.
+pub(super) struct JobConversation {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
     terms: Terms,
 }
 
 impl JobSession {
-    /// Creates a session that begins with `greeting`, for the job of this number. `messages` open the job, if it is not there.
+    /// Creates a session that begins with `first_message`, for the job of this number. `messages` open the job, if it does not exist yet.
     pub(super) fn new(
         subject: Subject,
         secret: Secret,
-        greeting: Greeting,
+        first_message: FirstMessage,
         number: u64,
         mut messages: Vec<Body>,
-    ) -> (Self, Talk) {
-        let place = subject.place();
-        let (reconnect_timeout, shared) = (place.patience, Shared::new(place.address.clone(), 0, greeting));
+    ) -> (Self, JobConversation) {
+        let location = subject.location();
+        let (reconnect_timeout, shared) =
+            (location.reconnect_timeout, Shared::new(location.address.clone(), 0, first_message));
         let inbox = Inbox::new(number, subject.verb(), &subject.job().name, Interest::Outcomes);
         let inbox = Arc::new(inbox.in_session(0, Some(Arc::clone(&shared.gate))));
         shared.submit_alone(&inbox, &mut messages);
-        let errand = Errand::Job(subject);
+        let purpose = Purpose::Job(subject);
         let terms =
-            Terms { errand, secret, payload_limit: 0, reconnect_timeout, program: None, front: Arc::new(Silent) };
-        let talk = Talk { shared: Arc::clone(&shared), inbox: Arc::clone(&inbox), terms };
-        (Self { shared, inbox }, talk)
+            Terms { purpose, secret, payload_limit: 0, reconnect_timeout, program: None, front: Arc::new(Silent) };
+        let conversation = JobConversation { shared: Arc::clone(&shared), inbox: Arc::clone(&inbox), terms };
+        (Self { shared, inbox }, conversation)
     }
 }
 
-impl Talk {
+impl JobConversation {
     /// Sets the program that the coordinator may ask for.
     pub(super) fn with_program(mut self, program: Option<Executable>) -> Self {
         self.terms.program = program;
@@ -67,14 +68,14 @@ impl Talk {
         self
     }
 
-    /// Holds the conversation on a thread of its own. `opener` is told when the job is taken, or why it is not.
+    /// Runs the conversation on a separate thread. `opener` is called when the job was accepted, or with the error.
     pub(super) fn start(self, opener: Opener) -> Result<(), Error> {
         conversation::start(&self.shared, &Arc::new(SessionDriver::default()), self.terms, opener)
     }
 
-    /// Holds the conversation, for whoever drives it. Completes with the error that the job has ended in, if it has.
+    /// Runs the conversation as a future. Completes with the job's error, if it failed.
     pub(super) async fn drive<C: Connect>(self, connect: C) -> Result<(), Error> {
-        conversation::talk(self.shared, connect, self.terms, Box::new(drop)).await?;
+        conversation::run(self.shared, connect, self.terms, Box::new(drop)).await?;
         self.inbox.end_error().map_or(Ok(()), Err)
     }
 }
@@ -85,7 +86,7 @@ impl Drop for JobSession {
     }
 }
 
-/// The user is told nothing of a job's session but its errors.
+/// Users see nothing of a job's session except its errors.
 struct Silent;
 
 impl Front for Silent {

@@ -1,11 +1,11 @@
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{Attach, DetachedJob};
 
-use super::Lie;
+use super::Violation;
 
 /// The detached job that a session reads.
 pub(in crate::cluster) struct Attached {
-    /// Asks for it from the first item on whose outcome has not arrived.
+    /// Asks for the outcomes from the first missing one.
     attach: Box<Attach>,
     /// The coordinator's last description.
     job: Option<DetachedJob>,
@@ -26,7 +26,7 @@ impl Attached {
         self.attach.job
     }
 
-    /// Returns whether the session also waits for outcomes that are not there yet.
+    /// Returns whether the session also waits for outcomes that do not exist yet.
     pub(in crate::cluster) fn waits(&self) -> bool {
         self.attach.wait
     }
@@ -42,32 +42,32 @@ impl Attached {
     }
 
     /// Notes a description, which must be of the same job as before.
-    pub(in crate::cluster) fn describe(&mut self, job: &DetachedJob) -> Result<(), Lie> {
+    pub(in crate::cluster) fn describe(&mut self, job: &DetachedJob) -> Result<(), Violation> {
         if let Some(before) = &self.job
             && before.detached_ms != 0
             && before.detached_ms != job.detached_ms
         {
-            return Err(Lie::Replaced);
+            return Err(Violation::JobReplaced);
         }
         self.job = Some(job.clone());
         Ok(())
     }
 
-    /// Checks that the job was described, before anything else is said of it.
-    pub(in crate::cluster) fn check_described(&self) -> Result<&DetachedJob, Lie> {
-        let what = || Lie::Nonsense("did not start with the job's description".to_owned());
+    /// Checks that the job was described before anything else.
+    pub(in crate::cluster) fn check_described(&self) -> Result<&DetachedJob, Violation> {
+        let what = || Violation::Invalid("did not start with the job's description".to_owned());
         self.job.as_ref().ok_or_else(what)
     }
 
     /// Notes that these outcomes have arrived, in the order of the items.
-    pub(in crate::cluster) fn advance(&mut self, first: u64, count: u64) -> Result<(), Lie> {
+    pub(in crate::cluster) fn advance(&mut self, first: u64, count: u64) -> Result<(), Violation> {
         let (next, items) = (self.next(), self.check_described()?.items);
         match first.checked_add(count) {
             Some(end) if first >= next && end <= items => {
                 self.attach.first = end;
                 Ok(())
             }
-            _ => Err(Lie::Nonsense(format!(
+            _ => Err(Violation::Invalid(format!(
                 "sent outcomes of items {first} and {count} from there on, where those from {next} on of {items} were due"
             ))),
         }

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use farpool_core::Run;
 use farpool_proto::v1::Items;
 
-use super::way::Way;
+use super::send_state::SendState;
 
 /// An `Items` message, and which of its items have their outcome.
 pub(super) struct Batch {
     first: u64,
     data: Bytes,
     ends: Bytes,
-    pub(super) way: Way,
+    pub(super) send_state: SendState,
     /// Number of items without an outcome.
     left: u32,
     /// All items before this one have their outcome: outcomes arrive nearly in order.
@@ -21,10 +21,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(items: &Items, way: Way) -> Self {
+    pub(super) fn new(items: &Items, send_state: SendState) -> Self {
         let left = (items.ends.len() / 4) as u32;
         let (data, ends) = (items.data.clone(), items.ends.clone());
-        Self { first: items.first, data, ends, way, left, prefix: 0, done: Vec::new() }
+        Self { first: items.first, data, ends, send_state, left, prefix: 0, done: Vec::new() }
     }
 
     pub(super) fn run(&self) -> Run {
@@ -32,7 +32,7 @@ impl Batch {
     }
 
     /// Returns whether all its items have their outcome.
-    pub(super) fn is_through(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.left == 0
     }
 
@@ -87,7 +87,7 @@ impl Batch {
     /// Returns the size of the message with the items of this run.
     pub(super) fn bytes_of(&self, run: Run) -> u64 {
         let (from, count) = ((run.first - self.first) as usize, run.count as usize);
-        let Range { start, end } = place_of(&self.data, &self.ends, from, count);
+        let Range { start, end } = byte_range(&self.data, &self.ends, from, count);
         (end - start + 4 * count) as u64
     }
 
@@ -105,7 +105,7 @@ impl Batch {
 
 /// Cuts `count` items (or results) from `from` on out of consecutive ones, without copying their bytes.
 pub(in crate::cluster) fn cut(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> (Bytes, Bytes) {
-    let Range { start, end: stop } = place_of(data, ends, from, count);
+    let Range { start, end: stop } = byte_range(data, ends, from, count);
     let kept = ends.slice(4 * from..4 * (from + count));
     if start == 0 {
         return (data.slice(..stop), kept);
@@ -118,7 +118,7 @@ pub(in crate::cluster) fn cut(data: &Bytes, ends: &Bytes, from: usize, count: us
 }
 
 /// Returns the byte range of these items in `data`.
-fn place_of(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> Range<usize> {
+fn byte_range(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> Range<usize> {
     let start = if from == 0 { 0 } else { end_of(data, ends, from - 1) };
     start..if count == 0 { start } else { end_of(data, ends, from + count - 1).max(start) }
 }

@@ -6,13 +6,13 @@ use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{EndItems, Items, OpenJob};
 
 use super::batch::Batch;
-use super::way::{Saying, Way};
-use super::{Fresh, Lie};
+use super::send_state::{SendState, StartMessages};
+use super::{Fresh, Violation};
 
 /// A job that has not ended, with its items that have no outcome yet, or are not durable yet if the job is being detached.
 pub(super) struct KeptJob {
     open: Box<OpenJob>,
-    opened: Way,
+    opened: SendState,
     /// In order of items; those already sent come first. A batch is removed when all its items have their outcome, or are durable.
     batches: VecDeque<Batch>,
     /// Index after the last item.
@@ -26,19 +26,19 @@ pub(super) struct KeptJob {
 }
 
 impl KeptJob {
-    pub(super) fn new(open: Box<OpenJob>, opened: Way) -> Self {
+    pub(super) fn new(open: Box<OpenJob>, opened: SendState) -> Self {
         let batches = VecDeque::new();
         Self { open, opened, batches, end: 0, sent_bytes: 0, input_ended: false, cancelled: false, offset: 0 }
     }
 
-    pub(super) fn keep(&mut self, items: &Items, way: Way) {
-        let batch = Batch::new(items, way);
+    pub(super) fn keep(&mut self, items: &Items, send_state: SendState) {
+        let batch = Batch::new(items, send_state);
         self.end = batch.run().end();
         self.sent_bytes += bytes(items);
         self.batches.push_back(batch);
     }
 
-    /// Turns these retries off, for when the job is opened again.
+    /// Turns off retries of panics and failures, for when the job is reopened.
     pub(super) fn stop_retries(&mut self) {
         (self.open.retry_panics, self.open.retry_failed) = (false, false);
     }
@@ -101,27 +101,27 @@ impl KeptJob {
     }
 
     fn release(&mut self, at: usize) {
-        if self.batches[at].is_through() {
+        if self.batches[at].is_complete() {
             self.batches.remove(at);
         }
     }
 
-    /// Notes that the session has ended, and that `left` of its messages may have arrived.
-    pub(super) fn end_session(&mut self, left: u64) {
-        let batches = self.batches.iter_mut().map(|batch| &mut batch.way);
-        batches.chain([&mut self.opened]).for_each(|way| way.end_session(left));
+    /// Notes that the session has ended, and that `sent` of its messages may have arrived.
+    pub(super) fn end_session(&mut self, sent: u64) {
+        let batches = self.batches.iter_mut().map(|batch| &mut batch.send_state);
+        batches.chain([&mut self.opened]).for_each(|send_state| send_state.end_session(sent));
     }
 
     /// Notes that items before this one are durable, or with `complete` the whole job.
-    pub(super) fn note_durable(&mut self, items: u64, complete: bool) -> Result<(), Lie> {
+    pub(super) fn note_durable(&mut self, items: u64, complete: bool) -> Result<(), Violation> {
         let Some(detach) = &mut self.open.detach else { return Ok(()) };
-        let never_sent = || Lie::Nonsense("reports items as durable that it was never sent".to_owned());
+        let never_sent = || Violation::Invalid("reports items as durable that it was never sent".to_owned());
         if complete {
             return if self.input_ended { Ok(()) } else { Err(never_sent()) };
         }
         let before = detach.durable;
         if items < before {
-            return Err(Lie::Lost);
+            return Err(Violation::ItemsLost);
         }
         if items > self.end {
             return Err(never_sent());
@@ -144,81 +144,81 @@ impl KeptJob {
             return Vec::new();
         }
         let (gone, kept): (VecDeque<_>, _) =
-            std::mem::take(&mut self.batches).into_iter().partition(|batch| batch.way == Way::Left);
+            std::mem::take(&mut self.batches).into_iter().partition(|batch| batch.send_state == SendState::Sent);
         self.batches = kept;
         gone.iter().flat_map(Batch::lacking).collect()
     }
 
-    /// Resends what a coordinator may have received, to one that does not know the job and has windows of this size.
-    pub(super) fn say_what_left(&mut self, say: &mut Saying, window: u64) {
+    /// Resends messages that were sent before, to a coordinator that does not know the job and has windows of this size.
+    pub(super) fn resend_sent(&mut self, messages: &mut StartMessages, window: u64) {
         self.offset = self.sent_bytes;
         if self.open.detach.is_some() {
-            // No agent can have any of it.
-            self.opened = say.say(Body::OpenJob(self.open.clone()));
-            self.say_items(say, |_| true);
-            self.say_end(say);
+            // No agent can have any item.
+            self.opened = messages.push(Body::OpenJob(self.open.clone()));
+            self.push_items(messages, |_| true);
+            self.push_end(messages);
             return;
         }
-        if self.opened != Way::Left {
+        if self.opened != SendState::Sent {
             return;
         }
-        say.say(Body::OpenJob(self.open.clone()));
-        self.say_items(say, |way| way == Way::Left);
+        messages.push(Body::OpenJob(self.open.clone()));
+        self.push_items(messages, |send_state| send_state == SendState::Sent);
         // If the window has become smaller, it would refuse the rest later: send that now, while no window applies.
         if !self.is_rest_admitted(window) || !self.has_rest() {
-            self.say_rest(say);
+            self.push_rest(messages);
         }
     }
 
     /// Sends the messages that were never sent, which only the client knows.
-    pub(super) fn say_what_never_left(&mut self, say: &mut Saying) {
+    pub(super) fn send_unsent(&mut self, messages: &mut StartMessages) {
         if self.open.detach.is_some() {
             return;
         }
-        if self.opened == Way::Unsaid {
-            self.opened = say.say(Body::OpenJob(self.open.clone()));
-            self.say_rest(say);
+        if self.opened == SendState::Unsent {
+            self.opened = messages.push(Body::OpenJob(self.open.clone()));
+            self.push_rest(messages);
         } else if self.has_rest() {
-            self.say_rest(say);
+            self.push_rest(messages);
         }
     }
 
     fn has_rest(&self) -> bool {
-        self.batches.back().is_some_and(|batch| batch.way == Way::Unsaid)
+        self.batches.back().is_some_and(|batch| batch.send_state == SendState::Unsent)
     }
 
     /// Returns whether the new window admits all unsent messages after the sent ones.
     fn is_rest_admitted(&self, window: u64) -> bool {
         let mut window = Window::new(window.max(1), NonZeroU64::new(self.open.chunksize));
         self.batches.iter().all(|batch| {
-            let admits = batch.way == Way::Left || window.admits();
+            let admits = batch.send_state == SendState::Sent || window.admits();
             batch.lacking().for_each(|run| window.arrive(run.count, batch.bytes_of(run)));
             admits
         })
     }
 
-    fn say_rest(&mut self, say: &mut Saying) {
-        self.say_items(say, |way| way == Way::Unsaid);
-        self.say_end(say);
+    fn push_rest(&mut self, messages: &mut StartMessages) {
+        self.push_items(messages, |send_state| send_state == SendState::Unsent);
+        self.push_end(messages);
     }
 
-    fn say_end(&self, say: &mut Saying) {
+    fn push_end(&self, messages: &mut StartMessages) {
         if self.input_ended {
-            say.say(Body::EndItems(EndItems { job: self.open.job }));
+            messages.push(Body::EndItems(EndItems { job: self.open.job }));
         }
     }
 
-    fn say_items(&mut self, say: &mut Saying, of: impl Fn(Way) -> bool) {
-        for batch in self.batches.iter_mut().filter(|batch| of(batch.way)) {
-            let mut way = batch.way;
+    fn push_items(&mut self, messages: &mut StartMessages, of: impl Fn(SendState) -> bool) {
+        for batch in self.batches.iter_mut().filter(|batch| of(batch.send_state)) {
+            let mut send_state = batch.send_state;
             for run in batch.lacking() {
                 let items = batch.cut(self.open.job, run);
                 self.offset -= bytes(&items);
-                way = say.say(Body::Items(items));
+                send_state = messages.push(Body::Items(items));
             }
             // A batch that was sent once stays sent.
-            if batch.way == Way::Unsaid {
-                batch.way = way;
+            if batch.send_state == SendState::Unsent {
+                batch.send_state = send_state;
             }
         }
     }

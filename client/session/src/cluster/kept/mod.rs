@@ -7,9 +7,9 @@
 mod attached;
 mod batch;
 mod job;
+mod send_state;
 #[cfg(test)]
 mod tests;
-mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +20,12 @@ use farpool_proto::v1::{Attach, AwaitingItems, ClosePool, ItemsDone, OpenPool, P
 
 use attached::Attached;
 use job::KeptJob;
-use way::Saying;
-pub(super) use way::Way;
+pub(super) use send_state::SendState;
+use send_state::StartMessages;
 
 /// The state that a session keeps to resend it.
 pub(super) struct Kept {
-    greeting: Greeting,
+    first_message: FirstMessage,
     /// In the order in which they were opened.
     jobs: BTreeMap<u64, KeptJob>,
     /// The pool is closed to further jobs; with `now`, open jobs end too.
@@ -40,23 +40,23 @@ pub(super) struct Kept {
     repeated: u64,
 }
 
-/// How a session begins, and what may be asked for again.
-pub(super) enum Greeting {
-    /// With a pool.
+/// The first message of a session, kept to send it again.
+pub(super) enum FirstMessage {
+    /// Opens a pool.
     Pool(Box<OpenPool>),
-    /// With a detached job, whose outcomes are read.
-    Reader(Attached),
+    /// Attaches to a detached job, to read its outcomes.
+    Attach(Attached),
 }
 
-/// What a coordinator said that cannot be true.
+/// Why a coordinator's message cannot be accepted.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Lie {
-    /// It says what no coordinator can say.
-    Nonsense(String),
-    /// Items of a job that is being detached were durable, and are not any more.
-    Lost,
+pub(super) enum Violation {
+    /// It is invalid; the text says how.
+    Invalid(String),
+    /// Items of a job that is being detached were durable, and no longer are.
+    ItemsLost,
     /// Another job has the name of the job that is read.
-    Replaced,
+    JobReplaced,
 }
 
 /// Which outcomes are the first for their items.
@@ -68,9 +68,9 @@ pub(super) enum Fresh {
 
 impl Kept {
     /// Creates the state of a session that begins with this message.
-    pub(super) fn new(greeting: Greeting) -> Self {
+    pub(super) fn new(first_message: FirstMessage) -> Self {
         Self {
-            greeting,
+            first_message,
             jobs: BTreeMap::new(),
             close: None,
             awaiting: false,
@@ -82,51 +82,51 @@ impl Kept {
 
     /// Returns the first message of a session; with `again`, it has everything known about the pool.
     pub(super) fn opening(&self, again: bool) -> Body {
-        match &self.greeting {
-            Greeting::Pool(open) => {
+        match &self.first_message {
+            FirstMessage::Pool(open) => {
                 let agents = self.agents.iter().cloned().collect();
                 Body::OpenPool(Box::new(OpenPool { again, agents, ..(**open).clone() }))
             }
-            Greeting::Reader(attached) => attached.opening(),
+            FirstMessage::Attach(attached) => attached.opening(),
         }
     }
 
-    /// Returns whether the session's pool is there to detach a job.
+    /// Returns whether the session is for detaching a job.
     pub(super) fn detaches(&self) -> bool {
-        matches!(&self.greeting, Greeting::Pool(open) if open.detached)
+        matches!(&self.first_message, FirstMessage::Pool(open) if open.detached)
     }
 
     /// Returns the job that the session reads, if it does.
     pub(super) fn attached(&mut self) -> Option<&mut Attached> {
-        match &mut self.greeting {
-            Greeting::Pool(_) => None,
-            Greeting::Reader(attached) => Some(attached),
+        match &mut self.first_message {
+            FirstMessage::Pool(_) => None,
+            FirstMessage::Attach(attached) => Some(attached),
         }
     }
 
     /// Notes what the coordinator reports as durable of a job that is being detached.
-    pub(super) fn note_durable(&mut self, job: u64, items: u64, complete: bool) -> Result<(), Lie> {
+    pub(super) fn note_durable(&mut self, job: u64, items: u64, complete: bool) -> Result<(), Violation> {
         self.jobs.get_mut(&job).map_or(Ok(()), |job| job.note_durable(items, complete))
     }
 
-    /// Returns how far the session's only job has come: items that are durable, or outcomes that were read. 0 in sessions of
+    /// Returns the progress of the session's only job: items that are durable, or outcomes that were read. 0 in sessions of
     /// other pools.
     pub(super) fn progress(&self) -> u64 {
-        match &self.greeting {
-            Greeting::Reader(attached) => attached.next(),
-            Greeting::Pool(open) if open.detached => self.jobs.values().map(KeptJob::durable).sum(),
-            Greeting::Pool(_) => 0,
+        match &self.first_message {
+            FirstMessage::Attach(attached) => attached.next(),
+            FirstMessage::Pool(open) if open.detached => self.jobs.values().map(KeptJob::durable).sum(),
+            FirstMessage::Pool(_) => 0,
         }
     }
 
     /// Keeps a message that is about to be sent. Returns false if it is for a job that has ended, and must not be sent.
-    pub(super) fn say(&mut self, body: &Body, way: Way) -> bool {
+    pub(super) fn keep(&mut self, body: &Body, send_state: SendState) -> bool {
         match body {
             Body::OpenJob(open) => {
-                self.jobs.insert(open.job, KeptJob::new(open.clone(), way));
+                self.jobs.insert(open.job, KeptJob::new(open.clone(), send_state));
                 true
             }
-            Body::Items(items) => self.jobs.get_mut(&items.job).map(|job| job.keep(items, way)).is_some(),
+            Body::Items(items) => self.jobs.get_mut(&items.job).map(|job| job.keep(items, send_state)).is_some(),
             Body::EndItems(end) => self.jobs.get_mut(&end.job).map(KeptJob::end_input).is_some(),
             Body::StopRetries(stop) => self.jobs.get_mut(&stop.job).map(KeptJob::stop_retries).is_some(),
             Body::CancelJob(cancel) => self.jobs.get_mut(&cancel.job).map(|job| job.cancelled = true).is_some(),
@@ -138,7 +138,7 @@ impl Kept {
                 self.awaiting = awaiting.waits;
                 true
             }
-            // These are not said here.
+            // These are not kept here.
             Body::OpenPool(_) | Body::PoolReopened(_) | Body::Attach(_) => true,
         }
     }
@@ -176,9 +176,9 @@ impl Kept {
         }
     }
 
-    /// Notes that the session has ended, and that `left` of its messages may have arrived.
-    pub(super) fn end_session(&mut self, left: u64) {
-        self.jobs.values_mut().for_each(|job| job.end_session(left));
+    /// Notes that the session has ended, and that `sent` of its messages may have arrived.
+    pub(super) fn end_session(&mut self, sent: u64) {
+        self.jobs.values_mut().for_each(|job| job.end_session(sent));
     }
 
     /// Removes the jobs with a pending cancellation: no coordinator can confirm their end.
@@ -209,28 +209,28 @@ impl Kept {
     /// Messages that were never sent come last, like new ones: they have to wait if the coordinator's memory is full. What one
     /// coordinator had room for also fits the next one.
     pub(super) fn resend(&mut self, before: u64, window: u64) -> Vec<Body> {
-        self.say_all(before, window, true)
+        self.start_messages(before, window, true)
     }
 
-    /// As [`resend`](Self::resend), for the first coordinator that has welcomed the session: what was said before that.
-    pub(super) fn say_first(&mut self, before: u64, window: u64) -> Vec<Body> {
-        self.say_all(before, window, false)
+    /// As [`resend`](Self::resend), for the first coordinator that has welcomed the session: sends what was queued before.
+    pub(super) fn send_first(&mut self, before: u64, window: u64) -> Vec<Body> {
+        self.start_messages(before, window, false)
     }
 
-    fn say_all(&mut self, before: u64, window: u64, again: bool) -> Vec<Body> {
-        let mut say = Saying::new(before);
-        self.jobs.values_mut().for_each(|job| job.say_what_left(&mut say, window));
-        if again && matches!(self.greeting, Greeting::Pool(_)) {
-            say.say(Body::PoolReopened(PoolReopened {}));
+    fn start_messages(&mut self, before: u64, window: u64, again: bool) -> Vec<Body> {
+        let mut messages = StartMessages::new(before);
+        self.jobs.values_mut().for_each(|job| job.resend_sent(&mut messages, window));
+        if again && matches!(self.first_message, FirstMessage::Pool(_)) {
+            messages.push(Body::PoolReopened(PoolReopened {}));
         }
-        self.jobs.values_mut().for_each(|job| job.say_what_never_left(&mut say));
+        self.jobs.values_mut().for_each(|job| job.send_unsent(&mut messages));
         if self.awaiting {
-            say.say(Body::AwaitingItems(AwaitingItems { waits: true }));
+            messages.push(Body::AwaitingItems(AwaitingItems { waits: true }));
         }
         if let Some(close) = self.close {
-            say.say(Body::ClosePool(close));
+            messages.push(Body::ClosePool(close));
         }
-        say.into_messages()
+        messages.into_messages()
     }
 
     /// Returns how many outcomes arrived again for the same item.
@@ -244,15 +244,15 @@ impl Kept {
     }
 }
 
-impl From<OpenPool> for Greeting {
+impl From<OpenPool> for FirstMessage {
     fn from(open: OpenPool) -> Self {
         Self::Pool(Box::new(open))
     }
 }
 
-impl From<Attach> for Greeting {
+impl From<Attach> for FirstMessage {
     fn from(attach: Attach) -> Self {
-        Self::Reader(Attached::new(attach))
+        Self::Attach(Attached::new(attach))
     }
 }
 

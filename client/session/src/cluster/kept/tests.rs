@@ -15,18 +15,18 @@ fn open(job: u64, retries: u32) -> Body {
     Body::OpenJob(Box::new(OpenJob { job, retries, ..OpenJob::default() }))
 }
 
-/// Says it in a session in which all of it leaves.
-fn say(kept: &mut Kept, body: &Body) -> bool {
-    kept.say(body, Way::Queued(1))
+/// Keeps a message as the first one in its session.
+fn keep(kept: &mut Kept, body: &Body) -> bool {
+    kept.keep(body, SendState::Queued(1))
 }
 
-/// Ends that session, and says all again in another one.
+/// Ends that session, and resends everything in another one.
 fn resend(kept: &mut Kept) -> Vec<Body> {
     kept.end_session(1);
     kept.resend(1, 1 << 20)
 }
 
-/// What item `item` is: of a length of its own, so that a wrong cut shows.
+/// Returns the payload of an item. Lengths differ, so that a wrong cut is noticed.
 fn payload(job: u64, item: u64) -> Vec<u8> {
     vec![(job * 31 + item) as u8; (item * 7 % 23) as usize]
 }
@@ -43,7 +43,7 @@ fn items(job: u64, run: Run) -> Items {
 fn send(kept: &mut Kept, job: u64, first: u64, count: u64) -> u64 {
     let items = items(job, Run::new(first, count));
     let bytes = size(&items);
-    assert!(say(kept, &Body::Items(items)));
+    assert!(keep(kept, &Body::Items(items)));
     bytes
 }
 
@@ -51,7 +51,7 @@ fn size(items: &Items) -> u64 {
     (items.data.len() + items.ends.len()) as u64
 }
 
-/// The items in these messages, each checked to be what it was.
+/// Returns the items in these messages, after checking their payloads.
 fn items_in(messages: &[Body]) -> BTreeMap<u64, BTreeSet<u64>> {
     let mut found: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
     for message in messages {
@@ -72,12 +72,12 @@ fn items_in(messages: &[Body]) -> BTreeMap<u64, BTreeSet<u64>> {
 }
 
 #[test]
-fn a_pool_is_opened_again_with_what_lacks_an_outcome() {
+fn items_without_an_outcome_are_resent_to_a_reopened_pool() {
     let mut kept = kept();
-    assert!(say(&mut kept, &open(1, 2)) && say(&mut kept, &open(2, 2)));
+    assert!(keep(&mut kept, &open(1, 2)) && keep(&mut kept, &open(2, 2)));
     let sent = send(&mut kept, 1, 0, 10) + send(&mut kept, 1, 12, 8);
     send(&mut kept, 2, 0, 3);
-    assert!(say(&mut kept, &Body::EndItems(EndItems { job: 2 })));
+    assert!(keep(&mut kept, &Body::EndItems(EndItems { job: 2 })));
     assert_eq!(kept.finish(1, 0, 4), Fresh::All);
     assert_eq!(kept.finish(1, 6, 1), Fresh::All);
     assert_eq!(kept.finish(1, 15, 5), Fresh::All);
@@ -88,72 +88,72 @@ fn a_pool_is_opened_again_with_what_lacks_an_outcome() {
     let Body::OpenPool(pool) = kept.opening(true) else { panic!("a pool is opened") };
     assert!(pool.again && pool.agents == [vec![1; 16]] && pool.id == vec![7; 16] && pool.weight == 3);
     assert_eq!(kept.welcome(vec![5; 16].into()), []);
-    let said = resend(&mut kept);
-    assert_eq!(shape(&said), ["open 1", "1 4+2", "1 7+3", "1 12+3", "open 2", "2 0+3", "end 2", "reopened"]);
-    items_in(&said);
-    // Limits are of what was sent again, which is less.
-    let again: u64 = said.iter().map(|body| if let Body::Items(items) = body { size(items) } else { 0 }).sum();
+    let resent = resend(&mut kept);
+    assert_eq!(shape(&resent), ["open 1", "1 4+2", "1 7+3", "1 12+3", "open 2", "2 0+3", "end 2", "reopened"]);
+    items_in(&resent);
+    // Limits count what was resent, which is less.
+    let again: u64 = resent.iter().map(|body| if let Body::Items(items) = body { size(items) } else { 0 }).sum();
     let again = again - size(&items(2, Run::new(0, 3)));
     assert_eq!(kept.translate(1, 1000), 1000 + sent - again);
     assert_eq!(kept.translate(2, 1000), 1000);
 }
 
 #[test]
-fn a_closed_pool_is_closed_again() {
+fn a_reopened_pool_is_closed_again() {
     let mut kept = kept();
-    assert!(say(&mut kept, &Body::ClosePool(ClosePool { now: false })));
+    assert!(keep(&mut kept, &Body::ClosePool(ClosePool { now: false })));
     assert!(matches!(resend(&mut kept)[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: false })]));
-    // It was terminated while it was being opened again: nothing is to run on, whatever was said before or is said after that.
-    assert!(say(&mut kept, &Body::ClosePool(ClosePool { now: true })));
-    assert!(say(&mut kept, &Body::ClosePool(ClosePool { now: false })));
+    // It was terminated while it was being reopened: nothing must run, whatever was sent before or after.
+    assert!(keep(&mut kept, &Body::ClosePool(ClosePool { now: true })));
+    assert!(keep(&mut kept, &Body::ClosePool(ClosePool { now: false })));
     assert!(matches!(resend(&mut kept)[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: true })]));
 }
 
 #[test]
-fn nothing_is_said_for_a_job_that_has_ended() {
+fn nothing_is_sent_for_a_job_that_has_ended() {
     let mut kept = kept();
-    assert!(say(&mut kept, &open(1, 2)));
+    assert!(keep(&mut kept, &open(1, 2)));
     kept.end_job(1);
     for body in [Body::Items(items(1, Run::new(0, 1))), Body::EndItems(EndItems { job: 1 })] {
-        assert!(!say(&mut kept, &body));
+        assert!(!keep(&mut kept, &body));
     }
-    assert!(!say(&mut kept, &Body::CancelJob(CancelJob { job: 1 })));
+    assert!(!keep(&mut kept, &Body::CancelJob(CancelJob { job: 1 })));
     assert!(matches!(resend(&mut kept)[..], [Body::PoolReopened(_)]));
 }
 
 #[test]
-fn a_job_that_was_cancelled_is_not_opened_again() {
+fn a_cancelled_job_is_not_reopened() {
     let mut kept = kept();
     for job in [1, 2, 3] {
-        assert!(say(&mut kept, &open(job, 2)));
+        assert!(keep(&mut kept, &open(job, 2)));
     }
     assert!(
-        say(&mut kept, &Body::CancelJob(CancelJob { job: 3 }))
-            && say(&mut kept, &Body::CancelJob(CancelJob { job: 1 }))
+        keep(&mut kept, &Body::CancelJob(CancelJob { job: 3 }))
+            && keep(&mut kept, &Body::CancelJob(CancelJob { job: 1 }))
     );
     assert_eq!(kept.take_cancelled(), [1, 3]);
     assert_eq!(items_in(&resend(&mut kept)).into_keys().collect::<Vec<_>>(), [2]);
 }
 
 #[test]
-fn a_job_whose_retries_were_stopped_is_opened_again_without_them() {
+fn a_job_is_reopened_without_stopped_retries() {
     let mut kept = kept();
     for job in [1, 2] {
         let open = OpenJob { job, retries: 2, retry_failed: true, retry_panics: true, ..OpenJob::default() };
-        assert!(say(&mut kept, &Body::OpenJob(Box::new(open))));
+        assert!(keep(&mut kept, &Body::OpenJob(Box::new(open))));
     }
-    assert!(say(&mut kept, &Body::StopRetries(StopRetries { job: 1 })));
-    assert!(!say(&mut kept, &Body::StopRetries(StopRetries { job: 3 })), "there is no such job");
-    let said = resend(&mut kept);
-    let opened = said.iter().filter_map(|body| if let Body::OpenJob(open) = body { Some(open) } else { None });
+    assert!(keep(&mut kept, &Body::StopRetries(StopRetries { job: 1 })));
+    assert!(!keep(&mut kept, &Body::StopRetries(StopRetries { job: 3 })), "there is no such job");
+    let resent = resend(&mut kept);
+    let opened = resent.iter().filter_map(|body| if let Body::OpenJob(open) = body { Some(open) } else { None });
     let opened: Vec<_> = opened.map(|open| (open.job, open.retries, open.retry_failed, open.retry_panics)).collect();
     assert_eq!(opened, [(1, 2, false, false), (2, 2, true, true)]);
 }
 
 #[test]
-fn an_outcome_that_was_there_before_is_not_delivered_again() {
+fn a_repeated_outcome_is_not_delivered() {
     let mut kept = kept();
-    assert!(say(&mut kept, &open(1, 2)));
+    assert!(keep(&mut kept, &open(1, 2)));
     send(&mut kept, 1, 0, 100);
     send(&mut kept, 1, 100, 100);
     assert_eq!(kept.finish(1, 10, 80), Fresh::All);
@@ -162,17 +162,17 @@ fn an_outcome_that_was_there_before_is_not_delivered_again() {
     assert_eq!(kept.finish(1, 0, 1), Fresh::Some(vec![]));
     assert_eq!(kept.finish(1, 50, 100), Fresh::Some(vec![Run::new(110, 40)]));
     assert_eq!(kept.repeated(), 5 + 80 + 1 + 60);
-    // What was never sent is not known here: whoever takes it says so.
+    // Items that were never sent are not known here: the consumer reports them.
     assert_eq!(kept.finish(1, 199, 2), Fresh::All);
     assert_eq!(kept.finish(1, u64::MAX, 2), Fresh::All);
     assert_eq!(kept.finish(4, 0, 1), Fresh::All);
-    // Each of the rest has its own.
+    // The other outcomes are new.
     assert_eq!(kept.finish(1, 150, 50), Fresh::All);
     assert_eq!(items_in(&resend(&mut kept))[&1], BTreeSet::new());
 }
 
 #[test]
-fn the_part_of_a_run_that_is_new_has_the_same_results() {
+fn the_new_part_of_a_run_has_the_same_results() {
     let Items { first, data, ends, .. } = items(1, Run::new(20, 10));
     let parts = part(
         &ItemsDone { job: 1, first, data, ends, failed: false, attempts: 0 },
@@ -186,7 +186,7 @@ fn the_part_of_a_run_that_is_new_has_the_same_results() {
 }
 
 #[test]
-fn results_whose_ends_lie_are_cut_without_a_panic() {
+fn results_with_invalid_ends_are_cut_without_a_panic() {
     let ends: Bytes = [9_u32, 3, u32::MAX, 0].iter().flat_map(|end| end.to_le_bytes()).collect();
     let done = ItemsDone { job: 1, first: 0, data: vec![1, 2, 3, 4].into(), ends, failed: false, attempts: 0 };
     for first in 0..4 {
@@ -197,50 +197,50 @@ fn results_whose_ends_lie_are_cut_without_a_panic() {
 }
 
 #[test]
-fn what_may_run_once_only_is_lost_with_the_coordinator_that_had_it() {
+fn at_most_once_items_are_lost_only_at_the_same_coordinator() {
     let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
     let mut kept = kept();
     assert_eq!(kept.welcome(first.clone()), []);
-    assert!(say(&mut kept, &open(1, 0)) && say(&mut kept, &open(2, 1)));
+    assert!(keep(&mut kept, &open(1, 0)) && keep(&mut kept, &open(2, 1)));
     send(&mut kept, 1, 0, 5);
     send(&mut kept, 2, 0, 5);
     assert_eq!(kept.finish(1, 1, 1), Fresh::All);
-    // This one has never left.
-    assert!(kept.say(&Body::Items(items(1, Run::new(5, 2))), Way::Queued(2)));
+    // This message was never sent.
+    assert!(kept.keep(&Body::Items(items(1, Run::new(5, 2))), SendState::Queued(2)));
     kept.end_session(1);
-    // Another coordinator will know.
+    // Another coordinator learns the state from the agents.
     assert_eq!(kept.welcome(second.clone()), []);
     let again = kept.resend(1, 1 << 20);
     assert_eq!(items_in(&again), BTreeMap::from([(1, [0, 2, 3, 4, 5, 6].into()), (2, (0..5).collect())]));
-    assert!(kept.say(&Body::Items(items(1, Run::new(7, 1))), Way::Queued(again.len() as u64 + 2)));
+    assert!(kept.keep(&Body::Items(items(1, Run::new(7, 1))), SendState::Queued(again.len() as u64 + 2)));
     kept.end_session(again.len() as u64 + 1);
     kept.note_place(PoolAt { agent: vec![1; 16].into(), gone: false });
     assert_eq!(kept.welcome(second.clone()), [(1, Run::new(0, 1)), (1, Run::new(2, 3)), (1, Run::new(5, 2))]);
     assert_eq!(items_in(&kept.resend(1, 1 << 20)), BTreeMap::from([(1, [7].into()), (2, (0..5).collect())]));
-    // That nothing of the pool runs there any more is for the coordinator to say.
+    // Only the coordinator can report that the pool no longer runs at an agent.
     assert!(matches!(kept.opening(true), Body::OpenPool(open) if open.agents.len() == 1));
-    // It goes on in the count from the start.
+    // Limits still count from the start.
     assert_eq!(kept.translate(1, 0), (0..7).map(|item| payload(1, item).len() as u64 + 4).sum::<u64>());
-    // A session that nobody has taken changes nothing.
+    // A session that no coordinator accepted changes nothing.
     kept.end_session(1);
     assert_eq!(kept.welcome(second), []);
 }
 
-/// In which order, and what of it is before the pool is reopened.
-fn shape(said: &[Body]) -> Vec<String> {
-    let word = |body: &Body| match body {
+/// Describes the messages in order, with the place of `PoolReopened`.
+fn shape(resent: &[Body]) -> Vec<String> {
+    let text = |body: &Body| match body {
         Body::OpenJob(open) => format!("open {}", open.job),
         Body::Items(items) => format!("{} {}+{}", items.job, items.first, items.ends.len() / 4),
         Body::EndItems(end) => format!("end {}", end.job),
         Body::PoolReopened(_) => "reopened".to_owned(),
         Body::AwaitingItems(awaiting) => format!("awaiting {}", awaiting.waits),
-        other => panic!("{other:?} was not to be said"),
+        other => panic!("{other:?} was not to be resent"),
     };
-    said.iter().map(word).collect()
+    resent.iter().map(text).collect()
 }
 
 #[test]
-fn what_never_left_comes_when_the_pool_is_open() {
+fn unsent_messages_follow_pool_reopened() {
     let mut kept = kept();
     let bodies = [
         open(1, 2),
@@ -255,61 +255,61 @@ fn what_never_left_comes_when_the_pool_is_open() {
         Body::EndItems(EndItems { job: 1 }),
     ];
     for (number, body) in (1..).zip(&bodies) {
-        assert!(kept.say(body, Way::Queued(number)));
+        assert!(kept.keep(body, SendState::Queued(number)));
     }
-    assert!(kept.say(&open(4, 2), Way::Unsaid));
+    assert!(kept.keep(&open(4, 2), SendState::Unsent));
     kept.finish(1, 1, 1);
     kept.end_session(4);
     let last = ["1 4+4", "end 1", "open 3", "3 0+4", "end 3", "open 4"];
-    let said = kept.resend(1, 1 << 20);
+    let resent = kept.resend(1, 1 << 20);
     assert_eq!(
-        shape(&said),
+        shape(&resent),
         [&["open 1", "1 0+1", "1 2+2", "open 2", "2 0+4", "end 2", "reopened"][..], &last].concat()
     );
-    // Half of job 1 leaves again: what left once has left, whatever the next coordinator is told of it.
+    // Half of job 1 is sent again. What was sent once stays sent.
     kept.end_session(2);
-    assert_eq!(shape(&kept.resend(1, 1 << 20)), shape(&said));
-    // The first item of the last ones leaves too.
+    assert_eq!(shape(&kept.resend(1, 1 << 20)), shape(&resent));
+    // The first of the unsent messages is sent too.
     kept.end_session(9);
     let first = ["open 1", "1 0+1", "1 2+2", "1 4+4", "end 1", "open 2", "2 0+4", "end 2", "reopened"];
     assert_eq!(shape(&kept.resend(1, 1 << 20)), [&first[..], &last[2..]].concat());
 }
 
-/// Behind `PoolReopened` a window bounds what is said, and the next coordinator's may be smaller.
+/// Behind `PoolReopened` a window bounds what is resent, and the next coordinator's may be smaller.
 #[test]
-fn what_a_smaller_window_refuses_comes_before() {
+fn messages_beyond_a_smaller_window_precede_pool_reopened() {
     let bytes = |first| size(&items(1, Run::new(first, 2)));
     for (window, chunksize, waits) in [
         (bytes(0) + bytes(2) + 1, 0, true),
         (bytes(0) + bytes(2), 0, false),
         (1, 0, false),
         (0, 0, false),
-        // Nothing could run before they come.
+        // No chunk is complete without the rest.
         (1, 5, true),
         (1, 4, false),
     ] {
         let mut kept = kept();
         let open = Body::OpenJob(Box::new(OpenJob { job: 1, chunksize, ..OpenJob::default() }));
-        assert!(say(&mut kept, &open));
+        assert!(keep(&mut kept, &open));
         for (first, number) in [(0, 1), (2, 2), (4, 3)] {
-            assert!(kept.say(&Body::Items(items(1, Run::new(first, 2))), Way::Queued(number)));
+            assert!(kept.keep(&Body::Items(items(1, Run::new(first, 2))), SendState::Queued(number)));
         }
         kept.end_session(1);
-        let said = kept.resend(1, window);
+        let resent = kept.resend(1, window);
         let expected = match waits {
             true => ["open 1", "1 0+2", "reopened", "1 2+2", "1 4+2"],
             false => ["open 1", "1 0+2", "1 2+2", "1 4+2", "reopened"],
         };
-        assert_eq!(shape(&said), expected, "{window} {chunksize}");
+        assert_eq!(shape(&resent), expected, "{window} {chunksize}");
         assert_eq!(kept.translate(1, 5), 5);
     }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Of a job: so many items are left out, and so many sent.
+    /// A job, how many items are skipped, and how many are sent.
     Send(u64, u64, u64),
-    /// Of a job: an item's position among all that were sent, and how many have their outcomes, as far as they lack it.
+    /// A job, the position of an item, and how many items get an outcome, if they have none.
     Finish(u64, u64, u64),
     Again,
 }
@@ -325,12 +325,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn exactly_what_lacks_its_outcome_is_sent_again(steps in steps()) {
+    fn exactly_the_items_without_an_outcome_are_resent(steps in steps()) {
         let mut kept = kept();
         let mut lacking: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
         let (mut ends, mut sent) = ([0; 3], [0; 3]);
         for job in 0..3 {
-            prop_assert!(say(&mut kept, &open(job, 2)));
+            prop_assert!(keep(&mut kept, &open(job, 2)));
             lacking.insert(job, BTreeSet::new());
         }
         let mut expect_repeated = 0;
@@ -352,17 +352,17 @@ proptest! {
                     let lacking = lacking.get_mut(&job).unwrap();
                     let fresh: BTreeSet<u64> = (first..first + count).filter(|item| lacking.remove(item)).collect();
                     expect_repeated += count - fresh.len() as u64;
-                    let told = match kept.finish(job, first, count) {
+                    let reported = match kept.finish(job, first, count) {
                         Fresh::All => (first..first + count).collect(),
                         Fresh::Some(runs) => runs.iter().flat_map(|run| run.first..run.end()).collect(),
                     };
-                    prop_assert_eq!(fresh, told);
+                    prop_assert_eq!(fresh, reported);
                 }
                 Step::Again => {
-                    let said = resend(&mut kept);
-                    prop_assert_eq!(&items_in(&said), &lacking);
+                    let resent = resend(&mut kept);
+                    prop_assert_eq!(&items_in(&resent), &lacking);
                     for job in 0..3 {
-                        let again: u64 = said
+                        let again: u64 = resent
                             .iter()
                             .map(|body| match body {
                                 Body::Items(items) if items.job == job => size(items),
@@ -383,12 +383,12 @@ proptest! {
 #[ignore = "a measurement"]
 fn measure_keeping() {
     const ITEMS: u64 = 1_000_000;
-    // What this thread has worked, however busy the machine is.
+    // The CPU time of this thread, however busy the machine is.
     let now =
         || std::time::Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
     for (batch, run, shuffle) in [(16_384, 1, 0), (16_384, 1, 7), (16_384, 5000, 0), (64, 1, 7)] {
         let mut kept = kept();
-        assert!(say(&mut kept, &open(1, 2)));
+        assert!(keep(&mut kept, &open(1, 2)));
         let messages: Vec<Body> = (0..ITEMS / batch)
             .map(|at| {
                 let ends = vec![0; 4 * batch as usize].into();
@@ -396,8 +396,8 @@ fn measure_keeping() {
             })
             .collect();
         let start = now();
-        assert!(messages.iter().all(|message| say(&mut kept, message)));
-        let said = now() - start;
+        assert!(messages.iter().all(|message| keep(&mut kept, message)));
+        let keeping = now() - start;
         let sent = ITEMS / batch * batch;
         let start = now();
         let mut first = 0;
@@ -408,8 +408,10 @@ fn measure_keeping() {
             assert_eq!(kept.finish(1, item, count), Fresh::All);
             first += count;
         }
-        let (said, finished) =
-            (said.as_nanos() as u64 / (sent / batch), (now() - start).as_nanos() as u64 / sent.div_ceil(run));
-        println!("batches of {batch}, outcomes of {run}: {said} ns a message of items, {finished} ns one of outcomes");
+        let (keeping, finished) =
+            (keeping.as_nanos() as u64 / (sent / batch), (now() - start).as_nanos() as u64 / sent.div_ceil(run));
+        println!(
+            "batches of {batch}, outcomes of {run}: {keeping} ns a message of items, {finished} ns one of outcomes"
+        );
     }
 }

@@ -1,15 +1,15 @@
-//! What sessions are told that detach a job, or read one.
+//! Events in sessions that detach or read a job.
 
 use farpool_proto::v1::ClientEvent;
 use farpool_proto::v1::client_event::Body as Event;
 
-use super::super::kept::Lie;
+use super::super::kept::Violation;
 use super::SessionState;
 use crate::error::Error;
 use crate::inbox::End;
 
 impl SessionState {
-    pub(super) fn hear_detaching(&mut self, mut event: ClientEvent) -> Result<Option<Event>, Lie> {
+    pub(super) fn receive_detaching(&mut self, mut event: ClientEvent) -> Result<Option<Event>, Violation> {
         let Some(body) = &mut event.body else { return Ok(None) };
         match body {
             Event::Durable(durable) => {
@@ -32,7 +32,7 @@ impl SessionState {
             }
             Event::PoolClosed(_) if self.is_done() || self.terminated => Ok(self.inboxes.deliver(event)),
             Event::JobEnded(_) | Event::PoolClosed(_) => {
-                Err(Lie::Nonsense("ended the job before the whole of it was durable".to_owned()))
+                Err(Violation::Invalid("ended the job before the whole of it was durable".to_owned()))
             }
             Event::Welcome(_) | Event::ProgramWanted(_) => Ok(event.body),
             // Nothing of the job runs in this session.
@@ -40,7 +40,7 @@ impl SessionState {
         }
     }
 
-    pub(super) fn hear_reading(&mut self, event: ClientEvent) -> Result<Option<Event>, Lie> {
+    pub(super) fn receive_reading(&mut self, event: ClientEvent) -> Result<Option<Event>, Violation> {
         let SessionState { kept, inboxes, closed, .. } = self;
         let (Some(attached), Some(body)) = (kept.attached(), &event.body) else { return Ok(None) };
         let number = attached.number();
@@ -69,14 +69,14 @@ impl SessionState {
                 Ok(None)
             }
             Event::PoolClosed(_) if attached.waits() && !(*closed && inboxes.iter().len() == 0) => {
-                Err(Lie::Nonsense("ended the session before the job had ended".to_owned()))
+                Err(Violation::Invalid("ended the session before the job had ended".to_owned()))
             }
             Event::PoolClosed(_) => {
                 attached.check_described()?;
                 Ok(inboxes.deliver(event))
             }
             Event::Welcome(_) => Ok(event.body),
-            // Nothing that this version knows.
+            // Unknown to this version.
             _ => Ok(None),
         }
     }

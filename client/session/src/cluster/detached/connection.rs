@@ -5,10 +5,10 @@ use farpool_proto::v1::{CancelDetachedRequest, DescribeDetachedRequest, Detached
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::super::connect::{Called, Connection};
+use super::super::connect::{Connection, GrpcConnection};
 
 /// A connection to a coordinator that keeps detached jobs, with the calls of `farpool.v1.DetachedJobs`.
-pub trait Keeper: Connection {
+pub trait DetachedConnection: Connection {
     /// Describes the job.
     fn describe(&mut self, name: String, id: Bytes) -> impl Future<Output = Result<DetachedJob, Status>> + Send;
 
@@ -19,13 +19,13 @@ pub trait Keeper: Connection {
     fn discard(&mut self, name: String, id: Bytes) -> impl Future<Output = Result<(), Status>> + Send;
 }
 
-impl Called {
+impl GrpcConnection {
     fn jobs(&self) -> DetachedJobsClient<Channel> {
         DetachedJobsClient::new(self.0.clone()).max_decoding_message_size(MAX_GRPC_MESSAGE)
     }
 }
 
-impl Keeper for Called {
+impl DetachedConnection for GrpcConnection {
     async fn describe(&mut self, name: String, id: Bytes) -> Result<DetachedJob, Status> {
         let reply = self.jobs().describe(DescribeDetachedRequest { name, id }).await?.into_inner();
         reply.job.ok_or_else(|| Status::unavailable("it ended the call without an answer"))

@@ -1,4 +1,4 @@
-//! Where detached jobs are kept, and what names them.
+//! Where detached jobs are kept, and how requests name them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use crate::settings::RECONNECT_TIMEOUT;
 
 /// The coordinator that keeps detached jobs, and how long to try to reconnect to it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct JobLocation {
     /// The coordinator's address.
     pub address: Address,
-    /// How long to try.
-    pub patience: Duration,
+    /// How long to try to reconnect.
+    pub reconnect_timeout: Duration,
 }
 
 /// The identity of a detached job in requests.
 #[derive(Clone, Debug)]
-pub struct Named {
+pub struct JobRef {
     /// Its name.
     pub name: Arc<str>,
     /// Distinguishes successive jobs of one name; empty: the job that has the name now.
@@ -32,33 +32,33 @@ pub struct Named {
 
 /// The settings that a pool on a cluster passes to its detached jobs.
 #[derive(Clone, Debug)]
-pub struct Ground {
+pub struct DetachSettings {
     /// The coordinator that keeps them.
-    pub place: Place,
+    pub location: JobLocation,
     /// The message that opens their own pools.
     pub pool: OpenPool,
     /// The program, for a coordinator that lacks it.
     pub(crate) program: Option<Executable>,
 }
 
-impl Place {
-    /// Returns the place of the coordinator at this address, with the timeout in `FARPOOL_RECONNECT_TIMEOUT`, or the default.
+impl JobLocation {
+    /// Returns the location of the coordinator at this address, with the timeout in `FARPOOL_RECONNECT_TIMEOUT`, or the default.
     ///
     /// # Errors
     /// If the address, or the variable's value, is invalid.
     pub fn at(url: &str) -> Result<Self, Error> {
-        let patience = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
-        Ok(Self { address: super::address(url)?, patience })
+        let reconnect_timeout = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
+        Ok(Self { address: super::address(url)?, reconnect_timeout })
     }
 }
 
-impl Named {
+impl JobRef {
     /// Names the job that has the name now.
-    pub fn whichever(name: &str) -> Self {
+    pub fn by_name(name: &str) -> Self {
         Self { name: name.into(), id: Bytes::new() }
     }
 
-    /// Converts it to its message.
+    /// Returns its fields for a request.
     pub(super) fn parts(&self) -> (String, Bytes) {
         (self.name.to_string(), self.id.clone())
     }

@@ -1,4 +1,4 @@
-//! What a session is for, in whose words its errors are told.
+//! What a session is for, which decides how its errors are worded.
 
 use std::io;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tonic::{Code, Status};
 
 use super::Address;
 use super::connect;
-use super::kept::Lie;
+use super::kept::Violation;
 use super::subject::Subject;
 use super::upload::unreadable;
 use crate::error::{Error, ErrorKind};
 
 /// What a session is for.
 #[derive(Clone)]
-pub(super) enum Errand {
+pub(super) enum Purpose {
     /// A pool, at the coordinator with this address.
     Pool(Address),
     /// One detached job: it is sent to the coordinator, or read.
@@ -22,13 +22,13 @@ pub(super) enum Errand {
 }
 
 /// A job's connection that lasted this long counts as progress.
-const LASTING: Duration = Duration::from_secs(2);
+const STABLE_AFTER: Duration = Duration::from_secs(2);
 
-impl Errand {
+impl Purpose {
     pub(super) fn address(&self) -> &Address {
         match self {
             Self::Pool(address) => address,
-            Self::Job(subject) => &subject.place().address,
+            Self::Job(subject) => &subject.location().address,
         }
     }
 
@@ -38,8 +38,8 @@ impl Errand {
     }
 
     /// Returns how long a connection must last to count as progress.
-    pub(super) fn lasting(&self) -> Duration {
-        if self.is_job() { LASTING } else { Duration::ZERO }
+    pub(super) fn stable_after(&self) -> Duration {
+        if self.is_job() { STABLE_AFTER } else { Duration::ZERO }
     }
 
     /// Returns whether this answer makes another attempt to reconnect pointless.
@@ -51,7 +51,7 @@ impl Errand {
         }
     }
 
-    /// Returns how the coordinator's end of the stream is told.
+    /// Returns the text for a stream that the coordinator ended early.
     pub(super) fn ended_early(&self) -> &'static str {
         match self {
             Self::Pool(_) => "it ended the session",
@@ -70,16 +70,16 @@ impl Errand {
     /// The error if the coordinator ended an accepted session with a final status.
     pub(super) fn ended(&self, open_jobs: usize, status: &Status) -> Error {
         match self {
-            Self::Pool(address) => connect::lost(address, open_jobs, &connect::told(status)),
+            Self::Pool(address) => connect::lost(address, open_jobs, &connect::status_text(status)),
             Self::Job(subject) => subject.refused(status),
         }
     }
 
-    /// The error if the coordinator sent what is no frame.
+    /// The error if the coordinator sent an invalid frame.
     pub(super) fn garbled(&self, open_jobs: usize, status: &Status) -> Error {
         match self {
-            Self::Pool(address) => connect::lost(address, open_jobs, &connect::told(status)),
-            Self::Job(_) => self.nonsense(&format!("sent an invalid frame: {}", status.message())),
+            Self::Pool(address) => connect::lost(address, open_jobs, &connect::status_text(status)),
+            Self::Job(_) => self.protocol_error(&format!("sent an invalid frame: {}", status.message())),
         }
     }
 
@@ -93,21 +93,21 @@ impl Errand {
         }
     }
 
-    /// The error if the coordinator said what cannot be true.
-    pub(super) fn lied(&self, lie: &Lie) -> Error {
-        match (lie, self) {
-            (Lie::Nonsense(what), _) => self.nonsense(what),
-            (Lie::Lost, Self::Job(subject)) => subject.dropped(),
-            (Lie::Lost, Self::Pool(_)) => self.nonsense("has lost a job"),
-            (Lie::Replaced, _) => {
-                self.tell(Error::invalid("the job was discarded in the meantime, and another one now has its name"))
+    /// The error if the coordinator sent a message that cannot be accepted.
+    pub(super) fn violation(&self, violation: &Violation) -> Error {
+        match (violation, self) {
+            (Violation::Invalid(what), _) => self.protocol_error(what),
+            (Violation::ItemsLost, Self::Job(subject)) => subject.dropped(),
+            (Violation::ItemsLost, Self::Pool(_)) => self.protocol_error("has lost a job"),
+            (Violation::JobReplaced, _) => {
+                self.of_job(Error::invalid("the job was discarded in the meantime, and another one now has its name"))
             }
         }
     }
 
-    /// The error if the first message was another one than it must be.
+    /// The error if the first message was not `Welcome`.
     pub(super) fn not_welcomed(&self) -> Error {
-        self.tell(Error::protocol(format_args!("the first message from {} was not Welcome", self.address())))
+        self.of_job(Error::protocol(format_args!("the first message from {} was not Welcome", self.address())))
     }
 
     /// The error if the session's thread cannot be started.
@@ -116,23 +116,23 @@ impl Errand {
             Self::Pool(_) => "the pool's thread",
             Self::Job(_) => "the thread that talks to the coordinator",
         };
-        self.tell(Error::new(ErrorKind::Unavailable, format!("cannot start {thread}: {error}")))
+        self.of_job(Error::new(ErrorKind::Unavailable, format!("cannot start {thread}: {error}")))
     }
 
     /// The error if the program, which the coordinator needs, cannot be read.
     pub(super) fn unreadable(&self, error: &io::Error) -> Error {
-        self.tell(unreadable(self.address(), error))
+        self.of_job(unreadable(self.address(), error))
     }
 
-    fn nonsense(&self, what: &str) -> Error {
-        self.tell(Error::protocol(format_args!("the coordinator at {} {what}", self.address())))
+    fn protocol_error(&self, what: &str) -> Error {
+        self.of_job(Error::protocol(format_args!("the coordinator at {} {what}", self.address())))
     }
 
     /// Adds the call and the job to an error, if the session is for one.
-    fn tell(&self, error: Error) -> Error {
+    fn of_job(&self, error: Error) -> Error {
         match self {
             Self::Pool(_) => error,
-            Self::Job(subject) => subject.tell(error),
+            Self::Job(subject) => subject.of_job(error),
         }
     }
 }
