@@ -5,10 +5,10 @@ use super::outcomes::decode;
 use crate::args::Data;
 use crate::error::Error;
 
-/// Most results to reserve memory for: lengths from an iterator or a coordinator are only hints.
+/// The most results to reserve memory for: lengths from an iterator or a coordinator are only hints.
 const MOST_AT_ONCE: u64 = 1 << 20;
 
-/// All results, or the error of the lowest item that failed.
+/// Returns all results, or the error of the lowest item that failed.
 pub(super) fn collect<R: Data>(mut reader: JobReader, name: &str) -> Result<Vec<R>, Error> {
     let (mut values, mut failed) = (Vec::new(), None);
     loop {

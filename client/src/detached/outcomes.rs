@@ -32,13 +32,13 @@ impl<R: Data> Outcomes<R> {
         Self { reader, name: name.to_owned(), over: false, results: PhantomData }
     }
 
-    /// Bytes read but not yet taken.
+    /// Returns the bytes that were read and not taken.
     #[cfg(test)]
     pub(crate) fn read_ahead(&self) -> u64 {
         self.reader.bytes()
     }
 
-    /// The next outcome; pending if it is not there yet.
+    /// Returns the next outcome; pending if it has not arrived.
     fn step(&mut self) -> Poll<Option<Result<R, Error>>> {
         if self.over {
             return Poll::Ready(None);
@@ -96,7 +96,7 @@ impl<R> fmt::Debug for Outcomes<R> {
     }
 }
 
-/// A result of its bytes.
+/// Decodes a result.
 #[doc(hidden)]
 pub fn decode<R: Data>(bytes: &[u8]) -> Result<R, Error> {
     codec::decode(bytes).map_err(|error| Error::new(ErrorKind::Codec, error.0))

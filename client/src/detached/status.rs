@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_that_are_not_there_are_none() {
+    fn unset_times_are_none() {
         let job = DetachedJob { state: Wire::Running.into(), items: 3, detached_ms: 1500, ..DetachedJob::default() };
         let status = DetachedStatus::read(&job).unwrap();
         assert_eq!((status.state, status.items), (DetachedState::Running, 3));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_an_error_or_none() {
+    fn an_unknown_state_is_an_error_and_an_impossible_time_is_none() {
         DetachedStatus::read(&DetachedJob { state: 77, ..DetachedJob::default() }).unwrap_err();
         let job = DetachedJob { state: Wire::Failed.into(), ended_ms: u64::MAX, ..DetachedJob::default() };
         DetachedStatus::read(&job).unwrap();

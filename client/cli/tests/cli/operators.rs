@@ -3,7 +3,7 @@
 use farpool_proto::v1::{AgentStatus, DetachedJob, DetachedState, StatusReply};
 use serde_json::{Value, json};
 
-use crate::keeper::Kept;
+use crate::detached_server::KeptJob;
 use crate::service::{Service, busy_cluster};
 use crate::support::{Done, farpool};
 
@@ -190,7 +190,7 @@ fn a_job_is_cancelled_by_its_name() {
 
 #[test]
 fn numbers_and_names_are_not_confused() {
-    let detached = |name: &str| Kept {
+    let detached = |name: &str| KeptJob {
         job: DetachedJob { name: name.to_owned(), state: DetachedState::Running.into(), ..DetachedJob::default() },
         outcomes: Vec::new(),
     };

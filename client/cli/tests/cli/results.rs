@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use farpool_proto::v1::{DetachedJob, DetachedState, StatusReply};
 use serde_json::{Value, json};
 
-use crate::keeper::{Kept, failure, result};
+use crate::detached_server::{KeptJob, failure, result};
 use crate::service::{Service, busy_cluster};
 use crate::support::{Done, farpool, folder, map};
 
@@ -33,10 +33,10 @@ fn service() -> Service {
     Service::keeping(
         busy_cluster(),
         vec![
-            Kept { job: finished, outcomes: outcomes.clone() },
-            Kept { job: running, outcomes: vec![result(0, b"zero"), result(2, b"two")] },
-            Kept { job: cancelled, outcomes },
-            Kept { job: broken, outcomes: Vec::new() },
+            KeptJob { job: finished, outcomes: outcomes.clone() },
+            KeptJob { job: running, outcomes: vec![result(0, b"zero"), result(2, b"two")] },
+            KeptJob { job: cancelled, outcomes },
+            KeptJob { job: broken, outcomes: Vec::new() },
         ],
     )
 }
@@ -57,7 +57,7 @@ fn detached_jobs_are_listed() {
         ..job("nightly", DetachedState::Finished, 1000, 1000, 3)
     };
     let coming = job("evil\x1b[2J", DetachedState::Receiving, 7, 0, 0);
-    let keep = |job| Kept { job, outcomes: Vec::new() };
+    let keep = |job| KeptJob { job, outcomes: Vec::new() };
     let service = Service::keeping(StatusReply::default(), vec![keep(coming), keep(kept)]);
     call(&service, &["results"]).assert_prints(
         "\
@@ -80,7 +80,7 @@ fn the_keys_of_json_are_stable() {
         expires_ms: 3_000,
         ..job("nightly", DetachedState::Failed, 10, 4, 3)
     };
-    let keep = |job| Kept { job, outcomes: Vec::new() };
+    let keep = |job| KeptJob { job, outcomes: Vec::new() };
     let running = job("weekly", DetachedState::Running, 3, 2, 0);
     let service = Service::keeping(StatusReply::default(), vec![keep(kept), keep(running)]);
     let shown: Value = serde_json::from_slice(&call(&service, &["results", "--json"]).stdout).unwrap();

@@ -13,7 +13,7 @@ use farpool_testkit::served::Served;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use crate::keeper::{Keeper, Kept};
+use crate::detached_server::{DetachedServer, KeptJob};
 
 /// A running service.
 pub(crate) struct Service {
@@ -37,14 +37,14 @@ impl Service {
     }
 
     /// Starts a service with detached jobs.
-    pub(crate) fn keeping(status: StatusReply, kept: Vec<Kept>) -> Service {
+    pub(crate) fn keeping(status: StatusReply, kept: Vec<KeptJob>) -> Service {
         let state = Arc::new(Mutex::new(State { status, ..State::default() }));
         let handler = Handler(Arc::clone(&state));
-        let keeper = Keeper::new(Arc::clone(&state), kept);
+        let detached = DetachedServer::new(Arc::clone(&state), kept);
         let services = Server::builder()
             .add_service(OperatorsServer::new(handler))
-            .add_service(ClientsServer::new(keeper.clone()))
-            .add_service(DetachedJobsServer::new(keeper));
+            .add_service(ClientsServer::new(detached.clone()))
+            .add_service(DetachedJobsServer::new(detached));
         let served = Served::start(services);
         Service { address: served.url(), state, _served: served }
     }

@@ -1,4 +1,4 @@
-//! Detached jobs with a coordinator whose every word is chosen here.
+//! Detached jobs with a coordinator whose every message the tests choose.
 
 mod reading;
 mod sending;
@@ -15,28 +15,28 @@ use super::Detached;
 use crate::codec;
 use crate::fake_session::FakeSession;
 use crate::pool::Pool;
-use server::{Call, SOON, Server};
+use server::{Call, Server, TIMEOUT};
 
-/// As long as it takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any test takes.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-fn location(server: &Server, patience: Duration) -> JobLocation {
-    JobLocation { address: server.address.clone(), reconnect_timeout: patience }
+fn location(server: &Server, reconnect_timeout: Duration) -> JobLocation {
+    JobLocation { address: server.address.clone(), reconnect_timeout }
 }
 
 /// A pool whose detached jobs go to this server.
-fn pool(server: &Server, patience: Duration, payload_limit: u64) -> Pool {
+fn pool(server: &Server, reconnect_timeout: Duration, payload_limit: u64) -> Pool {
     let program = Program { digest: by_hand::own_digest().unwrap(), ..Program::default() };
     let open = OpenPool { processes: 7, program: program.packed(), ..OpenPool::default() };
-    let detach_settings = by_hand::own_detach_settings(location(server, patience), open).unwrap();
+    let detach_settings = by_hand::own_detach_settings(location(server, reconnect_timeout), open).unwrap();
     let (session, pool): (Arc<FakeSession>, _) =
         FakeSession::mapping(|n: u64| n).on(detach_settings).pool_with_limit(payload_limit);
     drop(session);
     pool
 }
 
-fn attached(server: &Server, patience: Duration) -> Detached<u64> {
-    Detached::new(location(server, patience), JobRef::by_name("nightly"))
+fn attached(server: &Server, reconnect_timeout: Duration) -> Detached<u64> {
+    Detached::new(location(server, reconnect_timeout), JobRef::by_name("nightly"))
 }
 
 fn running(items: u64) -> DetachedJob {
@@ -57,11 +57,11 @@ fn encoded(value: u64) -> Vec<u8> {
     bytes
 }
 
-/// Says the doubles of these items.
-fn say_doubles(call: &Call, items: std::ops::Range<u64>) {
+/// Sends the doubles of these items as results.
+fn send_doubles(call: &Call, items: std::ops::Range<u64>) {
     let results: Vec<_> = items.clone().map(|item| encoded(2 * item)).collect();
     let results: Vec<_> = results.iter().map(Vec::as_slice).collect();
-    call.say_done(items.start, &results);
+    call.send_done(items.start, &results);
 }
 
 fn doubles(items: u64) -> Vec<u64> {

@@ -1,4 +1,4 @@
-//! A keeper of detached jobs whose every word a test chooses, behind a real gRPC server.
+//! A coordinator for detached jobs whose every message a test chooses, behind a real gRPC server.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -28,49 +28,49 @@ use tokio::sync::mpsc as tokio_mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Longer than anything here takes.
-pub(super) const SOON: Duration = Duration::from_secs(20);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// So much may be sent beyond what is durable.
+/// Bytes that may be sent beyond what is durable.
 const WINDOW: u64 = 16 << 20;
 
-/// Says something beside what the session sends.
+/// Sends raw frames besides the messages of the session.
 type Raw = tokio_mpsc::UnboundedSender<Result<EventFrame, Status>>;
 
 pub(super) struct Server {
     pub(super) address: Address,
-    hall: Arc<Hall>,
+    state: Arc<ServerState>,
     calls: Receiver<Call>,
-    asked: Receiver<String>,
+    requests: Receiver<String>,
     served: Served,
 }
 
-struct Hall {
-    /// What the next calls are told.
+struct ServerState {
+    /// Errors for the next calls.
     refusals: Mutex<VecDeque<Status>>,
-    /// What job is described to those who ask.
+    /// The job that is described.
     described: Mutex<Option<DetachedJob>>,
-    /// Sessions are known when their connections are lost.
-    remembers: AtomicBool,
-    known: Mutex<HashMap<Bytes, Session>>,
-    /// Connections that went on with a session.
+    /// Sessions outlive their connections.
+    keeps_sessions: AtomicBool,
+    sessions: Mutex<HashMap<Bytes, Session>>,
+    /// How many connections have resumed a session.
     resumed: AtomicU32,
     calls: Mutex<Sender<Call>>,
-    asked: Mutex<Sender<String>>,
+    requests: Mutex<Sender<String>>,
 }
 
 #[derive(Clone)]
 struct Session {
     out: Outgoing<ClientEvent>,
-    tell: Sender<Body>,
-    /// That of the last connection.
+    sender: Sender<Body>,
+    /// The raw sender of the last connection.
     raw: Arc<Mutex<Raw>>,
-    /// The end of each message of items that came, and its size.
-    came: Arc<Mutex<Vec<(u64, u64)>>>,
+    /// The end and the size of each received message of items.
+    received_items: Arc<Mutex<Vec<(u64, u64)>>>,
 }
 
 /// A session of a client.
 pub(super) struct Call {
-    heard: Receiver<Body>,
+    receiver: Receiver<Body>,
     session: Session,
 }
 
@@ -80,67 +80,67 @@ impl Server {
     }
 
     pub(super) fn start_at(at: &str) -> Server {
-        let (tell_call, calls) = mpsc::channel();
-        let (tell_asked, asked) = mpsc::channel();
-        let hall = Arc::new(Hall {
+        let (call_sender, calls) = mpsc::channel();
+        let (request_sender, requests) = mpsc::channel();
+        let state = Arc::new(ServerState {
             refusals: Mutex::default(),
             described: Mutex::default(),
-            remembers: AtomicBool::new(false),
-            known: Mutex::default(),
+            keeps_sessions: AtomicBool::new(false),
+            sessions: Mutex::default(),
             resumed: AtomicU32::new(0),
-            calls: Mutex::new(tell_call),
-            asked: Mutex::new(tell_asked),
+            calls: Mutex::new(call_sender),
+            requests: Mutex::new(request_sender),
         });
         let services = http2::server(Duration::from_secs(5), http2::STREAM_WINDOW)
-            .add_service(DetachedJobsServer::new(Service(Arc::clone(&hall))))
-            .add_service(ClientsServer::new(Service(Arc::clone(&hall))));
+            .add_service(DetachedJobsServer::new(Service(Arc::clone(&state))))
+            .add_service(ClientsServer::new(Service(Arc::clone(&state))));
         let served = Served::start_at(at.parse().unwrap(), services);
         let address = Address::parse(&served.address().to_string()).unwrap();
-        Server { address, hall, calls, asked, served }
+        Server { address, state, calls, requests, served }
     }
 
-    /// The next call is told this.
+    /// Refuses the next call with this status.
     pub(super) fn refuse(&self, status: Status) {
-        self.hall.refusals.lock().unwrap().push_back(status);
+        self.state.refusals.lock().unwrap().push_back(status);
     }
 
-    /// Who asks is told this of the job.
+    /// Describes the job like this.
     pub(super) fn describe(&self, job: DetachedJob) {
-        *self.hall.described.lock().unwrap() = Some(job);
+        *self.state.described.lock().unwrap() = Some(job);
     }
 
-    /// From now on sessions are known when their connections are lost.
-    pub(super) fn remember(&self) {
-        self.hall.remembers.store(true, Ordering::SeqCst);
+    /// From now on sessions outlive their connections.
+    pub(super) fn keep_sessions(&self) {
+        self.state.keeps_sessions.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until so many connections have gone on with a session.
+    /// Waits until this many connections have resumed a session.
     pub(super) fn wait_until_resumed(&self, times: u32) {
-        wait_until(|| self.hall.resumed.load(Ordering::SeqCst) == times);
+        wait_until(|| self.state.resumed.load(Ordering::SeqCst) == times);
     }
 
-    /// The next session.
-    pub(super) fn call(&self) -> Call {
-        self.calls.recv_timeout(SOON).expect("somebody calls")
+    /// Waits for the next session.
+    pub(super) fn next_call(&self) -> Call {
+        self.calls.recv_timeout(TIMEOUT).expect("somebody calls")
     }
 
-    /// A session, if there is one.
-    pub(super) fn try_call(&self) -> Option<Call> {
+    /// Returns the next session, if one begins soon.
+    pub(super) fn try_next_call(&self) -> Option<Call> {
         self.calls.recv_timeout(Duration::from_millis(10)).ok()
     }
 
-    /// The next thing that is asked for, in words.
-    pub(super) fn asked(&self) -> String {
-        self.asked.recv_timeout(SOON).expect("somebody asks for something")
+    /// Waits for the next request, in words.
+    pub(super) fn next_request(&self) -> String {
+        self.requests.recv_timeout(TIMEOUT).expect("somebody asks for something")
     }
 
-    /// That nothing else was asked for.
-    pub(super) fn assert_silent(&self) {
+    /// Asserts that there was no other request.
+    pub(super) fn assert_no_requests(&self) {
         assert!(self.calls.try_recv().is_err());
-        assert_eq!(self.asked.try_recv().ok(), None);
+        assert_eq!(self.requests.try_recv().ok(), None);
     }
 
-    /// Ends at once, and all connections with it. Returns where it listened.
+    /// Ends at once, with all connections. Returns its address.
     pub(super) fn stop(mut self) -> String {
         self.served.stop();
         self.address.uri().authority().unwrap().to_string()
@@ -148,24 +148,24 @@ impl Server {
 }
 
 impl Call {
-    /// The next message of the client.
-    pub(super) fn hear(&self) -> Body {
-        self.heard.recv_timeout(SOON).expect("the client says something")
+    /// Waits for the client's next message.
+    pub(super) fn receive(&self) -> Body {
+        self.receiver.recv_timeout(TIMEOUT).expect("the client says something")
     }
 
-    /// What the job is that is being detached, and the pool that it is opened in, which is welcomed.
-    pub(super) fn hear_detach(&self) -> (OpenPool, OpenJob) {
-        let Body::OpenPool(pool) = self.hear() else { panic!("the first message opens the pool") };
+    /// Receives the pool and the job that is being detached, and accepts the session.
+    pub(super) fn receive_detach(&self) -> (OpenPool, OpenJob) {
+        let Body::OpenPool(pool) = self.receive() else { panic!("the first message opens the pool") };
         self.welcome();
-        match self.hear() {
+        match self.receive() {
             Body::OpenJob(job) => (*pool, *job),
             other => panic!("{other:?} came instead of OpenJob"),
         }
     }
 
-    /// What is to be read, which is welcomed.
-    pub(super) fn hear_attach(&self) -> Attach {
-        let Body::Attach(attach) = self.hear() else { panic!("the first message asks for the job") };
+    /// Receives the request to read a job, and accepts the session.
+    pub(super) fn receive_attach(&self) -> Attach {
+        let Body::Attach(attach) = self.receive() else { panic!("the first message asks for the job") };
         self.welcome();
         *attach
     }
@@ -173,14 +173,14 @@ impl Call {
     /// Accepts the session.
     pub(super) fn welcome(&self) {
         let version = Some(farpool_proto::version());
-        self.say(Event::Welcome(Welcome { version, window: WINDOW, coordinator: Bytes::from_static(b"one") }));
+        self.send(Event::Welcome(Welcome { version, window: WINDOW, coordinator: Bytes::from_static(b"one") }));
     }
 
-    /// All items up to the end, each with its index.
-    pub(super) fn hear_all(&self) -> Vec<(u64, Vec<u8>)> {
+    /// Receives all items up to the end, each with its index.
+    pub(super) fn receive_all_items(&self) -> Vec<(u64, Vec<u8>)> {
         let mut all = Vec::new();
         loop {
-            match self.hear() {
+            match self.receive() {
                 Body::Items(items) => all.extend(each(&items)),
                 Body::EndItems(_) => return all,
                 // In a session that was opened again.
@@ -190,64 +190,64 @@ impl Call {
         }
     }
 
-    /// The next items.
-    pub(super) fn hear_items(&self) -> Items {
-        match self.hear() {
+    /// Receives the next items.
+    pub(super) fn receive_items(&self) -> Items {
+        match self.receive() {
             Body::Items(items) => items,
             // In a session that was opened again.
-            Body::PoolReopened(_) => self.hear_items(),
+            Body::PoolReopened(_) => self.receive_items(),
             other => panic!("{other:?} came instead of items"),
         }
     }
 
-    /// That the job is not wanted any more, which is answered.
-    pub(super) fn hear_withdrawal(&self) {
+    /// Receives the withdrawal of the job, and answers it.
+    pub(super) fn receive_withdrawal(&self) {
         loop {
-            match self.hear() {
+            match self.receive() {
                 Body::Items(_) => {}
                 Body::CancelJob(cancel) => break assert_eq!(cancel.job, 1),
                 other => panic!("{other:?} came instead of CancelJob"),
             }
         }
-        assert_eq!(self.hear(), Body::ClosePool(ClosePool { now: true }));
-        self.say_ended(true);
-        self.say(Event::PoolClosed(PoolClosed {}));
+        assert_eq!(self.receive(), Body::ClosePool(ClosePool { now: true }));
+        self.send_ended(true);
+        self.send(Event::PoolClosed(PoolClosed {}));
     }
 
     /// Waits until the client has ended the session.
-    pub(super) fn hear_the_end(&self) {
+    pub(super) fn wait_for_end(&self) {
         wait_until(|| self.session.out.is_gone());
     }
 
-    pub(super) fn say(&self, event: Event) {
+    pub(super) fn send(&self, event: Event) {
         self.session.out.push(ClientEvent { body: Some(event) });
     }
 
-    /// Sends a frame as it is, behind what was said.
-    pub(super) fn say_frame(&self, frame: EventFrame) {
+    /// Sends a raw frame, after all earlier messages.
+    pub(super) fn send_frame(&self, frame: EventFrame) {
         let _ = self.session.raw.lock().unwrap().send(Ok(frame));
     }
 
-    /// Items before this one are durable, and others may come for that.
-    pub(super) fn say_durable(&self, items: u64, complete: bool) {
-        self.say(Event::Durable(Durable { job: 1, items, complete }));
+    /// Reports items before this one as durable, and raises the window accordingly.
+    pub(super) fn send_durable(&self, items: u64, complete: bool) {
+        self.send(Event::Durable(Durable { job: 1, items, complete }));
         if complete {
-            self.say(Event::PoolClosed(PoolClosed {}));
+            self.send(Event::PoolClosed(PoolClosed {}));
         } else {
-            let came = self.session.came.lock().unwrap();
-            let bytes: u64 = came.iter().filter(|(end, _)| *end <= items).map(|(_, bytes)| bytes).sum();
-            self.say(Event::Window(Window { job: 1, limit: bytes + WINDOW }));
+            let received_items = self.session.received_items.lock().unwrap();
+            let bytes: u64 = received_items.iter().filter(|(end, _)| *end <= items).map(|(_, bytes)| bytes).sum();
+            self.send(Event::Window(Window { job: 1, limit: bytes + WINDOW }));
         }
     }
 
-    /// Items from `first` on have had these results.
-    pub(super) fn say_done(&self, first: u64, results: &[&[u8]]) {
+    /// Sends these results of the items from `first` on.
+    pub(super) fn send_done(&self, first: u64, results: &[&[u8]]) {
         let (mut data, mut ends) = (Vec::new(), Vec::new());
         for result in results {
             data.extend_from_slice(result);
             ends.extend_from_slice(&(data.len() as u32).to_le_bytes());
         }
-        self.say(Event::ItemsDone(ItemsDone {
+        self.send(Event::ItemsDone(ItemsDone {
             job: 1,
             first,
             data: data.into(),
@@ -257,20 +257,20 @@ impl Call {
         }));
     }
 
-    pub(super) fn say_failed(&self, first: u64, count: u64, message: &str) {
+    pub(super) fn send_failed(&self, first: u64, count: u64, message: &str) {
         let failure = Failure { kind: FailureKind::Panicked.into(), message: message.to_owned(), ..Failure::default() };
-        self.say(Event::ItemsFailed(Box::new(ItemsFailed { job: 1, first, failure: Some(failure), count })));
+        self.send(Event::ItemsFailed(Box::new(ItemsFailed { job: 1, first, failure: Some(failure), count })));
     }
 
-    pub(super) fn say_ended(&self, cancelled: bool) {
-        self.say(Event::JobEnded(JobEnded { job: 1, cancelled }));
+    pub(super) fn send_ended(&self, cancelled: bool) {
+        self.send(Event::JobEnded(JobEnded { job: 1, cancelled }));
     }
 
-    pub(super) fn say_job(&self, job: DetachedJob) {
-        self.say(Event::DetachedJob(Box::new(job)));
+    pub(super) fn send_description(&self, job: DetachedJob) {
+        self.send(Event::DetachedJob(Box::new(job)));
     }
 
-    /// Ends the connection with an error, behind what was said: `unavailable` is what a connection that is lost looks like.
+    /// Ends the connection with an error, after all earlier messages; a lost connection looks like `unavailable`.
     pub(super) fn fail(&self, status: Status) {
         let _ = self.session.raw.lock().unwrap().send(Err(status));
     }
@@ -288,7 +288,7 @@ impl Call {
 fn wait_until(is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < SOON, "it takes too long");
+        assert!(start.elapsed() < TIMEOUT, "it takes too long");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -303,57 +303,57 @@ fn each(items: &Items) -> Vec<(u64, Vec<u8>)> {
 }
 
 impl Session {
-    fn take_in(&self, messages: Vec<ClientMessage>) {
+    fn receive(&self, messages: Vec<ClientMessage>) {
         for body in messages.into_iter().filter_map(|message| message.body) {
             if let Body::Items(items) = &body {
                 let end = items.first + items.ends.len() as u64 / 4;
-                self.came.lock().unwrap().push((end, (items.data.len() + items.ends.len()) as u64));
+                self.received_items.lock().unwrap().push((end, (items.data.len() + items.ends.len()) as u64));
             }
-            let _ = self.tell.send(body);
+            let _ = self.sender.send(body);
         }
     }
 }
 
 #[derive(Clone)]
-struct Service(Arc<Hall>);
+struct Service(Arc<ServerState>);
 
 impl Service {
     fn answer(&self) -> Result<(), Status> {
         self.0.refusals.lock().unwrap().pop_front().map_or(Ok(()), Err)
     }
 
-    fn note(&self, asked: String) -> Result<(), Status> {
-        let _ = self.0.asked.lock().unwrap().send(asked);
+    fn note(&self, request: String) -> Result<(), Status> {
+        let _ = self.0.requests.lock().unwrap().send(request);
         self.answer()
     }
 
-    /// Begins a session, or goes on with one.
+    /// Begins or resumes a session.
     async fn begin(
         &self,
         stream: Streaming<ClientFrame>,
         raw: Raw,
     ) -> Result<(Session, Frames<ClientEvent>, Incoming<ClientMessage>), Status> {
-        match Opening::<ClientMessage>::read(stream, 1 << 30, SOON).await? {
+        match Opening::<ClientMessage>::read(stream, 1 << 30, TIMEOUT).await? {
             Opening::New { messages, rest } => {
                 let (out, frames) = outgoing(0, Arc::default());
-                let (tell, heard) = mpsc::channel();
-                let session = Session { out, tell, raw: Arc::new(Mutex::new(raw)), came: Arc::default() };
+                let (sender, receiver) = mpsc::channel();
+                let session = Session { out, sender, raw: Arc::new(Mutex::new(raw)), received_items: Arc::default() };
                 let secret = match &messages[0].body {
                     Some(Body::OpenPool(open)) => open.secret.clone(),
                     Some(Body::Attach(attach)) => attach.secret.clone(),
                     other => panic!("{other:?} begins no session"),
                 };
                 assert_eq!(secret.len(), 32);
-                if self.0.remembers.load(Ordering::SeqCst) {
-                    self.0.known.lock().unwrap().insert(secret, session.clone());
+                if self.0.keeps_sessions.load(Ordering::SeqCst) {
+                    self.0.sessions.lock().unwrap().insert(secret, session.clone());
                 }
                 let incoming = rest.incoming(&session.out);
-                session.take_in(messages);
-                let _ = self.0.calls.lock().unwrap().send(Call { heard, session: session.clone() });
+                session.receive(messages);
+                let _ = self.0.calls.lock().unwrap().send(Call { receiver, session: session.clone() });
                 Ok((session, frames, incoming))
             }
             Opening::Resume { resume, rest } => {
-                let known = self.0.known.lock().unwrap().get(&resume.secret).cloned();
+                let known = self.0.sessions.lock().unwrap().get(&resume.secret).cloned();
                 let session = known.ok_or_else(|| Status::not_found("no such session"))?;
                 *session.raw.lock().unwrap() = raw;
                 let frames = session.out.reconnect(resume.received)?;
@@ -373,12 +373,12 @@ impl Service {
             Err(status) => return reply.refuse(status),
         };
         while let Ok(Some(messages)) = incoming.next().await {
-            session.take_in(messages);
+            session.receive(messages);
         }
     }
 }
 
-/// What a client is told, until it is told the error that ends it.
+/// The frames for a client, and at last the error that ends them.
 struct Events {
     replies: Replies<ClientEvent>,
     raw: tokio_mpsc::UnboundedReceiver<Result<EventFrame, Status>>,
@@ -390,7 +390,7 @@ impl Stream for Events {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match Pin::new(&mut self.replies).poll_next(context) {
             Poll::Ready(frame) => Poll::Ready(frame),
-            // Without anybody who could say more, only the session ends it.
+            // Without a raw sender, only the session ends it.
             Poll::Pending => match self.raw.poll_recv(context) {
                 Poll::Ready(Some(frame)) => Poll::Ready(Some(frame)),
                 Poll::Ready(None) | Poll::Pending => Poll::Pending,
@@ -436,8 +436,8 @@ impl Clients for Service {
     async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Events>, Status> {
         self.answer()?;
         let (reply, replies) = replies();
-        let (say, raw) = tokio_mpsc::unbounded_channel();
-        tokio::spawn(self.clone().serve(request.into_inner(), reply, say));
+        let (sender, raw) = tokio_mpsc::unbounded_channel();
+        tokio::spawn(self.clone().serve(request.into_inner(), reply, sender));
         Ok(Response::new(Events { replies, raw }))
     }
 

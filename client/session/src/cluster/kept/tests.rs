@@ -275,7 +275,7 @@ fn unsent_messages_follow_pool_reopened() {
     assert_eq!(shape(&kept.resend(1, 1 << 20)), [&first[..], &last[2..]].concat());
 }
 
-/// Behind `PoolReopened` a window bounds what is resent, and the next coordinator's may be smaller.
+/// After `PoolReopened` a window bounds the messages, and the next coordinator's may be smaller.
 #[test]
 fn messages_beyond_a_smaller_window_precede_pool_reopened() {
     let bytes = |first| size(&items(1, Run::new(first, 2)));

@@ -1,4 +1,4 @@
-//! Detached jobs that say what a test wants them to say.
+//! A server of detached jobs that a test makes up.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,34 +19,34 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::service::State;
 
-/// A job, and the outcomes that there are.
+/// A job and its outcomes so far.
 #[derive(Clone)]
-pub(crate) struct Kept {
+pub(crate) struct KeptJob {
     pub(crate) job: DetachedJob,
     pub(crate) outcomes: Vec<Event>,
 }
 
-/// The keeper of them.
+/// The server of these jobs.
 #[derive(Clone)]
-pub(crate) struct Keeper {
+pub(crate) struct DetachedServer {
     state: Arc<Mutex<State>>,
-    kept: Arc<Mutex<Vec<Kept>>>,
+    kept: Arc<Mutex<Vec<KeptJob>>>,
 }
 
-impl Keeper {
-    pub(crate) fn new(state: Arc<Mutex<State>>, kept: Vec<Kept>) -> Self {
+impl DetachedServer {
+    pub(crate) fn new(state: Arc<Mutex<State>>, kept: Vec<KeptJob>) -> Self {
         Self { state, kept: Arc::new(Mutex::new(kept)) }
     }
 
-    fn note(&self, asked: String) {
-        self.state.lock().unwrap().asked.push(asked);
+    fn note(&self, request: String) {
+        self.state.lock().unwrap().asked.push(request);
     }
 
-    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
+    fn kept(&self) -> MutexGuard<'_, Vec<KeptJob>> {
         self.kept.lock().unwrap()
     }
 
-    fn find(&self, name: &str) -> Result<Kept, Status> {
+    fn find(&self, name: &str) -> Result<KeptJob, Status> {
         let found = self.kept().iter().find(|kept| kept.job.name == name).cloned();
         found.ok_or_else(|| Status::not_found(format!("there is no detached job {name:?}")))
     }
@@ -69,7 +69,7 @@ pub(crate) fn failure(item: u64) -> Event {
     Event::ItemsFailed(Box::new(ItemsFailed { job: 1, first: item, failure: Some(failure), count: 1 }))
 }
 
-/// What comes of an Attach: whole before it begins. Then the session stays until its client leaves.
+/// The events after an Attach, all made before the first is sent. Then the session stays open until its client leaves.
 pub(crate) struct Events(std::vec::IntoIter<Event>);
 
 impl Stream for Events {
@@ -85,7 +85,7 @@ impl Stream for Events {
 }
 
 #[tonic::async_trait]
-impl Clients for Keeper {
+impl Clients for DetachedServer {
     type SessionStream = Events;
 
     async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Events>, Status> {
@@ -95,7 +95,7 @@ impl Clients for Keeper {
         let Some(Body::Attach(attach)) = messages.into_iter().next().and_then(|message| message.body) else {
             return Err(Status::invalid_argument("it did not begin with Attach"));
         };
-        let Kept { job, outcomes } = self.find(&attach.name)?;
+        let KeptJob { job, outcomes } = self.find(&attach.name)?;
         let failed = job.state() == DetachedState::Failed;
         let ended = match job.state() {
             DetachedState::Failed => None,
@@ -123,7 +123,7 @@ impl Clients for Keeper {
 }
 
 #[tonic::async_trait]
-impl DetachedJobs for Keeper {
+impl DetachedJobs for DetachedServer {
     async fn describe(
         &self,
         request: Request<DescribeDetachedRequest>,
