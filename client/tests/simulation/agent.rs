@@ -1,4 +1,4 @@
-//! Agents: the daemon's real session, with workers that are none.
+//! Agents: the daemon's real session, with simulated workers.
 
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use farpool_agent_daemon::simulation::{
-    CommandFrames, Connect, Connecting, End, Log, Session, SessionSettings, Workers as SessionsWorkers,
+    CommandFrames, Connect, Connecting, End, Log, Session, SessionSettings, Workers as SessionWorkers,
 };
 use farpool_net::Frames;
 use farpool_proto::v1::agent_command::Body as Command;
@@ -24,24 +24,24 @@ use crate::process::Process;
 use crate::trace;
 use crate::workers::Workers;
 
-/// What agents log belongs to the run on their thread.
-static LOG: LazyLock<Log> = LazyLock::new(|| Log::to(|line| trace::say(format_args!("an agent says: {line}"))));
+/// Agents log to the trace of the run on their thread.
+static LOG: LazyLock<Log> = LazyLock::new(|| Log::to(|line| trace::log(format_args!("an agent logs: {line}"))));
 
 pub(crate) struct Agent {
     pub(crate) host: Host,
     process: Process,
-    ask: mpsc::Sender<u8>,
+    leave: mpsc::Sender<u8>,
     times_asked: u8,
     shared: Shared,
 }
 
-/// What is looked at from outside.
+/// What the world inspects and changes.
 #[derive(Clone)]
 struct Shared {
     workers: Arc<Mutex<Workers>>,
-    /// Somebody has done something to the workers.
-    touched: Arc<Notify>,
-    /// Pools that its last hello said it holds.
+    /// The world has changed the workers.
+    changed: Arc<Notify>,
+    /// How many pools its last hello listed as held.
     held: Arc<Mutex<usize>>,
 }
 
@@ -54,7 +54,7 @@ impl Agent {
         plan: &Plan,
         random: &mut Random,
     ) -> Self {
-        trace::say(format_args!("the agent of host {host} starts, with {slots} slots"));
+        trace::log(format_args!("the agent of host {host} starts, with {slots} slots"));
         let hello = AgentHello {
             host: format!("host{host}"),
             slots,
@@ -71,36 +71,37 @@ impl Agent {
             log: LOG.clone(),
         };
         let workers = Workers::new(plan.clone(), random.fork(), slots);
-        let shared = Shared { workers: Arc::new(Mutex::new(workers)), touched: Arc::default(), held: Arc::default() };
-        let way = Way { host, network: network.clone(), address: address.clone(), shared: shared.clone() };
-        let mut session = Session::new(way, shared.clone(), settings);
-        let (ask, mut asked) = mpsc::channel(1);
+        let shared = Shared { workers: Arc::new(Mutex::new(workers)), changed: Arc::default(), held: Arc::default() };
+        let connector =
+            AgentConnector { host, network: network.clone(), address: address.clone(), shared: shared.clone() };
+        let mut session = Session::new(connector, shared.clone(), settings);
+        let (leave, mut leave_requests) = mpsc::channel(1);
         let process = Process::start(async move {
-            let end = session.serve(&mut asked).await;
-            trace::say(format_args!("the agent of host {host} ends: {end:?}"));
-            // It was asked to leave more than once.
+            let end = session.serve(&mut leave_requests).await;
+            trace::log(format_args!("the agent of host {host} ends: {end:?}"));
+            // It was asked to leave more than once, and ended at once.
             let killed = matches!(end, End::Killed(2..));
             if end != End::Left && !killed {
-                trace::violation(format_args!("the agent of host {host} should not end so: {end:?}"));
+                trace::violation(format_args!("the agent of host {host} should not end with {end:?}"));
             }
         });
-        Self { host, process, ask, times_asked: 0, shared }
+        Self { host, process, leave, times_asked: 0, shared }
     }
 
     /// Asks it to leave; the second time, at once.
     pub(crate) fn ask_to_leave(&mut self) {
         self.times_asked += 1;
-        trace::say(format_args!("the agent of host {} is asked to leave", self.host));
-        let _ = self.ask.try_send(self.times_asked);
+        trace::log(format_args!("the agent of host {} is asked to leave", self.host));
+        let _ = self.leave.try_send(self.times_asked);
     }
 
     pub(crate) async fn kill(self, network: &Network) {
-        trace::say(format_args!("the agent of host {} is killed", self.host));
+        trace::log(format_args!("the agent of host {} is killed", self.host));
         network.cut(|host| host == self.host);
         self.process.kill().await;
     }
 
-    /// Its host is gone, and nobody is told.
+    /// Its host disappears without a notice.
     pub(crate) async fn power_off(self) {
         self.process.kill().await;
     }
@@ -113,30 +114,30 @@ impl Agent {
         self.process.is_over()
     }
 
-    /// Does something to its workers.
-    pub(crate) fn touch<T>(&self, what: impl FnOnce(&mut Workers) -> T) -> T {
+    /// Calls a function with its workers.
+    pub(crate) fn with_workers<T>(&self, what: impl FnOnce(&mut Workers) -> T) -> T {
         let done = what(&mut self.shared.workers());
-        self.shared.touched.notify_one();
+        self.shared.changed.notify_one();
         done
     }
 
-    /// What is left here, in words.
+    /// Describes what is left here.
     pub(crate) fn remains(&self) -> Option<String> {
         self.shared.workers().remains()
     }
 
     pub(crate) fn held(&self) -> usize {
-        *self.shared.held.lock().expect("nobody panics with it")
+        *self.shared.held.lock().expect("the lock is not poisoned")
     }
 }
 
 impl Shared {
     fn workers(&self) -> MutexGuard<'_, Workers> {
-        self.workers.lock().expect("nobody panics with it")
+        self.workers.lock().expect("the lock is not poisoned")
     }
 }
 
-impl SessionsWorkers for Shared {
+impl SessionWorkers for Shared {
     fn command(&mut self, command: Command) -> Result<(), String> {
         self.workers().command(command);
         Ok(())
@@ -151,7 +152,7 @@ impl SessionsWorkers for Shared {
         let due = self.workers().due();
         tokio::select! {
             biased;
-            () = self.touched.notified() => {}
+            () = self.changed.notified() => {}
             () = at(due) => {}
         }
         Ok(())
@@ -186,18 +187,18 @@ impl SessionsWorkers for Shared {
     }
 }
 
-/// An agent's way to the coordinator.
-struct Way {
+/// Connects an agent to the coordinator.
+struct AgentConnector {
     host: Host,
     network: Network,
     address: Address,
     shared: Shared,
 }
 
-impl Connect for Way {
+impl Connect for AgentConnector {
     fn connect(&mut self, frames: Frames<AgentEvent>) -> Connecting {
         let (host, network, address) = (self.host, self.network.clone(), self.address.clone());
-        let frames = Watched { frames, shared: self.shared.clone() };
+        let frames = HelloObserver { frames, shared: self.shared.clone() };
         Box::pin(async move {
             network.connect(host, || address.server().is_some()).await?;
             let accept = |stream| address.server().map(|server| server.agent_session(stream));
@@ -207,13 +208,13 @@ impl Connect for Way {
     }
 }
 
-/// Notes what hellos say.
-struct Watched {
+/// Notes the contents of hellos.
+struct HelloObserver {
     frames: Frames<AgentEvent>,
     shared: Shared,
 }
 
-impl Stream for Watched {
+impl Stream for HelloObserver {
     type Item = AgentFrame;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<AgentFrame>> {
@@ -221,9 +222,9 @@ impl Stream for Watched {
         if let Poll::Ready(Some(frame)) = &frame {
             for event in frame.messages.iter() {
                 if let Some(Event::Hello(hello)) = &event.body {
-                    *self.shared.held.lock().expect("nobody panics with it") = hello.held.len();
+                    *self.shared.held.lock().expect("the lock is not poisoned") = hello.held.len();
                     if !hello.held.is_empty() {
-                        self.shared.workers().outlive();
+                        self.shared.workers().note_earlier_chunks();
                     }
                 }
             }

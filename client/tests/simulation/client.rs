@@ -13,15 +13,15 @@ use farpool_testkit::random::Random;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::connector::{ClientConnector, ClientFront};
 use crate::coordinator::{self, Address};
 use crate::network::{Host, Network};
 use crate::plan::{JobPlan, Plan, encode, mark};
 use crate::process::Process;
 use crate::trace;
-use crate::way::{Says, Way};
 
-/// Longer than all that happens to the cluster.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3600);
+/// Longer than any history.
+pub(crate) const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 pub(crate) struct Client {
     pub(crate) host: Host,
@@ -38,12 +38,12 @@ impl Client {
         faults: bool,
         random: &mut Random,
     ) -> Self {
-        let way = Way { host, network: network.clone(), address: address.clone() };
+        let connector = ClientConnector { host, network: network.clone(), address: address.clone() };
         let (plan, random) = (plan.clone(), random.fork());
-        Self::run(host, Script { host, way, plan, faults, random }.run())
+        Self::run(host, Script { host, connector, plan, faults, random }.run())
     }
 
-    /// One that does this.
+    /// Starts a client that runs this script.
     pub(crate) fn run(host: Host, script: impl Future<Output = ()> + Send + 'static) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let own = over.clone();
@@ -55,7 +55,7 @@ impl Client {
     }
 
     pub(crate) async fn kill(self, network: &Network) {
-        trace::say(format_args!("the client of host {} is killed", self.host));
+        trace::log(format_args!("the client of host {} is killed", self.host));
         network.cut(|host| host == self.host);
         self.process.kill().await;
     }
@@ -64,18 +64,18 @@ impl Client {
         self.process.stop(stop);
     }
 
-    /// It has done all that it wanted.
-    pub(crate) fn is_through(&self) -> bool {
+    /// Returns whether its script has ended.
+    pub(crate) fn is_done(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// It has ended in a panic.
+    /// Returns whether it has panicked.
     pub(crate) fn has_crashed(&self) -> bool {
-        self.process.is_over() && !self.is_through()
+        self.process.is_over() && !self.is_done()
     }
 }
 
-/// Runs items that keep so many slots busy for a second, three on each: nothing happens meanwhile. Returns whether all was well.
+/// Runs three items of a second for each slot, without faults. Returns whether all succeeded.
 pub(crate) async fn fill(
     host: Host,
     network: &Network,
@@ -84,16 +84,17 @@ pub(crate) async fn fill(
     slots: u64,
     random: &mut Random,
 ) -> bool {
-    let way = Way { host, network: network.clone(), address: address.clone() };
-    let (client, _, opened, talk) = by_hand::open(way, open_pool(0, random), PATIENCE, Arc::new(Says(host)));
-    let talk = tokio::spawn(talk);
+    let connector = ClientConnector { host, network: network.clone(), address: address.clone() };
+    let (client, _, opened, conversation) =
+        by_hand::open(connector, open_pool(0, random), RECONNECT_TIMEOUT, Arc::new(ClientFront(host)));
+    let conversation = tokio::spawn(conversation);
     if opened.await.is_err() {
         return false;
     }
     let duration_us = 1_000_000;
     let tag = plan.add_job(JobPlan { duration_us, steady: true, ..JobPlan::default() });
     let mut jobs = Vec::new();
-    // A job each, since a window may be small.
+    // One job for each item, since a window may be small.
     for number in 0..3 * slots {
         let open = OpenJob { function: Bytes::from_static(b"f"), chunksize: 1, ..OpenJob::default() };
         let mut job = client.job(open).expect("the pool is open");
@@ -108,7 +109,7 @@ pub(crate) async fn fill(
         }
     }
     client.close(false);
-    matches!(talk.await, Ok(Ok(()))) && done == 3 * slots
+    matches!(conversation.await, Ok(Ok(()))) && done == 3 * slots
 }
 
 pub(crate) fn open_pool(processes: u32, random: &mut Random) -> OpenPool {
@@ -125,7 +126,7 @@ pub(crate) fn open_pool(processes: u32, random: &mut Random) -> OpenPool {
 /// What a client's process does.
 struct Script {
     host: Host,
-    way: Way,
+    connector: ClientConnector,
     plan: Plan,
     faults: bool,
     random: Random,
@@ -141,20 +142,21 @@ impl Script {
         }
     }
 
-    /// One pool, from its opening to its end; false if there was no coordinator.
+    /// Runs one pool, from its opening to its end. Returns false if there was no coordinator.
     async fn pool(&mut self) -> bool {
         let (host, random) = (self.host, &mut self.random);
         let processes = random.pick(&[0, 0, 1, 3]);
         let open = open_pool(processes, random);
-        let (client, hands, opened, talk) = by_hand::open(self.way.clone(), open, PATIENCE, Arc::new(Says(host)));
+        let (client, handle, opened, conversation) =
+            by_hand::open(self.connector.clone(), open, RECONNECT_TIMEOUT, Arc::new(ClientFront(host)));
         let mut tasks = JoinSet::new();
-        let (tell, mut told) = tokio::sync::oneshot::channel();
-        tasks.spawn(async move { drop(tell.send(talk.await)) });
+        let (sender, mut receiver) = tokio::sync::oneshot::channel();
+        tasks.spawn(async move { drop(sender.send(conversation.await)) });
         if let Err(error) = opened.await {
-            trace::say(format_args!("client {host} has no pool: {error}"));
+            trace::log(format_args!("client {host} has no pool: {error}"));
             return false;
         }
-        trace::say(format_args!("client {host} has a pool"));
+        trace::log(format_args!("client {host} has a pool"));
         let mut jobs = JoinSet::new();
         for number in 0..self.random.within(1..4) {
             sleep(self.random.pick(&[0, 0, 1, 500]).max(1) * Duration::from_millis(1)).await;
@@ -163,7 +165,7 @@ impl Script {
         }
         let ending = self.random.below(8);
         match ending {
-            // Terminated in the midst of it.
+            // Terminated while jobs run.
             0 => {
                 sleep(self.random.millis(0..3000)).await;
                 client.close(true);
@@ -171,10 +173,10 @@ impl Script {
             }
             // Closed before the jobs have ended.
             1 | 2 => client.close(false),
-            // Dropped, with all that is of it.
+            // Dropped with its jobs.
             3 => {
                 sleep(self.random.millis(0..3000)).await;
-                hands.abandon();
+                handle.abandon();
                 jobs.abort_all();
             }
             _ => {}
@@ -185,11 +187,11 @@ impl Script {
             }
         }
         client.close(false);
-        match (&mut told).await {
-            Ok(Ok(())) if ending != 3 && hands.kept() != (0, 0) => {
-                trace::violation(format_args!("client {host} still keeps {:?} in the end", hands.kept()));
+        match (&mut receiver).await {
+            Ok(Ok(())) if ending != 3 && handle.kept() != (0, 0) => {
+                trace::violation(format_args!("client {host} still keeps {:?} in the end", handle.kept()));
             }
-            Ok(Ok(())) => trace::say(format_args!("the pool of client {host} is closed")),
+            Ok(Ok(())) => trace::log(format_args!("the pool of client {host} is closed")),
             Ok(Err(error)) => trace::violation(format_args!("the pool of client {host} has failed: {error}")),
             Err(_) => trace::violation(format_args!("the session of client {host} has crashed")),
         }
@@ -197,7 +199,7 @@ impl Script {
     }
 }
 
-/// What a job is like: what its items do, how many they are, and how it is opened. `fails`: items may count as failed.
+/// Draws a job: what its items do, how many there are, and how it is opened. `fails`: items may count as failed.
 pub(crate) fn draw_job(number: u64, faults: bool, fails: bool, random: &mut Random) -> (JobPlan, u64, OpenJob) {
     let retries = random.pick(&[0, 1, 2, 3]);
     let mut job = JobPlan {
@@ -231,19 +233,19 @@ pub(crate) fn draw_job(number: u64, faults: bool, fails: bool, random: &mut Rand
     (job, items, open)
 }
 
-/// A job and who waits for it.
+/// A job and the task that waits for it.
 struct JobRun {
     name: String,
     job: Job,
     plan: Plan,
     tag: u64,
     items: u64,
-    /// Items that are sent at once, at most.
+    /// The most items that are sent at once.
     batch: u64,
     cancel_at: Option<u64>,
     /// After how many outcomes the client stops retries.
     stop_at: Option<u64>,
-    /// Items that could not be sent.
+    /// How many items could not be sent.
     refused: u64,
     random: Random,
 }
@@ -252,7 +254,7 @@ impl JobRun {
     fn new(host: Host, number: u64, client: &Session, plan: &Plan, faults: bool, mut random: Random) -> Self {
         let (job, items, open) = draw_job(number, faults, plan.has_failing(), &mut random);
         let name = format!("{host}.{number}");
-        trace::say(format_args!("job {name} of {items} items: {job:?} {open:?}"));
+        trace::log(format_args!("job {name} of {items} items: {job:?} {open:?}"));
         let tag = plan.add_job(job);
         let job = client.job(open).expect("the pool is open");
         let batch = random.pick(&[1, 5, 100]);
@@ -289,12 +291,12 @@ impl JobRun {
                 }
             }
             if !cancelled && self.cancel_at.is_some_and(|at| seen.len() as u64 >= at) {
-                trace::say(format_args!("job {} is cancelled", self.name));
+                trace::log(format_args!("job {} is cancelled", self.name));
                 self.job.cancel();
                 cancelled = true;
             }
             if self.stop_at.take_if(|at| seen.len() as u64 >= *at).is_some() {
-                trace::say(format_args!("job {} stops retries", self.name));
+                trace::log(format_args!("job {} stops retries", self.name));
                 self.plan.stop_retries(self.tag);
                 self.job.stop_retries();
             }
@@ -305,7 +307,7 @@ impl JobRun {
                     outcomes.for_each(|outcome| self.take(outcome, sent, &mut seen));
                 }
             }
-            // Some take their time.
+            // Some clients are slow.
             if self.random.one_in(200) {
                 sleep(self.random.millis(1..3000)).await;
             }
@@ -317,9 +319,9 @@ impl JobRun {
                 seen.len(),
                 self.items
             )),
-            None => trace::say(format_args!("job {} has ended", self.name)),
+            None => trace::log(format_args!("job {} has ended", self.name)),
             Some(error) if error.kind() == ErrorKind::Cancelled && cancelled => {
-                trace::say(format_args!("job {} has ended, cancelled", self.name));
+                trace::log(format_args!("job {} has ended, cancelled", self.name));
             }
             Some(error) => trace::violation(format_args!("job {} has failed: {error}", self.name)),
         }
@@ -332,13 +334,13 @@ impl JobRun {
                 self.name
             ));
         }
-        let outcome = result.map(|result| (result, attempts)).map_err(|error| told(&error));
+        let outcome = result.map(|result| (result, attempts)).map_err(|error| failure_of(&error));
         self.plan.check(mark(self.tag, item), &outcome);
     }
 }
 
-/// How an item has failed, and at which attempt.
-pub(crate) fn told(error: &farpool_session::Error) -> (FailureKind, u32) {
+/// Returns how an item has failed, and at which attempt.
+pub(crate) fn failure_of(error: &farpool_session::Error) -> (FailureKind, u32) {
     let kind = match error.kind() {
         ErrorKind::WorkerDied => FailureKind::WorkerDied,
         ErrorKind::Panicked => FailureKind::Panicked,

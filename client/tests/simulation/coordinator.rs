@@ -20,13 +20,13 @@ use crate::process::Process;
 use crate::program::programs;
 use crate::trace;
 
-/// Where the coordinator is, if it is there.
+/// The running coordinator, if there is one.
 #[derive(Clone, Default)]
 pub(crate) struct Address(Arc<Mutex<Option<Server>>>);
 
 impl Address {
     pub(crate) fn server(&self) -> Option<Server> {
-        self.0.lock().expect("nobody panics with it").clone()
+        self.0.lock().expect("the lock is not poisoned").clone()
     }
 }
 
@@ -36,13 +36,13 @@ pub(crate) struct Coordinator {
     process: Option<Process>,
     /// Asks it to end when it can.
     shutdown: Arc<Notify>,
-    /// Where it keeps detached jobs, if it does.
+    /// The disk for detached jobs, if it keeps any.
     pub(crate) disk: Option<Disk>,
-    /// Since when there is time.
+    /// When the history began.
     began: Instant,
 }
 
-/// When that was, in ms since 1970.
+/// The start of a history, in ms since 1970.
 const BEGAN_MS: u64 = 1_795_000_000_000;
 
 impl Coordinator {
@@ -53,14 +53,14 @@ impl Coordinator {
         settings.log = Log::silent();
         settings.heartbeat_timeout = HEARTBEAT;
         settings.reconnect_grace = Duration::from_millis(random.pick(&[0, 200, 2000, 2000, 4000]));
-        // Small ones have clients wait for room.
+        // With small windows clients wait for room.
         settings.window = random.pick(&[200, 2000, 64 << 20]);
         Self { address, settings, process: None, shutdown: Arc::default(), disk: None, began: Instant::now() }
     }
 
-    /// Has it keep detached jobs, from its start.
+    /// Makes it keep detached jobs; call it before the start.
     pub(crate) fn keep_jobs(&mut self, random: &mut Random) {
-        // Small ones have jobs given out in many parts.
+        // With small windows jobs are given out in many parts.
         self.settings.window = random.pick(&[50, 200, 2000, 64 << 20]);
         let mut journal = journal::Settings::new("simulated");
         journal.size = random.pick(&[32 << 10, 64 << 10, 256 << 10, 4 << 20]);
@@ -71,28 +71,28 @@ impl Coordinator {
         self.disk = Some(Disk::new(random.fork()));
     }
 
-    /// How long it waits for a client to come back that was detaching a job.
-    pub(crate) fn detach_patience(&self) -> Duration {
+    /// Returns how long it waits for a client that was detaching a job to reconnect.
+    pub(crate) fn detach_timeout(&self) -> Duration {
         self.settings.limits.detach
     }
 
-    /// Whether a job may be refused that is on its way, since there is little room or time.
+    /// Returns whether an incoming job may be refused for lack of room or time.
     pub(crate) fn may_refuse_jobs(&self) -> bool {
         let small = self.settings.journal.as_ref().is_some_and(|journal| journal.size < 1 << 20);
         small || self.settings.limits.detach < Duration::from_secs(60)
     }
 
-    /// Bytes that may be left of a journal that has no jobs: some segments, each with a record that has made it longer.
+    /// Returns the most bytes of a journal without jobs: some segments, each extended by one record.
     pub(crate) fn journal_rest(&self) -> u64 {
         self.settings.journal.as_ref().map_or(0, |journal| 8 * (journal.size / 128 + 1024))
     }
 
-    /// Starts it, if it does not run; says whether that went well.
+    /// Starts it, if it does not run. Returns whether that succeeded.
     pub(crate) fn start(&mut self, random: &mut Random) -> bool {
         if self.process.is_some() {
             return true;
         }
-        trace::say(format_args!("the coordinator starts"));
+        trace::log(format_args!("the coordinator starts"));
         self.settings.id = id(random);
         let settings = self.settings.clone();
         let now_ms = BEGAN_MS + self.began.elapsed().as_millis() as u64;
@@ -106,7 +106,7 @@ impl Coordinator {
             Some(disk) => match Server::with_journal(settings, Arc::clone(disk.inner()), now_ms, shutdown) {
                 Ok((server, run)) => (server, Box::pin(gone_at_its_end(run, self.address.clone()))),
                 Err(error) if disk.is_failing() => {
-                    trace::say(format_args!("the coordinator ends: {error}"));
+                    trace::log(format_args!("the coordinator ends: {error}"));
                     return false;
                 }
                 Err(error) => {
@@ -115,16 +115,16 @@ impl Coordinator {
                 }
             },
         };
-        *self.address.0.lock().expect("nobody panics with it") = Some(server);
+        *self.address.0.lock().expect("the lock is not poisoned") = Some(server);
         self.process = Some(Process::start(run));
         true
     }
 
     pub(crate) async fn kill(&mut self, network: &Network) {
         let Some(process) = self.process.take() else { return };
-        trace::say(format_args!("the coordinator is killed"));
+        trace::log(format_args!("the coordinator is killed"));
         network.cut(|_| true);
-        self.address.0.lock().expect("nobody panics with it").take();
+        self.address.0.lock().expect("the lock is not poisoned").take();
         process.kill().await;
         if let Some(disk) = &mut self.disk {
             disk.crash();
@@ -136,7 +136,7 @@ impl Coordinator {
         self.shutdown.notify_one();
     }
 
-    /// Ready when its disk hangs.
+    /// Completes when its disk hangs.
     pub(crate) async fn hangs(&self) {
         match &self.disk {
             Some(disk) => disk.hangs().await,
@@ -150,7 +150,7 @@ impl Coordinator {
         }
     }
 
-    /// What operators see.
+    /// Returns the status that operators see.
     pub(crate) async fn status(&self) -> StatusReply {
         match self.address.server() {
             Some(server) => server.status().await.unwrap_or_default(),
@@ -161,16 +161,16 @@ impl Coordinator {
 
 async fn gone_at_its_end(run: impl Future<Output = ()>, address: Address) {
     run.await;
-    trace::say(format_args!("the coordinator has ended"));
-    address.0.lock().expect("nobody panics with it").take();
+    trace::log(format_args!("the coordinator has ended"));
+    address.0.lock().expect("the lock is not poisoned").take();
 }
 
-/// The secret of an agent, a pool or a job.
+/// Draws the secret of an agent, a pool or a job.
 pub(crate) fn secret(random: &mut Random) -> Bytes {
     [id(random), id(random)].concat().into()
 }
 
-/// 16 bytes.
+/// Draws 16 bytes.
 fn id(random: &mut Random) -> [u8; 16] {
     (u128::from(random.next()) << 64 | u128::from(random.next())).to_le_bytes()
 }

@@ -1,4 +1,4 @@
-//! The disk of a coordinator that keeps detached jobs. It outlives it, as far as what was written is durable.
+//! The disk of a coordinator that keeps detached jobs. Durable data outlives the coordinator.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,35 +13,35 @@ use crate::trace;
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
-/// Longer than anything lasts.
-const FOR_EVER: Duration = Duration::from_secs(36_000);
+/// Longer than any history.
+const FOREVER: Duration = Duration::from_secs(36_000);
 
 pub(crate) struct Disk {
     inner: Arc<Simulated>,
     random: Random,
     is_failing: bool,
-    pace: Arc<Mutex<Pace>>,
+    timing: Arc<Mutex<Timing>>,
     hangs: Arc<Notify>,
 }
 
-/// How long things take.
-struct Pace {
+/// How long operations take, and when they hang.
+struct Timing {
     random: Random,
     is_slow: bool,
-    /// So many things are still done, and then nothing is.
-    left: Option<u64>,
-    /// How often it is to be so again.
-    again: u64,
+    /// How many operations still complete before the disk hangs.
+    steps_left: Option<u64>,
+    /// How often it will hang again after that.
+    hangs_left: u64,
 }
 
-/// What a disk may be that does not do what it should.
+/// The ways in which a disk fails.
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
+enum DiskFault {
     /// Nothing more can be written.
     Full,
     /// What was written cannot be made durable.
     DoesNotSync,
-    /// Anything may fail, or not.
+    /// Any operation may fail.
     Flaky,
     Unreadable,
 }
@@ -49,25 +49,26 @@ enum Trouble {
 impl Disk {
     pub(crate) fn new(random: Random) -> Self {
         let mut random = random;
-        let pace = Arc::new(Mutex::new(Pace { random: random.fork(), is_slow: false, left: None, again: 0 }));
+        let timing =
+            Arc::new(Mutex::new(Timing { random: random.fork(), is_slow: false, steps_left: None, hangs_left: 0 }));
         let (inner, hangs) = (Arc::<Simulated>::default(), Arc::new(Notify::new()));
-        let (own, bell) = (Arc::clone(&pace), Arc::clone(&hangs));
-        inner.set_lag(Box::new(move || own.lock().expect("nobody panics with it").lag(&bell)));
-        Self { inner, random, is_failing: false, pace, hangs }
+        let (own, notify) = (Arc::clone(&timing), Arc::clone(&hangs));
+        inner.set_lag(Box::new(move || own.lock().expect("the lock is not poisoned").lag(&notify)));
+        Self { inner, random, is_failing: false, timing, hangs }
     }
 
     pub(crate) fn inner(&self) -> &Arc<Simulated> {
         &self.inner
     }
 
-    /// Whether what it does not do may be because of that.
+    /// Returns whether errors are expected.
     pub(crate) fn is_failing(&self) -> bool {
         self.is_failing
     }
 
-    /// The coordinator's host goes down: all that was synced stays, and any part of the rest.
+    /// The coordinator's host goes down: synced data stays, and any part of the rest.
     pub(crate) fn crash(&mut self) {
-        self.pace().draw();
+        self.timing().draw();
         let random = &mut self.random;
         self.inner.crash(|most| {
             let kept = match random.below(3) {
@@ -81,16 +82,16 @@ impl Disk {
         });
     }
 
-    /// Something goes wrong with it.
+    /// Draws a fault, and injects it.
     pub(crate) fn fail(&mut self) {
-        use Trouble::{DoesNotSync, Flaky, Full, Unreadable};
-        let trouble = self.random.pick(&[Full, Full, DoesNotSync, DoesNotSync, Flaky, Flaky, Unreadable]);
-        trace::say(format_args!("the coordinator's disk: {trouble:?}"));
+        use DiskFault::{DoesNotSync, Flaky, Full, Unreadable};
+        let fault = self.random.pick(&[Full, Full, DoesNotSync, DoesNotSync, Flaky, Flaky, Unreadable]);
+        trace::log(format_args!("the coordinator's disk: {fault:?}"));
         self.is_failing = true;
-        self.inner.set_unreadable(matches!(trouble, Unreadable));
+        self.inner.set_unreadable(matches!(fault, Unreadable));
         let mut random = self.random.fork();
         self.inner.fail(Some(Box::new(move |done| {
-            let error = match (trouble, done) {
+            let error = match (fault, done) {
                 (Full, Done::Write(..) | Done::Create(_)) => ENOSPC,
                 (DoesNotSync, Done::Sync(_)) => EIO,
                 (Flaky, _) if random.one_in(3) => EIO,
@@ -100,51 +101,51 @@ impl Disk {
         })));
     }
 
-    pub(crate) fn mend(&mut self) {
+    pub(crate) fn repair(&mut self) {
         self.is_failing = false;
         self.inner.set_unreadable(false);
         self.inner.fail(None);
     }
 
     pub(crate) fn slow_down(&self, slow: bool) {
-        self.pace().is_slow = slow;
+        self.timing().is_slow = slow;
     }
 
-    /// Has it hang, so often, before something or other that is to be done.
+    /// Makes it hang this often, before random operations.
     pub(crate) fn expect_hangs(&self, times: u64) {
-        let mut pace = self.pace();
-        pace.again = times;
-        pace.draw();
+        let mut timing = self.timing();
+        timing.hangs_left = times;
+        timing.draw();
     }
 
-    /// Whether it will hang, if there is enough to be done.
+    /// Returns whether it will hang after enough operations.
     pub(crate) fn is_to_hang(&self) -> bool {
-        self.pace().left.is_some()
+        self.timing().steps_left.is_some()
     }
 
-    /// Ready when it hangs.
+    /// Completes when it hangs.
     pub(crate) async fn hangs(&self) {
         self.hangs.notified().await;
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().expect("nobody panics with it")
+    fn timing(&self) -> MutexGuard<'_, Timing> {
+        self.timing.lock().expect("the lock is not poisoned")
     }
 }
 
-impl Pace {
+impl Timing {
     fn draw(&mut self) {
         let most = self.random.pick(&[10, 40, 200]);
         let left = self.random.below(most);
-        self.left = (self.again > 0).then_some(left);
-        self.again = self.again.saturating_sub(1);
+        self.steps_left = (self.hangs_left > 0).then_some(left);
+        self.hangs_left = self.hangs_left.saturating_sub(1);
     }
 
     fn lag(&mut self, hangs: &Notify) -> Duration {
-        if let Some(left) = &mut self.left {
+        if let Some(left) = &mut self.steps_left {
             if *left == 0 {
                 hangs.notify_one();
-                return FOR_EVER;
+                return FOREVER;
             }
             *left -= 1;
         }

@@ -49,6 +49,7 @@
 
 mod agent;
 mod client;
+mod connector;
 mod coordinator;
 mod detached;
 mod disk;
@@ -58,7 +59,6 @@ mod plan;
 mod process;
 mod program;
 mod trace;
-mod way;
 mod workers;
 mod world;
 
@@ -71,12 +71,12 @@ use std::time::Instant;
 
 use farpool_testkit::doses;
 
-use trace::Story;
+use trace::Report;
 use world::World;
 
 const THREADS: u64 = 2;
-/// So many lines are shown of a history that went wrong.
-const SHOWN: usize = 100;
+/// How many lines are shown of a failed history.
+const MAX_LINES: usize = 100;
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| trace::violation(format_args!("a panic: {panic}"))));
@@ -91,7 +91,7 @@ fn run(arguments: &[String]) -> ExitCode {
         arguments.get(at + 1)?.parse::<u64>().ok()
     };
     if let Some(seed) = number("--seed") {
-        return tell(seed);
+        return replay(seed);
     }
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let count = number("--seeds").or(variable("SIMULATION_SEEDS")).unwrap_or_else(doses::histories);
@@ -99,25 +99,25 @@ fn run(arguments: &[String]) -> ExitCode {
     play_many(from, count)
 }
 
-/// Plays a seed.
-fn play(seed: u64, keeps: usize) -> Story {
+/// Plays the history of a seed.
+fn play(seed: u64, max_lines: usize) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("there is memory");
     runtime.block_on(async {
-        trace::begin(keeps);
+        trace::begin(max_lines);
         let run = tokio::spawn(World::new(seed).run());
-        // What has panicked has said so.
+        // The panic hook has recorded any panic.
         let _ = run.await;
     });
     drop(runtime);
     trace::end()
 }
 
-fn tell(seed: u64) -> ExitCode {
-    let story = play(seed, usize::MAX);
-    story.lines.iter().for_each(|line| println!("{line}"));
-    println!("seed {seed}: {} events, digest {:016x}", story.events, story.digest);
-    match story.violation {
+fn replay(seed: u64) -> ExitCode {
+    let report = play(seed, usize::MAX);
+    report.lines.iter().for_each(|line| println!("{line}"));
+    println!("seed {seed}: {} events, digest {:016x}", report.events, report.digest);
+    match report.violation {
         None => ExitCode::SUCCESS,
         Some(violation) => {
             println!("{violation}");
@@ -127,9 +127,9 @@ fn tell(seed: u64) -> ExitCode {
 }
 
 fn play_many(from: u64, count: u64) -> ExitCode {
-    let asked = from..from.saturating_add(count);
-    let known = found::SEEDS.iter().map(|(seed, _)| *seed).filter(|seed| !asked.contains(seed));
-    let seeds: Vec<u64> = known.chain(asked.clone()).collect();
+    let requested = from..from.saturating_add(count);
+    let known = found::SEEDS.iter().map(|(seed, _)| *seed).filter(|seed| !requested.contains(seed));
+    let seeds: Vec<u64> = known.chain(requested.clone()).collect();
     let (next, failed, events) = (AtomicUsize::new(0), Mutex::new(Vec::new()), AtomicU64::new(0));
     let began = Instant::now();
     thread::scope(|scope| {
@@ -137,20 +137,20 @@ fn play_many(from: u64, count: u64) -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                    let story = play(seed, 0);
-                    events.fetch_add(story.events, Ordering::Relaxed);
-                    // Now and then it is looked whether the same comes of the same.
-                    let again = seed % 50 == 0 && play(seed, 0).digest != story.digest;
+                    let report = play(seed, 0);
+                    events.fetch_add(report.events, Ordering::Relaxed);
+                    // Now and then this checks that a seed gives the same history.
+                    let again = seed % 50 == 0 && play(seed, 0).digest != report.digest;
                     let violation =
-                        if again { Some("another run was another history".to_owned()) } else { story.violation };
+                        if again { Some("the same seed gave another history".to_owned()) } else { report.violation };
                     if let Some(violation) = violation {
-                        failed.lock().expect("nobody panics with it").push((seed, violation));
+                        failed.lock().expect("the lock is not poisoned").push((seed, violation));
                     }
                 }
             });
         }
     });
-    let mut failed = failed.into_inner().expect("nobody panics with it");
+    let mut failed = failed.into_inner().expect("the lock is not poisoned");
     failed.sort();
     let (took, events) = (began.elapsed(), events.into_inner());
     let played = seeds.len();
@@ -164,8 +164,8 @@ fn play_many(from: u64, count: u64) -> ExitCode {
     match failed.first() {
         None => ExitCode::SUCCESS,
         Some((seed, _)) => {
-            play(*seed, SHOWN).lines.iter().for_each(|line| println!("{line}"));
-            println!("to see it again: cargo test -p farpool --test simulation -- --seed {seed}");
+            play(*seed, MAX_LINES).lines.iter().for_each(|line| println!("{line}"));
+            println!("to replay it: cargo test -p farpool --test simulation -- --seed {seed}");
             ExitCode::FAILURE
         }
     }

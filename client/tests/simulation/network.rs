@@ -1,7 +1,6 @@
-//! Calls from hosts to the coordinator: frames that take their time, connections that break, and hosts that are cut off.
+//! Calls from hosts to the coordinator: frames with delays, connections that break, and hosts that are cut off.
 //!
-//! Frames of a connection arrive in order or not at all, as with TCP: a way that is *stalled* holds them back. If that
-//! lasts, each side finds out by itself that it hears nothing any more, and what was on its way is lost.
+//! Frames of a connection arrive in order or not at all, as with TCP: a *stalled* direction holds them back. If that lasts, each side detects the silence by itself, and frames in flight are lost.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -20,18 +19,18 @@ use tonic::Status;
 
 use crate::trace;
 
-/// How long a side may hear nothing.
+/// How long a side waits before silence is an error.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 const HEARTBEAT_MISSED: &str = "keep-alive timed out";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is late arrives within this.
+/// Late frames arrive within this time.
 const LINGER: Duration = Duration::from_millis(50);
 
 /// A host that is not the coordinator's.
 pub(crate) type Host = u32;
 
-/// The ends of a call. The index of an end is also that of the way from there.
+/// The ends of a call. The index of an end is also that of the direction from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Host,
@@ -56,15 +55,15 @@ pub(crate) struct Network {
 
 struct Inner {
     random: Random,
-    /// Mean time that a frame is on its way, by host, in us.
+    /// Mean delay of a frame, by host, in us.
     delays: BTreeMap<Host, u64>,
-    /// Ways of hosts that are stalled, for connections to come as well.
+    /// Stalled directions of hosts, for later connections too.
     stalled: BTreeMap<Host, [bool; 2]>,
     calls: BTreeMap<u64, Arc<Call>>,
-    made: u64,
+    last_number: u64,
 }
 
-/// One call, on a connection of its own.
+/// One call, on a separate connection.
 struct Call {
     number: u64,
     host: Host,
@@ -76,30 +75,30 @@ struct Call {
 #[derive(Default)]
 struct State {
     stalled: [bool; 2],
-    /// When the ends find out.
+    /// When the ends detect the silence.
     deadlines: [Option<Instant>; 2],
-    /// What the ends have been told, if it is over.
+    /// The errors of the ends, once it is over.
     over: [Option<Status>; 2],
-    /// Nobody listens there any more.
-    deaf: [bool; 2],
-    /// All was said, and has arrived.
+    /// The reader there was dropped.
+    reader_gone: [bool; 2],
+    /// Everything from there was sent and has arrived.
     ended: [bool; 2],
-    /// The host has another connection by then, and what it said on this one arrives only now.
+    /// When frames of the host arrive on this connection, after it has made another one.
     late: Option<Instant>,
 }
 
 impl Network {
     pub(crate) fn new(random: Random) -> Self {
         let inner =
-            Inner { random, delays: BTreeMap::new(), stalled: BTreeMap::new(), calls: BTreeMap::new(), made: 0 };
+            Inner { random, delays: BTreeMap::new(), stalled: BTreeMap::new(), calls: BTreeMap::new(), last_number: 0 };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("nobody panics with it")
+        self.inner.lock().expect("the lock is not poisoned")
     }
 
-    /// Where frames to and from a host take about so long.
+    /// Sets the mean delay of frames to and from a host.
     pub(crate) fn set_delay(&self, host: Host, us: u64) {
         self.inner().delays.insert(host, us);
     }
@@ -110,10 +109,10 @@ impl Network {
         Duration::from_micros(inner.random.within(mean / 2..mean * 3 / 2 + 1))
     }
 
-    /// Gets a connection from a host, if there is a coordinator that takes it.
+    /// Connects from a host, if a coordinator listens.
     pub(crate) async fn connect(&self, host: Host, listens: impl Fn() -> bool) -> Result<(), Status> {
         sleep(self.delay(host)).await;
-        if self.inner().stalled.get(&host).is_some_and(|ways| ways.contains(&true)) {
+        if self.inner().stalled.get(&host).is_some_and(|directions| directions.contains(&true)) {
             sleep(CONNECT_TIMEOUT).await;
             return Err(Status::unavailable("there was no answer"));
         }
@@ -135,11 +134,12 @@ impl Network {
         let call = self.new_call(host);
         let (up, at_coordinator) = mpsc::channel(2);
         let (down, at_host) = mpsc::channel(2);
-        let arriving = Arriving { frames: at_coordinator, call: call.clone(), end: End::Coordinator, told: false };
-        let arrived = Arriving { frames: at_host, call: call.clone(), end: End::Host, told: false };
+        let arriving =
+            Arriving { frames: at_coordinator, call: call.clone(), end: End::Coordinator, end_reported: false };
+        let arrived = Arriving { frames: at_host, call: call.clone(), end: End::Host, end_reported: false };
         let Some(replies) = accept(arriving) else { return Err(Status::unavailable("connection refused")) };
-        trace::say(format_args!("call {} from host {host}", call.number));
-        tokio::spawn(carry(call.clone(), End::Host, Whole(Box::pin(frames)), up));
+        trace::log(format_args!("call {} from host {host}", call.number));
+        tokio::spawn(carry(call.clone(), End::Host, WithoutErrors(Box::pin(frames)), up));
         tokio::spawn(carry(call.clone(), End::Coordinator, Box::pin(replies), down));
         tokio::spawn(watch(call));
         Ok(arrived)
@@ -147,14 +147,14 @@ impl Network {
 
     fn new_call(&self, host: Host) -> Arc<Call> {
         let mut inner = self.inner();
-        inner.made += 1;
-        let number = inner.made;
+        inner.last_number += 1;
+        let number = inner.last_number;
         let state = Mutex::default();
         let call = Arc::new(Call { number, host, state, changed: Notify::new(), network: self.clone() });
         inner.calls.insert(number, call.clone());
         let stalled = inner.stalled.get(&host).copied().unwrap_or_default();
         drop(inner);
-        ENDS.into_iter().filter(|&way| stalled[way as usize]).for_each(|way| call.stall(way));
+        ENDS.into_iter().filter(|&direction| stalled[direction as usize]).for_each(|direction| call.stall(direction));
         call
     }
 
@@ -162,22 +162,23 @@ impl Network {
         self.inner().calls.values().filter(|call| hosts(call.host)).cloned().collect()
     }
 
-    /// The connections of these hosts break, and everybody knows at once.
+    /// Breaks the connections of these hosts; both ends notice at once.
     pub(crate) fn cut(&self, hosts: impl Fn(Host) -> bool) {
         for call in self.calls_of(hosts) {
             ENDS.into_iter().for_each(|end| call.break_at(end, Status::unavailable("connection reset by peer")));
         }
     }
 
-    /// Nothing comes through any more on the connections of this host as they are, these ways. New ones are not meant.
-    pub(crate) fn half_open(&self, host: Host, ways: [bool; 2]) {
+    /// Stalls these directions of this host's current connections, but not of new ones.
+    pub(crate) fn half_open(&self, host: Host, directions: [bool; 2]) {
         for call in self.calls_of(|of| of == host) {
-            ENDS.into_iter().filter(|&way| ways[way as usize]).for_each(|way| call.stall(way));
+            ENDS.into_iter()
+                .filter(|&direction| directions[direction as usize])
+                .for_each(|direction| call.stall(direction));
         }
     }
 
-    /// The host finds that its connections are broken. What is on its way from there arrives late, and only then does
-    /// the coordinator know.
+    /// Breaks the host's connections at the host. Its frames in flight arrive late, and only then does the coordinator notice.
     pub(crate) fn lose(&self, host: Host, late: Duration) {
         for call in self.calls_of(|of| of == host) {
             call.change(|state| state.late = Some(Instant::now() + late));
@@ -185,13 +186,13 @@ impl Network {
         }
     }
 
-    /// Nothing comes through to or from this host.
-    pub(crate) fn part(&self, host: Host, ways: [bool; 2]) {
-        self.inner().stalled.insert(host, ways);
-        self.half_open(host, ways);
+    /// Stalls these directions of the host, for all its connections.
+    pub(crate) fn partition(&self, host: Host, directions: [bool; 2]) {
+        self.inner().stalled.insert(host, directions);
+        self.half_open(host, directions);
     }
 
-    /// Everything comes through again.
+    /// Ends the partition of a host.
     pub(crate) fn heal(&self, host: Host) {
         self.inner().stalled.remove(&host);
         self.calls_of(|of| of == host).iter().for_each(|call| call.flow());
@@ -200,7 +201,7 @@ impl Network {
 
 impl Call {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics with it")
+        self.state.lock().expect("the lock is not poisoned")
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -208,10 +209,10 @@ impl Call {
         self.changed.notify_waiters();
     }
 
-    fn stall(&self, way: End) {
+    fn stall(&self, direction: End) {
         let now = Instant::now();
         self.change(|state| {
-            state.stalled[way as usize] = true;
+            state.stalled[direction as usize] = true;
             for deadline in &mut state.deadlines {
                 let late = HEARTBEAT.mul_f64(1.0 + self.network.inner().random.below(1000) as f64 / 1000.0);
                 deadline.get_or_insert(now + late);
@@ -229,7 +230,7 @@ impl Call {
         });
     }
 
-    /// Waits until something is so.
+    /// Waits until `what` returns a value.
     async fn until<T>(&self, what: impl Fn(&State) -> Option<T>) -> T {
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -241,7 +242,7 @@ impl Call {
         }
     }
 
-    /// Waits until an end finds out by itself that it hears nothing.
+    /// Waits until an end detects the silence by itself.
     async fn deadline(&self, end: End) {
         loop {
             let deadline = self.state().deadlines[end as usize];
@@ -278,7 +279,7 @@ async fn carry<F: Message + Debug>(
             }
             let Some(frame) = frame else {
                 if late.is_some() {
-                    // Another connection has taken the place of this one, of which nobody knows there.
+                    // Another connection has replaced this one, and the coordinator does not know that.
                     std::future::pending::<()>().await;
                 }
                 return;
@@ -296,18 +297,18 @@ async fn carry<F: Message + Debug>(
         () = sent => {
             call.change(|state| state.ended[from as usize] = true);
             drop(to);
-            // The coordinator's word is the last one.
+            // The coordinator's end of the stream ends the call.
             if from == End::Coordinator {
                 call.break_at(End::Coordinator, Status::cancelled("the call is over"));
             }
             return;
         }
     }
-    // Who listens finds out in its time.
+    // The reader notices later.
     call.over(from.other()).await;
 }
 
-/// Has the ends of a call find out that it is over.
+/// Makes both ends of a call notice that it is over.
 async fn watch(call: Arc<Call>) {
     let first = loop {
         let deadlines = {
@@ -316,8 +317,8 @@ async fn watch(call: Arc<Call>) {
         };
         let over = |state: &State| {
             let over = ENDS.into_iter().find(|&end| state.over[end as usize].is_some());
-            // A host that drops a call says so. The coordinator may stop reading and go on telling.
-            over.or_else(|| state.deaf[End::Host as usize].then_some(End::Host))
+            // A host that drops a call ends it. The coordinator may stop reading and keep sending.
+            over.or_else(|| state.reader_gone[End::Host as usize].then_some(End::Host))
         };
         let other_time = |state: &State| {
             let first = state.deadlines.iter().flatten().min().copied();
@@ -329,13 +330,13 @@ async fn watch(call: Arc<Call>) {
             () = call.until(other_time) => {}
             () = at(deadlines.map(|(at, _)| at)) => {
                 let end = ENDS[deadlines.map_or(0, |(_, end)| end)];
-                trace::say(format_args!("call {}: {end:?} hears nothing any more", call.number));
+                trace::log(format_args!("call {}: {end:?} detects silence", call.number));
                 call.break_at(end, missed(end));
             }
         }
     };
     let other = first.other();
-    let hears = async {
+    let notices = async {
         sleep(call.network.delay(call.host)).await;
         call.until(|state| (!state.stalled[first as usize]).then_some(())).await;
         let late = call.state().late;
@@ -347,7 +348,7 @@ async fn watch(call: Arc<Call>) {
     tokio::select! {
         biased;
         () = call.over(other) => {}
-        () = hears => {
+        () = notices => {
             if !broken {
                 call.change(|state| state.ended[first as usize] = true);
             }
@@ -355,11 +356,11 @@ async fn watch(call: Arc<Call>) {
         () = call.deadline(other) => call.break_at(other, missed(other)),
     }
     ENDS.into_iter().for_each(|end| call.break_at(end, Status::unavailable("connection reset by peer")));
-    trace::say(format_args!("call {} is over", call.number));
+    trace::log(format_args!("call {} is over", call.number));
     call.network.inner().calls.remove(&call.number);
 }
 
-/// What an end makes of it that it hears nothing any more. The coordinator gives up who had so much time.
+/// Returns the error of an end that detects silence. The coordinator then gives the host up.
 fn missed(end: End) -> Status {
     match end {
         End::Host => Status::unavailable(HEARTBEAT_MISSED),
@@ -372,8 +373,8 @@ fn note<F: Message + Debug>(call: &Call, from: End, frame: &Result<F, Status>) {
         Ok(frame) => trace::of_bytes(&frame.encode_to_vec()),
         Err(status) => trace::of_bytes(status.message().as_bytes()),
     };
-    let way = if from == End::Host { "up" } else { "down" };
-    trace::note(digest ^ call.number, || format!("call {} {way}: {frame:?}", call.number));
+    let direction = if from == End::Host { "up" } else { "down" };
+    trace::note(digest ^ call.number, || format!("call {} {direction}: {frame:?}", call.number));
 }
 
 pub(crate) async fn at(time: Option<Instant>) {
@@ -388,8 +389,8 @@ pub(crate) struct Arriving<F> {
     frames: mpsc::Receiver<Result<F, Status>>,
     call: Arc<Call>,
     end: End,
-    /// It was said why no more come.
-    told: bool,
+    /// The reason for the end was returned.
+    end_reported: bool,
 }
 
 impl<F> Stream for Arriving<F> {
@@ -397,7 +398,7 @@ impl<F> Stream for Arriving<F> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let frame = std::task::ready!(self.frames.poll_recv(context));
-        if frame.is_some() || std::mem::replace(&mut self.told, true) {
+        if frame.is_some() || std::mem::replace(&mut self.end_reported, true) {
             return Poll::Ready(frame);
         }
         let state = self.call.state();
@@ -408,14 +409,14 @@ impl<F> Stream for Arriving<F> {
 
 impl<F> Drop for Arriving<F> {
     fn drop(&mut self) {
-        self.call.change(|state| state.deaf[self.end as usize] = true);
+        self.call.change(|state| state.reader_gone[self.end as usize] = true);
     }
 }
 
 /// A host's frames, which have no errors.
-struct Whole<S>(Pin<Box<S>>);
+struct WithoutErrors<S>(Pin<Box<S>>);
 
-impl<S: Stream> Stream for Whole<S> {
+impl<S: Stream> Stream for WithoutErrors<S> {
     type Item = Result<S::Item, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -1,4 +1,4 @@
-//! What items do when they run, what has become of them, and which outcomes are right.
+//! What items do when they run, how often they ran, and which outcomes are right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,7 +10,7 @@ use farpool_testkit::random::{Random, mix};
 
 use crate::trace;
 
-/// What an item has in its first bits, and its index below.
+/// How many low bits of a mark are the item's index. The bits above are its job.
 const INDEX_BITS: u32 = 20;
 
 #[derive(Clone)]
@@ -18,36 +18,36 @@ pub(crate) struct Plan {
     seed: u64,
     /// Whether items of some jobs count as failed.
     has_failing: bool,
-    books: Arc<Mutex<Books>>,
+    state: Arc<Mutex<PlanState>>,
 }
 
 #[derive(Default)]
-struct Books {
+struct PlanState {
     jobs: Vec<JobPlan>,
-    /// Items that have begun to run, how often, and how often their workers died on it.
+    /// For each item that started: how often, and how often its worker died.
     runs: BTreeMap<u64, (u32, u32)>,
-    /// Jobs of which nothing may run yet.
+    /// Jobs that must not run yet.
     held: BTreeSet<u64>,
-    /// Something has happened for which agents or clients may be given up.
+    /// Agents or clients may have been given up.
     losses: bool,
 }
 
-/// What all items of a job have in common.
+/// The properties of all items of a job.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JobPlan {
     pub(crate) retries: u32,
     pub(crate) retry_panics: bool,
     pub(crate) retry_failed: bool,
-    /// How long items run, about, in us.
+    /// About how long items run, in us.
     pub(crate) duration_us: u64,
-    /// One item in so many kills its worker at first, or panics; 0: none.
+    /// One item in this many at first kills its worker, or panics; 0: none.
     pub(crate) deadly: u64,
     pub(crate) panicking: u64,
-    /// One in so many has a result that counts as failed, at least at first; 0: none.
+    /// One in this many at first has a result that counts as failed; 0: none.
     pub(crate) failing: u64,
     /// Its client has stopped retries.
     pub(crate) retries_stopped: bool,
-    /// All take equally long.
+    /// All items take equally long.
     pub(crate) steady: bool,
 }
 
@@ -72,66 +72,66 @@ const OF_SEEDS: u64 = 11;
 impl Plan {
     /// The plan of the history with this seed.
     pub(crate) fn new(seed: u64, history: u64) -> Self {
-        Self { seed, has_failing: FAILING.contains(&(history % OF_SEEDS)), books: Arc::default() }
+        Self { seed, has_failing: FAILING.contains(&(history % OF_SEEDS)), state: Arc::default() }
     }
 
-    /// Whether items of some jobs count as failed.
+    /// Returns whether items of some jobs count as failed.
     pub(crate) fn has_failing(&self) -> bool {
         self.has_failing
     }
 
-    /// From now on, items that panic or count as failed may have that as their outcome.
+    /// From now on, a panic or a failed result may be the outcome.
     pub(crate) fn stop_retries(&self, job: u64) {
-        self.books().jobs[job as usize].retries_stopped = true;
+        self.state().jobs[job as usize].retries_stopped = true;
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().expect("nobody panics with it")
+    fn state(&self) -> MutexGuard<'_, PlanState> {
+        self.state.lock().expect("the lock is not poisoned")
     }
 
-    /// A job comes; returns what its items are marked with.
+    /// Adds a job. Returns the tag of its items.
     pub(crate) fn add_job(&self, job: JobPlan) -> u64 {
-        let mut books = self.books();
-        books.jobs.push(job);
-        books.jobs.len() as u64 - 1
+        let mut state = self.state();
+        state.jobs.push(job);
+        state.jobs.len() as u64 - 1
     }
 
-    /// None of a job's items may run until further notice.
+    /// Forbids a job's items to run, until [`allow`](Self::allow).
     pub(crate) fn hold(&self, job: u64) {
-        self.books().held.insert(job);
+        self.state().held.insert(job);
     }
 
     pub(crate) fn allow(&self, job: u64) {
-        self.books().held.remove(&job);
+        self.state().held.remove(&job);
     }
 
-    /// From now on agents, or what runs at them, may get lost.
+    /// From now on agents and their runs may be lost.
     pub(crate) fn expect_losses(&self) {
-        self.books().losses = true;
+        self.state().losses = true;
     }
 
-    /// An item begins to run: how long it will, and how that ends.
+    /// Starts an item. Returns how long it runs, and how that ends.
     pub(crate) fn begin(&self, item: &[u8]) -> (Duration, Fate) {
         let Some(mark) = read(item) else {
             trace::violation(format_args!("an item of {} bytes", item.len()));
             return (Duration::ZERO, Fate::Done);
         };
-        let mut books = self.books();
-        let Some(job) = books.jobs.get((mark >> INDEX_BITS) as usize).cloned() else {
+        let mut state = self.state();
+        let Some(job) = state.jobs.get((mark >> INDEX_BITS) as usize).cloned() else {
             trace::violation(format_args!("an item of no job: {mark:x}"));
             return (Duration::ZERO, Fate::Done);
         };
-        if books.held.contains(&(mark >> INDEX_BITS)) {
-            trace::violation(format_args!("item {} runs, and not all of its job has come", name(mark)));
+        if state.held.contains(&(mark >> INDEX_BITS)) {
+            trace::violation(format_args!("item {} runs before its job is complete", name(mark)));
         }
-        let (runs, deaths) = books.runs.entry(mark).or_default();
+        let (runs, deaths) = state.runs.entry(mark).or_default();
         *runs += 1;
         if job.retries == 0 && *runs > 1 {
             trace::violation(format_args!("item {} runs again and must not", name(mark)));
         }
         let mut random = Random::new(self.seed ^ mix(mark));
         let fate = match (job.deadly, job.panicking) {
-            // Some do it each time, others twice or once.
+            // Some do it each time, others once or twice.
             (deadly @ 1.., _) if random.one_in(deadly) && *runs as u64 <= random.pick(&[1, 1, 2, 100]) => Fate::Dies,
             (_, panicking @ 1..) if random.one_in(panicking) && *runs as u64 <= random.pick(&[1, 2, 100]) => {
                 Fate::Panics
@@ -150,26 +150,26 @@ impl Plan {
             false => random.within(job.duration_us / 2..job.duration_us * 3 / 2 + 1) * slow,
         };
         let (runs, fate_now) = (*runs, fate);
-        drop(books);
+        drop(state);
         trace::note(mark ^ u64::from(runs), || {
             format!("item {} begins, run {runs}: {us} us, {fate_now:?}", name(mark))
         });
         (Duration::from_micros(us), fate)
     }
 
-    /// The worker of an item that runs dies.
+    /// Notes that the worker of a running item dies.
     pub(crate) fn dies(&self, item: &[u8]) {
         let Some(mark) = read(item) else { return };
-        if let Some((_, deaths)) = self.books().runs.get_mut(&mark) {
+        if let Some((_, deaths)) = self.state().runs.get_mut(&mark) {
             *deaths += 1;
         }
     }
 
-    /// An outcome came to its client.
+    /// Checks an outcome that has reached its client.
     pub(crate) fn check(&self, mark: u64, outcome: &Outcome) {
-        let books = self.books();
-        let Some(job) = books.jobs.get((mark >> INDEX_BITS) as usize) else { return };
-        let (runs, deaths) = books.runs.get(&mark).copied().unwrap_or_default();
+        let state = self.state();
+        let Some(job) = state.jobs.get((mark >> INDEX_BITS) as usize) else { return };
+        let (runs, deaths) = state.runs.get(&mark).copied().unwrap_or_default();
         let none_left = |retry: bool, attempts: u32| !retry || job.retries_stopped || attempts > job.retries;
         let explained = match outcome {
             Ok((_, attempts)) if !(1..=job.retries + 1).contains(attempts) => false,
@@ -184,7 +184,7 @@ impl Plan {
             Err((FailureKind::Panicked, attempts)) => {
                 job.panicking > 0 && runs > 0 && none_left(job.retry_panics, *attempts)
             }
-            Err((FailureKind::AgentLost, attempts)) => books.losses && *attempts > job.retries,
+            Err((FailureKind::AgentLost, attempts)) => state.losses && *attempts > job.retries,
             Err(_) => false,
         };
         if !explained {
@@ -196,12 +196,12 @@ impl Plan {
     }
 }
 
-/// The mark of an item.
+/// Returns the mark of an item.
 pub(crate) fn mark(job: u64, index: u64) -> u64 {
     job << INDEX_BITS | index
 }
 
-/// The item of a mark, as it travels.
+/// Encodes the item of a mark.
 pub(crate) fn encode(mark: u64) -> Vec<u8> {
     let mut item = mark.to_le_bytes().to_vec();
     // Some are larger.
@@ -209,13 +209,13 @@ pub(crate) fn encode(mark: u64) -> Vec<u8> {
     item
 }
 
-/// What comes of an item: some of it is nothing.
+/// Returns the result of an item, which may be empty.
 pub(crate) fn result_of(item: &[u8]) -> Bytes {
     let digest = trace::of_bytes(item);
     Bytes::copy_from_slice(&mix(digest).to_le_bytes()[..(digest % 9) as usize])
 }
 
-/// The item's result if it counts as failed. Only such results are 16 bytes long.
+/// Returns the item's result if it counts as failed. Only such results are 16 bytes long.
 pub(crate) fn failed_of(item: &[u8]) -> Bytes {
     let digest = mix(trace::of_bytes(item));
     [digest.to_le_bytes(), (!digest).to_le_bytes()].concat().into()

@@ -12,7 +12,7 @@ pub(crate) struct Process {
     stop: Stop,
 }
 
-/// What stops tasks and lets them go on.
+/// Stops and resumes tasks.
 #[derive(Clone, Default)]
 pub(crate) struct Stop(Arc<Mutex<(bool, Vec<Waker>)>>);
 
@@ -23,7 +23,7 @@ impl Process {
         Self { task, stop }
     }
 
-    /// All that it did is gone when this returns.
+    /// When this returns, its task is dropped.
     pub(crate) async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -33,9 +33,9 @@ impl Process {
         self.task.is_finished()
     }
 
-    /// Has it stand still, or go on.
+    /// Stops or resumes it.
     pub(crate) fn stop(&self, stop: bool) {
-        let mut state = self.stop.0.lock().expect("nobody panics with it");
+        let mut state = self.stop.0.lock().expect("the lock is not poisoned");
         state.0 = stop;
         let wakers = if stop { Vec::new() } else { std::mem::take(&mut state.1) };
         drop(state);
@@ -52,7 +52,7 @@ impl<F: Future<Output = ()>> Future for Stoppable<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.stop.0.lock().expect("nobody panics with it");
+        let mut state = self.stop.0.lock().expect("the lock is not poisoned");
         if state.0 {
             state.1.push(context.waker().clone());
             return Poll::Pending;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use farpool_programs::{Digest, Form, ProgramStore};
 
-/// A directory with one program in it, for all histories: nobody changes anything there.
+/// A directory with one program in it, which all histories share and none changes.
 pub(crate) struct Programs {
     pub(crate) directory: PathBuf,
     pub(crate) digest: Bytes,
@@ -29,7 +29,7 @@ pub(crate) fn programs() -> &'static Programs {
     })
 }
 
-/// It is not wanted any more.
+/// Removes the directory.
 pub(crate) fn remove() {
     if let Some(programs) = PROGRAMS.get() {
         let _ = fs::remove_dir_all(&programs.directory);

@@ -1,4 +1,4 @@
-//! What has happened in the run on this thread, and whether anything of it should not have.
+//! The events of the run on this thread, and its first violation.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 #[derive(Default)]
 struct Trace {
     start: Option<Instant>,
-    /// So many lines are kept; of all, there is a digest.
-    keeps: usize,
+    /// How many lines are kept. The digest is of all.
+    max_lines: usize,
     lines: VecDeque<String>,
     events: u64,
     digest: u64,
@@ -22,34 +22,34 @@ thread_local! {
     static TRACE: RefCell<Trace> = RefCell::default();
 }
 
-/// What is left of a run.
+/// The result of a run.
 #[derive(Debug)]
-pub(crate) struct Story {
+pub(crate) struct Report {
     pub(crate) events: u64,
     pub(crate) digest: u64,
     pub(crate) violation: Option<String>,
     pub(crate) lines: VecDeque<String>,
 }
 
-/// A run begins, of which so many lines are kept.
-pub(crate) fn begin(keeps: usize) {
-    TRACE.set(Trace { start: Some(Instant::now()), keeps, ..Trace::default() });
+/// Begins the trace of a run that keeps this many lines.
+pub(crate) fn begin(max_lines: usize) {
+    TRACE.set(Trace { start: Some(Instant::now()), max_lines, ..Trace::default() });
 }
 
-/// The run is over.
-pub(crate) fn end() -> Story {
+/// Ends the trace of the run.
+pub(crate) fn end() -> Report {
     let Trace { events, digest, violation, lines, .. } = TRACE.take();
-    Story { events, digest, violation, lines }
+    Report { events, digest, violation, lines }
 }
 
-/// Something has happened: `digest` tells it from everything else that could have, and `line` tells people.
+/// Records an event: `digest` distinguishes it from all others, and `line` describes it.
 pub(crate) fn note(digest: u64, line: impl FnOnce() -> String) {
     TRACE.with_borrow_mut(|trace| {
         let at = trace.start.map_or(0, |start| start.elapsed().as_micros() as u64);
         trace.events += 1;
         trace.digest = mix(trace.digest ^ mix(digest ^ at));
-        if trace.keeps > 0 {
-            if trace.lines.len() == trace.keeps {
+        if trace.max_lines > 0 {
+            if trace.lines.len() == trace.max_lines {
                 trace.lines.pop_front();
             }
             trace.lines.push_back(format!("{:>12.6} {}", at as f64 / 1e6, line()));
@@ -57,22 +57,22 @@ pub(crate) fn note(digest: u64, line: impl FnOnce() -> String) {
     });
 }
 
-/// The same of things that are rare enough for words.
-pub(crate) fn say(what: Arguments<'_>) {
+/// Records an event that is rare enough to be formatted each time.
+pub(crate) fn log(what: Arguments<'_>) {
     let line = what.to_string();
     note(of_bytes(line.as_bytes()), || line);
 }
 
-/// Something must not have happened. Only the first one counts.
+/// Records a violation. Only the first one counts.
 pub(crate) fn violation(what: Arguments<'_>) {
     let what = what.to_string();
-    say(format_args!("VIOLATION: {what}"));
+    log(format_args!("VIOLATION: {what}"));
     TRACE.with_borrow_mut(|trace| {
         trace.violation.get_or_insert(what);
     });
 }
 
-/// Whether something has happened that must not.
+/// Returns whether there was a violation.
 pub(crate) fn is_violated() -> bool {
     TRACE.with_borrow(|trace| trace.violation.is_some())
 }

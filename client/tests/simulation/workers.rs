@@ -1,7 +1,6 @@
-//! Workers without processes: what an agent does with chunks, in simulated time.
+//! Workers without processes: they run an agent's chunks in simulated time.
 //!
-//! Items wait in their chunks; slots take the next item of the oldest chunk that may run. Everything is in the agent's own
-//! numbers, as the real thing has it.
+//! Items wait in their chunks; slots take the next item of the oldest chunk that may run. All numbers are the agent's own, as in real workers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -25,27 +24,27 @@ pub(crate) struct Workers {
     slots: u32,
     pools: BTreeMap<u64, Pool>,
     jobs: BTreeMap<u64, Job>,
-    /// The oldest first.
+    /// Oldest first.
     chunks: VecDeque<Chunk>,
     running: Vec<Run>,
     held: bool,
     draining: bool,
-    told_credit: u32,
-    /// Everything takes so many times as long.
+    reported_credit: u32,
+    /// Every run takes this many times as long.
     slowness: u32,
-    /// Chunks of other coordinators may be here.
-    outlives: bool,
-    /// Most slots that were busy at once.
+    /// There may be chunks of earlier coordinators.
+    has_earlier_chunks: bool,
+    /// The most slots that were busy at once.
     peak: usize,
     events: Vec<AgentEvent>,
 }
 
 struct Pool {
     processes: u32,
-    /// When it is there; none: it is.
+    /// When it has started; `None` once it has.
     starts_at: Option<Instant>,
     stopping: bool,
-    /// When its processes are gone, if they were killed.
+    /// When its killed processes are gone.
     gone_at: Option<Instant>,
     held: bool,
 }
@@ -54,7 +53,7 @@ struct Job {
     pool: u64,
     /// The items of a chunk run one after another.
     whole_chunks: bool,
-    /// No more chunks come.
+    /// No more chunks follow.
     ended: bool,
 }
 
@@ -64,10 +63,10 @@ struct Chunk {
     attempt: u32,
     items: VecDeque<(u64, Bytes)>,
     running: u32,
-    /// Results that were not reported yet: the first item, the results, and whether they count as failed.
+    /// Unreported results: the first item, the results, and whether they count as failed.
     done: Option<(u64, Vec<Bytes>, bool)>,
-    /// When they are told at the latest.
-    told_by: Option<Instant>,
+    /// When they are reported at the latest.
+    report_by: Option<Instant>,
     busy: Duration,
 }
 
@@ -93,9 +92,9 @@ impl Workers {
             running: Vec::new(),
             held: false,
             draining: false,
-            told_credit: 0,
+            reported_credit: 0,
             slowness: 1,
-            outlives: false,
+            has_earlier_chunks: false,
             peak: 0,
             events: Vec::new(),
         }
@@ -155,24 +154,24 @@ impl Workers {
         }
     }
 
-    /// A pool that was to stop goes on.
+    /// Keeps a pool that was about to stop.
     pub(crate) fn cancel_pool_stop(&mut self, pool: u64) {
         if let Some(pool) = self.pools.get_mut(&pool) {
             pool.stopping = false;
         }
     }
 
-    /// It has told a coordinator what it has of another one.
-    pub(crate) fn outlive(&mut self) {
-        self.outlives = true;
+    /// Notes that it holds chunks of an earlier coordinator.
+    pub(crate) fn note_earlier_chunks(&mut self) {
+        self.has_earlier_chunks = true;
     }
 
-    /// Everything that begins takes so many times as long.
+    /// Makes everything that starts take this many times as long.
     pub(crate) fn slow_down(&mut self, times: u32) {
         self.slowness = times;
     }
 
-    /// All that run die at once.
+    /// Kills the workers of all running items.
     pub(crate) fn kill_running(&mut self) {
         let now = Instant::now();
         for run in self.running.iter_mut().filter(|run| run.fate != Fate::Dies) {
@@ -181,12 +180,12 @@ impl Workers {
         }
     }
 
-    /// The most slots that were busy at once since [`Workers::forget_peak`].
+    /// Returns the most slots that were busy at once since [`Workers::reset_peak`].
     pub(crate) fn peak(&self) -> usize {
         self.peak
     }
 
-    pub(crate) fn forget_peak(&mut self) {
+    pub(crate) fn reset_peak(&mut self) {
         self.peak = 0;
     }
 
@@ -206,7 +205,7 @@ impl Workers {
 
     pub(crate) fn drain(&mut self) {
         if !std::mem::replace(&mut self.draining, true) {
-            self.tell(Event::Draining(Draining {}));
+            self.report(Event::Draining(Draining {}));
         }
     }
 
@@ -223,7 +222,7 @@ impl Workers {
         self.pools.is_empty()
     }
 
-    /// What is left, in words; nothing if that is nothing.
+    /// Describes what is left, if anything.
     pub(crate) fn remains(&self) -> Option<String> {
         let (pools, jobs) = (self.pools.len(), self.jobs.len());
         let (chunks, running) = (self.chunks.len(), self.running.len());
@@ -231,7 +230,7 @@ impl Workers {
             .then(|| format!("{pools} pools, {jobs} jobs, {chunks} chunks and {running} runs"))
     }
 
-    /// One round of work; what there is to tell is appended.
+    /// Does one round of work, and appends its events.
     pub(crate) fn work(&mut self, events: &mut Vec<AgentEvent>) {
         let now = Instant::now();
         for (&pool, state) in &mut self.pools {
@@ -244,12 +243,12 @@ impl Workers {
         }
         self.collect(now);
         self.begin(now);
-        self.bury(now);
+        self.remove_stopped_pools(now);
         let credit = self.credit();
-        if std::mem::replace(&mut self.told_credit, credit) != credit {
-            self.tell(Event::Credit(Credit { chunks: credit, bytes: 0 }));
+        if std::mem::replace(&mut self.reported_credit, credit) != credit {
+            self.report(Event::Credit(Credit { chunks: credit, bytes: 0 }));
         }
-        // Some things are said twice.
+        // Some events are sent twice.
         for event in self.events.drain(..) {
             let again = matches!(event.body, Some(Event::RunDone(_) | Event::ItemFault(_))) && self.random.one_in(50);
             events.extend(again.then(|| event.clone()));
@@ -257,12 +256,12 @@ impl Workers {
         }
     }
 
-    /// When there is something to do, if nothing is said.
+    /// Returns when there is work to do without a command.
     pub(crate) fn due(&self) -> Option<Instant> {
         let starts = self.pools.values().filter_map(|pool| pool.starts_at.or(pool.gone_at));
         let runs = self.running.iter().filter(|run| !self.is_held(run.job)).map(|run| run.ends_at);
-        let told = self.chunks.iter().filter_map(|chunk| chunk.told_by);
-        starts.chain(runs).chain(told).min()
+        let reports = self.chunks.iter().filter_map(|chunk| chunk.report_by);
+        starts.chain(runs).chain(reports).min()
     }
 
     fn assign(&mut self, assign: &Assign) {
@@ -287,20 +286,20 @@ impl Workers {
                 items,
                 running: 0,
                 done: None,
-                told_by: None,
+                report_by: None,
                 busy: Duration::ZERO,
             });
         }
     }
 
-    /// An agent gets no more than it wants to hold, beside what it holds of pools that the coordinator does not know yet. Of
-    /// chunks that were adopted it may hold items for nobody.
+    /// Checks that the agent gets no more chunks than its credit. It may also hold chunks of pools that the coordinator does not know
+    /// yet, and unwanted items of adopted chunks.
     fn check_credit(&self) {
         let mut of_pools = BTreeMap::<u64, u32>::new();
         for pool in self.chunks.iter().filter_map(|chunk| Some(self.jobs.get(&chunk.job)?.pool)) {
             *of_pools.entry(pool).or_default() += 1;
         }
-        let credit = if self.outlives { 2 * self.credit() } else { self.credit() };
+        let credit = if self.has_earlier_chunks { 2 * self.credit() } else { self.credit() };
         if let Some((pool, chunks)) = of_pools.into_iter().find(|(_, chunks)| *chunks > credit && !self.draining) {
             trace::violation(format_args!(
                 "{chunks} chunks of pool {pool} are at an agent that wants to hold {credit}"
@@ -308,7 +307,7 @@ impl Workers {
         }
     }
 
-    /// More than there are slots, so that nobody waits for the next chunk.
+    /// One more than the slots, so that no slot waits for the next chunk.
     fn credit(&self) -> u32 {
         if self.draining { 0 } else { self.slots + 1 }
     }
@@ -318,7 +317,7 @@ impl Workers {
         self.held || pool.is_some_and(|pool| pool.held)
     }
 
-    /// Takes what has ended.
+    /// Collects the runs that have ended.
     fn collect(&mut self, now: Instant) {
         let mut ended = Vec::new();
         for run in std::mem::take(&mut self.running) {
@@ -337,39 +336,39 @@ impl Workers {
                         done.push(result);
                     }
                     _ => {
-                        let told = chunk.tell_done();
+                        let report = chunk.report_done();
                         chunk.done = Some((run.item, vec![result], fails));
-                        self.events.extend(told);
+                        self.events.extend(report);
                     }
                 }
             } else {
-                let told = chunk.tell_done();
+                let report = chunk.report_done();
                 let kind = if run.fate == Fate::Dies { FailureKind::WorkerDied } else { FailureKind::Panicked };
                 let failure = Some(Failure { kind: kind.into(), ..Failure::default() });
                 let fault = ItemFault { chunk: chunk.number, attempt: chunk.attempt, item: run.item, failure };
-                self.events.extend(told);
+                self.events.extend(report);
                 self.events.push(AgentEvent { body: Some(Event::ItemFault(Box::new(fault))) });
             }
-            // Sometimes several results travel together, and some come late.
+            // Sometimes several results are reported together, and some late.
             let chunk = self.chunks.iter_mut().find(|chunk| chunk.number == run.chunk).expect("it was there");
             if self.random.one_in(2) && !self.draining {
                 let most = self.random.pick(&[20, 20, 20, 20, 20, 20, 20, 20, 20, 4000]);
-                chunk.told_by = Some(now + self.random.millis(0..most));
+                chunk.report_by = Some(now + self.random.millis(0..most));
             } else {
-                let told = chunk.tell_done();
-                self.events.extend(told);
+                let report = chunk.report_done();
+                self.events.extend(report);
             }
         }
         for chunk in &mut self.chunks {
-            if chunk.told_by.is_some_and(|by| by <= now) {
-                self.events.extend(chunk.tell_done());
+            if chunk.report_by.is_some_and(|by| by <= now) {
+                self.events.extend(chunk.report_done());
             }
         }
         self.chunks.retain(|chunk| !chunk.is_over());
         self.forget_jobs();
     }
 
-    /// Has free slots take items.
+    /// Starts items on free slots.
     fn begin(&mut self, now: Instant) {
         while self.running.len() < self.slots as usize {
             let runs_of = |number: u64| {
@@ -395,8 +394,8 @@ impl Workers {
         }
     }
 
-    /// Pools that are through.
-    fn bury(&mut self, now: Instant) {
+    /// Removes stopped pools that have no more work.
+    fn remove_stopped_pools(&mut self, now: Instant) {
         let (jobs, chunks) = (&self.jobs, &self.chunks);
         let busy = |number: u64| chunks.iter().any(|chunk| jobs.get(&chunk.job).is_some_and(|job| job.pool == number));
         let over: Vec<u64> = self
@@ -408,39 +407,39 @@ impl Workers {
         for pool in over {
             self.pools.remove(&pool);
             self.jobs.retain(|_, job| job.pool != pool);
-            self.tell(Event::PoolStopped(PoolStopped { pool }));
+            self.report(Event::PoolStopped(PoolStopped { pool }));
         }
     }
 
     fn drop_chunks(&mut self, unwanted: impl Fn(&Chunk) -> bool) {
         let dropped: Vec<u64> = self.chunks.iter().filter(|chunk| unwanted(chunk)).map(|chunk| chunk.number).collect();
         self.running.retain(|run| !dropped.contains(&run.chunk));
-        // What has ended just now is told all the same.
+        // Results of items that have just ended are sometimes still reported.
         for chunk in self.chunks.iter_mut().filter(|chunk| dropped.contains(&chunk.number)) {
             if self.random.one_in(2) {
-                self.events.extend(chunk.tell_done());
+                self.events.extend(chunk.report_done());
             }
         }
         self.chunks.retain(|chunk| !dropped.contains(&chunk.number));
         self.forget_jobs();
     }
 
-    /// Forgets jobs that have ended, and of which nothing is here.
+    /// Forgets jobs that have ended and have no chunks here.
     fn forget_jobs(&mut self) {
         let chunks = &self.chunks;
         self.jobs.retain(|&number, job| !job.ended || chunks.iter().any(|chunk| chunk.job == number));
     }
 
-    /// Gives back what has not begun, from the end, and sometimes not all of it.
+    /// Returns items that have not started, from the end, and sometimes not all of them.
     fn give_back(&mut self, which: impl Fn(&Chunk) -> bool) {
         for chunk in self.chunks.iter_mut().filter(|chunk| which(chunk) && !chunk.items.is_empty()) {
-            // An item may be begun just when it would be given back.
+            // An item may start just when it would be returned.
             let keep = if !self.draining && self.random.one_in(4) { 1 } else { 0 };
             let back = chunk.items.split_off(keep.min(chunk.items.len()));
             let Some(&(first, _)) = back.front() else { continue };
             let (number, attempt, count) = (chunk.number, chunk.attempt, back.len() as u64);
-            let told = chunk.tell_done();
-            self.events.extend(told);
+            let report = chunk.report_done();
+            self.events.extend(report);
             let returned = Returned { chunk: number, attempt, first, count };
             self.events.push(AgentEvent { body: Some(Event::Returned(returned)) });
         }
@@ -448,7 +447,7 @@ impl Workers {
         self.forget_jobs();
     }
 
-    fn tell(&mut self, body: Event) {
+    fn report(&mut self, body: Event) {
         self.events.push(AgentEvent { body: Some(body) });
     }
 }
@@ -458,8 +457,8 @@ impl Chunk {
         self.items.is_empty() && self.running == 0 && self.done.is_none()
     }
 
-    fn tell_done(&mut self) -> Option<AgentEvent> {
-        self.told_by = None;
+    fn report_done(&mut self) -> Option<AgentEvent> {
+        self.report_by = None;
         let (first, results, failed) = self.done.take()?;
         let (mut data, mut ends) = (BytesMut::new(), BytesMut::new());
         for result in results {

@@ -1,4 +1,4 @@
-//! A cluster, what befalls it, and what must be left of it in the end.
+//! A cluster, its faults, and the checks at the end.
 
 mod faults;
 mod rest;
@@ -18,9 +18,9 @@ use crate::plan::Plan;
 use crate::trace;
 use faults::FAULTS;
 pub(crate) use faults::Fault;
-use faults::Later;
+use faults::FollowUp;
 
-/// Clients' hosts are called from here on.
+/// The first number of clients' hosts.
 const CLIENTS: Host = 1000;
 
 pub(crate) struct World {
@@ -33,9 +33,9 @@ pub(crate) struct World {
     clients: Vec<Client>,
     detached: Option<Detached>,
     hosts: Host,
-    later: Vec<(Instant, Later)>,
-    /// Agents that are to be there in the end.
-    wanted: Vec<u32>,
+    follow_ups: Vec<(Instant, FollowUp)>,
+    /// The slots of the agents to start.
+    agent_slots: Vec<u32>,
 }
 
 impl World {
@@ -44,7 +44,7 @@ impl World {
         let network = Network::new(random.fork());
         let address = Address::default();
         let mut coordinator = Coordinator::new(address.clone(), &mut random);
-        let wanted = (0..random.within(1..4)).map(|_| random.within(1..5) as u32).collect();
+        let agent_slots = (0..random.within(1..4)).map(|_| random.within(1..5) as u32).collect();
         let plan = Plan::new(random.next(), seed);
         let mut detached = Detached::of(seed, &plan);
         detached.iter_mut().for_each(|detached| coordinator.keep_jobs(&mut detached.random));
@@ -57,39 +57,39 @@ impl World {
             clients: Vec::new(),
             detached,
             hosts: 0,
-            later: Vec::new(),
-            wanted,
+            follow_ups: Vec::new(),
+            agent_slots,
             random,
         }
     }
 
-    /// The whole history.
+    /// Runs the whole history.
     pub(crate) async fn run(mut self) {
-        // Some faults only, so that rare pairs of them come about.
+        // Only some kinds of faults, so that rare pairs of them meet.
         let mut kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| self.random.one_in(3)).collect();
         self.detached.iter_mut().for_each(|detached| detached.add_faults(&mut kinds));
         let faults = if self.random.one_in(8) || kinds.is_empty() { 0 } else { self.random.within(1..13) };
-        trace::say(format_args!("{faults} faults of {kinds:?}"));
+        trace::log(format_args!("{faults} faults of {kinds:?}"));
         if faults > 0 {
             self.plan.expect_losses();
         }
         let pause = self.random.pick(&[10, 100, 1000, 4000]);
         self.coordinator.start(&mut self.random);
-        for slots in self.wanted.clone() {
+        for slots in self.agent_slots.clone() {
             self.start_agent(slots);
         }
         self.start_clients(faults > 0);
         for _ in 0..faults {
             let at = Instant::now() + self.random.millis(0..2 * pause);
             self.wait(at).await;
-            if trace::is_violated() || self.clients.iter().all(Client::is_through) {
+            if trace::is_violated() || self.clients.iter().all(Client::is_done) {
                 break;
             }
             let fault = self.random.pick(&kinds);
-            self.strike(fault).await;
+            self.inject(fault).await;
         }
         self.wait_for_hangs().await;
-        while let Some(at) = self.later.iter().map(|(at, _)| *at).min() {
+        while let Some(at) = self.follow_ups.iter().map(|(at, _)| *at).min() {
             self.wait(at).await;
         }
         self.come_to_rest().await;
@@ -98,13 +98,13 @@ impl World {
     fn start_clients(&mut self, faults: bool) {
         let may_fail = self.coordinator.may_refuse_jobs();
         let detached = &mut self.detached;
-        // Some have the cluster for themselves.
+        // In some histories detached jobs have the cluster to themselves.
         let alone = detached.as_mut().is_some_and(|detached| detached.random.one_in(2));
         if let Some(detached) = detached {
             self.clients.extend(detached.start(&self.network, &self.address, faults, may_fail));
         }
         if faults && let (Some(disk), Some(detached)) = (&self.coordinator.disk, &mut self.detached) {
-            // At each step of what it does something else may be lost.
+            // A crash at each step may lose something else.
             disk.expect_hangs(detached.random.pick(&[0, 0, 1, 3, 6]));
         }
         let count = if alone { 0 } else { self.random.within(1..4) as Host };
@@ -115,11 +115,11 @@ impl World {
         }
     }
 
-    /// Gives the coordinator's disk time to hang, if it is to.
+    /// Gives the coordinator's disk time to hang, if it will.
     async fn wait_for_hangs(&mut self) {
         let late = Instant::now() + Duration::from_secs(20);
         let is_to_hang = |world: &Self| world.coordinator.disk.as_ref().is_some_and(Disk::is_to_hang);
-        while is_to_hang(self) && !self.clients.iter().all(Client::is_through) && Instant::now() < late {
+        while is_to_hang(self) && !self.clients.iter().all(Client::is_done) && Instant::now() < late {
             self.wait(Instant::now() + Duration::from_millis(500)).await;
         }
     }

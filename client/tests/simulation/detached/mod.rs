@@ -1,8 +1,8 @@
-//! Detached jobs in a history: who detaches them, who picks them up, and what must be left of them in the end.
+//! Detached jobs in a history: clients that detach them, clients that attach to them, and checks at the end.
 
-mod books;
-mod owner;
-mod picker;
+mod attacher;
+mod detacher;
+mod known_jobs;
 
 use std::time::Duration;
 
@@ -12,40 +12,40 @@ use farpool_testkit::random::{Random, mix};
 use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
+use crate::connector::ClientConnector;
 use crate::coordinator::Address;
 use crate::network::{Host, Network};
 use crate::plan::{JobPlan, Plan};
 use crate::trace;
-use crate::way::Way;
 use crate::world::Fault;
-use books::Books;
-use owner::{Owner, detach};
-use picker::{Licence, Picker};
+use attacher::{Attacher, Permissions};
+use detacher::{Detacher, detach};
+use known_jobs::KnownJobs;
 
-/// From here on the hosts of those are called who detach, and of those who pick up.
-const OWNERS: Host = 3000;
-const PICKERS: Host = 4000;
-/// The host of who picks up all in the end.
-const SWEEPER: Host = 5000;
+/// The first host numbers of clients that detach, and of those that attach.
+const DETACHERS: Host = 3000;
+const ATTACHERS: Host = 4000;
+/// The host of the client that reads everything at the end.
+const FINAL_ATTACHER: Host = 5000;
 
 pub(crate) struct Detached {
     plan: Plan,
-    books: Books,
-    /// It has a source of chance of its own, so that histories without detached jobs are what they would be anyway.
+    known_jobs: KnownJobs,
+    /// Separate, so that histories do not depend on whether they have detached jobs.
     pub(crate) random: Random,
 }
 
 impl Detached {
-    /// Every third history has some.
+    /// Creates them for every third history.
     pub(crate) fn of(seed: u64, plan: &Plan) -> Option<Self> {
         (seed % 3 == 1).then(|| Self {
             plan: plan.clone(),
-            books: Books::new(plan.clone()),
+            known_jobs: KnownJobs::new(plan.clone()),
             random: Random::new(mix(seed)),
         })
     }
 
-    /// Faults that matter more here than elsewhere, or are only here.
+    /// Adds faults that matter most for detached jobs.
     pub(crate) fn add_faults(&mut self, kinds: &mut Vec<Fault>) {
         use Fault::{FailDisk, KillClient, KillCoordinator, SlowDisk, StopCoordinator};
         for fault in [KillCoordinator, StopCoordinator, KillClient, FailDisk, SlowDisk] {
@@ -55,71 +55,76 @@ impl Detached {
         }
     }
 
-    /// Those who have to do with them.
+    /// Starts the clients that detach and attach.
     pub(crate) fn start(&mut self, network: &Network, address: &Address, faults: bool, may_fail: bool) -> Vec<Client> {
         let names: Vec<String> = (0..self.random.within(1..4)).map(|number| format!("kept{number}")).collect();
-        let licence = Licence { names: names.clone(), cancels: self.random.one_in(3), discards: self.random.one_in(4) };
+        let permissions =
+            Permissions { names: names.clone(), cancels: self.random.one_in(3), discards: self.random.one_in(4) };
         let mut clients = Vec::new();
-        let way = |host, random: &mut Random| {
+        let connector = |host, random: &mut Random| {
             network.set_delay(host, random.pick(&[50, 500, 20_000]));
-            Way { host, network: network.clone(), address: address.clone() }
+            ClientConnector { host, network: network.clone(), address: address.clone() }
         };
-        for (name, host) in names.into_iter().zip(OWNERS..) {
-            let way = way(host, &mut self.random);
-            let (plan, books, random) = (self.plan.clone(), self.books.clone(), self.random.fork());
-            clients.push(Client::run(host, Owner { way, plan, books, name, faults, may_fail, random }.run()));
+        for (name, host) in names.into_iter().zip(DETACHERS..) {
+            let connector = connector(host, &mut self.random);
+            let (plan, known_jobs, random) = (self.plan.clone(), self.known_jobs.clone(), self.random.fork());
+            clients.push(Client::run(
+                host,
+                Detacher { connector, plan, known_jobs, name, faults, may_fail, random }.run(),
+            ));
         }
-        for host in PICKERS..PICKERS + self.random.within(0..4) as Host {
-            let picker = Picker::new(way(host, &mut self.random), self.books.clone(), self.random.fork());
-            clients.push(Client::run(host, picker.run(licence.clone())));
+        for host in ATTACHERS..ATTACHERS + self.random.within(0..4) as Host {
+            let attacher =
+                Attacher::new(connector(host, &mut self.random), self.known_jobs.clone(), self.random.fork());
+            clients.push(Client::run(host, attacher.run(permissions.clone())));
         }
         clients
     }
 
-    /// Nothing happens any more: all that the coordinator has promised is there, and goes when it is not wanted any more.
-    /// `patience`: how long it waits for who detaches.
-    pub(crate) async fn come_to_rest(&mut self, network: &Network, address: &Address, patience: Duration) {
-        let way = Way { host: SWEEPER, network: network.clone(), address: address.clone() };
-        let mut picker = Picker::new(way, self.books.clone(), self.random.fork());
-        // What has gone by itself is asked for last: its name is to be taken again, for which there must be room.
+    /// Checks, after the last fault, that all confirmed jobs exist and can be discarded. `detach_timeout`: how long the coordinator
+    /// waits for clients that are detaching.
+    pub(crate) async fn come_to_rest(&mut self, network: &Network, address: &Address, detach_timeout: Duration) {
+        let connector = ClientConnector { host: FINAL_ATTACHER, network: network.clone(), address: address.clone() };
+        let mut attacher = Attacher::new(connector, self.known_jobs.clone(), self.random.fork());
+        // Dropped jobs are checked last: their names are reused, which needs room.
         let (whole, partial): (Vec<_>, Vec<_>) =
-            self.books.names().into_iter().partition(|name| self.books.job(name).all_said);
+            self.known_jobs.names().into_iter().partition(|name| self.known_jobs.job(name).all_sent);
         for name in whole.iter().chain(&partial) {
             if partial.contains(name) {
-                self.goes_by_itself(name, &mut picker, patience).await;
-            } else if !matches!(picker.read(name, true, None).await, Some(ReadEvent::Broken(_))) {
-                picker.read(name, false, None).await;
-                // What an outage has hidden from its client is known now.
-                self.books.change(name, |job| job.kept = true);
-                let _ = picker.ask(name).await;
+                self.check_incomplete_job_is_dropped(name, &mut attacher, detach_timeout).await;
+            } else if !matches!(attacher.read(name, true, None).await, Some(ReadEvent::Broken(_))) {
+                attacher.read(name, false, None).await;
+                // An outage may have hidden this from its client.
+                self.known_jobs.change(name, |job| job.kept = true);
+                let _ = attacher.ask(name).await;
             }
-            picker.discard(name).await;
-            if picker.ask(name).await.is_ok() {
-                trace::violation(format_args!("{name} is there although it was discarded"));
+            attacher.discard(name).await;
+            if attacher.ask(name).await.is_ok() {
+                trace::violation(format_args!("{name} exists although it was discarded"));
             }
         }
     }
 
-    /// A job that is not whole goes, and its name is free.
-    async fn goes_by_itself(&mut self, name: &str, picker: &mut Picker, patience: Duration) {
-        let late = Instant::now() + patience + Duration::from_secs(30);
-        while picker.ask(name).await.is_ok() {
+    /// Checks that an incomplete job is dropped, and that its name is free.
+    async fn check_incomplete_job_is_dropped(&mut self, name: &str, attacher: &mut Attacher, detach_timeout: Duration) {
+        let late = Instant::now() + detach_timeout + Duration::from_secs(30);
+        while attacher.ask(name).await.is_ok() {
             if Instant::now() >= late || trace::is_violated() {
-                return trace::violation(format_args!("{name} is still there, and nobody goes on detaching it"));
+                return trace::violation(format_args!("{name} still exists, and no client is detaching it"));
             }
             sleep(Duration::from_secs(1)).await;
         }
         let tag = self.plan.add_job(JobPlan::default());
-        self.books.begin(name, tag, 0);
+        self.known_jobs.begin(name, tag, 0);
         let (pool, open) = detach(name, OpenJob::default(), &mut self.random);
-        let (handing, sent) = picker.caller.detach(pool, open);
-        self.books.change(name, |job| job.all_said = true);
-        handing.end_input();
+        let (detaching_job, sent) = attacher.client.detach(pool, open);
+        self.known_jobs.change(name, |job| job.all_sent = true);
+        detaching_job.end_input();
         match sent.await {
-            Ok(()) => self.books.change(name, |job| job.kept = true),
+            Ok(()) => self.known_jobs.change(name, |job| job.kept = true),
             Err(error) => return trace::violation(format_args!("the name {name} is not free: {error}")),
         }
-        if !matches!(picker.read(name, true, None).await, Some(ReadEvent::Finished)) {
+        if !matches!(attacher.read(name, true, None).await, Some(ReadEvent::Finished)) {
             trace::violation(format_args!("{name}, which has no items, does not finish"));
         }
     }

@@ -1,4 +1,4 @@
-//! What befalls a world, and what follows from it later.
+//! The faults of a world, and their repairs.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(crate) enum Fault {
     Cut,
     CutAll,
     HalfOpen,
-    Part,
+    Partition,
     Pause,
     KillAgent,
     PowerOff,
@@ -24,11 +24,11 @@ pub(crate) enum Fault {
     KillClient,
     KillCoordinator,
     PauseCoordinator,
-    Leap,
+    TimeJump,
     Lose,
     Slow,
     KillWorkers,
-    /// These only if detached jobs are kept.
+    /// Only with detached jobs.
     StopCoordinator,
     FailDisk,
     SlowDisk,
@@ -38,7 +38,7 @@ pub(super) const FAULTS: [Fault; 15] = [
     Fault::Cut,
     Fault::CutAll,
     Fault::HalfOpen,
-    Fault::Part,
+    Fault::Partition,
     Fault::Pause,
     Fault::KillAgent,
     Fault::PowerOff,
@@ -46,49 +46,49 @@ pub(super) const FAULTS: [Fault; 15] = [
     Fault::KillClient,
     Fault::KillCoordinator,
     Fault::PauseCoordinator,
-    Fault::Leap,
+    Fault::TimeJump,
     Fault::Lose,
     Fault::Slow,
     Fault::KillWorkers,
 ];
 
-/// What follows later.
+/// What follows a fault later.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Later {
+pub(super) enum FollowUp {
     Heal(Host),
-    GoOn(Host),
-    Hurry(Host),
+    Resume(Host),
+    SpeedUp(Host),
     StartAgent(u32),
     StartCoordinator,
-    CoordinatorGoesOn,
+    ResumeCoordinator,
     KillCoordinator,
-    MendDisk,
-    HurryDisk,
+    RepairDisk,
+    SpeedUpDisk,
 }
 
 impl World {
-    pub(super) async fn strike(&mut self, fault: Fault) {
+    pub(super) async fn inject(&mut self, fault: Fault) {
         let hosts = self.hosts();
         if hosts.is_empty() {
             return;
         }
         let host = self.random.pick(&hosts);
-        let ways = self.random.pick(&[[true, true], [true, false], [false, true]]);
-        trace::say(format_args!("{fault:?}, of host {host} if it is of one, {ways:?}"));
+        let directions = self.random.pick(&[[true, true], [true, false], [false, true]]);
+        trace::log(format_args!("{fault:?}, of host {host} if it is of one, {directions:?}"));
         let last = self.random.pick(&[300, 3000, 15_000]);
         let lasting = self.random.millis(1..last);
         match fault {
             Fault::Cut => self.network.cut(|of| of == host),
             Fault::CutAll => self.network.cut(|_| true),
-            Fault::HalfOpen => self.network.half_open(host, ways),
-            Fault::Part => {
-                self.network.part(host, ways);
-                self.follow(lasting, Later::Heal(host));
+            Fault::HalfOpen => self.network.half_open(host, directions),
+            Fault::Partition => {
+                self.network.partition(host, directions);
+                self.schedule(lasting, FollowUp::Heal(host));
             }
             Fault::Pause => {
                 self.stop(host, true);
-                self.network.part(host, [true, true]);
-                self.follow(lasting, Later::GoOn(host));
+                self.network.partition(host, [true, true]);
+                self.schedule(lasting, FollowUp::Resume(host));
             }
             Fault::KillAgent | Fault::PowerOff | Fault::Leave => {
                 let count = self.agents.len() as u64;
@@ -97,21 +97,21 @@ impl World {
                 }
                 let at = self.random.below(count) as usize;
                 let slots = self.random.within(1..5) as u32;
-                self.follow(lasting, Later::StartAgent(slots));
+                self.schedule(lasting, FollowUp::StartAgent(slots));
                 if fault == Fault::Leave {
                     return self.agents[at].ask_to_leave();
                 }
                 let agent = self.agents.remove(at);
                 if fault == Fault::PowerOff {
-                    // Nobody is told.
-                    self.network.part(agent.host, [true, true]);
+                    // No connection is closed.
+                    self.network.partition(agent.host, [true, true]);
                     agent.stop(true);
                     return agent.power_off().await;
                 }
                 agent.kill(&self.network).await;
             }
             Fault::KillClient => {
-                // One stays, so that there is something to do.
+                // One client stays, so that there is work.
                 if self.clients.len() > 1 {
                     let at = self.random.below(self.clients.len() as u64) as usize;
                     self.clients.remove(at).kill(&self.network).await;
@@ -119,75 +119,77 @@ impl World {
             }
             Fault::KillCoordinator => {
                 self.coordinator.kill(&self.network).await;
-                self.follow(lasting, Later::StartCoordinator);
+                self.schedule(lasting, FollowUp::StartCoordinator);
             }
             Fault::PauseCoordinator => {
                 self.coordinator.stop(true);
-                hosts.into_iter().for_each(|host| self.network.part(host, [true, true]));
-                self.follow(lasting, Later::CoordinatorGoesOn);
+                hosts.into_iter().for_each(|host| self.network.partition(host, [true, true]));
+                self.schedule(lasting, FollowUp::ResumeCoordinator);
             }
             Fault::Lose => self.network.lose(host, self.random.millis(1..last.min(1000))),
             Fault::Slow => {
                 let delay = self.random.pick(&[20_000, 300_000]);
                 self.slow_down(host, 20, delay);
-                self.follow(lasting, Later::Hurry(host));
+                self.schedule(lasting, FollowUp::SpeedUp(host));
             }
             Fault::KillWorkers => {
                 let agent = self.agents.iter().find(|agent| agent.host == host);
-                agent.into_iter().for_each(|agent| agent.touch(Workers::kill_running));
+                agent.into_iter().for_each(|agent| agent.with_workers(Workers::kill_running));
             }
             Fault::StopCoordinator => {
                 self.coordinator.ask_to_end();
-                self.follow(lasting, Later::KillCoordinator);
+                self.schedule(lasting, FollowUp::KillCoordinator);
             }
             Fault::FailDisk => {
                 self.coordinator.disk.iter_mut().for_each(Disk::fail);
-                self.follow(lasting, Later::MendDisk);
+                self.schedule(lasting, FollowUp::RepairDisk);
             }
             Fault::SlowDisk => {
                 self.coordinator.disk.iter().for_each(|disk| disk.slow_down(true));
-                self.follow(lasting, Later::HurryDisk);
+                self.schedule(lasting, FollowUp::SpeedUpDisk);
             }
-            // A host that slept: everybody's time goes on at once.
-            Fault::Leap => tokio::time::advance(lasting).await,
+            // Time jumps for everyone, as on a host that slept.
+            Fault::TimeJump => tokio::time::advance(lasting).await,
         }
     }
 
-    /// Until this time, with all that follows until then.
+    /// Waits until this time, and carries out what is due until then.
     pub(super) async fn wait(&mut self, until: Instant) {
         loop {
-            let next = (0..self.later.len()).min_by_key(|&at| self.later[at].0).filter(|&at| self.later[at].0 <= until);
+            let next = (0..self.follow_ups.len())
+                .min_by_key(|&at| self.follow_ups[at].0)
+                .filter(|&at| self.follow_ups[at].0 <= until);
             tokio::select! {
                 biased;
                 () = self.coordinator.hangs() => {
                     self.hang().await;
                     continue;
                 }
-                () = sleep_until(next.map_or(until, |next| self.later[next].0)) => {}
+                () = sleep_until(next.map_or(until, |next| self.follow_ups[next].0)) => {}
             }
             let Some(next) = next else { return };
-            let (_, later) = self.later.remove(next);
-            trace::say(format_args!("{later:?}"));
-            match later {
-                Later::Heal(host) => self.network.heal(host),
-                Later::GoOn(host) => {
+            let (_, follow_up) = self.follow_ups.remove(next);
+            trace::log(format_args!("{follow_up:?}"));
+            match follow_up {
+                FollowUp::Heal(host) => self.network.heal(host),
+                FollowUp::Resume(host) => {
                     self.stop(host, false);
                     self.network.heal(host);
                 }
-                Later::Hurry(host) => self.slow_down(host, 1, 500),
-                Later::StartAgent(slots) => self.start_agent(slots),
-                Later::StartCoordinator => {
+                FollowUp::SpeedUp(host) => self.slow_down(host, 1, 500),
+                FollowUp::StartAgent(slots) => self.start_agent(slots),
+                FollowUp::StartCoordinator => {
                     if !self.coordinator.start(&mut self.random) {
-                        self.follow(Duration::from_secs(1), Later::StartCoordinator);
+                        self.schedule(Duration::from_secs(1), FollowUp::StartCoordinator);
                     }
                 }
-                Later::KillCoordinator => {
+                FollowUp::KillCoordinator => {
                     self.coordinator.kill(&self.network).await;
-                    self.follow(Duration::from_millis(100), Later::StartCoordinator);
+                    self.schedule(Duration::from_millis(100), FollowUp::StartCoordinator);
                 }
-                Later::MendDisk => self.coordinator.disk.iter_mut().for_each(Disk::mend),
-                Later::HurryDisk => self.coordinator.disk.iter().for_each(|disk| disk.slow_down(false)),
-                Later::CoordinatorGoesOn => {
+                FollowUp::RepairDisk => self.coordinator.disk.iter_mut().for_each(Disk::repair),
+                FollowUp::SpeedUpDisk => self.coordinator.disk.iter().for_each(|disk| disk.slow_down(false)),
+                FollowUp::ResumeCoordinator => {
                     self.coordinator.stop(false);
                     self.hosts().into_iter().for_each(|host| self.network.heal(host));
                 }
@@ -197,12 +199,12 @@ impl World {
 
     /// The disk of the coordinator hangs, and a while later its host goes down.
     async fn hang(&mut self) {
-        trace::say(format_args!("the coordinator's disk hangs"));
+        trace::log(format_args!("the coordinator's disk hangs"));
         let (most, down) = (self.random.pick(&[1, 20, 200, 2000]), self.random.pick(&[300, 3000]));
         sleep(self.random.millis(0..most)).await;
         self.coordinator.kill(&self.network).await;
         let down = self.random.millis(1..down);
-        self.follow(down, Later::StartCoordinator);
+        self.schedule(down, FollowUp::StartCoordinator);
     }
 
     fn stop(&self, host: Host, stop: bool) {
@@ -210,14 +212,14 @@ impl World {
         self.clients.iter().filter(|client| client.host == host).for_each(|client| client.stop(stop));
     }
 
-    /// What runs at a host takes so many times as long, and what is said there, so many us.
+    /// Makes runs at a host take this many times as long, and sets the delay of its frames, in us.
     pub(super) fn slow_down(&self, host: Host, times: u32, delay: u64) {
         self.network.set_delay(host, delay);
         let agent = self.agents.iter().find(|agent| agent.host == host);
-        agent.into_iter().for_each(|agent| agent.touch(|workers| workers.slow_down(times)));
+        agent.into_iter().for_each(|agent| agent.with_workers(|workers| workers.slow_down(times)));
     }
 
-    fn follow(&mut self, after: Duration, later: Later) {
-        self.later.push((Instant::now() + after, later));
+    fn schedule(&mut self, after: Duration, follow_up: FollowUp) {
+        self.follow_ups.push((Instant::now() + after, follow_up));
     }
 }

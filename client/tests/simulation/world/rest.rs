@@ -1,4 +1,4 @@
-//! What must be left of a world in the end: nothing.
+//! The checks at the end: nothing may be left.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::network::Host;
 use crate::trace;
 use crate::workers::Workers;
 
-/// How long everything may take when nothing happens any more.
+/// How long everything may take after the last fault.
 const BOUND: Duration = Duration::from_secs(600);
-/// The host of a client that comes in the end.
+/// The host of the client that checks all slots.
 const PROBE: Host = 2000;
 
 impl World {
-    /// Nothing happens any more: everything that was begun comes to its end, and nothing is left.
+    /// After the last fault: waits until everything that was begun has ended, and checks that nothing is left.
     pub(super) async fn come_to_rest(mut self) {
-        trace::say(format_args!("nothing happens any more"));
+        trace::log(format_args!("the faults are over"));
         self.coordinator.disk.iter().for_each(|disk| disk.expect_hangs(0));
         self.hosts().into_iter().for_each(|host| self.network.heal(host));
         self.agents.retain(|agent| !agent.is_over());
@@ -26,53 +26,53 @@ impl World {
             self.start_agent(2);
         }
         let deadline = Instant::now() + BOUND;
-        while !self.clients.iter().all(Client::is_through) {
+        while !self.clients.iter().all(Client::is_done) {
             if trace::is_violated() {
                 return;
             }
             if Instant::now() >= deadline {
                 let hosts: Vec<Host> =
-                    self.clients.iter().filter(|client| !client.is_through()).map(|client| client.host).collect();
+                    self.clients.iter().filter(|client| !client.is_done()).map(|client| client.host).collect();
                 let status = self.coordinator.status().await;
-                return trace::violation(format_args!("clients {hosts:?} are not through after {BOUND:?}: {status:?}"));
+                return trace::violation(format_args!("clients {hosts:?} are not done after {BOUND:?}: {status:?}"));
             }
             if let Some(client) = self.clients.iter().find(|client| client.has_crashed()) {
                 return trace::violation(format_args!("client {} has crashed", client.host));
             }
             sleep(Duration::from_millis(500)).await;
         }
-        trace::say(format_args!("all clients are through"));
-        self.nothing_is_forgotten().await;
-        // Sessions that are away, and workers that are killed, have their time; then nothing may be left.
+        trace::log(format_args!("all clients are done"));
+        self.check_detached_jobs().await;
+        // Disconnected sessions and killed workers get time to end; then nothing may be left.
         sleep(Duration::from_secs(90)).await;
-        self.nothing_is_left().await;
-        self.every_slot_works().await;
-        self.nothing_is_held().await;
+        self.check_nothing_is_left().await;
+        self.check_every_slot_works().await;
+        self.check_nothing_is_held().await;
     }
 
-    /// What was detached is there, comes to its end, and goes.
-    async fn nothing_is_forgotten(&mut self) {
+    /// Checks that detached jobs exist, end, and can be discarded.
+    async fn check_detached_jobs(&mut self) {
         let Some(detached) = &mut self.detached else { return };
-        let (late, patience) = (Instant::now() + BOUND, self.coordinator.detach_patience());
-        let swept = timeout_at(late, detached.come_to_rest(&self.network, &self.address, patience)).await;
+        let (late, detach_timeout) = (Instant::now() + BOUND, self.coordinator.detach_timeout());
+        let swept = timeout_at(late, detached.come_to_rest(&self.network, &self.address, detach_timeout)).await;
         if swept.is_err() {
             let status = self.coordinator.status().await;
-            trace::violation(format_args!("detached jobs are not through after {BOUND:?}: {status:?}"));
+            trace::violation(format_args!("detached jobs are not done after {BOUND:?}: {status:?}"));
         }
     }
 
-    /// No slot has got lost: there is a job for all of them.
-    async fn every_slot_works(&mut self) {
+    /// Checks with a job for all slots that no slot was lost.
+    async fn check_every_slot_works(&mut self) {
         self.hosts().into_iter().for_each(|host| self.slow_down(host, 1, 500));
-        self.agents.iter().for_each(|agent| agent.touch(Workers::forget_peak));
-        let slots: usize = self.agents.iter().map(|agent| agent.touch(|workers| workers.slots())).sum();
+        self.agents.iter().for_each(|agent| agent.with_workers(Workers::reset_peak));
+        let slots: usize = self.agents.iter().map(|agent| agent.with_workers(|workers| workers.slots())).sum();
         let done = client::fill(PROBE, &self.network, &self.address, &self.plan, slots as u64, &mut self.random);
         let late = Instant::now() + Duration::from_secs(60);
         if !timeout_at(late, done).await.unwrap_or(false) {
-            return trace::violation(format_args!("a job for all slots does not end well"));
+            return trace::violation(format_args!("a job for all slots did not succeed"));
         }
         for agent in &self.agents {
-            let (peak, slots) = agent.touch(|workers| (workers.peak(), workers.slots()));
+            let (peak, slots) = agent.with_workers(|workers| (workers.peak(), workers.slots()));
             if peak != slots {
                 trace::violation(format_args!(
                     "of the {slots} slots of host {} no more than {peak} were ever busy",
@@ -80,11 +80,11 @@ impl World {
                 ));
             }
         }
-        // Those who were told to stop have done so, and what they kept is settled.
+        // Give pools time to stop, and reports time to be settled.
         sleep(Duration::from_secs(10)).await;
     }
 
-    async fn nothing_is_left(&mut self) {
+    async fn check_nothing_is_left(&mut self) {
         let late = Instant::now() + Duration::from_secs(5);
         let Ok(status) = timeout_at(late, self.coordinator.status()).await else {
             return trace::violation(format_args!("the coordinator does not answer"));
@@ -107,13 +107,13 @@ impl World {
         }
         for agent in &self.agents {
             if let Some(remains) = agent.remains() {
-                trace::violation(format_args!("at the agent of host {} is left: {remains}", agent.host));
+                trace::violation(format_args!("something is left at the agent of host {}: {remains}", agent.host));
             }
         }
     }
 
-    /// A coordinator that knows nothing is told what agents hold.
-    async fn nothing_is_held(&mut self) {
+    /// Checks, with a new coordinator, that agents hold nothing.
+    async fn check_nothing_is_held(&mut self) {
         self.coordinator.kill(&self.network).await;
         self.coordinator.start(&mut self.random);
         sleep(Duration::from_secs(10)).await;
@@ -122,10 +122,10 @@ impl World {
         }
         let status = self.coordinator.status().await;
         if status.agents.len() != self.agents.len() {
-            trace::violation(format_args!("not all agents have come back: {status:?}"));
+            trace::violation(format_args!("not all agents have reconnected: {status:?}"));
         }
         if status.journal.as_ref().is_some_and(|journal| journal.jobs > 0) {
-            trace::violation(format_args!("jobs have come back that were gone: {status:?}"));
+            trace::violation(format_args!("discarded jobs have come back: {status:?}"));
         }
     }
 }

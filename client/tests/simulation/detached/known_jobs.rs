@@ -1,4 +1,4 @@
-//! What everybody knows of the detached jobs: what they were told, and what must be so from then on.
+//! What all clients together know of the detached jobs, and must find unchanged from then on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,12 +7,12 @@ use bytes::Bytes;
 use farpool_proto::v1::{DetachedJob, DetachedState};
 use farpool_session::{Error, ErrorKind};
 
-use crate::client::told;
+use crate::client::failure_of;
 use crate::plan::{Outcome, Plan, is_failed, mark};
 use crate::trace;
 
 #[derive(Clone)]
-pub(crate) struct Books {
+pub(crate) struct KnownJobs {
     plan: Plan,
     jobs: Arc<Mutex<BTreeMap<String, Job>>>,
 }
@@ -20,21 +20,21 @@ pub(crate) struct Books {
 /// What is known of a job.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Job {
-    /// What its items are marked with.
+    /// The tag of its items.
     pub(crate) tag: u64,
     pub(crate) items: u64,
-    /// Its client has said that it is whole.
-    pub(crate) all_said: bool,
-    /// The coordinator has said that it keeps it.
+    /// Its client has sent it all.
+    pub(crate) all_sent: bool,
+    /// The coordinator has confirmed that it keeps it.
     pub(crate) kept: bool,
-    /// Somebody has asked that it be cancelled, or be discarded.
-    pub(crate) cancel_asked: bool,
-    pub(crate) discard_asked: bool,
-    /// It has been.
+    /// A client has requested to cancel or discard it.
+    pub(crate) cancel_requested: bool,
+    pub(crate) discard_requested: bool,
+    /// The coordinator has confirmed that.
     pub(crate) discarded: bool,
     /// How it has ended.
     pub(crate) ended: Option<End>,
-    /// What has come of its items, as somebody has read it.
+    /// The outcomes that clients have read.
     pub(crate) outcomes: BTreeMap<u64, Outcome>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Job {
 pub(crate) enum End {
     Finished,
     Cancelled,
-    /// One of the two: who cancelled it was told that it has ended.
+    /// One of the two: a cancellation returned, so it has ended.
     Either,
 }
 
@@ -50,20 +50,20 @@ fn has_failed(outcome: &Outcome) -> bool {
     outcome.as_ref().map_or(true, |(result, _)| is_failed(result))
 }
 
-impl Books {
+impl KnownJobs {
     pub(crate) fn new(plan: Plan) -> Self {
         Self { plan, jobs: Arc::default() }
     }
 
-    /// A job is about to be detached.
+    /// Notes that a job is about to be detached.
     pub(crate) fn begin(&self, name: &str, tag: u64, items: u64) {
         let mut jobs = self.jobs();
         let before = jobs.remove(name).unwrap_or_default();
-        let Job { cancel_asked, discard_asked, .. } = before;
-        jobs.insert(name.to_owned(), Job { tag, items, cancel_asked, discard_asked, ..Job::default() });
+        let Job { cancel_requested, discard_requested, .. } = before;
+        jobs.insert(name.to_owned(), Job { tag, items, cancel_requested, discard_requested, ..Job::default() });
     }
 
-    /// What is known of a job now; nobody has begun with one that is not known.
+    /// Returns what is known of a job. No client has begun to detach an unknown one.
     pub(crate) fn job(&self, name: &str) -> Job {
         self.jobs().get(name).cloned().unwrap_or_default()
     }
@@ -76,9 +76,9 @@ impl Books {
         change(self.jobs().entry(name.to_owned()).or_default());
     }
 
-    /// Somebody has read what came of an item.
+    /// Notes and checks an outcome that was read.
     pub(crate) fn take(&self, name: &str, item: u64, result: Result<(Bytes, u32), Error>) {
-        let outcome = result.map_err(|error| told(&error));
+        let outcome = result.map_err(|error| failure_of(&error));
         let job = self.job(name);
         self.plan.check(mark(job.tag, item), &outcome);
         if let Some(before) = job.outcomes.get(&item).filter(|before| **before != outcome) {
@@ -87,11 +87,11 @@ impl Books {
         self.change(name, |job| drop(job.outcomes.insert(item, outcome)));
     }
 
-    /// Somebody has seen how a job has ended.
-    pub(crate) fn has_ended(&self, name: &str, how: End) {
+    /// Notes and checks how a job has ended.
+    pub(crate) fn note_end(&self, name: &str, how: End) {
         let job = self.job(name);
         let fits = match job.ended {
-            None => how != End::Cancelled || job.cancel_asked,
+            None => how != End::Cancelled || job.cancel_requested,
             Some(End::Either) => true,
             Some(ended) => how == ended || how == End::Either,
         };
@@ -103,41 +103,43 @@ impl Books {
         }
     }
 
-    /// Somebody was told of a job what was known of it `before`.
-    pub(crate) fn described(&self, name: &str, before: &Job, about: &DetachedJob) {
+    /// Checks a job's description against what was known `before` the request.
+    pub(crate) fn note_description(&self, name: &str, before: &Job, about: &DetachedJob) {
         let state = about.state();
         let wrong = |what: &str| trace::violation(format_args!("{name} is {what}: {about:?}, and it was {before:?}"));
         if before.discarded {
-            wrong("there again");
+            wrong("back after it was discarded");
         }
         match state {
-            DetachedState::Finished => self.has_ended(name, End::Finished),
-            DetachedState::Cancelled => self.has_ended(name, End::Cancelled),
-            DetachedState::Receiving if before.kept => wrong("not whole any more"),
-            DetachedState::Receiving | DetachedState::Running if before.ended.is_some() => wrong("going on"),
+            DetachedState::Finished => self.note_end(name, End::Finished),
+            DetachedState::Cancelled => self.note_end(name, End::Cancelled),
+            DetachedState::Receiving if before.kept => wrong("no longer complete"),
+            DetachedState::Receiving | DetachedState::Running if before.ended.is_some() => {
+                wrong("running after its end")
+            }
             DetachedState::Receiving => {}
-            DetachedState::Running if self.job(name).all_said => {}
-            _ => wrong("in no state to be in"),
+            DetachedState::Running if self.job(name).all_sent => {}
+            _ => wrong("in an impossible state"),
         }
         if state != DetachedState::Receiving && about.items != self.job(name).items {
             wrong("of another length");
         }
         let failed = before.outcomes.values().filter(|outcome| has_failed(outcome)).count() as u64;
         if about.done < before.outcomes.len() as u64 || about.failed < failed {
-            wrong("less far than it was");
+            wrong("behind its earlier progress");
         }
     }
 
-    /// Somebody was told that a job cannot be had, of which this was known `before`.
-    pub(crate) fn missed(&self, name: &str, before: &Job, error: &Error) {
+    /// Checks an error about a job against what was known `before` the request.
+    pub(crate) fn note_missing(&self, name: &str, before: &Job, error: &Error) {
         let now = self.job(name);
-        let is_gone = error.kind() == ErrorKind::InvalidArgument && (!before.kept || now.discard_asked);
+        let is_gone = error.kind() == ErrorKind::InvalidArgument && (!before.kept || now.discard_requested);
         if !is_gone {
-            trace::violation(format_args!("{name} cannot be had: {error}; it was {before:?}"));
+            trace::violation(format_args!("{name} cannot be found: {error}; it was {before:?}"));
         }
     }
 
     fn jobs(&self) -> MutexGuard<'_, BTreeMap<String, Job>> {
-        self.jobs.lock().expect("nobody panics with it")
+        self.jobs.lock().expect("the lock is not poisoned")
     }
 }

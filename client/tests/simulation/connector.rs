@@ -1,4 +1,4 @@
-//! A client's way to the coordinator.
+//! Connects a client to the coordinator.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -25,13 +25,13 @@ use crate::network::{Arriving, Host, Network};
 use crate::trace;
 
 #[derive(Clone)]
-pub(crate) struct Way {
+pub(crate) struct ClientConnector {
     pub(crate) host: Host,
     pub(crate) network: Network,
     pub(crate) address: Address,
 }
 
-impl Connect for Way {
+impl Connect for ClientConnector {
     type Connection = Self;
 
     async fn connect(&self) -> Result<Self, Status> {
@@ -40,20 +40,20 @@ impl Connect for Way {
     }
 }
 
-/// What the client on this host shows its user.
-pub(crate) struct Says(pub(crate) Host);
+/// Shows the client's notices in the trace.
+pub(crate) struct ClientFront(pub(crate) Host);
 
-impl Front for Says {
+impl Front for ClientFront {
     fn output(&self, _: &Output) {}
 
     fn notice(&self, line: &str) {
-        trace::say(format_args!("client {} says: {line}", self.0));
+        trace::log(format_args!("client {} shows: {line}", self.0));
     }
 
     fn flush(&self, _: Duration) {}
 }
 
-impl Connection for Way {
+impl Connection for ClientConnector {
     type Events = Arriving<EventFrame>;
 
     async fn session(&mut self, frames: Frames<ClientMessage>) -> Result<Self::Events, Status> {
@@ -67,30 +67,30 @@ impl Connection for Way {
     }
 }
 
-impl DetachedConnection for Way {
+impl DetachedConnection for ClientConnector {
     async fn describe(&mut self, name: String, id: Bytes) -> Result<DetachedJob, Status> {
         let describe = async |server: Server, request: DescribeDetachedRequest| server.describe_detached(request).await;
-        self.ask(DescribeDetachedRequest { name, id }, describe).await
+        self.call(DescribeDetachedRequest { name, id }, describe).await
     }
 
     async fn cancel(&mut self, name: String, id: Bytes) -> Result<(), Status> {
         let cancel = async |server: Server, request: CancelDetachedRequest| {
             server.cancel_detached(request).await.map(|()| CancelDetachedReply {})
         };
-        self.ask(CancelDetachedRequest { name, id, must_run: false }, cancel).await.map(drop)
+        self.call(CancelDetachedRequest { name, id, must_run: false }, cancel).await.map(drop)
     }
 
     async fn discard(&mut self, name: String, id: Bytes) -> Result<(), Status> {
         let discard = async |server: Server, request: DiscardDetachedRequest| {
             server.discard_detached(request).await.map(|()| DiscardDetachedReply {})
         };
-        self.ask(DiscardDetachedRequest { name, id }, discard).await.map(drop)
+        self.call(DiscardDetachedRequest { name, id }, discard).await.map(drop)
     }
 }
 
-impl Way {
-    /// A call with one message each way.
-    async fn ask<Request, Reply, Answer>(
+impl ClientConnector {
+    /// Makes a call with one message each way.
+    async fn call<Request, Reply, Answer>(
         &self,
         request: Request,
         answer: impl FnOnce(Server, Request) -> Answer + Send + 'static,
@@ -100,20 +100,20 @@ impl Way {
         Reply: Message + Debug + 'static,
         Answer: Future<Output = Result<Reply, Status>> + Send,
     {
-        let accept = |mut asked: Arriving<Request>| {
+        let accept = |mut requests: Arriving<Request>| {
             let server = self.address.server()?;
-            let (tell, told) = mpsc::channel(1);
+            let (sender, receiver) = mpsc::channel(1);
             tokio::spawn(async move {
-                if let Some(Ok(request)) = next(&mut asked).await {
-                    let _ = tell.send(answer(server, request).await).await;
+                if let Some(Ok(request)) = next(&mut requests).await {
+                    let _ = sender.send(answer(server, request).await).await;
                 }
             });
-            Some(Answers(told))
+            Some(Answers(receiver))
         };
-        let (say, said) = mpsc::channel(1);
-        let _ = say.try_send(request);
-        drop(say);
-        let mut answers = self.network.call(self.host, Answers(said), accept).await?;
+        let (sender, requests) = mpsc::channel(1);
+        let _ = sender.try_send(request);
+        drop(sender);
+        let mut answers = self.network.call(self.host, Answers(requests), accept).await?;
         next(&mut answers).await.unwrap_or_else(|| Err(Status::unavailable("there was no answer")))
     }
 }

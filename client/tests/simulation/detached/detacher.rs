@@ -1,4 +1,4 @@
-//! Who detaches a job.
+//! A client that detaches a job.
 
 use farpool_proto::v1::{Detach, Items, OpenJob, OpenPool, Program};
 use farpool_session::by_hand::{DetachedClient, DetachingJob};
@@ -7,48 +7,48 @@ use farpool_testkit::random::Random;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::books::Books;
-use super::picker::Picker;
-use crate::client::{PATIENCE, draw_job, open_pool};
+use super::attacher::Attacher;
+use super::known_jobs::KnownJobs;
+use crate::client::{RECONNECT_TIMEOUT, draw_job, open_pool};
+use crate::connector::ClientConnector;
 use crate::plan::{Plan, encode, mark};
 use crate::program::programs;
 use crate::trace;
-use crate::way::Way;
 
-/// What the coordinator says of a job that its disk does not take.
+/// What the coordinator's error contains if its disk fails.
 const REFUSED: &str = "cannot be written to";
 
-pub(crate) struct Owner {
-    pub(crate) way: Way,
+pub(crate) struct Detacher {
+    pub(crate) connector: ClientConnector,
     pub(crate) plan: Plan,
-    pub(crate) books: Books,
+    pub(crate) known_jobs: KnownJobs,
     pub(crate) name: String,
     pub(crate) faults: bool,
-    /// The coordinator does not wait for long for who does not come back, or has little room.
+    /// The coordinator may drop the job: it does not wait long for a lost client, or has little room.
     pub(crate) may_fail: bool,
     pub(crate) random: Random,
 }
 
-impl Owner {
+impl Detacher {
     pub(crate) async fn run(mut self) {
         let most = self.random.pick(&[10, 300, 2000]);
         sleep(self.random.millis(0..most)).await;
         let (mut job, items, mut open) = draw_job(0, self.faults, self.plan.has_failing(), &mut self.random);
         if self.random.one_in(3) {
-            // More of them at most once: that takes the most care.
+            // Jobs that run at most once are drawn more often: they are the most delicate.
             (job.retries, job.retry_panics) = (0, false);
             (open.retries, open.retry_panics, open.speculate) = (0, false, false);
         }
-        trace::say(format_args!("{} of {items} items: {job:?} {open:?}", self.name));
+        trace::log(format_args!("{} of {items} items: {job:?} {open:?}", self.name));
         let tag = self.plan.add_job(job);
         self.plan.hold(tag);
-        self.books.begin(&self.name, tag, items);
-        let mut caller = DetachedClient::new(self.way.clone(), PATIENCE, self.random.next());
+        self.known_jobs.begin(&self.name, tag, items);
+        let mut client = DetachedClient::new(self.connector.clone(), RECONNECT_TIMEOUT, self.random.next());
         let (pool, open) = detach(&self.name, open, &mut self.random);
-        let (handing, sent) = caller.detach(pool, open);
+        let (detaching_job, sent) = client.detach(pool, open);
         let mut tasks = JoinSet::new();
         tasks.spawn(sent);
-        let wants = self.hand_over(&handing, tag, items).await;
+        let wants = self.send_items(&detaching_job, tag, items).await;
         let ended = tasks.join_next().await;
         let Some(Ok(ended)) = ended else {
             return trace::violation(format_args!("{} was detached in a panic: {ended:?}", self.name));
@@ -56,15 +56,16 @@ impl Owner {
         if wants && !self.is_kept(tag, ended) {
             return;
         }
-        // Most leave, and others pick it up.
+        // Most clients leave, and others attach to the job.
         if wants && self.random.one_in(3) {
-            let mut picker = Picker { way: self.way, books: self.books, caller, random: self.random };
-            picker.read(&self.name, true, None).await;
+            let mut attacher =
+                Attacher { connector: self.connector, known_jobs: self.known_jobs, client, random: self.random };
+            attacher.read(&self.name, true, None).await;
         }
     }
 
-    /// Sends all of it, or changes its mind. Returns whether it is wanted.
-    async fn hand_over(&mut self, handing: &DetachingJob, tag: u64, items: u64) -> bool {
+    /// Sends the whole job, or abandons it. Returns whether it is still wanted.
+    async fn send_items(&mut self, detaching_job: &DetachingJob, tag: u64, items: u64) -> bool {
         let batch = self.random.pick(&[1, 5, 100]);
         let pause = self.random.pick(&[0, 0, 20, 1000]);
         let gives_up_at = self.random.one_in(8).then(|| self.random.below(items + 1));
@@ -74,7 +75,7 @@ impl Owner {
                 break;
             }
             let count = self.random.within(1..batch + 1).min(items - first);
-            handing.send(batch_of(tag, first..first + count));
+            detaching_job.send(batch_of(tag, first..first + count));
             first += count;
             if pause > 0 {
                 sleep(self.random.millis(0..pause)).await;
@@ -82,47 +83,47 @@ impl Owner {
         }
         if gives_up_at.is_some() {
             sleep(self.random.millis(0..pause + 1)).await;
-            trace::say(format_args!("{} is not wanted any more", self.name));
-            handing.abandon();
+            trace::log(format_args!("{} is abandoned", self.name));
+            detaching_job.abandon();
             return false;
         }
         self.plan.allow(tag);
-        self.books.change(&self.name, |job| job.all_said = true);
-        handing.end_input();
+        self.known_jobs.change(&self.name, |job| job.all_sent = true);
+        detaching_job.end_input();
         true
     }
 
     fn is_kept(&self, tag: u64, ended: Result<(), Error>) -> bool {
         match ended {
             Ok(()) => {
-                trace::say(format_args!("{} is detached", self.name));
-                self.books.change(&self.name, |job| job.kept = true);
+                trace::log(format_args!("{} is detached", self.name));
+                self.known_jobs.change(&self.name, |job| job.kept = true);
                 true
             }
-            // It is known that it is not kept: nothing of it may ever run.
+            // The client knows that the job is not kept: no item may ever run.
             Err(error) if error.kind() == ErrorKind::Unavailable && error.message().contains(REFUSED) => {
                 if !self.faults {
                     trace::violation(format_args!("{} is refused without a reason: {error}", self.name));
                 }
-                trace::say(format_args!("{} is refused: {error}", self.name));
+                trace::log(format_args!("{} is refused: {error}", self.name));
                 self.plan.hold(tag);
-                self.books.change(&self.name, |job| job.all_said = false);
+                self.known_jobs.change(&self.name, |job| job.all_sent = false);
                 false
             }
             Err(error) => {
-                let was_dropped = self.books.job(&self.name).discard_asked;
+                let was_dropped = self.known_jobs.job(&self.name).discard_requested;
                 let may_be = error.kind() == ErrorKind::Unavailable && self.may_fail;
                 if !was_dropped && !may_be {
                     trace::violation(format_args!("{} is not detached: {error}", self.name));
                 }
-                trace::say(format_args!("{} is not detached: {error}", self.name));
+                trace::log(format_args!("{} is not detached: {error}", self.name));
                 false
             }
         }
     }
 }
 
-/// How a job of this name begins, and the pool that it is opened in.
+/// Creates the messages that open a job of this name and its pool.
 pub(crate) fn detach(name: &str, open: OpenJob, random: &mut Random) -> (OpenPool, OpenJob) {
     let processes = random.pick(&[0, 0, 1, 3]);
     let mut pool = open_pool(processes, random);
