@@ -1,5 +1,5 @@
 //! A client: a process of its own that runs jobs of all kinds on several threads until its input ends, and checks every
-//! outcome. It ends with an error at the first that is wrong.
+//! outcome. It ends with an error at the first wrong one.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,45 +14,45 @@ use farpool::{ErrorKind, Pool};
 use farpool_testkit::processes::TAG;
 use farpool_testkit::random::Random;
 
-use crate::jobs::{self, Counts, Player};
-use crate::ledger::Ledger;
+use crate::job_records::JobRecords;
+use crate::jobs::{self, ClientThread, Counts};
 use crate::visitor;
 
-/// Tells a process that it is such a client; its seed, or which kind of visitor it is.
+/// Set in a client: its seed, or the kind of visitor that it is.
 pub(crate) const ROLE: &str = "FARPOOL_CHAOS_CLIENT";
 pub(crate) const FOLDER: &str = "FARPOOL_CHAOS_FOLDER";
 pub(crate) const ADDRESS: &str = "FARPOOL_ADDRESS";
 
 const THREADS: u64 = 3;
-/// A job that takes longer hangs: alone it would take two seconds at most.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// And when nothing goes wrong any more.
-const PATIENCE_AT_THE_END: Duration = Duration::from_secs(45);
-/// Nobody keeps the coordinator away for that long.
-const OPENING: Duration = Duration::from_secs(30);
+/// A job that takes longer hangs: without faults it would take two seconds at most.
+const JOB_TIMEOUT: Duration = Duration::from_secs(120);
+/// The same after the last fault.
+const END_TIMEOUT: Duration = Duration::from_secs(45);
+/// Faults keep the coordinator away for less.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What such a client is told.
+/// Sets a client's environment.
 pub(crate) fn settings(command: &mut Command, address: &str, seed: u64, folder: &str) {
     command.env(ROLE, seed.to_string()).env(ADDRESS, address).env(FOLDER, folder);
 }
 
-/// The folder that the test has named, and where the coordinator is.
+/// Returns the folder that the test has named.
 pub(crate) fn folder() -> String {
     env::var(FOLDER).expect("the test names a folder")
 }
 
 pub(crate) fn address() -> String {
-    env::var(ADDRESS).expect("the test says where the coordinator is")
+    env::var(ADDRESS).expect("the test names the coordinator")
 }
 
-/// A pool whose workers are known by the tag. To open one while the coordinator cannot be reached fails, and is tried again.
+/// Opens a pool whose workers have the tag; retries while the coordinator cannot be reached.
 pub(crate) fn pool(processes: Option<usize>) -> Result<Pool, String> {
     let start = Instant::now();
     loop {
         let builder = Pool::builder().env(TAG, env::var(TAG).unwrap_or_default());
         match processes.into_iter().fold(builder, farpool::Builder::processes).build() {
             Ok(pool) => return Ok(pool),
-            Err(error) if error.kind() == ErrorKind::Unavailable && start.elapsed() < OPENING => {
+            Err(error) if error.kind() == ErrorKind::Unavailable && start.elapsed() < OPEN_TIMEOUT => {
                 thread::sleep(Duration::from_millis(20));
             }
             Err(error) => return Err(format!("no pool opens for {:.1?}: {error}", start.elapsed())),
@@ -60,7 +60,7 @@ pub(crate) fn pool(processes: Option<usize>) -> Result<Pool, String> {
     }
 }
 
-/// What each thread does, and since when.
+/// What each thread is doing, and since when.
 pub(crate) type Board = Arc<Mutex<BTreeMap<u64, (Instant, String)>>>;
 
 pub(crate) fn main() -> ExitCode {
@@ -77,16 +77,17 @@ pub(crate) fn main() -> ExitCode {
     };
     let folder = folder();
     let test = Path::new(&folder).parent().expect("each client has a folder in that of the test");
-    let ledger = Ledger::of(test);
+    let job_records = JobRecords::of(test);
     let (board, stop) = (Board::default(), Arc::new(AtomicBool::new(false)));
     watch(&board, &stop);
     let mut random = Random::new(seed);
     let counts: Vec<Counts> = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|number| {
-                let player = Player::new((&pool, &ledger), random.fork(), &folder, number, Arc::clone(&board));
+                let client_thread =
+                    ClientThread::new((&pool, &job_records), random.fork(), &folder, number, Arc::clone(&board));
                 let stop = Arc::clone(&stop);
-                scope.spawn(move || play(player, &stop))
+                scope.spawn(move || run_jobs(client_thread, &stop))
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("it ends the process if anything is wrong")).collect()
@@ -100,17 +101,17 @@ pub(crate) fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn play(mut player: Player<'_>, stop: &AtomicBool) -> Counts {
+fn run_jobs(mut client_thread: ClientThread<'_>, stop: &AtomicBool) -> Counts {
     while !stop.load(Ordering::Relaxed) {
-        if let Err(wrong) = player.play_one() {
+        if let Err(wrong) = client_thread.run_one_job() {
             println!("{wrong}");
             std::process::exit(1);
         }
     }
-    player.counts
+    client_thread.counts
 }
 
-/// Sees to it that the end of the input is noticed, and jobs that hang.
+/// Watches for the end of the input, and for jobs that hang.
 fn watch(board: &Board, stop: &Arc<AtomicBool>) {
     let stopping = Arc::clone(stop);
     thread::spawn(move || {
@@ -125,9 +126,9 @@ fn watch(board: &Board, stop: &Arc<AtomicBool>) {
             if stop.load(Ordering::Relaxed) {
                 stopped.get_or_insert_with(Instant::now);
             }
-            let late = stopped.is_some_and(|at: Instant| at.elapsed() > PATIENCE_AT_THE_END);
-            let board = board.lock().expect("nobody panics with it");
-            let hang: Vec<_> = board.values().filter(|(since, _)| late || since.elapsed() > PATIENCE).collect();
+            let late = stopped.is_some_and(|at: Instant| at.elapsed() > END_TIMEOUT);
+            let board = board.lock().expect("the lock is not poisoned");
+            let hang: Vec<_> = board.values().filter(|(since, _)| late || since.elapsed() > JOB_TIMEOUT).collect();
             if !hang.is_empty() {
                 hang.iter().for_each(|(since, what)| println!("hangs for {:.1?}: {what}", since.elapsed()));
                 std::process::exit(1);

@@ -1,4 +1,4 @@
-//! The disk with the coordinator's journal. Where mounts are permitted it is one of its own, so small that it can be filled up.
+//! The disk with the coordinator's journal. Where mounts are permitted, it is a separate one, small enough to be filled up.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,11 +8,11 @@ use farpool_testkit::random::Random;
 
 use crate::hosts;
 
-/// What the journal may take up. It has segments of an eighth of a MiB, and is full now and then.
+/// The journal's size limit. It has segments of an eighth of a MiB, and is full now and then.
 pub(crate) const JOURNAL_SIZE: u64 = 16 << 20;
-/// What it may take up beyond that: outcomes that were on their way when it was full, and segments that are being emptied.
-const BEYOND: u64 = 2 << 20;
-/// And the whole disk.
+/// What it may take up beyond that: outcomes that were in flight when it was full, and segments that are being emptied.
+const JOURNAL_SLACK: u64 = 2 << 20;
+/// The size of the whole disk.
 const DISK_SIZE: u64 = 24 << 20;
 
 const SEGMENT: &str = "farpool-journal";
@@ -23,10 +23,10 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// In this folder, which is made.
+    /// Creates it in this folder, which is created too.
     pub(crate) fn at(folder: PathBuf) -> Disk {
         fs::create_dir_all(&folder).expect("the test's folder can be written");
-        let is_mounted = hosts::is_apart();
+        let is_mounted = hosts::is_isolated();
         if is_mounted {
             hosts::mount(&folder, DISK_SIZE);
         }
@@ -38,7 +38,7 @@ impl Disk {
         self.folder.join("journal")
     }
 
-    /// Leaves no room for anything; whether that is possible.
+    /// Fills it up. Returns whether that is possible.
     pub(crate) fn fill(&self) -> bool {
         if !self.is_mounted {
             return false;
@@ -48,14 +48,14 @@ impl Disk {
         true
     }
 
-    /// There is room again.
+    /// Makes room again.
     pub(crate) fn clear(&self) {
         fs::remove_file(self.ballast()).expect("it was put there");
     }
 
-    /// Leaves at the end of the journal what a computer that went down may have left: what was being written behind all
-    /// that is durable. A segment that was being made is none of that: it says that the one before is whole, and after a write
-    /// that failed it may not be. Only while nobody writes there.
+    /// Appends to the journal what a crash of the computer may leave: data that was being written after everything durable. A new,
+    /// partial segment cannot be among it: it states that the one before is whole, which is not certain after a failed write. Call
+    /// it only while nothing writes there.
     pub(crate) fn tear(&self, which: u64) -> io::Result<()> {
         let mut random = Random::new(which);
         let last = self.segments().into_iter().map(|(path, _)| path).max();
@@ -68,20 +68,20 @@ impl Disk {
         OpenOptions::new().append(true).open(&last)?.write_all(&left)
     }
 
-    /// Whether the journal is as small as it is to be.
+    /// Checks that the journal is within its limit.
     pub(crate) fn check(&self) -> Result<(), String> {
         let bytes: u64 = self.segments().into_iter().map(|(_, bytes)| bytes).sum();
-        let most = JOURNAL_SIZE + BEYOND;
+        let most = JOURNAL_SIZE + JOURNAL_SLACK;
         (bytes <= most)
             .then_some(())
-            .ok_or_else(|| format!("the journal has {bytes} bytes, and is to have {most} at most"))
+            .ok_or_else(|| format!("the journal has {bytes} bytes, but may have at most {most}"))
     }
 
     /// Copies the journal to where it outlives the test.
     pub(crate) fn keep(&self, folder: &Path) {
         let _ = fs::create_dir_all(folder);
         for (path, _) in self.segments() {
-            // It is for whoever looks into what was wrong.
+            // It only helps to find out what was wrong.
             let _ = path.file_name().map(|name| fs::copy(&path, folder.join(name)));
         }
     }
@@ -89,7 +89,7 @@ impl Disk {
     fn segments(&self) -> Vec<(PathBuf, u64)> {
         let files = fs::read_dir(self.journal()).into_iter().flatten().flatten().map(|file| file.path());
         let segments = files.filter(|path| path.extension().is_some_and(|ending| ending == SEGMENT));
-        // One that has just gone has no length.
+        // One that was just removed has no length.
         segments
             .filter_map(|path| Some((fs::metadata(&path).ok()?.len(), path)))
             .map(|(bytes, path)| (path, bytes))

@@ -1,10 +1,10 @@
-//! What can happen, and when: a schedule that a seed gives.
+//! The kinds of faults, and a schedule drawn from a seed.
 
 use std::time::Duration;
 
 use farpool_testkit::random::Random;
 
-/// One thing that goes wrong. Numbers in `which` choose among what is there at the time.
+/// A fault. Numbers in `which` choose among the processes of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     WorkerKilled {
@@ -25,11 +25,11 @@ pub(crate) enum Fault {
         agent: usize,
         pause: Duration,
     },
-    /// SIGTERM: it drains. Another one comes.
+    /// SIGTERM: it drains, and another one starts.
     AgentLeaves {
         agent: usize,
     },
-    /// If it is torn, there is something behind the end of its journal when it is started again.
+    /// `torn`: there is garbage after the end of its journal when it restarts.
     CoordinatorKilled {
         pause: Duration,
         torn: Option<u64>,
@@ -56,17 +56,17 @@ pub(crate) enum Fault {
         link: usize,
         pause: Duration,
     },
-    /// That of the coordinator's journal.
+    /// The disk of the coordinator's journal.
     DiskFull {
         pause: Duration,
     },
-    /// A client of its own, with work in its pool, or in the midst of detaching a job.
+    /// A separate client is killed while its pool has work, or while it detaches a job.
     VisitorKilled {
         pause: Duration,
     },
 }
 
-/// Some are more frequent than others.
+/// How frequent each kind is.
 const WEIGHTS: [(Kind, u64); 15] = [
     (Kind::WorkerKilled, 30),
     (Kind::WorkerStopped, 8),
@@ -104,7 +104,7 @@ enum Kind {
     VisitorKilled,
 }
 
-/// Faults without end.
+/// An endless sequence of faults.
 pub(crate) struct Schedule {
     random: Random,
     agents: u64,
@@ -113,12 +113,12 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// For a cluster with so many of each.
+    /// Creates the schedule for a cluster with this many of each.
     pub(crate) fn new(seed: u64, agents: usize, cables: usize, links: usize) -> Self {
         Self { random: Random::new(seed), agents: agents as u64, cables: cables as u64, links: links as u64 }
     }
 
-    /// The next one, and how long after the one before.
+    /// Returns the next fault, and the pause before it.
     pub(crate) fn next(&mut self) -> (Duration, Fault) {
         // Often several at once, sometimes none for long.
         let pause = match self.random.below(4) {
@@ -142,7 +142,7 @@ impl Schedule {
         let agent = self.random.below(self.agents) as usize;
         let cable = self.random.below(self.cables) as usize;
         let link = self.random.below(self.links) as usize;
-        // Three are seen as lost after 2 s of silence and more, and some are back before.
+        // A peer counts as lost after 2 s of silence. Some pauses are longer, most are shorter.
         let pause = match self.random.below(5) {
             0 => self.random.millis(2000..5000),
             1 => self.random.millis(0..30),

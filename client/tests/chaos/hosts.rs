@@ -1,37 +1,37 @@
-//! Hosts of their own on this machine: network namespaces, each at the end of a link that can be taken down. All of it is
-//! in a network, a table of mounts and a list of processes that end with this process, whatever becomes of it.
+//! Separate hosts on this machine: network namespaces, each at the end of a link that can be taken down. They are in a network,
+//! mount and process namespace that end with this process, however it ends.
 
 use std::env;
 use std::path::Path;
 use std::process::{self, Command};
 
-/// Tells this program that it is in such a network, and a number that no other run has.
-const APART: &str = "FARPOOL_CHAOS_APART";
+/// Set if this program is in such a network: a number that is unique to the run.
+const ISOLATED: &str = "FARPOOL_CHAOS_APART";
 
-/// What a shell does in the new network before it runs the program. It stays: as the first of the processes there it is who
-/// waits for those that have lost their parents.
+/// What a shell does in the new network before it runs the program. The shell stays: as the first process there, it reaps
+/// orphans.
 const PREPARE: &str =
     "mkdir -p /run/netns && mount -t tmpfs none /run/netns && ip link set lo up && \"$0\" \"$@\"; exit $?";
 
-/// Processes have numbers of their own too: a number that the kernel gives again is never that of somebody else's process,
-/// who would suffer what was meant for ours. And should this program be killed, all of them go.
+/// Process ids are separate too, so that a reused id is never that of an unrelated process, which would get our signals. If this
+/// program is killed, all of its processes end.
 const NAMESPACES: [&str; 6] = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
-/// Whether this process is in a network of its own.
-pub(crate) fn is_apart() -> bool {
-    env::var_os(APART).is_some()
+/// Returns whether this process is in a separate network.
+pub(crate) fn is_isolated() -> bool {
+    env::var_os(ISOLATED).is_some()
 }
 
-/// A number that no other run has that goes on at the same time.
+/// Returns a number that no concurrent run has.
 pub(crate) fn run_number() -> u32 {
-    env::var(APART).ok().and_then(|number| number.parse().ok()).unwrap_or_else(process::id)
+    env::var(ISOLATED).ok().and_then(|number| number.parse().ok()).unwrap_or_else(process::id)
 }
 
-/// This program in a network of its own; why not, where that is not permitted.
-pub(crate) fn apart() -> Result<Command, String> {
+/// Returns the command that runs this program in a separate network, or why that is not permitted.
+pub(crate) fn isolated_command() -> Result<Command, String> {
     let command = |program: &Path| {
         let mut command = Command::new("unshare");
-        command.args(NAMESPACES).args(["sh", "-c", PREPARE]).arg(program).env(APART, process::id().to_string());
+        command.args(NAMESPACES).args(["sh", "-c", PREPARE]).arg(program).env(ISOLATED, process::id().to_string());
         command
     };
     let mut try_it = command(Path::new("sh"));
@@ -49,7 +49,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Only in a network of our own.
+    /// Call it only in a separate network.
     pub(crate) fn new(number: usize) -> Host {
         for command in [
             format!("netns add chaos{number}"),
@@ -65,31 +65,31 @@ impl Host {
         Host { number }
     }
 
-    /// Where the coordinator is, seen from it.
+    /// Returns the coordinator's address from there.
     pub(crate) fn coordinator(&self, port: u16) -> String {
         format!("http://10.77.{}.1:{port}", self.number)
     }
 
-    /// A program on it.
+    /// Returns the command that runs a program on it.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &format!("chaos{}", self.number)]).arg(program);
         command
     }
 
-    /// Takes its link up, or down.
+    /// Takes its link up or down.
     pub(crate) fn set_link(&self, up: bool) {
         ip(&format!("link set link{} {}", self.number, if up { "up" } else { "down" }));
     }
 }
 
-/// Puts a disk of so many bytes there, which is a part of the memory. Only in a table of mounts of our own.
+/// Mounts a disk of this many bytes, in memory. Call it only in a separate mount namespace.
 pub(crate) fn mount(folder: &Path, bytes: u64) {
     let mut command = Command::new("mount");
     run(command.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"]).arg(folder));
 }
 
-/// Takes it away again, with all that is on it.
+/// Unmounts it and drops its data.
 pub(crate) fn unmount(folder: &Path) {
     let mut command = Command::new("umount");
     run(command.arg("--lazy").arg(folder));

@@ -10,16 +10,16 @@ use farpool::{Error, Pool};
 use farpool_testkit::random::Random;
 
 use crate::client::{self, Board};
-use crate::ledger::Ledger;
-use crate::work::{Answer, Fate, Task, Way, item_of, judge, work};
+use crate::job_records::JobRecords;
+use crate::work::{Answer, Behavior, Fate, Task, item_of, judge, work};
 
-/// More than there can be faults that an item meets.
+/// More than the faults that one item can meet.
 const MANY_RETRIES: u32 = 100;
 
-/// How often what has happened.
+/// How often each thing has happened.
 pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
-/// The counts of several threads, as JSON.
+/// Adds the counts of several threads, as JSON.
 pub(crate) fn sum(counts: Vec<Counts>) -> String {
     let mut all = Counts::new();
     for (what, count) in counts.into_iter().flatten() {
@@ -29,11 +29,11 @@ pub(crate) fn sum(counts: Vec<Counts>) -> String {
 }
 
 /// One thread of a client.
-pub(crate) struct Player<'p> {
+pub(crate) struct ClientThread<'p> {
     pool: &'p Pool,
     random: Random,
     folder: &'p str,
-    ledger: &'p Ledger,
+    job_records: &'p JobRecords,
     thread: u64,
     jobs: u64,
     board: Board,
@@ -50,7 +50,7 @@ enum Kind {
     Heavy,
     Poisoned,
     Dropped,
-    PoolOfItsOwn,
+    SeparatePool,
 }
 
 const KINDS: [Kind; 9] = [
@@ -62,11 +62,11 @@ const KINDS: [Kind; 9] = [
     Kind::Heavy,
     Kind::Poisoned,
     Kind::Dropped,
-    Kind::PoolOfItsOwn,
+    Kind::SeparatePool,
 ];
 
-/// A job that runs: what it consists of, and what has come of it.
-struct Running {
+/// A running job, and its outcomes so far.
+struct RunningJob {
     name: String,
     log: String,
     retries: u32,
@@ -74,46 +74,46 @@ struct Running {
     fates: BTreeMap<u64, Fate>,
 }
 
-impl<'p> Player<'p> {
+impl<'p> ClientThread<'p> {
     pub(crate) fn new(
-        (pool, ledger): (&'p Pool, &'p Ledger),
+        (pool, job_records): (&'p Pool, &'p JobRecords),
         random: Random,
         folder: &'p str,
         thread: u64,
         board: Board,
     ) -> Self {
-        Self { pool, random, folder, ledger, thread, jobs: 0, board, counts: Counts::new() }
+        Self { pool, random, folder, job_records, thread, jobs: 0, board, counts: Counts::new() }
     }
 
-    /// Runs one job to its end, or has to do with one that is to outlive this process.
-    pub(crate) fn play_one(&mut self) -> Result<(), String> {
-        let played = match self.random.below(12) {
+    /// Runs one job to its end, or detaches one, or attaches to one.
+    pub(crate) fn run_one_job(&mut self) -> Result<(), String> {
+        let result = match self.random.below(12) {
             0 | 1 => self.detach_one(),
-            2 | 3 => self.pick_one_up(),
+            2 | 3 => self.attach_one(),
             _ => self.run_one(),
         };
-        self.board.lock().expect("nobody panics with it").remove(&self.thread);
-        played
+        self.board.lock().expect("the lock is not poisoned").remove(&self.thread);
+        result
     }
 
     fn run_one(&mut self) -> Result<(), String> {
         let kind = self.random.pick(&KINDS);
         let mut running = self.prepare(kind);
-        self.says(&running, "begins");
-        let played = match kind {
+        self.post_progress(&running, "begins");
+        let result = match kind {
             Kind::Map => self.map(&mut running, false),
             Kind::Speculating => self.map(&mut running, true),
             Kind::Unordered | Kind::Poisoned => self.unordered(&mut running),
             Kind::Calls => self.calls(&mut running),
             Kind::AtMostOnce | Kind::Heavy => self.in_order(&mut running),
             Kind::Dropped => self.drop_early(&mut running),
-            Kind::PoolOfItsOwn => self.pool_of_its_own(&mut running),
+            Kind::SeparatePool => self.separate_pool(&mut running),
         };
-        let checked = played.and_then(|()| self.check(kind, &running));
+        let checked = result.and_then(|()| self.check(kind, &running));
         checked.map_err(|wrong| format!("{}: {wrong}", running.name))
     }
 
-    fn prepare(&mut self, kind: Kind) -> Running {
+    fn prepare(&mut self, kind: Kind) -> RunningJob {
         self.jobs += 1;
         let retries = match kind {
             Kind::AtMostOnce => 0,
@@ -132,31 +132,31 @@ impl<'p> Player<'p> {
         let longest = self.random.pick(&[1, 5, 20]);
         let tasks = (0..count)
             .map(|item| {
-                let way = match kind {
-                    Kind::Unordered | Kind::AtMostOnce if self.random.one_in(10) => Way::Panics,
-                    Kind::Poisoned if self.random.one_in(30) => Way::KillsItsWorker,
-                    _ => Way::Returns,
+                let behavior = match kind {
+                    Kind::Unordered | Kind::AtMostOnce if self.random.one_in(10) => Behavior::Panics,
+                    Kind::Poisoned if self.random.one_in(30) => Behavior::KillsItsWorker,
+                    _ => Behavior::Returns,
                 };
                 let straggles = matches!(kind, Kind::Speculating) && self.random.one_in(40);
                 let nap = if straggles { Duration::from_millis(700) } else { self.random.millis(0..longest) };
                 let bytes = if matches!(kind, Kind::Heavy) { 300_000 } else { 20 };
                 let ballast = vec![item as u8; self.random.below(bytes) as usize];
-                Task { log: log.clone(), item, nap, way, ballast }
+                Task { log: log.clone(), item, nap, behavior, ballast }
             })
             .collect();
-        Running { name, log, retries, tasks, fates: BTreeMap::new() }
+        RunningJob { name, log, retries, tasks, fates: BTreeMap::new() }
     }
 
-    fn says(&self, running: &Running, what: &str) {
+    fn post_progress(&self, running: &RunningJob, what: &str) {
         let missing = running.tasks.iter().filter(|task| !running.fates.contains_key(&task.item));
         let missing: Vec<u64> = missing.map(|task| task.item).take(5).collect();
         let (done, all) = (running.fates.len(), running.tasks.len());
-        self.posts(format!("{}: {what}, {done} of {all} outcomes, the first missing are {missing:?}", running.name));
+        self.post(format!("{}: {what}, {done} of {all} outcomes, the first missing are {missing:?}", running.name));
     }
 
-    /// What it does since when is told if it takes too long.
-    fn posts(&self, text: String) {
-        let mut board = self.board.lock().expect("nobody panics with it");
+    /// Notes what this thread is doing, which is reported if it takes too long.
+    fn post(&self, text: String) {
+        let mut board = self.board.lock().expect("the lock is not poisoned");
         let since = board.get(&self.thread).map_or_else(Instant::now, |(since, _)| *since);
         board.insert(self.thread, (since, text));
     }
@@ -165,67 +165,67 @@ impl<'p> Player<'p> {
         if self.random.one_in(2) { job } else { job.chunksize(self.random.within(1..20)) }
     }
 
-    fn map(&mut self, running: &mut Running, speculate: bool) -> Result<(), String> {
+    fn map(&mut self, running: &mut RunningJob, speculate: bool) -> Result<(), String> {
         let job = self.pool.job(work).retries(running.retries).speculate(speculate);
         take_all(running, self.chunked(job).map(running.tasks.clone()))
     }
 
-    fn unordered(&mut self, running: &mut Running) -> Result<(), String> {
+    fn unordered(&mut self, running: &mut RunningJob) -> Result<(), String> {
         let job = self.pool.job(work).retries(running.retries);
         let outcomes = self.chunked(job).imap_unordered(running.tasks.clone());
         for outcome in outcomes {
             take(running, item_of(&outcome), &outcome)?;
-            self.says(running, "goes on");
+            self.post_progress(running, "continues");
         }
         Ok(())
     }
 
-    fn in_order(&mut self, running: &mut Running) -> Result<(), String> {
+    fn in_order(&mut self, running: &mut RunningJob) -> Result<(), String> {
         let job = self.pool.job(work).retries(running.retries);
         let outcomes = self.chunked(job).imap(running.tasks.clone());
         for (item, outcome) in (0..).zip(outcomes) {
             take(running, Some(item), &outcome)?;
-            self.says(running, "goes on");
+            self.post_progress(running, "continues");
         }
         Ok(())
     }
 
-    fn calls(&mut self, running: &mut Running) -> Result<(), String> {
+    fn calls(&mut self, running: &mut RunningJob) -> Result<(), String> {
         let job = || self.pool.job(work).retries(running.retries);
         let calls: Vec<_> = running.tasks.iter().map(|task| job().apply_async((task.clone(),))).collect();
         for (item, call) in (0..).zip(calls) {
             take(running, Some(item), &call.get())?;
-            self.says(running, "goes on");
+            self.post_progress(running, "continues");
         }
         Ok(())
     }
 
-    fn drop_early(&mut self, running: &mut Running) -> Result<(), String> {
+    fn drop_early(&mut self, running: &mut RunningJob) -> Result<(), String> {
         let wanted = self.random.below(running.tasks.len() as u64) as usize;
         let job = self.pool.job(work).retries(running.retries);
         let outcomes = self.chunked(job).imap_unordered(running.tasks.clone());
         for outcome in outcomes.take(wanted) {
             take(running, item_of(&outcome), &outcome)?;
         }
-        // Of the others nothing may come any more.
+        // The others may have no outcomes any more.
         running.tasks.retain(|task| running.fates.contains_key(&task.item));
         Ok(())
     }
 
-    fn pool_of_its_own(&mut self, running: &mut Running) -> Result<(), String> {
+    fn separate_pool(&mut self, running: &mut RunningJob) -> Result<(), String> {
         let pool = client::pool(Some(self.random.within(1..5) as usize))?;
         take_all(running, pool.job(work).retries(running.retries).map(running.tasks.clone()))?;
         if self.random.one_in(2) {
-            self.says(running, "closes");
+            self.post_progress(running, "closes");
             pool.close();
-            pool.join().map_err(|error| format!("the pool does not end as it should: {error}"))?;
+            pool.join().map_err(|error| format!("the pool does not end properly: {error}"))?;
         }
-        self.says(running, "drops");
+        self.post_progress(running, "drops");
         Ok(())
     }
 
-    /// Every item has had its outcome, and what has one has run.
-    fn check(&mut self, kind: Kind, running: &Running) -> Result<(), String> {
+    /// Checks that every item has an outcome, and that items with outcomes of their own have run.
+    fn check(&mut self, kind: Kind, running: &RunningJob) -> Result<(), String> {
         let missing = running.tasks.iter().find(|task| !running.fates.contains_key(&task.item));
         if let Some(task) = missing {
             return Err(format!("item {} has no outcome", task.item));
@@ -249,14 +249,14 @@ impl<'p> Player<'p> {
     }
 }
 
-fn take(running: &mut Running, item: Option<u64>, outcome: &Result<Answer, Error>) -> Result<(), String> {
+fn take(running: &mut RunningJob, item: Option<u64>, outcome: &Result<Answer, Error>) -> Result<(), String> {
     let task = item.and_then(|item| running.tasks.get(item as usize));
-    let task = task.ok_or_else(|| format!("this is of no item: {outcome:?}"))?;
+    let task = task.ok_or_else(|| format!("this belongs to no item: {outcome:?}"))?;
     let of_item = item_of(outcome);
     // A call's only item is its first.
     let is_call = outcome.is_err() && running.name.contains("Calls") && of_item == Some(0);
     if of_item != item && !is_call {
-        return Err(format!("the outcome of item {item:?} is that of {of_item:?}"));
+        return Err(format!("the outcome of item {item:?} belongs to {of_item:?}"));
     }
     let fate = judge(task, running.retries, outcome)?;
     match running.fates.insert(task.item, fate) {
@@ -265,7 +265,7 @@ fn take(running: &mut Running, item: Option<u64>, outcome: &Result<Answer, Error
     }
 }
 
-fn take_all(running: &mut Running, results: Result<Vec<Answer>, Error>) -> Result<(), String> {
+fn take_all(running: &mut RunningJob, results: Result<Vec<Answer>, Error>) -> Result<(), String> {
     let results = results.map_err(|error| format!("not even {MANY_RETRIES} retries were enough: {error}"))?;
     let wanted = running.tasks.len();
     if results.len() != wanted {

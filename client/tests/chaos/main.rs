@@ -2,7 +2,7 @@
 //!
 //! # What happens
 //! A coordinator with a journal, four agents and two clients run, while `faults.rs` draws the next fault from a seed and
-//! `stage/mishaps.rs` injects it. Workers, agents and the coordinator are killed and stopped, connections cut and left half open,
+//! `cluster/injection.rs` injects it. Workers, agents and the coordinator are killed and stopped, connections cut and left half open,
 //! links taken down, and disks filled up. Every fault is repaired some time later.
 //!
 //! Where network namespaces are permitted (root, `ip`, `unshare`), half of the hosts are such namespaces, and the journal is on a
@@ -13,7 +13,7 @@
 //! wrong one.
 //!
 //! # Detached jobs
-//! They belong to no process, so the test keeps its records of them in files (`ledger.rs`):
+//! They belong to no process, so the test keeps its records of them in files (`job_records.rs`):
 //!
 //! - what a job consists of, before it is detached, and that its detach has returned;
 //! - that somebody is about to cancel or discard it;
@@ -24,7 +24,7 @@
 //! detach. A job whose detach has not returned may exist or not, but nothing of it runs before it is complete.
 //!
 //! # What must hold
-//! In the end (`verdict.rs`, `verdict/`) everything is repaired, and clients finish what they started. Then each detached job has ended
+//! In the end (`final_checks.rs`, `final_checks/`) everything is repaired, and clients finish what they started. Then each detached job has ended
 //! and gives every reader the same outcomes as before, even after another restart of the coordinator. Items that run at most
 //! once did so. Once all jobs are discarded, nothing of them is left: at the coordinator and in its journal, at the agents, and
 //! in the system's list of processes.
@@ -34,16 +34,16 @@
 //! gives the same faults at the same times; what the processes make of them is up to the kernel.
 
 mod client;
-mod diary;
+mod cluster;
 mod disk;
+mod fault_log;
 mod faults;
+mod final_checks;
 mod hosts;
+mod job_records;
+mod job_spec;
 mod jobs;
-mod ledger;
 mod reading;
-mod recipe;
-mod stage;
-mod verdict;
 mod visitor;
 mod work;
 
@@ -55,14 +55,14 @@ use farpool_testkit::folder;
 use farpool_testkit::{binaries, doses};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use diary::Diary;
+use cluster::Cluster;
+use fault_log::FaultLog;
 use faults::Schedule;
-use stage::Stage;
 
-/// How often what has become of daemons, clients and faults is looked after.
-const BEAT: Duration = Duration::from_millis(20);
+/// How often daemons, clients and faults are checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// With what the test harness ends when something has failed.
+/// The exit code of the test harness after a failure.
 const FAILED: i32 = 101;
 
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.subsec_nanos().into());
     let seed = number(&mut words, "--seed").unwrap_or(now);
     let plan = Plan { seed, seconds: number(&mut words, "--seconds").unwrap_or_else(doses::chaos_seconds) };
-    let trial = Trial::test("nothing_is_lost_whatever_dies", move || play_apart(plan));
+    let trial = Trial::test("nothing_is_lost_whatever_dies", move || play_isolated(plan));
     libtest_mimic::run(&Arguments::from_iter(words), vec![trial]).exit_code()
 }
 
@@ -93,11 +93,11 @@ fn number(words: &mut Vec<String>, flag: &str) -> Option<u64> {
     Some(number)
 }
 
-/// In a network of its own, if that is permitted: this program once more.
-fn play_apart(plan: Plan) -> Result<(), Failed> {
-    let command = match hosts::is_apart() {
+/// Runs this program again in a separate network, if that is permitted.
+fn play_isolated(plan: Plan) -> Result<(), Failed> {
+    let command = match hosts::is_isolated() {
         true => None,
-        false => hosts::apart()
+        false => hosts::isolated_command()
             .map_err(|reason| println!("no namespaces here, so only cables fail, and no disk is full: {reason}"))
             .ok(),
     };
@@ -106,8 +106,8 @@ fn play_apart(plan: Plan) -> Result<(), Failed> {
     let status = command.status()?;
     match status.code() {
         Some(0) => Ok(()),
-        Some(FAILED) => Err("it failed, as was told above".into()),
-        _ => Err(format!("it did not come to its end: {status}").into()),
+        Some(FAILED) => Err("it failed, as reported above".into()),
+        _ => Err(format!("it did not end properly: {status}").into()),
     }
 }
 
@@ -116,48 +116,48 @@ fn play(plan: Plan) -> Result<(), String> {
     let folder = folder::all().join(format!("chaos.{}", hosts::run_number()));
     fs::create_dir_all(&folder).expect("cargo's folder for tests can be written");
     println!("chaos for {} s from seed {}", plan.seconds, plan.seed);
-    let diary = Diary::new(&folder);
-    let mut stage = Stage::build(&folder, plan.seed, diary);
-    let told = disturb(&mut stage, plan).and_then(|()| verdict::of(&mut stage));
-    let story = match &told {
-        Ok(story) => story.clone(),
+    let fault_log = FaultLog::new(&folder);
+    let mut cluster = Cluster::build(&folder, plan.seed, fault_log);
+    let result = inject_faults(&mut cluster, plan).and_then(|()| final_checks::run(&mut cluster));
+    let summary = match &result {
+        Ok(summary) => summary.clone(),
         Err(wrong) => {
-            stage.keep_journal();
-            format!("{wrong}\nthe last faults:\n{}", stage.diary.last(12))
+            cluster.keep_journal();
+            format!("{wrong}\nthe last faults:\n{}", cluster.fault_log.last(12))
         }
     };
-    println!("{}{story}", stage.diary.summary());
-    drop(stage);
+    println!("{}{summary}", cluster.fault_log.summary());
+    drop(cluster);
     let replay = format!(
         "the same faults again: cargo test -p farpool --test chaos -- --seconds {} --seed {}",
         plan.seconds, plan.seed
     );
     println!("{replay}");
-    match told {
+    match result {
         Ok(_) => {
             let _ = fs::remove_dir_all(&folder);
             Ok(())
         }
-        Err(_) => Err(format!("what all processes said is in {}; {replay}", folder.display())),
+        Err(_) => Err(format!("the output of all processes is in {}; {replay}", folder.display())),
     }
 }
 
-/// Has faults happen until the time is over, and then mends everything.
-fn disturb(stage: &mut Stage, plan: Plan) -> Result<(), String> {
+/// Injects faults until the time is over, and then repairs everything.
+fn inject_faults(cluster: &mut Cluster, plan: Plan) -> Result<(), String> {
     let end = Instant::now() + Duration::from_secs(plan.seconds);
-    let mut schedule = Schedule::new(plan.seed, stage.agents(), stage.cables(), stage.links());
+    let mut schedule = Schedule::new(plan.seed, cluster.agents(), cluster.cables(), cluster.links());
     let (mut pause, mut fault) = schedule.next();
     let mut due = Instant::now() + pause;
     while Instant::now() < end {
         if Instant::now() >= due {
-            stage.suffer(fault);
+            cluster.inject(fault);
             (pause, fault) = schedule.next();
             due += pause;
         }
-        stage.mend_what_is_due(Instant::now());
-        stage.check()?;
-        std::thread::sleep(BEAT);
+        cluster.repair_due(Instant::now());
+        cluster.check()?;
+        std::thread::sleep(POLL_INTERVAL);
     }
-    stage.mend_everything();
-    stage.check()
+    cluster.repair_everything();
+    cluster.check()
 }

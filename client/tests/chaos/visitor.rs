@@ -1,4 +1,4 @@
-//! A client that does one thing, over and over, until somebody kills it.
+//! A client that does one thing, over and over, until it is killed.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,16 +9,16 @@ use farpool_testkit::processes::TAG;
 use farpool_testkit::random::Random;
 
 use crate::client::{self, ADDRESS, FOLDER, ROLE};
-use crate::ledger::{Ledger, Mark};
+use crate::job_records::{JobRecords, Mark};
 use crate::work::work;
 
-/// The role of one with work in its pool, whose items all take long.
+/// The role of a visitor whose pool runs only long items.
 const WORKING: &str = "visitor";
-/// The role of one that detaches jobs.
+/// The role of a visitor that detaches jobs.
 const DETACHING: &str = "detaching visitor";
 const NUMBER: &str = "FARPOOL_CHAOS_VISITOR";
 
-/// A process with this number; the test's files are in the folder.
+/// Returns the command of the visitor with this number; the test's files are in the folder.
 pub(crate) fn command(number: u64, address: &str, tag: &str, folder: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("the program knows where it is"));
     let role = if number.is_multiple_of(3) { WORKING } else { DETACHING };
@@ -27,7 +27,7 @@ pub(crate) fn command(number: u64, address: &str, tag: &str, folder: &str) -> Co
     command
 }
 
-/// Is one.
+/// Runs the visitor.
 pub(crate) fn main() {
     let role = env::var(ROLE).unwrap_or_default();
     let Ok(pool) = client::pool(None) else { return };
@@ -36,15 +36,15 @@ pub(crate) fn main() {
         return;
     }
     let number: u64 = env::var(NUMBER).ok().and_then(|number| number.parse().ok()).unwrap_or_default();
-    let (ledger, mut random) = (Ledger::of(Path::new(&client::folder())), Random::new(number));
+    let (job_records, mut random) = (JobRecords::of(Path::new(&client::folder())), Random::new(number));
     for job in 0.. {
-        let recipe = ledger.enter(&mut random, format!("visitor-{number}-{job}"));
+        let job_spec = job_records.create(&mut random, format!("visitor-{number}-{job}"));
         let mut pauses = random.fork();
-        // Slow enough that it is killed in the midst of it more often than not.
-        let items = recipe.tasks().inspect(|_| thread::sleep(pauses.millis(0..40)));
-        let detached = pool.job(work).retries(recipe.retries).detach(&recipe.name).map(items);
+        // Slow enough that it is usually killed in the middle.
+        let items = job_spec.tasks().inspect(|_| thread::sleep(pauses.millis(0..40)));
+        let detached = pool.job(work).retries(job_spec.retries).detach(&job_spec.name).map(items);
         if detached.is_ok() {
-            ledger.mark(&recipe.name, Mark::Detached);
+            job_records.mark(&job_spec.name, Mark::Detached);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What items are, what they do, and which outcomes of them are right.
+//! What items are, what they do, and which of their outcomes are right.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,23 +13,23 @@ use serde::{Deserialize, Serialize};
 /// An item.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Task {
-    /// Where it notes that it begins.
+    /// The file where it records its start.
     pub(crate) log: String,
     pub(crate) item: u64,
     pub(crate) nap: Duration,
-    pub(crate) way: Way,
+    pub(crate) behavior: Behavior,
     pub(crate) ballast: Vec<u8>,
 }
 
-/// What becomes of it when it runs.
+/// What it does when it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Way {
+pub(crate) enum Behavior {
     Returns,
     Panics,
     KillsItsWorker,
 }
 
-/// Its result: who it was, and something made of what it was given.
+/// The result of an item: its number, and values computed from its input.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Answer {
     item: u64,
@@ -38,23 +38,23 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// What was made of all that its item was given.
+    /// Returns the sum over its item's input.
     pub(crate) fn sum(&self) -> u64 {
         self.sum
     }
 }
 
-/// Runs in workers.
+/// Runs an item, in a worker.
 pub(crate) fn work(task: Task) -> Answer {
-    // An agent that was thought dead may run what belongs to a job that is over, and whose log is gone.
+    // An agent that was given up may run items of a job that has ended, and whose log is gone.
     if let Ok(mut log) = OpenOptions::new().append(true).open(&task.log) {
         let _ = log.write_all(format!("{}\n", task.item).as_bytes());
     }
     thread::sleep(task.nap);
-    match task.way {
-        Way::Returns => answer(&task),
-        Way::Panics => panic!("item {} panics on purpose", task.item),
-        Way::KillsItsWorker => {
+    match task.behavior {
+        Behavior::Returns => answer(&task),
+        Behavior::Panics => panic!("item {} panics on purpose", task.item),
+        Behavior::KillsItsWorker => {
             let _ = raise(Signal::SIGKILL);
             answer(&task)
         }
@@ -66,12 +66,12 @@ fn answer(task: &Task) -> Answer {
     Answer { item: task.item, sum, ballast: task.ballast.iter().map(|byte| !byte).collect() }
 }
 
-/// What an outcome that may be can be.
+/// The kinds of right outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fate {
     Done,
     Panicked,
-    /// Its workers or agents died oftener than it may be run again.
+    /// Its workers or agents died more often than it may be retried.
     Lost(LostBy),
 }
 
@@ -92,7 +92,7 @@ impl Fate {
     }
 }
 
-/// Which item a result is of.
+/// Returns the item of an outcome.
 pub(crate) fn item_of(outcome: &Result<Answer, Error>) -> Option<u64> {
     match outcome {
         Ok(answer) => Some(answer.item),
@@ -100,13 +100,13 @@ pub(crate) fn item_of(outcome: &Result<Answer, Error>) -> Option<u64> {
     }
 }
 
-/// Whether this may come of the task.
+/// Checks that this may be the outcome of the task.
 pub(crate) fn judge(task: &Task, retries: u32, outcome: &Result<Answer, Error>) -> Result<Fate, String> {
     let item = task.item;
     let error = match outcome {
-        Ok(result) if task.way == Way::Returns && *result == answer(task) => return Ok(Fate::Done),
+        Ok(result) if task.behavior == Behavior::Returns && *result == answer(task) => return Ok(Fate::Done),
         Ok(Answer { item: other, sum, .. }) => {
-            return Err(format!("item {item}, which {:?}, gave the result of item {other}, {sum}", task.way));
+            return Err(format!("item {item}, which {:?}, gave the result of item {other}, {sum}", task.behavior));
         }
         Err(error) => error,
     };
@@ -118,9 +118,11 @@ pub(crate) fn judge(task: &Task, retries: u32, outcome: &Result<Answer, Error>) 
         }
     };
     match error.kind() {
-        ErrorKind::Panicked if task.way == Way::Panics && error.message().contains(&words) => Ok(Fate::Panicked),
+        ErrorKind::Panicked if task.behavior == Behavior::Panics && error.message().contains(&words) => {
+            Ok(Fate::Panicked)
+        }
         ErrorKind::WorkerDied => lost(LostBy::Worker),
         ErrorKind::AgentLost => lost(LostBy::Agent),
-        _ => Err(format!("item {item}, which {:?}, failed: {error}", task.way)),
+        _ => Err(format!("item {item}, which {:?}, failed: {error}", task.behavior)),
     }
 }

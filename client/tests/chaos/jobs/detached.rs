@@ -1,30 +1,30 @@
-//! Jobs that the coordinator keeps: detached, and picked up by whoever comes along.
+//! Jobs that the coordinator keeps: detached by one client, read by any.
 
 use std::path::Path;
 use std::thread;
 
 use farpool::{Detached, DetachedState, ErrorKind};
 
-use super::Player;
+use super::ClientThread;
 use crate::client;
-use crate::ledger::Mark;
-use crate::reading::{Reader, Story, has_ended};
-use crate::recipe::Recipe;
+use crate::job_records::Mark;
+use crate::job_spec::JobSpec;
+use crate::reading::{Observed, Reader, has_ended};
 use crate::work::{Answer, work};
 
-impl Player<'_> {
-    /// Detaches a job, and does something with it, or leaves it to others.
+impl ClientThread<'_> {
+    /// Detaches a job, and uses it or leaves it to others.
     pub(super) fn detach_one(&mut self) -> Result<(), String> {
         self.jobs += 1;
         let client = Path::new(self.folder).file_name().expect("a client's folder has its name").display();
         let name = format!("{client}-{}-{}", self.thread, self.jobs);
-        let recipe = self.ledger.enter(&mut self.random, name);
-        self.posts(format!("{recipe:?} is detached"));
-        let job = self.pool.job(work).retries(recipe.retries);
-        let job = recipe.chunksize.into_iter().fold(job, farpool::Job::chunksize);
-        let job = match job.detach(&recipe.name).map(recipe.tasks()) {
+        let job_spec = self.job_records.create(&mut self.random, name);
+        self.post(format!("{job_spec:?} is detached"));
+        let job = self.pool.job(work).retries(job_spec.retries);
+        let job = job_spec.chunksize.into_iter().fold(job, farpool::Job::chunksize);
+        let job = match job.detach(&job_spec.name).map(job_spec.tasks()) {
             Ok(job) => job,
-            // The journal is full, or its disk, which is told, and nothing is left of it: that is looked after in the end.
+            // The journal or its disk is full. The error says so, and nothing of the job is left, which is checked at the end.
             Err(error)
                 if error.kind() == ErrorKind::Unavailable
                     && ["is full", "cannot be written to"].iter().any(|words| error.message().contains(words)) =>
@@ -32,42 +32,42 @@ impl Player<'_> {
                 self.count("not detached");
                 return Ok(());
             }
-            Err(error) => return Err(format!("{recipe:?}: it cannot be detached: {error}")),
+            Err(error) => return Err(format!("{job_spec:?}: it cannot be detached: {error}")),
         };
-        self.ledger.mark(&recipe.name, Mark::Detached);
+        self.job_records.mark(&job_spec.name, Mark::Detached);
         self.count("detached");
-        self.deal_with(&job, &recipe).map_err(|wrong| format!("{recipe:?}: {wrong}"))
+        self.use_job(&job, &job_spec).map_err(|wrong| format!("{job_spec:?}: {wrong}"))
     }
 
-    /// Picks up a job, whoever has detached it, or is about to.
-    pub(super) fn pick_one_up(&mut self) -> Result<(), String> {
-        let mut all = self.ledger.all();
-        all.retain(|recipe| !self.ledger.has(&recipe.name, Mark::Discarded));
+    /// Attaches to a job of any client, even if it is still being detached.
+    pub(super) fn attach_one(&mut self) -> Result<(), String> {
+        let mut all = self.job_records.all();
+        all.retain(|job_spec| !self.job_records.has(&job_spec.name, Mark::Discarded));
         if all.is_empty() {
             return Ok(());
         }
-        let recipe = self.random.pick(&all);
-        self.posts(format!("{recipe:?} is picked up"));
+        let job_spec = self.random.pick(&all);
+        self.post(format!("{job_spec:?} is attached to"));
         self.count("picked up");
-        let told = |wrong| format!("{recipe:?}: {wrong}");
-        let reader = Reader::new(self.ledger, &recipe);
-        match reader.attach(&client::address()).map_err(told)? {
-            Some(job) => self.deal_with(&job, &recipe).map_err(told),
+        let with_spec = |wrong| format!("{job_spec:?}: {wrong}");
+        let reader = Reader::new(self.job_records, &job_spec);
+        match reader.attach(&client::address()).map_err(with_spec)? {
+            Some(job) => self.use_job(&job, &job_spec).map_err(with_spec),
             None => Ok(()),
         }
     }
 
-    fn deal_with(&mut self, job: &Detached<Answer>, recipe: &Recipe) -> Result<(), String> {
-        let reader = Reader::new(self.ledger, recipe);
-        // It does not begin, and never may, when whoever was detaching it was killed.
+    fn use_job(&mut self, job: &Detached<Answer>, job_spec: &JobSpec) -> Result<(), String> {
+        let reader = Reader::new(self.job_records, job_spec);
+        // It has not started, and never may, if its client was killed.
         match reader.status(job)? {
             Some(status) if status.state != DetachedState::Receiving => {}
             _ => return Ok(()),
         }
-        self.posts(format!("{recipe:?} is dealt with"));
-        // Whoever still is detaching it, and has not heard that all of it is there, would say all of it again.
-        let is_detached = self.ledger.has(&recipe.name, Mark::Detached);
-        let story = match self.random.below(8) {
+        self.post(format!("{job_spec:?} is used"));
+        // A client that is still detaching it, and does not know yet that the job is complete, would send it again.
+        let is_detached = self.job_records.has(&job_spec.name, Mark::Detached);
+        let observed = match self.random.below(8) {
             0 => return Ok(()),
             1 => {
                 thread::sleep(self.random.millis(0..300));
@@ -81,8 +81,8 @@ impl Player<'_> {
                 return reader.discard(&client::address(), job);
             }
             3 => {
-                let some = self.random.below(recipe.items + 1);
-                return reader.iter(job, some).and_then(|story| reader.check_runs(&story));
+                let some = self.random.below(job_spec.items + 1);
+                return reader.iter(job, some).and_then(|observed| reader.check_runs(&observed));
             }
             4 => {
                 while reader.status(job)?.is_some_and(|status| !has_ended(&status)) {
@@ -93,8 +93,8 @@ impl Player<'_> {
             5 => reader.get(job)?,
             _ => reader.iter(job, u64::MAX)?,
         };
-        self.has_read(&reader, &story)?;
-        // The journal is small: it would be full soon.
+        self.has_read(&reader, &observed)?;
+        // Otherwise the small journal would soon be full.
         if is_detached && !self.random.one_in(3) {
             self.count("discarded");
             reader.discard(&client::address(), job)?;
@@ -102,11 +102,11 @@ impl Player<'_> {
         Ok(())
     }
 
-    fn has_read(&mut self, reader: &Reader<'_>, story: &Story) -> Result<(), String> {
-        reader.check_runs(story)?;
+    fn has_read(&mut self, reader: &Reader<'_>, observed: &Observed) -> Result<(), String> {
+        reader.check_runs(observed)?;
         self.count("detached jobs read");
-        story.fates.values().for_each(|fate| self.count(fate.name()));
-        *self.counts.entry("items").or_default() += story.fates.len() as u64;
+        observed.fates.values().for_each(|fate| self.count(fate.name()));
+        *self.counts.entry("items").or_default() += observed.fates.len() as u64;
         Ok(())
     }
 

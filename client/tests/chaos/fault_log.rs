@@ -1,4 +1,4 @@
-//! What was done to the cluster, and when: a file, and how often.
+//! The log of the injected faults: a file, and counts.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -7,37 +7,37 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
-pub(crate) struct Diary {
+pub(crate) struct FaultLog {
     file: File,
     began: Instant,
     lines: Vec<String>,
     counts: BTreeMap<String, u64>,
 }
 
-impl Diary {
+impl FaultLog {
     pub(crate) fn new(folder: &Path) -> Self {
         let file = File::create(folder.join("faults")).expect("the test's folder can be written");
         Self { file, began: Instant::now(), lines: Vec::new(), counts: BTreeMap::new() }
     }
 
-    /// Something of this kind was done.
+    /// Counts a fault of this kind.
     pub(crate) fn count(&mut self, kind: &str) {
         *self.counts.entry(kind.to_owned()).or_default() += 1;
     }
 
     pub(crate) fn note(&mut self, what: impl Display) {
         let line = format!("{:9.3} {what}", self.began.elapsed().as_secs_f64());
-        // Whoever reads it has the lines in memory too.
+        // The lines are in memory too.
         let _ = writeln!(self.file, "{line}");
         self.lines.push(line);
     }
 
-    /// The last lines.
+    /// Returns the last lines.
     pub(crate) fn last(&self, count: usize) -> String {
         self.lines[self.lines.len().saturating_sub(count)..].join("\n")
     }
 
-    /// How often what was done.
+    /// Returns how often each kind was injected.
     pub(crate) fn summary(&self) -> String {
         let faults: u64 = self.counts.values().sum();
         let mut summary = format!("{faults} faults in {:.1} s:", self.began.elapsed().as_secs_f64());

@@ -1,20 +1,20 @@
-//! What a detached job consists of, so that every process can tell which outcomes of it are right.
+//! What a detached job consists of, so that every process can check its outcomes.
 
 use std::time::Duration;
 
 use farpool_testkit::random::Random;
 use serde::{Deserialize, Serialize};
 
-use crate::work::{Task, Way};
+use crate::work::{Behavior, Task};
 
-/// A detached job: its name, its options, and what its items are made of.
+/// A detached job: its name, its options, and how its items are drawn.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Recipe {
+pub(crate) struct JobSpec {
     pub(crate) name: String,
     pub(crate) retries: u32,
     pub(crate) chunksize: Option<u64>,
     pub(crate) items: u64,
-    /// Where items note that they begin.
+    /// The file where items record their starts.
     log: String,
     seed: u64,
     kind: Kind,
@@ -33,13 +33,13 @@ enum Kind {
 
 const KINDS: [Kind; 5] = [Kind::Plain, Kind::Plain, Kind::Panicking, Kind::Poisoned, Kind::Heavy];
 
-impl Recipe {
+impl JobSpec {
     pub(crate) fn draw(random: &mut Random, name: String, log: String) -> Self {
         let kind = random.pick(&KINDS);
         let most = if kind == Kind::Heavy { 30 } else { 120 };
         Self {
             name,
-            // What runs at most once has the hardest life when a coordinator is lost.
+            // At-most-once jobs suffer most from the loss of a coordinator.
             retries: random.pick(&[0, 0, 1, 2, 3]),
             chunksize: (!random.one_in(2)).then(|| random.within(1..20)),
             // Sometimes none at all.
@@ -47,25 +47,25 @@ impl Recipe {
             log,
             seed: random.next(),
             kind,
-            // Some go on for longer than most faults.
+            // Some items run longer than most faults last.
             longest: random.pick(&[1, 5, 20, 300]),
         }
     }
 
-    /// Its items, the same ones each time.
+    /// Returns its items, the same ones each time.
     pub(crate) fn tasks(&self) -> impl Iterator<Item = Task> + use<> {
         let (log, kind, longest) = (self.log.clone(), self.kind, self.longest);
         let mut random = Random::new(self.seed);
         (0..self.items).map(move |item| {
-            let way = match kind {
-                Kind::Panicking if random.one_in(10) => Way::Panics,
-                Kind::Poisoned if random.one_in(30) => Way::KillsItsWorker,
-                _ => Way::Returns,
+            let behavior = match kind {
+                Kind::Panicking if random.one_in(10) => Behavior::Panics,
+                Kind::Poisoned if random.one_in(30) => Behavior::KillsItsWorker,
+                _ => Behavior::Returns,
             };
             let bytes = if kind == Kind::Heavy { 100_000 } else { 20 };
             let nap: Duration = random.millis(0..longest);
             let ballast = vec![item as u8; random.below(bytes) as usize];
-            Task { log: log.clone(), item, nap, way, ballast }
+            Task { log: log.clone(), item, nap, behavior, ballast }
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The cluster and its clients, all of them processes.
 
-mod mishaps;
+mod injection;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,24 +15,24 @@ use farpool_testkit::folder::text;
 use farpool_testkit::processes::{self, Process, TAG};
 
 use crate::client;
-use crate::diary::Diary;
 use crate::disk::{Disk, JOURNAL_SIZE};
+use crate::fault_log::FaultLog;
 use crate::hosts::{self, Host};
-use mishaps::Mend;
+use injection::Repair;
 
 const AGENTS: usize = 4;
 const CLIENTS: usize = 2;
 const SLOTS: &str = "3";
-/// So long an agent may take to leave while nobody lets it rest.
-const FAREWELL: Duration = Duration::from_secs(90);
+/// How long an agent may take to leave while faults continue.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(90);
 
-pub(crate) struct Stage {
-    pub(crate) diary: Diary,
+pub(crate) struct Cluster {
+    pub(crate) fault_log: FaultLog,
     folder: PathBuf,
     tag: String,
     port: u16,
     disk: Disk,
-    /// Something was left behind the end of the journal.
+    /// There was garbage after the end of a journal.
     torn: bool,
     pub(crate) coordinator: Daemon,
     pub(crate) agents: Vec<Daemon>,
@@ -41,40 +41,40 @@ pub(crate) struct Stage {
     leaving: Vec<(Daemon, Instant)>,
     visitors: u64,
     visitor: Option<Daemon>,
-    /// How agents, and behind them clients, reach the coordinator.
-    ways: Vec<Way>,
+    /// How agents, and after them clients, reach the coordinator.
+    connections: Vec<Connection>,
     cables: Vec<Cable>,
     hosts: Vec<Host>,
-    mends: Vec<(Instant, Mend)>,
+    repairs: Vec<(Instant, Repair)>,
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+enum Connection {
     Cable(usize),
     Host(usize),
 }
 
-impl Stage {
-    pub(crate) fn build(folder: &Path, seed: u64, diary: Diary) -> Stage {
+impl Cluster {
+    pub(crate) fn build(folder: &Path, seed: u64, fault_log: FaultLog) -> Cluster {
         let tag = format!("chaos.{}", hosts::run_number());
-        // Below those that the system gives to whoever connects.
-        let port = if hosts::is_apart() { 7070 } else { 20_000 + (hosts::run_number() % 10_000) as u16 };
+        // Below the system's ephemeral ports.
+        let port = if hosts::is_isolated() { 7070 } else { 20_000 + (hosts::run_number() % 10_000) as u16 };
         let target = SocketAddr::from(([127, 0, 0, 1], port));
-        let (mut ways, mut cables, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut connections, mut cables, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..AGENTS + CLIENTS {
-            if hosts::is_apart() && number % 2 == 1 {
-                ways.push(Way::Host(hosts.len()));
+            if hosts::is_isolated() && number % 2 == 1 {
+                connections.push(Connection::Host(hosts.len()));
                 hosts.push(Host::new(hosts.len() + 1));
             } else {
-                ways.push(Way::Cable(cables.len()));
+                connections.push(Connection::Cable(cables.len()));
                 cables.push(Cable::to(target));
             }
         }
         let disk = Disk::at(folder.join("disk"));
         let mut coordinator = start_coordinator(folder, &tag, port, &disk);
         coordinator.wait_for("listening address=");
-        let mut stage = Stage {
-            diary,
+        let mut cluster = Cluster {
+            fault_log,
             folder: folder.to_owned(),
             tag,
             port,
@@ -86,14 +86,14 @@ impl Stage {
             leaving: Vec::new(),
             visitors: 0,
             visitor: None,
-            ways,
+            connections,
             cables,
             hosts,
-            mends: Vec::new(),
+            repairs: Vec::new(),
         };
-        stage.agents = (0..AGENTS).map(|agent| stage.start_agent(agent)).collect();
-        stage.clients = (0..CLIENTS).map(|number| stage.start_client(number, seed)).collect();
-        stage
+        cluster.agents = (0..AGENTS).map(|agent| cluster.start_agent(agent)).collect();
+        cluster.clients = (0..CLIENTS).map(|number| cluster.start_client(number, seed)).collect();
+        cluster
     }
 
     pub(crate) fn agents(&self) -> usize {
@@ -112,46 +112,46 @@ impl Stage {
         &self.folder
     }
 
-    /// Where this process reaches the coordinator.
+    /// Returns the coordinator's address for this process.
     pub(crate) fn address(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// All processes of the cluster and of its clients.
+    /// Returns all processes of the cluster and of its clients.
     pub(crate) fn processes(&self) -> Vec<Process> {
         processes::tagged(&self.tag)
     }
 
-    /// Whether all that should be there is there.
+    /// Checks that all processes that should run do.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         for client in &mut self.clients {
             if let Some(status) = client.ended() {
-                return Err(format!("{} ended with {status}; it said:\n{}", client.name(), client.tail()));
+                return Err(format!("{} ended with {status}; its output:\n{}", client.name(), client.tail()));
             }
         }
         self.disk.check()?;
-        if self.is_well(&[Mend::CoordinatorStarts]).is_some() {
-            is_there(&mut self.coordinator)?;
+        if self.none_pending(&[Repair::StartCoordinator]).is_some() {
+            check_alive(&mut self.coordinator)?;
         }
         for agent in 0..self.agents.len() {
-            if self.is_well(&[Mend::AgentStarts(agent)]).is_some() {
-                is_there(&mut self.agents[agent])?;
+            if self.none_pending(&[Repair::StartAgent(agent)]).is_some() {
+                check_alive(&mut self.agents[agent])?;
             }
         }
         for (agent, since) in &mut self.leaving {
-            if agent.ended().map_or(since.elapsed() > FAREWELL, |status| !status.success()) {
-                return Err(format!("{} does not leave as it should; it said:\n{}", agent.name(), agent.tail()));
+            if agent.ended().map_or(since.elapsed() > LEAVE_TIMEOUT, |status| !status.success()) {
+                return Err(format!("{} does not leave as it should; its output:\n{}", agent.name(), agent.tail()));
             }
         }
         self.leaving.retain_mut(|(agent, _)| agent.ended().is_none());
         Ok(())
     }
 
-    /// Waits until those that were told to leave have left.
-    pub(crate) fn see_off(&mut self) -> Result<(), String> {
+    /// Waits until agents that were asked to leave have left.
+    pub(crate) fn wait_for_leaving_agents(&mut self) -> Result<(), String> {
         while !self.leaving.is_empty() {
             self.check()?;
-            std::thread::sleep(crate::BEAT);
+            std::thread::sleep(crate::POLL_INTERVAL);
         }
         Ok(())
     }
@@ -162,20 +162,20 @@ impl Stage {
         self.start_coordinator();
     }
 
-    /// Has what the journal consists of outlive the test.
+    /// Copies the journal to where it outlives the test.
     pub(crate) fn keep_journal(&self) {
         self.disk.keep(&self.folder.join("journal"));
     }
 
-    /// Whoever looks after the coordinator is told that something was behind the end of its journal.
-    pub(crate) fn has_warned_of_torn_journals(&self) -> Result<(), String> {
-        match self.torn && !self.has_any_coordinator_said("It is cut off there") {
+    /// Checks that a coordinator has warned of garbage after the end of its journal.
+    pub(crate) fn check_torn_journal_warning(&self) -> Result<(), String> {
+        match self.torn && !self.has_any_coordinator_logged("It is cut off there") {
             true => Err("the journal was torn, and no coordinator has warned of it".to_owned()),
             false => Ok(()),
         }
     }
 
-    fn has_any_coordinator_said(&self, words: &str) -> bool {
+    fn has_any_coordinator_logged(&self, words: &str) -> bool {
         fs::read_to_string(daemon::log(self.coordinator.name(), &self.folder)).is_ok_and(|log| log.contains(words))
     }
 
@@ -202,28 +202,30 @@ impl Stage {
     }
 
     fn command(&self, number: usize, program: &Path) -> Command {
-        let mut command = match self.ways[number] {
-            Way::Cable(_) => Command::new(program),
-            Way::Host(host) => self.hosts[host].command(program),
+        let mut command = match self.connections[number] {
+            Connection::Cable(_) => Command::new(program),
+            Connection::Host(host) => self.hosts[host].command(program),
         };
         command.env(TAG, &self.tag).env_remove("FARPOOL_ADDRESS").env_remove("RUST_BACKTRACE").stdin(Stdio::piped());
         command
     }
 
     fn seen_by(&self, number: usize) -> String {
-        match self.ways[number] {
-            Way::Cable(cable) => self.cables[cable].address(),
-            Way::Host(host) => self.hosts[host].coordinator(self.port),
+        match self.connections[number] {
+            Connection::Cable(cable) => self.cables[cable].address(),
+            Connection::Host(host) => self.hosts[host].coordinator(self.port),
         }
     }
 
-    /// Who is at the end of it.
-    fn behind(&self, way: Way) -> String {
-        let same = |other: &Way| match (way, other) {
-            (Way::Cable(one), Way::Cable(other)) | (Way::Host(one), Way::Host(other)) => one == *other,
+    /// Returns the process at the end of a connection.
+    fn behind(&self, connection: Connection) -> String {
+        let same = |other: &Connection| match (connection, other) {
+            (Connection::Cable(one), Connection::Cable(other)) | (Connection::Host(one), Connection::Host(other)) => {
+                one == *other
+            }
             _ => false,
         };
-        match self.ways.iter().position(same) {
+        match self.connections.iter().position(same) {
             Some(number) if number < AGENTS => format!("agent-{number}"),
             Some(number) => format!("client-{}", number - AGENTS),
             None => String::new(),
@@ -231,7 +233,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for Cluster {
     fn drop(&mut self) {
         self.clients.clear();
         self.visitor = None;
@@ -243,7 +245,7 @@ impl Drop for Stage {
 }
 
 fn start_coordinator(folder: &Path, tag: &str, port: u16, disk: &Disk) -> Daemon {
-    let listen = if hosts::is_apart() { format!("0.0.0.0:{port}") } else { format!("127.0.0.1:{port}") };
+    let listen = if hosts::is_isolated() { format!("0.0.0.0:{port}") } else { format!("127.0.0.1:{port}") };
     let mut command = Command::new(binaries::coordinator());
     command.env(TAG, tag).env_remove("FARPOOL_ADDRESS").stdin(Stdio::piped());
     command.args(["--listen", &listen, "--insecure", "--heartbeat-timeout", "2s", "--reconnect-grace", "1s"]);
@@ -252,9 +254,9 @@ fn start_coordinator(folder: &Path, tag: &str, port: u16, disk: &Disk) -> Daemon
     Daemon::start_with_log("coordinator", command, folder)
 }
 
-fn is_there(daemon: &mut Daemon) -> Result<(), String> {
+fn check_alive(daemon: &mut Daemon) -> Result<(), String> {
     match daemon.ended() {
         None => Ok(()),
-        Some(status) => Err(format!("{} ended with {status}; it said:\n{}", daemon.name(), daemon.tail())),
+        Some(status) => Err(format!("{} ended with {status}; its output:\n{}", daemon.name(), daemon.tail())),
     }
 }
