@@ -24,8 +24,8 @@ pub struct Call {
 }
 
 impl Session {
-    /// Creates a job with a new number; the first flush opens it at the coordinator. Errors name `verb`, the call that started it,
-    /// and `label`.
+    /// Creates a job with a new number; the first flush opens it at the coordinator. Errors name `verb`, the call that
+    /// started it, and `label`.
     ///
     /// # Errors
     /// In a fork of the process that has opened the pool.

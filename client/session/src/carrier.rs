@@ -18,8 +18,8 @@ use crate::inbox::Inbox;
 pub trait Carrier: Send + Sync + 'static {
     /// Opens a job: the first of `messages` is its [`Body::OpenJob`], and items may follow.
     ///
-    /// The session delivers the job's outcomes to `inbox`, grants it room as they arrive, and then delivers its end, exactly once.
-    /// After an error it delivers nothing. Drains `messages`; never blocks for long.
+    /// The session delivers the job's outcomes to `inbox`, grants it room as they arrive, and then delivers its end,
+    /// exactly once. After an error it delivers nothing. Drains `messages`; never blocks for long.
     fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error>;
 
     /// Opens a job of one item as [`Carrier::submit`] does, and blocks until there is news of it; it may return early.
@@ -29,8 +29,8 @@ pub trait Carrier: Send + Sync + 'static {
         Ok(())
     }
 
-    /// As [`Carrier::submit`], for a small job that no thread waits for yet. Several such jobs may be batched, and handled a moment
-    /// later; an error may then become the job's end instead.
+    /// As [`Carrier::submit`], for a small job that no thread waits for yet. Several such jobs may be batched, and
+    /// handled a moment later; an error may then become the job's end instead.
     fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
         self.submit(inbox, messages)
     }

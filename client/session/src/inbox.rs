@@ -114,7 +114,8 @@ impl Inbox {
         self.job
     }
 
-    /// Delivers the results of consecutive items, in the layout of `ItemsDone`. `attempts`: how many each item took; 0 means one.
+    /// Delivers the results of consecutive items, in the layout of `ItemsDone`. `attempts`: how many each item took; 0
+    /// means one.
     #[inline]
     pub fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes, attempts: u32) -> Wakes {
         let items = (ends.len() / 4) as u64;

@@ -1,8 +1,8 @@
 //! The client side of farpool without a language: functions, items and results are bytes. Every language's API is built on it.
 //!
-//! A [`Session`] is a pool as its client sees it, on this machine or on a cluster. Its jobs call a function that bytes identify, with
-//! items and results that are bytes. Their meaning is up to the language of the workers' program (see `farpool-worker`) and to the
-//! front: the API or program that uses this crate.
+//! A [`Session`] is a pool as its client sees it, on this machine or on a cluster. Its jobs call a function that bytes
+//! identify, with items and results that are bytes. Their meaning is up to the language of the workers' program (see
+//! `farpool-worker`) and to the front: the API or program that uses this crate.
 //!
 //! - [`Session::open`] opens a pool with a [`Program`], [`Settings`], and a [`Front`] that shows what workers print.
 //! - [`Session::job`] opens a [`Job`]: items are sent as far as there is room, outcomes are taken as they arrive.

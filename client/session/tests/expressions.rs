@@ -1,5 +1,5 @@
-//! Pools that run another program whose functions are not Rust: the example of `farpool-worker`, whose functions are expressions.
-//! The same must hold on one machine and on a cluster.
+//! Pools that run another program whose functions are not Rust: the example of `farpool-worker`, whose functions are
+//! expressions. The same must hold on one machine and on a cluster.
 
 use std::path::PathBuf;
 use std::sync::Arc;

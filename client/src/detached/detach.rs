@@ -34,8 +34,8 @@ impl<'p, F> Job<'p, F> {
     /// and coordinator restarts, and any process can pick it up with [`attach`](crate::attach). Call [`Detach::map`] or another
     /// method next.
     ///
-    /// It runs in a separate pool, with the options of this pool and this job. Its workers' output is discarded. The pool must be
-    /// on a cluster whose coordinator was started with `--journal DIR`.
+    /// It runs in a separate pool, with the options of this pool and this job. Its workers' output is discarded. The
+    /// pool must be on a cluster whose coordinator was started with `--journal DIR`.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), farpool::Error> {

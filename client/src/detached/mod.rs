@@ -91,9 +91,9 @@ pub fn check_format<R: Data>(format: u32) -> Result<(), Error> {
 /// A handle to a job that the cluster keeps and that does not depend on this process. Created by
 /// [`Job::detach`](crate::Job::detach), and by [`attach`] in any other process.
 ///
-/// Clones refer to the same job. Any number of them can read its outcomes, at the same time and repeatedly. Dropping a handle
-/// changes nothing. If the job is discarded and its name reused, the handle does not refer to the new job. The outcomes stay until the
-/// job is [discarded](Self::discard) or expires, after the coordinator's `--journal-expiry`.
+/// Clones refer to the same job. Any number of them can read its outcomes, at the same time and repeatedly. Dropping a
+/// handle changes nothing. If the job is discarded and its name reused, the handle does not refer to the new job. The
+/// outcomes stay until the job is [discarded](Self::discard) or expires, after the coordinator's `--journal-expiry`.
 ///
 /// Its calls block, and so does its [`Outcomes`] as an iterator; in async code use `Outcomes` as a stream. If the coordinator is
 /// lost, they try to reconnect for as long as the pool's [`reconnect_timeout`](crate::Builder::reconnect_timeout) or

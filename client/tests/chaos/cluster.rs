@@ -37,7 +37,7 @@ pub(crate) struct Cluster {
     pub(crate) coordinator: Daemon,
     pub(crate) agents: Vec<Daemon>,
     pub(crate) clients: Vec<Daemon>,
-    /// Agents that were told to leave, and when.
+    /// Agents that were asked to leave, and when.
     leaving: Vec<(Daemon, Instant)>,
     visitors: u64,
     visitor: Option<Daemon>,
@@ -218,7 +218,7 @@ impl Cluster {
     }
 
     /// Returns the process at the end of a connection.
-    fn behind(&self, connection: Connection) -> String {
+    fn peer_name(&self, connection: Connection) -> String {
         let same = |other: &Connection| match (connection, other) {
             (Connection::Cable(one), Connection::Cable(other)) | (Connection::Host(one), Connection::Host(other)) => {
                 one == *other

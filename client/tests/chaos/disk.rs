@@ -53,9 +53,9 @@ impl Disk {
         fs::remove_file(self.ballast()).expect("it was put there");
     }
 
-    /// Appends to the journal what a crash of the computer may leave: data that was being written after everything durable. A new,
-    /// partial segment cannot be among it: it states that the one before is whole, which is not certain after a failed write. Call
-    /// it only while nothing writes there.
+    /// Appends to the journal what a crash of the computer may leave: data that was being written after everything
+    /// durable. A new, partial segment cannot be among it: it states that the one before is whole, which is not certain
+    /// after a failed write. Call it only while nothing writes there.
     pub(crate) fn tear(&self, which: u64) -> io::Result<()> {
         let mut random = Random::new(which);
         let last = self.segments().into_iter().map(|(path, _)| path).max();

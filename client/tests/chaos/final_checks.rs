@@ -1,4 +1,5 @@
-//! The checks after all repairs: clients end, nothing is held or running, all processes end, and at-most-once items ran at most once.
+//! The checks after all repairs: clients end, nothing is held or running, all processes end, and at-most-once items ran
+//! at most once.
 
 mod detached;
 

@@ -1,16 +1,16 @@
 //! A cluster of real processes that gets no rest, to test what the simulation cannot: signals, forks, sockets, links, disks.
 //!
 //! # What happens
-//! A coordinator with a journal, four agents and two clients run, while `faults.rs` draws the next fault from a seed and
-//! `cluster/injection.rs` injects it. Workers, agents and the coordinator are killed and stopped, connections cut and left half open,
-//! links taken down, and disks filled up. Every fault is repaired some time later.
+//! A coordinator with a journal, four agents and two clients run, while `faults.rs` draws the next fault from a seed
+//! and `cluster/injection.rs` injects it. Workers, agents and the coordinator are killed and stopped, connections cut
+//! and left half open, links taken down, and disks filled up. Every fault is repaired some time later.
 //!
-//! Where network namespaces are permitted (root, `ip`, `unshare`), half of the hosts are such namespaces, and the journal is on a
-//! small disk of its own (`disk.rs`), which is filled up now and then. Between one coordinator's end and the next one's start
-//! there may be garbage after the journal's end.
+//! Where network namespaces are permitted (root, `ip`, `unshare`), half of the hosts are such namespaces, and the
+//! journal is on a small disk of its own (`disk.rs`), which is filled up now and then. Between one coordinator's end
+//! and the next one's start there may be garbage after the journal's end.
 //!
-//! The clients (`client.rs`, `jobs.rs`) run jobs of all kinds. They check every outcome themselves, and exit with an error at the first
-//! wrong one.
+//! The clients (`client.rs`, `jobs.rs`) run jobs of all kinds. They check every outcome themselves, and exit with an
+//! error at the first wrong one.
 //!
 //! # Detached jobs
 //! They belong to no process, so the test keeps its records of them in files (`job_records.rs`):
@@ -24,14 +24,14 @@
 //! detach. A job whose detach has not returned may exist or not, but nothing of it runs before it is complete.
 //!
 //! # What must hold
-//! In the end (`final_checks.rs`, `final_checks/`) everything is repaired, and clients finish what they started. Then each detached job has ended
-//! and gives every reader the same outcomes as before, even after another restart of the coordinator. Items that run at most
-//! once did so. Once all jobs are discarded, nothing of them is left: at the coordinator and in its journal, at the agents, and
-//! in the system's list of processes.
+//! In the end (`final_checks.rs`, `final_checks/`) everything is repaired, and clients finish what they started. Then
+//! each detached job has ended and gives every reader the same outcomes as before, even after another restart of the
+//! coordinator. Items that run at most once did so. Once all jobs are discarded, nothing of them is left: at the
+//! coordinator and in its journal, at the agents, and in the system's list of processes.
 //!
 //! # How to run it
-//! `cargo test -p farpool --test chaos -- --seconds 3600 --seed 7`. Without a seed the time of day is one, and is printed. The same seed
-//! gives the same faults at the same times; what the processes make of them is up to the kernel.
+//! `cargo test -p farpool --test chaos -- --seconds 3600 --seed 7`. Without a seed the time of day is one, and is
+//! printed. The same seed gives the same faults at the same times; what the processes make of them is up to the kernel.
 
 mod client;
 mod cluster;

@@ -19,33 +19,35 @@
 //! A seed is a history. All randomness comes from it, including all ids, so a seed gives the same history every time, to the
 //! last byte. For every 50th seed this is checked.
 //!
-//! Each history draws several kinds of faults, so that rare pairs of them meet. Connections are cut, half open, or lost for one
-//! side while earlier messages still arrive late. Hosts are partitioned, both ways or one way. Agents, clients and coordinators are
-//! killed, stopped, asleep, leaving or slow. Workers die one by one or all at once. Reports arrive late or twice. In two of
-//! eleven histories some items count as failed, and clients stop retries. Then the faults stop, and the cluster must come to rest.
+//! Each history draws several kinds of faults, so that rare pairs of them meet. Connections are cut, half open, or lost
+//! for one side while earlier messages still arrive late. Hosts are partitioned, both ways or one way. Agents, clients
+//! and coordinators are killed, stopped, asleep, leaving or slow. Workers die one by one or all at once. Reports arrive
+//! late or twice. In two of eleven histories some items count as failed, and clients stop retries. Then the faults
+//! stop, and the cluster must come to rest.
 //!
-//! In every third history the coordinator keeps detached jobs. The journal's writer is then a task instead of a thread, and
-//! time may pass between any two of its steps, and before each read. The next coordinator finds on the disk what was synced, and any
-//! part of the rest, cut off or with holes. The disk may be slow, full, or fail, and it may hang at any step until its host goes
-//! down. One host detaches jobs. Others attach to them, cancel and discard them. Some jobs are abandoned or lose their client before
-//! they are complete.
+//! In every third history the coordinator keeps detached jobs. The journal's writer is then a task instead of a thread,
+//! and time may pass between any two of its steps, and before each read. The next coordinator finds on the disk what
+//! was synced, and any part of the rest, cut off or with holes. The disk may be slow, full, or fail, and it may hang at
+//! any step until its host goes down. One host detaches jobs. Others attach to them, cancel and discard them. Some jobs
+//! are abandoned or lose their client before they are complete.
 //!
 //! # What must hold
 //! - The core's invariants, after every event.
 //! - Each item has one outcome, which is possible given how it ran. No item fails while it has attempts left, or takes more of them
 //!   than its job allows. Items that run at most once never start twice. No agent gets more than it asked for.
-//! - Of detached jobs (`detached/books.rs`): acknowledged data is there, and nothing of an incomplete job runs. Every reader finds the
+//! - Of detached jobs (`detached/known_jobs.rs`): acknowledged data is there, and nothing of an incomplete job runs. Every reader finds the
 //!   same outcomes, including those read before. Jobs that have ended or were discarded stay so.
 //! - In the end (`world/rest.rs`): every job has ended. Nothing is left at coordinators, agents, clients and on disk, not even a
 //!   report kept for a coordinator that never comes. A job for all slots keeps all of them busy.
 //!
 //! # How to run it
-//! `cargo test -p farpool --test simulation` plays as many histories as [`doses`] says, and all that have found a bug before
-//! ([`found`]). It prints the seeds that fail. `cargo test -p farpool --test simulation -- --seed N` replays one and prints it, message
-//! by message. `--from N` and `--seeds N` choose others, as do the variables SIMULATION_FROM and SIMULATION_SEEDS.
+//! `cargo test -p farpool --test simulation` plays as many histories as [`doses`] says, and all that have found a bug
+//! before ([`found`]). It prints the seeds that fail. `cargo test -p farpool --test simulation -- --seed N` replays one
+//! and prints it, message by message. `--from N` and `--seeds N` choose others, as do the variables SIMULATION_FROM and
+//! SIMULATION_SEEDS.
 //!
-//! A change to what is drawn changes the histories of all seeds. Then find new seeds for [`found`], by removing the fix that each is
-//! about.
+//! A change to what is drawn changes the histories of all seeds. Then find new seeds for [`found`], by removing the fix
+//! that each is about.
 
 mod agent;
 mod client;

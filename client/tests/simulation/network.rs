@@ -1,6 +1,7 @@
 //! Calls from hosts to the coordinator: frames with delays, connections that break, and hosts that are cut off.
 //!
-//! Frames of a connection arrive in order or not at all, as with TCP: a *stalled* direction holds them back. If that lasts, each side detects the silence by itself, and frames in flight are lost.
+//! Frames of a connection arrive in order or not at all, as with TCP: a *stalled* direction holds them back. If that
+//! lasts, each side detects the silence by itself, and frames in flight are lost.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -64,8 +64,8 @@ pub(crate) enum Fate {
     Fails,
 }
 
-/// Items count as failed in histories whose seed, modulo `OF_SEEDS`, is one of these. No seed in `found` is, so those histories stay
-/// as they were.
+/// Items count as failed in histories whose seed, modulo `OF_SEEDS`, is one of these. No seed in `found` is, so those
+/// histories stay as they were.
 const FAILING: [u64; 2] = [4, 9];
 const OF_SEEDS: u64 = 11;
 

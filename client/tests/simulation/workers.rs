@@ -1,6 +1,7 @@
 //! Workers without processes: they run an agent's chunks in simulated time.
 //!
-//! Items wait in their chunks; slots take the next item of the oldest chunk that may run. All numbers are the agent's own, as in real workers.
+//! Items wait in their chunks; slots take the next item of the oldest chunk that may run. All numbers are the agent's
+//! own, as in real workers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -292,8 +293,8 @@ impl Workers {
         }
     }
 
-    /// Checks that the agent gets no more chunks than its credit. It may also hold chunks of pools that the coordinator does not know
-    /// yet, and unwanted items of adopted chunks.
+    /// Checks that the agent gets no more chunks than its credit. It may also hold chunks of pools that the coordinator
+    /// does not know yet, and unwanted items of adopted chunks.
     fn check_credit(&self) {
         let mut of_pools = BTreeMap::<u64, u32>::new();
         for pool in self.chunks.iter().filter_map(|chunk| Some(self.jobs.get(&chunk.job)?.pool)) {

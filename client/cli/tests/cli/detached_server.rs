@@ -90,7 +90,7 @@ impl Clients for DetachedServer {
 
     async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Events>, Status> {
         let mut stream = request.into_inner();
-        let frame = stream.message().await?.expect("it says something");
+        let frame = stream.message().await?.expect("it sends a message");
         let messages = frame.messages.into_vec();
         let Some(Body::Attach(attach)) = messages.into_iter().next().and_then(|message| message.body) else {
             return Err(Status::invalid_argument("it did not begin with Attach"));

@@ -25,7 +25,8 @@ impl Backoff {
         self.connected = Some(now);
     }
 
-    /// Notes that an attempt succeeded and the session has resumed. The coordinator waits only briefly for a session, so the next wait is short, even if the connection is soon lost again.
+    /// Notes that an attempt succeeded and the session has resumed. The coordinator waits only briefly for a session,
+    /// so the next wait is short, even if the connection is soon lost again.
     pub(super) fn note_resumed(&mut self, now: Instant) {
         self.note_connected(now);
         self.waits.reset();

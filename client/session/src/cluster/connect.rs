@@ -45,7 +45,8 @@ pub trait Connection: Send + 'static {
     /// Begins or resumes a session.
     fn session(&mut self, frames: Frames<ClientMessage>) -> impl Future<Output = Result<Self::Events, Status>> + Send;
 
-    /// Sends a program. Returns true when the coordinator has it or does not want it, false when the coordinator does not answer.
+    /// Sends a program. Returns true when the coordinator has it or does not want it, false when the coordinator does
+    /// not answer.
     fn put_program(&mut self, pieces: Pieces) -> impl Future<Output = bool> + Send + 'static;
 }
 

@@ -83,8 +83,8 @@ impl Purpose {
         }
     }
 
-    /// The error if the session could not reconnect within this time. `what` is how the connection was lost, and `last` how the last
-    /// attempt failed.
+    /// The error if the session could not reconnect within this time. `what` is how the connection was lost, and `last`
+    /// how the last attempt failed.
     pub(super) fn given_up(&self, open_jobs: usize, what: &str, tried: Duration, last: &str) -> Error {
         match self {
             Self::Pool(address) if tried.is_zero() => connect::lost(address, open_jobs, what),

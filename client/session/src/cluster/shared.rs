@@ -177,8 +177,8 @@ impl Shared {
     }
 }
 
-/// Reports to the coordinator when this client begins and stops waiting. A task has started it, and others can use the task's slot
-/// meanwhile.
+/// Reports to the coordinator when this client begins and stops waiting. A task has started it, and others can use the
+/// task's slot meanwhile.
 fn report_waits(shared: Weak<Shared>) -> Arc<Waits> {
     Waits::new(move |waits| {
         if let Some(shared) = shared.upgrade() {

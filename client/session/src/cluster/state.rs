@@ -131,8 +131,8 @@ impl SessionState {
         self.kept.end_session(before.abandon());
     }
 
-    /// Handles the coordinator's acceptance of the session: sends what was only kept until now, or all jobs again if another session
-    /// was accepted before.
+    /// Handles the coordinator's acceptance of the session: sends what was only kept until now, or all jobs again if
+    /// another session was accepted before.
     pub(super) fn welcome(&mut self, welcome: Welcome) {
         let lost = self.kept.welcome(welcome.coordinator);
         self.outgoing.set_frames_for(welcome.window);

@@ -12,8 +12,8 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Begins to read; with `wait`, until the job has ended. Items without an outcome are skipped. Errors name `verb`, the caller's
-    /// call.
+    /// Begins to read; with `wait`, until the job has ended. Items without an outcome are skipped. Errors name `verb`,
+    /// the caller's call.
     ///
     /// # Errors
     /// If there is no such job, or its coordinator cannot be reached.

@@ -59,7 +59,8 @@ impl Contents {
         self.push(news);
     }
 
-    /// Keeps an entry for a consumer that waits for the end: of the failures only the one with the lowest index counts, and nothing after it.
+    /// Keeps an entry for a consumer that waits for the end: of the failures only the one with the lowest index counts,
+    /// and nothing after it.
     pub(super) fn keep_what_counts(&mut self, news: News) {
         let lowest = self.lowest_failed.and_then(|at| self.news.get_mut(at));
         match (&news, lowest) {

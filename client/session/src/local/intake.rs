@@ -1,8 +1,8 @@
 //! Jobs that were submitted and that the engine does not know yet.
 //!
-//! A thread that submits one small job after another would drive the whole engine for each. So only the first job of such a stream is
-//! handed to the engine at once. Those that follow shortly after wait here, at most [`LONGEST_NS`] until a thread drives, and are handed
-//! over in batches: one thread submits while another one drives.
+//! A thread that submits one small job after another would drive the whole engine for each. So only the first job of
+//! such a stream is handed to the engine at once. Those that follow shortly after wait here, at most [`LONGEST_NS`]
+//! until a thread drives, and are handed over in batches: one thread submits while another one drives.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

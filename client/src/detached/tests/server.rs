@@ -150,7 +150,7 @@ impl Server {
 impl Call {
     /// Waits for the client's next message.
     pub(super) fn receive(&self) -> Body {
-        self.receiver.recv_timeout(TIMEOUT).expect("the client says something")
+        self.receiver.recv_timeout(TIMEOUT).expect("the client sends a message")
     }
 
     /// Receives the pool and the job that is being detached, and accepts the session.

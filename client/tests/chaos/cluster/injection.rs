@@ -99,29 +99,29 @@ impl Cluster {
             }
             Fault::CableCut { cable } => {
                 self.cables[cable].cut();
-                Some(("cables cut", self.behind(Connection::Cable(cable))))
+                Some(("cables cut", self.peer_name(Connection::Cable(cable))))
             }
             Fault::CableUnplugged { cable, pause } => {
                 self.none_pending(&[Repair::PlugCable(cable), Repair::EndSilence(cable)])?;
                 self.cables[cable].unplug();
                 self.repair_after(pause, Repair::PlugCable(cable));
-                Some(("cables unplugged", self.behind(Connection::Cable(cable))))
+                Some(("cables unplugged", self.peer_name(Connection::Cable(cable))))
             }
             Fault::CableSilent { cable, pause } => {
                 self.none_pending(&[Repair::PlugCable(cable), Repair::EndSilence(cable)])?;
                 self.cables[cable].silence(true);
                 self.repair_after(pause, Repair::EndSilence(cable));
-                Some(("cables silent", self.behind(Connection::Cable(cable))))
+                Some(("cables silent", self.peer_name(Connection::Cable(cable))))
             }
             Fault::CableHalfOpen { cable, coordinator_learns } => {
                 self.cables[cable].half_open(coordinator_learns);
-                Some(("cables half open", self.behind(Connection::Cable(cable))))
+                Some(("cables half open", self.peer_name(Connection::Cable(cable))))
             }
             Fault::LinkDown { link, pause } => {
                 self.none_pending(&[Repair::LinkUp(link)])?;
                 self.hosts[link].set_link(false);
                 self.repair_after(pause, Repair::LinkUp(link));
-                Some(("links down", self.behind(Connection::Host(link))))
+                Some(("links down", self.peer_name(Connection::Host(link))))
             }
             Fault::DiskFull { pause } => {
                 // Once it listens, the coordinator has read the journal and set the torn part aside.

@@ -81,8 +81,8 @@ impl Detached {
         clients
     }
 
-    /// Checks, after the last fault, that all confirmed jobs exist and can be discarded. `detach_timeout`: how long the coordinator
-    /// waits for clients that are detaching.
+    /// Checks, after the last fault, that all confirmed jobs exist and can be discarded. `detach_timeout`: how long the
+    /// coordinator waits for clients that are detaching.
     pub(crate) async fn come_to_rest(&mut self, network: &Network, address: &Address, detach_timeout: Duration) {
         let connector = ClientConnector { host: FINAL_ATTACHER, network: network.clone(), address: address.clone() };
         let mut attacher = Attacher::new(connector, self.known_jobs.clone(), self.random.fork());

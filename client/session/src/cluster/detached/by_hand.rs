@@ -58,8 +58,8 @@ impl<C: Connect<Connection: DetachedConnection> + Clone> DetachedClient<C> {
         Self { connect, location: JobLocation { address, reconnect_timeout }, chance }
     }
 
-    /// Detaches a job, which has a number and `Detach`, in a pool that has a secret. The caller must drive the returned future to its
-    /// end: until the whole job is durable, or no longer wanted.
+    /// Detaches a job, which has a number and `Detach`, in a pool that has a secret. The caller must drive the returned
+    /// future to its end: until the whole job is durable, or no longer wanted.
     pub fn detach(
         &mut self,
         pool: OpenPool,
@@ -70,8 +70,8 @@ impl<C: Connect<Connection: DetachedConnection> + Clone> DetachedClient<C> {
         (DetachingJob(session), conversation.drive(self.connect.clone()))
     }
 
-    /// Reads the outcomes of a job; with `wait`, until the job has ended. The caller must drive the returned future as long as it
-    /// wants outcomes.
+    /// Reads the outcomes of a job; with `wait`, until the job has ended. The caller must drive the returned future as
+    /// long as it wants outcomes.
     pub fn follow(
         &mut self,
         name: &str,

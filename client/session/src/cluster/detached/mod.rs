@@ -1,7 +1,7 @@
 //! Detached jobs: sent to the coordinator and read from it in sessions ([`session`]), and calls of its `DetachedJobs`.
 //!
-//! Sessions and calls have threads of their own, so that any program, async or not, can wait for them. If the connection is lost,
-//! sessions resume, and calls are retried.
+//! Sessions and calls have threads of their own, so that any program, async or not, can wait for them. If the
+//! connection is lost, sessions resume, and calls are retried.
 
 mod ask;
 mod attempts;

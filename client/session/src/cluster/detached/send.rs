@@ -33,8 +33,8 @@ pub struct JobSender {
 pub(super) struct Outgoing(JobSession);
 
 impl JobSender {
-    /// Begins, with a new secret for the job. `open` has a number and [`Detach`](farpool_proto::v1::Detach). Blocks until the coordinator
-    /// has accepted it.
+    /// Begins, with a new secret for the job. `open` has a number and [`Detach`](farpool_proto::v1::Detach). Blocks
+    /// until the coordinator has accepted it.
     ///
     /// # Errors
     /// If the coordinator refuses the job, or cannot be reached.

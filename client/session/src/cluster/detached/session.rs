@@ -33,7 +33,8 @@ pub(super) struct JobConversation {
 }
 
 impl JobSession {
-    /// Creates a session that begins with `first_message`, for the job of this number. `messages` open the job, if it does not exist yet.
+    /// Creates a session that begins with `first_message`, for the job of this number. `messages` open the job, if it
+    /// does not exist yet.
     pub(super) fn new(
         subject: Subject,
         secret: Secret,

@@ -13,7 +13,8 @@ use super::{Fresh, Violation};
 pub(super) struct KeptJob {
     open: Box<OpenJob>,
     opened: SendState,
-    /// In order of items; those already sent come first. A batch is removed when all its items have their outcome, or are durable.
+    /// In order of items; those already sent come first. A batch is removed when all its items have their outcome, or
+    /// are durable.
     batches: VecDeque<Batch>,
     /// Index after the last item.
     end: u64,

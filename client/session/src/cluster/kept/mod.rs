@@ -188,8 +188,9 @@ impl Kept {
 
     /// Notes that the coordinator has accepted the pool, for the first time or again.
     ///
-    /// If it is the same coordinator as before, it has given up the pool and killed its workers. Then items that must not run twice
-    /// may have run: they are lost, and returned. Another coordinator learns their state from the pool's agents.
+    /// If it is the same coordinator as before, it has given up the pool and killed its workers. Then items that must
+    /// not run twice may have run: they are lost, and returned. Another coordinator learns their state from the pool's
+    /// agents.
     pub(super) fn welcome(&mut self, coordinator: Bytes) -> Vec<(u64, Run)> {
         let known = !coordinator.is_empty() && self.coordinator == coordinator;
         self.coordinator = coordinator;
