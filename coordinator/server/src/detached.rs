@@ -7,7 +7,7 @@ use farpool_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::link::{Input, Link, Question};
+use super::link::{ControlRequest, Input, Link};
 use super::origin::principal;
 use super::published;
 
@@ -23,19 +23,19 @@ impl DetachedJobs for DetachedEdge {
         request: Request<DescribeDetachedRequest>,
     ) -> Result<Response<DescribeDetachedReply>, Status> {
         let (by, request) = (principal(&request), request.into_inner());
-        let job = self.link.ask(|reply| Input::Asked(Question::DescribeDetached(by, request, reply))).await??;
+        let job = self.link.ask(|reply| Input::Control(ControlRequest::DescribeDetached(by, request, reply))).await??;
         Ok(Response::new(DescribeDetachedReply { job: Some(job) }))
     }
 
     async fn list(&self, request: Request<ListDetachedRequest>) -> Result<Response<ListDetachedReply>, Status> {
         let by = principal(&request);
-        let list = self.link.ask(|asker| Input::Asked(Question::ListDetached(by, asker))).await??;
+        let list = self.link.ask(|asker| Input::Control(ControlRequest::ListDetached(by, asker))).await??;
         Ok(Response::new(published::decode(list)?))
     }
 
     async fn cancel(&self, request: Request<CancelDetachedRequest>) -> Result<Response<CancelDetachedReply>, Status> {
         let (by, request) = (principal(&request), request.into_inner());
-        self.link.ask(|reply| Input::Asked(Question::CancelDetached(by, request, reply))).await??;
+        self.link.ask(|reply| Input::Control(ControlRequest::CancelDetached(by, request, reply))).await??;
         Ok(Response::new(CancelDetachedReply {}))
     }
 
@@ -44,7 +44,7 @@ impl DetachedJobs for DetachedEdge {
         request: Request<DiscardDetachedRequest>,
     ) -> Result<Response<DiscardDetachedReply>, Status> {
         let (by, request) = (principal(&request), request.into_inner());
-        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(by, request, reply))).await??;
+        self.link.ask(|reply| Input::Control(ControlRequest::DiscardDetached(by, request, reply))).await??;
         Ok(Response::new(DiscardDetachedReply {}))
     }
 }

@@ -1,4 +1,4 @@
-//! The server without a network: its loop, and sessions over any streams of frames. For simulations.
+//! The server without a network, for simulations: its loop, and sessions over any streams of frames.
 
 use std::future::Future;
 use std::io;
@@ -18,7 +18,7 @@ use tonic::Status;
 use super::INPUTS;
 use super::blocking::Blocking;
 use super::driver::{Driver, Opened};
-use super::link::{Input, Link, Question};
+use super::link::{ControlRequest, Input, Link};
 use super::origin::Caller;
 use super::published;
 use super::services::Health;
@@ -33,7 +33,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a server, and the future that runs it. Poll it on the thread on which sessions are opened. It ends when
+    /// Creates a server and the future that runs it. Poll it on the thread on which sessions are opened. It ends when
     /// `shutdown` has completed and all pools have ended. Dropping it kills the server: its sessions end like those of
     /// a killed process, except that their streams end without an error.
     pub fn new(settings: Settings, shutdown: impl Future<Output = ()>) -> (Self, impl Future<Output = ()>) {
@@ -47,7 +47,6 @@ impl Server {
     ///
     /// # Errors
     /// If the journal or the directory of programs cannot be opened.
-    /// If the journal cannot be opened, or the directory of programs cannot.
     pub fn with_journal(
         settings: Settings,
         disk: Arc<Simulated>,
@@ -79,14 +78,14 @@ impl Server {
         (Self { settings, link }, received)
     }
 
-    /// A caller without address, whose meter counts nothing.
+    /// Returns a caller without an address, whose meter counts nothing.
     fn caller(&self) -> Caller {
         let principal = (self.settings.limits.principal)(None);
         Caller { principal, address: None, meter: self.link.meters.meter() }
     }
 
-    /// Connects an agent. An error with the code UNAVAILABLE means that the connection was lost. Any other error, and
-    /// the stream's end, ends the session.
+    /// Connects an agent. An error with the code UNAVAILABLE means that the connection was lost. Any other error, or the
+    /// end of the stream, ends the session.
     pub fn agent_session(
         &self,
         stream: impl Stream<Item = Result<AgentFrame, Status>> + Send + 'static,
@@ -94,7 +93,7 @@ impl Server {
         open(stream, self.caller(), &self.link, Kind::agent(&self.settings))
     }
 
-    /// Connects a client; the same applies to its stream.
+    /// Connects a client; the same holds for its stream.
     pub fn client_session(
         &self,
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,
@@ -102,35 +101,41 @@ impl Server {
         open(stream, self.caller(), &self.link, Kind::client(&self.settings))
     }
 
-    /// What is known of a detached job.
+    /// Describes a detached job.
     ///
     /// # Errors
-    /// If there is none of this name, or the server does not run any more.
+    /// If there is no job of this name, or the server has stopped.
     pub async fn describe_detached(&self, request: DescribeDetachedRequest) -> Result<DetachedJob, Status> {
-        self.link.ask(|reply| Input::Asked(Question::DescribeDetached(self.caller().principal, request, reply))).await?
+        self.link
+            .ask(|reply| Input::Control(ControlRequest::DescribeDetached(self.caller().principal, request, reply)))
+            .await?
     }
 
     /// Cancels a detached job.
     ///
     /// # Errors
-    /// If there is no job of this name, or the server does not run any more.
+    /// If there is no job of this name, or the server has stopped.
     pub async fn cancel_detached(&self, request: CancelDetachedRequest) -> Result<(), Status> {
-        self.link.ask(|reply| Input::Asked(Question::CancelDetached(self.caller().principal, request, reply))).await?
+        self.link
+            .ask(|reply| Input::Control(ControlRequest::CancelDetached(self.caller().principal, request, reply)))
+            .await?
     }
 
-    /// Drops all of a detached job.
+    /// Discards a detached job.
     ///
     /// # Errors
-    /// If there is no job of this name, or the server does not run any more.
+    /// If there is no job of this name, or the server has stopped.
     pub async fn discard_detached(&self, request: DiscardDetachedRequest) -> Result<(), Status> {
-        self.link.ask(|reply| Input::Asked(Question::DiscardDetached(self.caller().principal, request, reply))).await?
+        self.link
+            .ask(|reply| Input::Control(ControlRequest::DiscardDetached(self.caller().principal, request, reply)))
+            .await?
     }
 
     /// Returns the status that operators see.
     ///
     /// # Errors
-    /// If the server does not run any more.
+    /// If the server has stopped.
     pub async fn status(&self) -> Result<StatusReply, Status> {
-        published::decode(self.link.ask(|asker| Input::Asked(Question::Status(asker))).await??)
+        published::decode(self.link.ask(|asker| Input::Control(ControlRequest::Status(asker))).await??)
     }
 }

@@ -99,7 +99,7 @@ pub async fn run_with(
     let address = listener.local_addr()?;
     info!(log, address = %format_args!("http://{address}"), "listening");
     let connections = accept::accept(listener, &settings, log.clone());
-    health.say(ServingStatus::Serving).await;
+    health.report(ServingStatus::Serving).await;
     let server = http2::server(settings.heartbeat_timeout, settings.stream_window());
     let server = tokio::spawn(server.serve_with_incoming_shutdown(router, connections, async {
         let _ = stopped.await;

@@ -23,56 +23,56 @@ use super::published::Asker;
 use super::refusal::shutting_down;
 use super::settings::Limits;
 
-/// All events for the server, except that time passes and queues drain.
+/// All inputs of the loop, apart from timers and drained queues.
 pub(super) enum Input {
-    ClientJoins(Joins<ClientEvent, ClientMessage, ClientId>),
-    ClientResumes(Resumes<ClientEvent, ClientMessage, ClientId>),
-    ClientSays(Says<ClientMessage, ClientId>),
-    AgentJoins(Joins<AgentCommand, AgentEvent, AgentId>),
-    AgentResumes(Resumes<AgentCommand, AgentEvent, AgentId>),
-    AgentSays(Says<AgentEvent, AgentId>),
-    /// Data that was read for a detached job.
-    WasRead(WasRead),
-    Asked(Question),
+    NewClient(NewSession<ClientEvent, ClientMessage, ClientId>),
+    ResumeClient(ResumeRequest<ClientEvent, ClientMessage, ClientId>),
+    ClientInput(SessionInput<ClientMessage, ClientId>),
+    NewAgent(NewSession<AgentCommand, AgentEvent, AgentId>),
+    ResumeAgent(ResumeRequest<AgentCommand, AgentEvent, AgentId>),
+    AgentInput(SessionInput<AgentEvent, AgentId>),
+    /// Data was read for a detached job.
+    ReadDone(ReadResult),
+    Control(ControlRequest),
     /// Asks how many programs have arrived so far.
-    ProgramsCame(oneshot::Sender<u64>),
-    /// An agent needs a program that was missing when so many had arrived. Answered when it may have arrived, or when
-    /// no client sends it.
+    ProgramsArrived(oneshot::Sender<u64>),
+    /// An agent needs a program that was missing when this many had arrived. Answered when it may have arrived, or when
+    /// no client can send it.
     ProgramNeeded(Digest, u64, oneshot::Sender<Result<(), Status>>),
-    /// A client begins to send a program; answered by whether it may.
+    /// A client begins to send a program; the answer is whether it may.
     UploadBegins(Digest, oneshot::Sender<Result<(), Status>>),
     UploadEnds(Digest, Result<(), Status>),
 }
 
-/// The cost of a session's beginning in messages: everything is checked for it.
+/// What beginning a session costs, in messages: everything is checked for it.
 const BEGINNING: usize = 64;
 
 impl Input {
     /// Returns the cost of handling it, in messages.
     pub(super) fn messages(&self) -> usize {
         match self {
-            Self::ClientSays(says) => says.messages(),
-            Self::AgentSays(says) => says.messages(),
-            Self::ClientJoins(joins) => BEGINNING + joins.messages.len(),
-            Self::AgentJoins(joins) => BEGINNING + joins.messages.len(),
+            Self::ClientInput(input) => input.messages(),
+            Self::AgentInput(input) => input.messages(),
+            Self::NewClient(new) => BEGINNING + new.messages.len(),
+            Self::NewAgent(new) => BEGINNING + new.messages.len(),
             _ => 1,
         }
     }
 }
 
-impl<In, Id> Says<In, Id> {
+impl<In, Id> SessionInput<In, Id> {
     fn messages(&self) -> usize {
-        match &self.said {
-            Said::Messages { messages, .. } => messages.len(),
-            Said::Gone(_) => 1,
+        match &self.event {
+            SessionEvent::Messages { messages, .. } => messages.len(),
+            SessionEvent::Gone(_) => 1,
         }
     }
 }
 
 /// A valid new session. It sends `In` and receives `Out`.
-pub(super) struct Joins<Out, In, Id> {
+pub(super) struct NewSession<Out, In, Id> {
     pub(super) outgoing: Outgoing<Out>,
-    /// Gives the session its turns to be read; dropping it ends the reading.
+    /// Gives the session its turns to be read. Dropping it stops the reading.
     pub(super) turns: mpsc::Sender<()>,
     pub(super) principal: Principal,
     pub(super) address: Option<SocketAddr>,
@@ -82,9 +82,9 @@ pub(super) struct Joins<Out, In, Id> {
     pub(super) id: oneshot::Sender<Id>,
 }
 
-/// A connection that wants to resume a session.
-pub(super) struct Resumes<Out: SessionMessage, In: SessionMessage, Id> {
-    /// The id of the secret.
+/// The request of a new connection to resume a session.
+pub(super) struct ResumeRequest<Out: SessionMessage, In: SessionMessage, Id> {
+    /// The id derived from the secret.
     pub(super) id: [u8; 16],
     /// How many messages the peer has received.
     pub(super) received: u64,
@@ -106,36 +106,36 @@ pub(super) struct Resumed<In: SessionMessage, Id> {
 }
 
 /// What a session received in one turn.
-pub(super) struct Says<In, Id> {
+pub(super) struct SessionInput<In, Id> {
     pub(super) id: Id,
     /// The connection's number in the session, from 0.
     pub(super) connection: u64,
-    pub(super) said: Said<In>,
-    /// None: it was counted with the session's beginning.
+    pub(super) event: SessionEvent<In>,
+    /// `None`: it was counted when the session began.
     pub(super) passed: Option<Passed>,
 }
 
-pub(super) enum Said<In> {
-    /// The messages of a frame, and how many bytes are held of a partial one.
+pub(super) enum SessionEvent<In> {
+    /// The messages of a frame, and how many bytes of a partial message are held.
     Messages { messages: Vec<In>, partial: usize },
     /// The stream has ended.
     Gone(End),
 }
 
-/// Data that the loop has asked for.
-pub(super) enum WasRead {
+/// Data that the loop has requested.
+pub(super) enum ReadResult {
     /// The messages that opened a detached job, by the store's number.
     Opening(u64, Result<Opening, ReadError>),
     /// Items for the pool of a detached job.
     Items(ClientId, Read<Items>),
     /// Outcomes for an attached client.
     Outcomes(ClientId, Read<Outcomes>),
-    /// A detached job's program, which is durable; none: it is not here.
+    /// A detached job's program, which is durable; `None`: it is not here.
     Program(u64, Result<Option<InUse>, Status>),
 }
 
-/// Requests of operators and of users of detached jobs, with the principal.
-pub(super) enum Question {
+/// Requests of operators and of users of detached jobs, with their principals.
+pub(super) enum ControlRequest {
     ListDetached(Principal, Asker),
     DescribeDetached(Principal, DescribeDetachedRequest, oneshot::Sender<Result<DetachedJob, Status>>),
     CancelDetached(Principal, CancelDetachedRequest, oneshot::Sender<Result<(), Status>>),
@@ -159,7 +159,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Sends an input to the loop, as soon as it has room.
+    /// Sends an input to the loop as soon as it has room.
     pub(super) async fn send(&self, input: Input) -> Result<(), Status> {
         self.inputs.send(input).await.map_err(|_| shutting_down())
     }
@@ -168,24 +168,24 @@ impl Link {
     pub(super) fn read<T: Send + 'static>(
         &self,
         reading: Reading<T>,
-        tell: impl FnOnce(T) -> WasRead + Send + 'static,
+        to_result: impl FnOnce(T) -> ReadResult + Send + 'static,
     ) {
         let link = self.clone();
         tokio::spawn(async move {
             let read = reading.await;
-            let _ = link.send(Input::WasRead(tell(read))).await;
+            let _ = link.send(Input::ReadDone(to_result(read))).await;
         });
     }
 
-    /// Asks the loop and waits for its answer.
-    pub(super) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Status> {
+    /// Sends a request to the loop and waits for its answer.
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
-        self.send(question(reply)).await?;
+        self.send(request(reply)).await?;
         answer.await.map_err(|_| shutting_down())
     }
 }
 
-/// Returns a peer's address for the log; a peer within this process has none.
+/// Returns a peer's address for the log; a peer in this process has none.
 pub(super) fn shown(address: Option<SocketAddr>) -> Option<DisplayValue<SocketAddr>> {
     address.map(display)
 }

@@ -97,7 +97,7 @@ impl Programs {
         loop {
             // Programs that arrive from now on are noticed: no client is asked for a program that arrived during the
             // search.
-            let came = self.link.ask(Input::ProgramsCame).await?;
+            let came = self.link.ask(Input::ProgramsArrived).await?;
             if let Some(program) = self.get(digest).await? {
                 return Ok(program);
             }

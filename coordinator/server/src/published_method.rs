@@ -17,7 +17,7 @@ use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
-use super::link::{Input, Link, Question};
+use super::link::{ControlRequest, Input, Link};
 use super::origin::Origin;
 use super::published::{Asker, Encoded, READ_WITHIN};
 
@@ -30,7 +30,7 @@ pub(super) struct Published<S> {
     service: S,
     link: Link,
     method: &'static str,
-    question: fn(Principal, Asker) -> Question,
+    question: fn(Principal, Asker) -> ControlRequest,
 }
 
 impl<S: NamedService> Published<S> {
@@ -38,7 +38,7 @@ impl<S: NamedService> Published<S> {
         service: S,
         link: Link,
         method: &'static str,
-        question: fn(Principal, Asker) -> Question,
+        question: fn(Principal, Asker) -> ControlRequest,
     ) -> Self {
         Self { service, link, method, question }
     }
@@ -72,7 +72,7 @@ where
         let (link, question) = (self.link.clone(), self.question);
         let by = Origin::of(request.extensions()).principal.clone();
         Box::pin(async move {
-            let answer = link.ask(|asker| Input::Asked(question(by, asker))).await;
+            let answer = link.ask(|asker| Input::Control(question(by, asker))).await;
             Ok(match answer.and_then(|answer| answer) {
                 Ok(encoded) => respond(encoded),
                 Err(status) => status.into_http(),

@@ -19,7 +19,7 @@ use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use tonic_health::server::HealthReporter;
 
 use super::detached::DetachedEdge;
-use super::link::{Link, Question};
+use super::link::{ControlRequest, Link};
 use super::operators::OperatorsEdge;
 use super::origin::source;
 use super::programs::{Fetched, Programs};
@@ -48,8 +48,8 @@ pub(super) fn services(settings: &Settings, link: &Link, programs: &Programs) ->
     let router = Router::new(meters, settings.limits.principal)
         .with(clients.max_decoding_message_size(MAX_GRPC_MESSAGE))
         .with(agents.max_decoding_message_size(MAX_GRPC_MESSAGE))
-        .with(Published::new(detached, link_to_loop.clone(), "List", Question::ListDetached))
-        .with(Published::new(operators, link_to_loop, "Status", |_, asker| Question::Status(asker)))
+        .with(Published::new(detached, link_to_loop.clone(), "List", ControlRequest::ListDetached))
+        .with(Published::new(operators, link_to_loop, "Status", |_, asker| ControlRequest::Status(asker)))
         .with(health)
         .with(reflection().build_v1().map_err(io::Error::other)?)
         .with(reflection().build_v1alpha().map_err(io::Error::other)?);
@@ -68,7 +68,7 @@ impl Health {
     }
 
     /// Sets the state of each service, and of the server as a whole, which has no name.
-    pub(super) async fn say(&self, status: ServingStatus) {
+    pub(super) async fn report(&self, status: ServingStatus) {
         let services = [
             clients_server::SERVICE_NAME,
             detached_jobs_server::SERVICE_NAME,

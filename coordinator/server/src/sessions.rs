@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::end::{End, blamed};
 use super::greeting::Greeting;
-use super::link::{Input, Joins, Link, Resumed, Resumes, Said, Says, shown};
+use super::link::{Input, Link, NewSession, ResumeRequest, Resumed, SessionEvent, SessionInput, shown};
 use super::origin::Caller;
 use super::settings::Settings;
 
@@ -28,9 +28,9 @@ pub(super) struct Kind<Out: SessionMessage, In: SessionMessage, Id> {
     pub(super) openings: Openings,
     /// Its queue counts as drained when at most so many bytes remain to be sent.
     pub(super) low: usize,
-    pub(super) joins: fn(Joins<Out, In, Id>) -> Input,
-    pub(super) resumes: fn(Resumes<Out, In, Id>) -> Input,
-    pub(super) says: fn(Says<In, Id>) -> Input,
+    pub(super) begin: fn(NewSession<Out, In, Id>) -> Input,
+    pub(super) resume: fn(ResumeRequest<Out, In, Id>) -> Input,
+    pub(super) input: fn(SessionInput<In, Id>) -> Input,
 }
 
 /// The largest hello of an agent, with as much as it may hold.
@@ -44,9 +44,9 @@ impl Kind<ClientEvent, ClientMessage, ClientId> {
             max_message: settings.max_message(),
             openings: Openings::new(settings.max_opening(), settings.limits.first_message),
             low: settings.low_queue(),
-            joins: Input::ClientJoins,
-            resumes: Input::ClientResumes,
-            says: Input::ClientSays,
+            begin: Input::NewClient,
+            resume: Input::ResumeClient,
+            input: Input::ClientInput,
         }
     }
 }
@@ -60,9 +60,9 @@ impl Kind<AgentCommand, AgentEvent, AgentId> {
             openings: Openings::new(MAX_HELLO, settings.limits.first_message),
             // The agents' credit bounds what they are sent; nobody waits for them to read it.
             low: usize::MAX,
-            joins: Input::AgentJoins,
-            resumes: Input::AgentResumes,
-            says: Input::AgentSays,
+            begin: Input::NewAgent,
+            resume: Input::ResumeAgent,
+            input: Input::AgentInput,
         }
     }
 }
@@ -129,8 +129,8 @@ where
         let (turns, turn) = mpsc::channel(1);
         let (id, joined) = oneshot::channel();
         let Caller { principal, address, .. } = self.caller.clone();
-        let joins = Joins { outgoing, turns, principal, address, messages, passed, id };
-        if self.link.send((self.kind.joins)(joins)).await.is_ok()
+        let new = NewSession { outgoing, turns, principal, address, messages, passed, id };
+        if self.link.send((self.kind.begin)(new)).await.is_ok()
             && let Ok(id) = joined.await
         {
             self.read(Resumed { id, connection: 0, incoming }, turn).await;
@@ -142,8 +142,8 @@ where
         let (resumed, answer) = oneshot::channel();
         let passed = self.caller.meter.passed(None);
         let Caller { principal, address, .. } = self.caller.clone();
-        let resumes = Resumes { id, received, rest, reply, turns, principal, address, passed, resumed };
-        if self.link.send((self.kind.resumes)(resumes)).await.is_ok()
+        let request = ResumeRequest { id, received, rest, reply, turns, principal, address, passed, resumed };
+        if self.link.send((self.kind.resume)(request)).await.is_ok()
             && let Ok(session) = answer.await
         {
             self.read(session, turn).await;
@@ -160,20 +160,24 @@ where
                 _ = turn.recv() => return,
                 next = incoming.next() => next,
             };
-            let said = received(&mut incoming, next);
-            let gone = matches!(said, Said::Gone(_));
+            let event = received(&mut incoming, next);
+            let gone = matches!(event, SessionEvent::Gone(_));
             let passed = Some(self.caller.meter.passed(None));
-            if self.link.send((self.kind.says)(Says { id, connection, said, passed })).await.is_err() || gone {
+            if self.link.send((self.kind.input)(SessionInput { id, connection, event, passed })).await.is_err() || gone
+            {
                 return;
             }
         }
     }
 }
 
-fn received<In: SessionMessage>(incoming: &mut Incoming<In>, next: Result<Option<Vec<In>>, Status>) -> Said<In> {
+fn received<In: SessionMessage>(
+    incoming: &mut Incoming<In>,
+    next: Result<Option<Vec<In>>, Status>,
+) -> SessionEvent<In> {
     match next {
-        Ok(Some(messages)) => Said::Messages { messages, partial: incoming.held() },
-        Ok(None) => Said::Gone(End::Meant),
-        Err(status) => Said::Gone(End::of(status, incoming.is_garbled())),
+        Ok(Some(messages)) => SessionEvent::Messages { messages, partial: incoming.held() },
+        Ok(None) => SessionEvent::Gone(End::Meant),
+        Err(status) => SessionEvent::Gone(End::of(status, incoming.is_garbled())),
     }
 }

@@ -1,10 +1,10 @@
-//! Which clients are read for their acknowledgements while the memory is full.
+//! Chooses the clients that are read for their acknowledgements while the memory is full.
 //!
 //! Each client has a window; see [`clients`](super::clients). Its acknowledgements arrive only if it is read. So while the memory is
-//! full, a client is overdue if its window is full and something waits behind it, or if a place waits for its acknowledgement. It is
+//! full, a client is overdue if its window is full and messages wait behind it, or if a place waits for its acknowledgement. It is
 //! read until it has sent more than can have been in flight before the acknowledgement. Many overdue clients together must not send
-//! much: the more is held beyond the bound, the fewer are read at once. The others take turns, and so do those that have sent
-//! that much: each is read a bit further, since it may only be slow. A client whose program takes no outcomes acknowledges none.
+//! much: the further the bound is exceeded, the fewer are read at once. The others take turns, as do clients that have sent that
+//! much: each is read a bit further, since it may only be slow. A client whose program takes no outcomes acknowledges none.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -15,12 +15,12 @@ use super::client::MOST_IN_A_FRAME;
 use super::clients::Clients;
 use super::round::Round;
 
-/// How many bytes an overdue client may send before its acknowledgement must have arrived: what is in flight, and some room.
+/// How many bytes an overdue client may send before its acknowledgement must have arrived: those in flight, and some room.
 const ENOUGH: RangeInclusive<u64> = 3 << 20..=16 << 20;
 const ENOUGH_PART: u64 = 32;
 /// How many overdue clients are read at once while more than the reserve is held beyond the bound.
 const AT_ONCE: usize = 4;
-/// How many turns there are in the time for which a client may be silent, and how many bytes may be sent in one.
+/// The number of turns in the time for which a client may be silent, and how many bytes may be sent in one.
 const TURNS: u64 = 8;
 const TURN_BYTES: u64 = MOST_IN_A_FRAME;
 
@@ -32,12 +32,12 @@ pub(super) struct Acks {
     turn: Option<ReadingTurn>,
 }
 
-/// A client's turn: it is read for some time, or until it has sent [`TURN_BYTES`]. Then no other has a turn until the time is over.
+/// A client's turn: it is read for some time, or until it has sent [`TURN_BYTES`]. The next turn begins only when that time is over.
 struct ReadingTurn {
     client: Option<ClientId>,
-    /// How many messages it had acknowledged when its turn began, and how many bytes it had sent since.
+    /// How many messages it had acknowledged when its turn began, and how many bytes it had sent since then.
     acknowledged: u64,
-    said: u64,
+    sent: u64,
     since: u64,
 }
 
@@ -48,7 +48,7 @@ impl Acks {
         Self { enough, time: patience / TURNS, turn: None }
     }
 
-    /// Returns which of these clients are read because they are overdue. `beyond` is what is held beyond the bound, in reserves.
+    /// Returns which of these clients are read because they are overdue. `beyond`: by how many reserves the bound is exceeded.
     pub(super) fn choose(
         &mut self,
         round: &Round,
@@ -63,34 +63,34 @@ impl Acks {
             1 => AT_ONCE,
             _ => 0,
         };
-        let may_say_more = |&id: &ClientId| clients.get(id).is_some_and(|client| client.acks.said <= self.enough);
-        let mut chosen: BTreeSet<ClientId> = overdue.iter().copied().filter(may_say_more).take(at_once).collect();
+        let may_send_more = |&id: &ClientId| clients.get(id).is_some_and(|client| client.acks.sent <= self.enough);
+        let mut chosen: BTreeSet<ClientId> = overdue.iter().copied().filter(may_send_more).take(at_once).collect();
         let others: Vec<ClientId> = overdue.into_iter().filter(|id| !chosen.contains(id)).collect();
         self.give_turn_to_one_of(clients, &others, round.now);
         chosen.extend(self.turn.as_ref().and_then(|turn| turn.client));
         chosen
     }
 
-    /// Gives one of these clients its turn, unless another one has it or has just had it.
+    /// Gives one of these clients a turn, unless another one has it or has just had it.
     fn give_turn_to_one_of(&mut self, clients: &mut Clients, others: &[ClientId], now: u64) {
         if let Some(turn) = self.turn.as_mut().filter(|turn| now.saturating_sub(turn.since) < self.time) {
             let Some(id) = turn.client else { return };
             let client = clients.get(id).filter(|client| client.acknowledged() == turn.acknowledged);
             if let Some(client) = client.filter(|_| others.contains(&id)) {
-                if client.acks.said.saturating_sub(turn.said) > TURN_BYTES {
+                if client.acks.sent.saturating_sub(turn.sent) > TURN_BYTES {
                     turn.client = None;
                 }
                 return;
             }
-            // It has acknowledged something, or is gone: the next one has its turn.
+            // It has acknowledged something or is gone: it is the next one's turn.
         }
         self.turn = None;
         let longest_ago = |&id: &ClientId| clients.get(id).map(|client| (client.acks.turn_at, id));
         let Some((_, id)) = others.iter().filter_map(longest_ago).min() else { return };
         if let Some(client) = clients.get_mut(id) {
             client.acks.turn_at = Some(now);
-            let (acknowledged, said) = (client.acknowledged(), client.acks.said);
-            self.turn = Some(ReadingTurn { client: Some(id), acknowledged, said, since: now });
+            let (acknowledged, sent) = (client.acknowledged(), client.acks.sent);
+            self.turn = Some(ReadingTurn { client: Some(id), acknowledged, sent, since: now });
         }
     }
 }

@@ -19,30 +19,30 @@ pub(super) struct Agent {
     pub(super) waits_for_clients: bool,
     /// How many bytes it is counted with; see [`Agents`](super::agents::Agents).
     pub(super) counted: u64,
-    /// Bytes that waited at the last check, and when they were last seen to become fewer.
+    /// Bytes that waited at the last check, and when their number last fell.
     waited: usize,
     moved_at: u64,
-    /// Bytes of results that it has reported since it was last sent a message.
+    /// Bytes of results that it has reported since the last message to it.
     reported: usize,
     /// Bytes of results that it has reported since the memory has been full of results.
     pub(super) reported_while_full: u64,
-    /// When messages that may be delayed are sent at the latest.
+    /// The latest time to send messages that may be delayed.
     pub(super) flush_at: Option<u64>,
     // The messages of this round. Kept for its capacity.
     fresh: Vec<AgentCommand>,
 }
 
-/// How long a message that may be delayed waits for one that may not, in ns, unless the agent keeps more than `MAX_KEPT` bytes of results.
+/// How long a message that may be delayed waits for an urgent one, in ns, unless the agent keeps more than `MAX_KEPT` bytes of results.
 /// The next call nearly always comes first, and a frame costs both sides more than the messages in it.
-const COMPANY_NS: u64 = 5_000_000;
+const DELAY_NS: u64 = 5_000_000;
 const MAX_KEPT: usize = 1 << 20;
 
-/// If more bytes than this wait for an agent, or than this part of the memory, and it reads none of them for so long, in ns, it is
-/// disconnected.
+/// An agent is disconnected if more bytes than this, or than this part of the memory, wait for it, and it reads none of them for this
+/// time, in ns.
 const MAX_UNREAD: usize = 64 << 20;
 const UNREAD_PART: u64 = 64;
 const READS_WITHIN_NS: u64 = 30_000_000_000;
-/// With so many times as much waiting, it is disconnected much sooner.
+/// If this many times as much waits, it is disconnected much sooner.
 const FAR_TOO_MUCH: usize = 4;
 const READS_SOON_NS: u64 = 500_000_000;
 
@@ -71,7 +71,7 @@ impl Agent {
         self.waits || self.waits_for_clients
     }
 
-    /// Notes what an event says of the agent. `is_full`: the memory is full of results.
+    /// Updates the agent's state from its event. `is_full`: the memory is full of results.
     pub(super) fn note(&mut self, event: &AgentEvent, is_full: bool) {
         match &event.body {
             Some(agent_event::Body::RunDone(done)) => {
@@ -96,11 +96,11 @@ impl Agent {
 
     /// Queues the commands of the round. Returns false if the agent does not read.
     pub(super) fn send_gathered(&mut self, now: u64, memory: u64) -> bool {
-        self.look_whether_it_reads(now);
+        self.note_reading(now);
         let outgoing = &self.session.outgoing;
         if self.reported <= MAX_KEPT && self.fresh.iter().all(may_wait) {
             outgoing.extend_later(self.fresh.drain(..));
-            self.flush_at.get_or_insert(now + COMPANY_NS);
+            self.flush_at.get_or_insert(now + DELAY_NS);
         } else {
             outgoing.extend(self.fresh.drain(..));
             (self.reported, self.flush_at) = (0, None);
@@ -119,14 +119,14 @@ impl Agent {
         self.session.outgoing.waiting() as u64
     }
 
-    /// Begins to read its new connection: what it has not acknowledged waits again.
+    /// Begins to read its new connection: unacknowledged messages wait again.
     pub(super) fn begin_to_read(&mut self, now: u64) {
         (self.waited, self.moved_at) = (0, now);
         self.waits_for_clients = false;
     }
 
     /// Checks whether it has read some of what waited. Call this before more is added.
-    pub(super) fn look_whether_it_reads(&mut self, now: u64) {
+    pub(super) fn note_reading(&mut self, now: u64) {
         let waiting = self.session.outgoing.waiting();
         if waiting < self.waited || self.waited == 0 || self.is_stopped() || self.session.is_away() {
             self.moved_at = now;
@@ -146,7 +146,7 @@ impl Agent {
     }
 }
 
-/// Returns whether a command may be delayed: it only says what the agent may forget.
+/// Returns whether a command may be delayed: it only lets the agent forget something.
 fn may_wait(command: &AgentCommand) -> bool {
     use agent_command::Body;
     match &command.body {

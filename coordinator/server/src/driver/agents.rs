@@ -2,12 +2,12 @@
 //!
 //! Credit bounds the items of an agent, but not the messages about pools and jobs. Those are as large as clients make them: a job's
 //! function, a pool's environment. So each agent has a window, like each client ([`clients`](super::clients)): while more than that is
-//! not acknowledged, no further message is sent. What waits counts towards the memory, so clients are stopped until agents catch up.
-//! What the window lets through does not count. Most of it is items, which count until they have an outcome.
+//! unacknowledged, no further message is sent. Messages that wait count towards the memory, so clients are stopped until agents catch
+//! up. Messages in the window do not count. Most of them are items, which count until they have an outcome.
 //!
-//! Agents acknowledge every message on arrival, and are read while clients are stopped. So all of them catch up. An agent that does not
-//! read is disconnected, and sooner if much waits for it. An agent that is not read cannot acknowledge, nor can one whose connection
-//! is lost: these get time.
+//! Agents acknowledge every message on arrival, and are read while clients are stopped, so all of them catch up. An agent that does not
+//! read is disconnected, sooner if much waits for it. An agent that is not read, or whose connection is lost, cannot acknowledge: it
+//! gets more time.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -20,10 +20,10 @@ use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{Joins, Resumes, Said, Says, shown};
+use super::super::link::{NewSession, ResumeRequest, SessionEvent, SessionInput, shown};
 use super::super::settings::Settings;
 use super::agent::Agent;
-use super::company::Company;
+use super::delayed::DelayedSends;
 use super::partials::Partials;
 use super::round::Round;
 use super::session::{Identity, Lost, Session, not_found};
@@ -34,18 +34,18 @@ pub(super) struct Agents {
     ids: BTreeMap<Identity, AgentId>,
     /// How many bytes each agent may leave unacknowledged.
     window: usize,
-    /// What all agents are counted with: the bytes that wait to be sent to them, or more.
+    /// The sum of what all agents are counted with: the bytes that wait to be sent to them, or more.
     unread: u64,
     /// The size of their hellos, in bytes.
     openings: u64,
     partials: Partials,
-    company: Company,
+    delayed: DelayedSends,
     // Kept for its capacity.
     touched: Vec<AgentId>,
 }
 
-/// The consequence of an agent's messages.
-pub(super) enum Heard {
+/// What to do after an agent's messages were handled.
+pub(super) enum AfterInput {
     Nothing,
     /// Its turn is over.
     TurnEnds,
@@ -64,7 +64,7 @@ const WINDOWS_PART: u64 = 8;
 /// The part of the memory that each agent may send while the memory is full of results.
 const LITTLE_PART: u64 = 64;
 
-/// What the first message of an agent says of it.
+/// The facts in an agent's first message.
 #[derive(Default)]
 pub(super) struct Opening {
     /// The memory that the message takes.
@@ -97,7 +97,7 @@ impl Agents {
             unread: 0,
             openings: 0,
             partials: Partials::new(settings.memory, settings.limits.first_message),
-            company: Company::default(),
+            delayed: DelayedSends::default(),
             touched: Vec::new(),
         }
     }
@@ -106,10 +106,10 @@ impl Agents {
     pub(super) fn join(
         &mut self,
         round: &mut Round,
-        joins: Joins<AgentCommand, AgentEvent, AgentId>,
+        new: NewSession<AgentCommand, AgentEvent, AgentId>,
         opening: Opening,
-    ) -> Says<AgentEvent, AgentId> {
-        let Joins { outgoing, turns, principal, address, messages, passed, id: reply } = joins;
+    ) -> SessionInput<AgentEvent, AgentId> {
+        let NewSession { outgoing, turns, principal, address, messages, passed, id: reply } = new;
         let id = round.coordinator.connect_agent();
         let host = opening.host.or_else(|| address.map(|address| address.to_string())).unwrap_or_default();
         let session = Session::new(outgoing, turns, (principal, address), &opening.id, &passed);
@@ -118,11 +118,11 @@ impl Agents {
         self.sessions.insert(id, Agent::new(session, host, opening.bytes, round.now));
         self.share_windows(round.memory.bound);
         let _ = reply.send(id);
-        Says { id, connection: 0, said: Said::Messages { messages, partial: 0 }, passed: None }
+        SessionInput { id, connection: 0, event: SessionEvent::Messages { messages, partial: 0 }, passed: None }
     }
 
-    /// Welcomes an agent whose hello was taken in, before the coordinator says anything to it. Returns an older session of the same process,
-    /// which ends: only that process has the secret, so the session is left over from a broken connection.
+    /// Welcomes an agent whose hello was handled, before the coordinator sends it anything else. Returns an older session of the same
+    /// process, which has to end: only that process has the secret, so the session is left over from a broken connection.
     pub(super) fn welcome(&mut self, round: &Round, id: AgentId, slots: u32) -> Option<(AgentId, Status)> {
         let agent = self.sessions.get(&id)?;
         agent.welcome();
@@ -131,20 +131,20 @@ impl Agents {
         Some((older, Status::aborted(format!("an agent of the same id has joined from {}", agent.host))))
     }
 
-    /// Resumes a session on another connection. Returns whose it is; its turn is over.
+    /// Resumes a session on another connection. Returns its agent, whose turn is over.
     pub(super) fn resume(
         &mut self,
         round: &Round,
-        resumes: Resumes<AgentCommand, AgentEvent, AgentId>,
+        request: ResumeRequest<AgentCommand, AgentEvent, AgentId>,
     ) -> Option<AgentId> {
-        let id = self.ids.get(&resumes.id).copied();
+        let id = self.ids.get(&request.id).copied();
         let agent = id.and_then(|id| Some((id, self.sessions.get_mut(&id)?)));
-        let Some((id, agent)) = agent.filter(|(_, agent)| agent.session.principal == resumes.principal) else {
-            not_found(&round.link, "agent", resumes);
+        let Some((id, agent)) = agent.filter(|(_, agent)| agent.session.principal == request.principal) else {
+            not_found(&round.link, "agent", request);
             return None;
         };
-        let address = shown(resumes.address);
-        if let Err(status) = agent.session.resume(id, resumes) {
+        let address = shown(request.address);
+        if let Err(status) = agent.session.resume(id, request) {
             warn!(round.link.log, address, reason = status.message(), "agent refused");
             return None;
         }
@@ -156,31 +156,31 @@ impl Agents {
     }
 
     /// Handles what an agent has sent. `is_full`: the memory is full of results.
-    pub(super) fn take_in(
+    pub(super) fn handle_input(
         &mut self,
         round: &mut Round,
-        Says { id, connection, said, passed: _passed }: Says<AgentEvent, AgentId>,
+        SessionInput { id, connection, event, passed: _passed }: SessionInput<AgentEvent, AgentId>,
         is_full: bool,
-    ) -> Heard {
-        let Some(agent) = self.sessions.get_mut(&id) else { return Heard::Nothing };
+    ) -> AfterInput {
+        let Some(agent) = self.sessions.get_mut(&id) else { return AfterInput::Nothing };
         let is_on = agent.session.is_on(connection);
-        let (messages, partial) = match said {
-            Said::Messages { messages, partial } => (messages, partial as u64),
+        let (messages, partial) = match event {
+            SessionEvent::Messages { messages, partial } => (messages, partial as u64),
             // The end of a connection that was replaced means nothing.
-            Said::Gone(_) if !is_on => return Heard::Nothing,
-            Said::Gone(end) => return Heard::Ends(end),
+            SessionEvent::Gone(_) if !is_on => return AfterInput::Nothing,
+            SessionEvent::Gone(end) => return AfterInput::Ends(end),
         };
         for event in messages {
             agent.note(&event, is_full);
             if let Err(refused) = round.coordinator.agent_event(id, event, round.now, &mut round.out) {
-                return Heard::Ends(End::Final(Status::invalid_argument(refused.to_string())));
+                return AfterInput::Ends(End::Final(Status::invalid_argument(refused.to_string())));
             }
         }
         if !is_on {
-            return Heard::Nothing;
+            return AfterInput::Nothing;
         }
         self.partials.change(agent, partial);
-        Heard::TurnEnds
+        AfterInput::TurnEnds
     }
 
     /// Lets an agent be read, now or when there is room. `is_full`: the memory is full of results.
@@ -196,8 +196,8 @@ impl Agents {
         }
     }
 
-    /// Resets what agents have sent while the memory was full of results. Returns those that were stopped for it.
-    pub(super) fn forget_what_was_reported(&mut self) -> Vec<AgentId> {
+    /// Resets how much agents have sent while the memory was full of results. Returns those that were stopped for it.
+    pub(super) fn reset_reported(&mut self) -> Vec<AgentId> {
         let mut waiting = Vec::new();
         for (&id, agent) in &mut self.sessions {
             agent.reported_while_full = 0;
@@ -245,47 +245,47 @@ impl Agents {
         round.coordinator.agent_gone(id, round.now, &mut round.out);
     }
 
-    /// Puts the coordinator's messages into the agents' queues, all messages of an agent at once. Returns the agents that do not read.
+    /// Puts the coordinator's messages into the agents' queues, all messages to an agent at once. Returns the agents that do not read.
     pub(super) fn send(&mut self, round: &mut Round) -> Vec<AgentId> {
         for (id, command) in round.out.to_agents.drain(..) {
             if self.sessions.get_mut(&id).is_some_and(|agent| agent.gather(command)) {
                 self.touched.push(id);
             }
         }
-        let mut deaf = Vec::new();
+        let mut not_reading = Vec::new();
         for id in self.touched.drain(..) {
             let Some(agent) = self.sessions.get_mut(&id) else { continue };
             let reads = agent.send_gathered(round.now, round.memory.bound);
             count(agent, &mut self.unread);
             if let Some(at) = agent.flush_at {
-                self.company.expect(id, at);
+                self.delayed.add(id, at);
             }
             if !reads {
-                deaf.push(id);
+                not_reading.push(id);
             }
         }
-        deaf
+        not_reading
     }
 
     /// Sends the messages that were delayed long enough.
-    pub(super) fn tend_company(&mut self, now: u64) {
-        while let Some(id) = self.company.take_due(now) {
+    pub(super) fn send_delayed(&mut self, now: u64) {
+        while let Some(id) = self.delayed.take_due(now) {
             let Some(agent) = self.sessions.get_mut(&id) else { continue };
             match agent.flush_at {
-                Some(at) if at > now => self.company.expect(id, at),
+                Some(at) if at > now => self.delayed.add(id, at),
                 Some(_) => agent.flush(),
                 None => {}
             }
         }
     }
 
-    /// Returns the agents that do not read. While clients are stopped, there may be no message that would show it.
-    pub(super) fn deaf(&mut self, round: &Round) -> Vec<AgentId> {
+    /// Returns the agents that do not read. While clients are stopped, there may be no new message that would reveal them.
+    pub(super) fn not_reading(&mut self, round: &Round) -> Vec<AgentId> {
         if !round.memory.is_full {
             return Vec::new();
         }
         let reads = |agent: &mut Agent| {
-            agent.look_whether_it_reads(round.now);
+            agent.note_reading(round.now);
             agent.reads(round.now, round.memory.bound)
         };
         self.sessions.iter_mut().filter_map(|(&id, agent)| (!reads(agent)).then_some(id)).collect()
@@ -293,30 +293,30 @@ impl Agents {
 
     /// Takes the agent whose large message is too slow while others wait.
     pub(super) fn take_late(&mut self, round: &Round) -> Option<AgentId> {
-        // A client may wait for it, too: see `Memory`.
-        let holds_up = self.partials.holds_up(round.memory.is_full);
-        holds_up.then(|| self.partials.take_late(&self.sessions, round.now)).flatten()
+        // A client may wait for it too: see `Memory`.
+        let blocks_others = self.partials.blocks_others(round.memory.is_full);
+        blocks_others.then(|| self.partials.take_late(&self.sessions, round.now)).flatten()
     }
 
-    /// Lets the next agents send their large messages, as far as there is room.
+    /// Lets the next agents send their large messages if there is room.
     pub(super) fn let_next_send(&mut self, round: &Round) {
         self.partials.let_next_send(&mut self.sessions, round.now);
     }
 
-    /// Returns the stopped agents whose connections are lost: only their queues show it.
+    /// Returns the stopped agents whose connections are lost: they are not read, so only their queues show it.
     pub(super) fn gone(&self) -> Vec<AgentId> {
         let is_gone = |agent: &Agent| agent.is_stopped() && agent.session.outgoing.is_gone();
         self.sessions.iter().filter(|(_, agent)| is_gone(agent)).map(|(&id, _)| id).collect()
     }
 
-    /// Returns whether this is an agent's connection, and lost.
+    /// Returns whether this is the agent's current connection, and it is lost.
     pub(super) fn is_away_from(&self, id: AgentId, connection: u64) -> bool {
         self.sessions.get(&id).is_some_and(|agent| agent.session.is_away_from(connection))
     }
 
     /// Returns when to check delayed messages and slow agents.
-    pub(super) fn next_look(&self, now: u64) -> Option<u64> {
-        self.company.next_look().into_iter().chain(self.partials.next_look(now)).min()
+    pub(super) fn next_check(&self, now: u64) -> Option<u64> {
+        self.delayed.next_check().into_iter().chain(self.partials.next_check(now)).min()
     }
 
     /// Counts again what waits for agents.
@@ -324,7 +324,7 @@ impl Agents {
         self.sessions.values_mut().for_each(|agent| count(agent, &mut self.unread));
     }
 
-    /// Returns what all agents are counted with.
+    /// Returns the sum of what all agents are counted with.
     pub(super) fn unread(&self) -> u64 {
         self.unread
     }
@@ -339,7 +339,7 @@ impl Agents {
         self.openings
     }
 
-    /// Returns how many bytes there are of incomplete messages.
+    /// Returns the size of all incomplete messages in bytes.
     pub(super) fn partial(&self) -> u64 {
         self.partials.bytes()
     }
@@ -349,7 +349,7 @@ impl Agents {
         self.partials.is_crowded()
     }
 
-    /// Returns how many agents there are on this host.
+    /// Returns the number of agents on this host.
     pub(super) fn on_host(&self, host: &str) -> usize {
         self.sessions.values().filter(|agent| agent.host == host).count()
     }
@@ -369,7 +369,7 @@ impl Agents {
     }
 }
 
-/// Returns why the session of an agent ends that does not read.
+/// Returns the reason for ending the session of an agent that does not read.
 pub(super) fn does_not_read() -> Status {
     Status::resource_exhausted("the agent does not read its messages")
 }

@@ -1,4 +1,4 @@
-//! Sessions whose connections are lost. They are kept for a while, in which they can be resumed.
+//! Sessions whose connections are lost. For a while they can be resumed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::super::clock::nanos;
 pub(super) struct Away {
     /// How long they are kept, in ns.
     grace: u64,
-    /// The time to end each session, whose it is, and which connection was lost: a session that was resumed has another one. Times rise.
+    /// The time to end each session, its peer, and the lost connection, since a resumed session has a new one. Ordered by time.
     waiting: VecDeque<(u64, Peer, u64)>,
 }
 
@@ -26,18 +26,18 @@ impl Away {
         Self { grace: nanos(grace), waiting: VecDeque::new() }
     }
 
-    pub(super) fn next_look(&self) -> Option<u64> {
+    pub(super) fn next_check(&self) -> Option<u64> {
         self.waiting.front().map(|(until, ..)| *until)
     }
 
-    /// Keeps a session whose connection is lost, for a while.
-    pub(super) fn expect_back(&mut self, peer: Peer, connection: u64, now: u64) {
+    /// Keeps a session whose connection is lost for a while.
+    pub(super) fn add(&mut self, peer: Peer, connection: u64, now: u64) {
         self.waiting.push_back((now.saturating_add(self.grace), peer, connection));
     }
 
     /// Takes the next session whose time is over by now, with the connection that was lost.
     pub(super) fn take_due(&mut self, now: u64) -> Option<(Peer, u64)> {
-        if self.next_look()? > now {
+        if self.next_check()? > now {
             return None;
         }
         self.waiting.pop_front().map(|(_, peer, connection)| (peer, connection))

@@ -10,7 +10,7 @@ use super::session::Session;
 /// What a client's session is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It runs jobs in a pool, which the coordinator knows.
+    /// It runs jobs in a pool of the coordinator.
     #[default]
     Pool,
     /// It detaches a job.
@@ -28,7 +28,7 @@ pub(super) struct Client {
     pub(super) partial: u64,
     /// How many bytes it is counted with; see [`Clients`](super::clients::Clients).
     pub(super) counted: u64,
-    /// The part of these that it does not take: its queue if that is too long, and what it should have acknowledged.
+    /// The part of these that it does not read: its queue if that is too long, and what it should have acknowledged.
     pub(super) results: u64,
     /// Its pool is paused, because its queue is too long.
     paused: bool,
@@ -48,7 +48,8 @@ pub(super) struct Client {
     pub(super) favoured_from: Option<u64>,
     /// When it was last favoured and sent nothing; `None` once it has sent something in a later turn.
     pub(super) silent_at: Option<u64>,
-    /// Its pool is closed, or there is none, and every message was queued. The session stays until the client ends it, which shows that all of them arrived.
+    /// Its pool is closed or it never had one, and every message was queued. The session stays until the client ends it, which shows that
+    /// all messages arrived.
     pub(super) over: bool,
     // The messages of this round. Kept for its capacity.
     fresh: Vec<ClientEvent>,
@@ -58,23 +59,23 @@ pub(super) struct Client {
 #[derive(Clone, Copy, Default)]
 pub(super) struct ClientAcks {
     /// Bytes that it has sent since its last acknowledgement, while it was overdue.
-    pub(super) said: u64,
-    /// When it last had a turn since then.
+    pub(super) sent: u64,
+    /// When it last had a turn since that acknowledgement.
     pub(super) turn_at: Option<u64>,
 }
 
-/// What a client had not taken at some time; see [`slow_readers`](super::slow_readers).
+/// How much a client had not read at some time; see [`slow_readers`](super::slow_readers).
 #[derive(Clone, Copy)]
 pub(super) struct Waited {
-    /// In its queue, and in all.
+    /// In its queue, and in total.
     bytes: [u64; 2],
     since: u64,
 }
 
-/// What one frame counts for at most: a message that arrived in many frames may have come with many acknowledgements.
+/// The most bytes that one frame counts for: a message that arrived in many frames may have brought many acknowledgements.
 pub(super) const MOST_IN_A_FRAME: u64 = 2 << 20;
 
-/// What a client has to take at least within the time for which it may be silent, if twice as much waits for it.
+/// How much a client has to read within the time for which it may be silent, if twice as much waits for it.
 const LEAST_TAKEN: u64 = 1 << 20;
 
 impl Client {
@@ -102,23 +103,23 @@ impl Client {
         }
     }
 
-    /// Returns how many bytes are held for it, beside what the coordinator stores, and what detached jobs are counted with.
+    /// Returns how many bytes are held for it, not counting what the coordinator stores and what counts for detached jobs.
     pub(super) fn held(&self) -> u64 {
         let elsewhere = if self.is_served() { self.session.outgoing.held_back() as u64 } else { 0 };
-        self.said() + self.sent_and_waiting().saturating_sub(elsewhere)
+        self.sent_by_client() + self.sent_and_waiting().saturating_sub(elsewhere)
     }
 
-    /// Returns whether it is still sent the outcomes of a detached job. Then what waits for it counts there.
+    /// Returns whether it is still sent the outcomes of a detached job. What waits for it then counts there.
     pub(super) fn is_served(&self) -> bool {
         self.role == Role::Reads && !self.over
     }
 
-    /// Returns the part of these that the client has sent.
-    pub(super) fn said(&self) -> u64 {
+    /// Returns the part of the held bytes that the client has sent.
+    pub(super) fn sent_by_client(&self) -> u64 {
         self.opening + self.partial
     }
 
-    /// Returns the part of these that it has not acknowledged, or that waits to be sent.
+    /// Returns the part of the held bytes that waits to be sent or is not acknowledged.
     fn sent_and_waiting(&self) -> u64 {
         self.session.outgoing.bytes() as u64
     }
@@ -128,7 +129,7 @@ impl Client {
         self.acknowledged
     }
 
-    /// Notes its acknowledgement. Returns how many messages it has acknowledged, if they are more than before.
+    /// Notes its acknowledgement. Returns how many messages it has acknowledged, if the number grew.
     pub(super) fn note_acknowledged(&mut self) -> Option<u64> {
         let acknowledged = self.session.outgoing.acknowledged();
         if acknowledged <= self.acknowledged {
@@ -148,7 +149,7 @@ impl Client {
         self.session.outgoing.bytes().saturating_sub(self.session.outgoing.waiting()) as u64
     }
 
-    pub(super) fn tell(&self, body: Body) {
+    pub(super) fn send(&self, body: Body) {
         self.session.outgoing.push(ClientEvent { body: Some(body) });
     }
 
@@ -185,7 +186,7 @@ impl Client {
             let text =
                 format!("farpool: {bytes} bytes of the workers' output were not read in time and were dropped\n");
             let (host, stream) = ("coordinator".to_owned(), OutputStream::Stderr.into());
-            self.tell(Body::Output(Output { host, pid: 0, stream, data: text.into() }));
+            self.send(Body::Output(Output { host, pid: 0, stream, data: text.into() }));
         }
     }
 
@@ -195,7 +196,7 @@ impl Client {
         self.give_turn();
     }
 
-    /// Sets how much of it is read from now on, and gives it its turn unless that is nothing.
+    /// Sets how much of it is read from now on, and gives it a turn unless that is nothing.
     pub(super) fn read(&mut self, reading: Reading) {
         self.reading = reading;
         self.session.read(reading);
@@ -214,12 +215,12 @@ impl Client {
     }
 
     /// Counts what an overdue client has sent. `more` is how much more it holds now, which for jobs is a multiple of what it sent.
-    pub(super) fn has_said(&mut self, bytes: u64, more: u64) {
-        self.acks.said += bytes.max(more.min(2 * MOST_IN_A_FRAME));
+    pub(super) fn count_sent(&mut self, bytes: u64, more: u64) {
+        self.acks.sent += bytes.max(more.min(2 * MOST_IN_A_FRAME));
     }
 
-    /// Returns whether it has results waiting and has taken next to none of them for so long, while agents wait for it. A client whose
-    /// connection is lost has the time that there is for reconnecting.
+    /// Returns whether results wait for it and it has read next to none of them for longer than `patience`, while agents wait. A client
+    /// whose connection is lost gets the time for reconnecting.
     pub(super) fn is_slow(&mut self, now: u64, patience: u64) -> bool {
         let bytes = [self.waiting(), self.sent_and_waiting()];
         let before = self.waited.get_or_insert(Waited { bytes, since: now });
@@ -234,7 +235,7 @@ impl Client {
         self.waited.is_some_and(|waited| now.saturating_sub(waited.since) > patience)
     }
 
-    /// Lets its next frame be read, unless nothing may be.
+    /// Lets its next frame be read, unless it must not be read.
     fn give_turn(&mut self) {
         if self.waits && self.reading != Reading::Nothing {
             self.waits = false;
@@ -252,9 +253,9 @@ impl Client {
     }
 }
 
-/// Returns what these messages count for, in bytes.
-pub(super) fn says(messages: &[ClientMessage]) -> u64 {
-    // The answers to small messages take more memory than the messages.
+/// Returns how many bytes these messages count for.
+pub(super) fn cost_of(messages: &[ClientMessage]) -> u64 {
+    // The answers to small messages take more memory than the messages themselves.
     let takes = |message: &ClientMessage| (message.encoded_len() + size_of::<ClientMessage>()) as u64;
     messages.iter().map(takes).sum::<u64>().min(MOST_IN_A_FRAME)
 }

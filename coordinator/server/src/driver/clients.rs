@@ -1,8 +1,7 @@
 //! All clients' sessions, and how much memory they are counted with.
 //!
-//! A message is held until its client acknowledges it. So each client has a window: while more than that is not
-//! acknowledged, no further message is sent, and what waits counts as the client's queue. What the window lets through does not
-//! count against the memory's bound.
+//! A message is held until its client acknowledges it. So each client has a window: while more than that is unacknowledged, no further
+//! message is sent, and messages that wait count as the client's queue. Messages in the window do not count against the memory's bound.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -15,10 +14,10 @@ use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{Joins, Resumes, Said, Says, shown};
+use super::super::link::{NewSession, ResumeRequest, SessionEvent, SessionInput, shown};
 use super::super::meter::Reading;
 use super::super::settings::Settings;
-use super::client::{Client, Role, says};
+use super::client::{Client, Role, cost_of};
 use super::round::Round;
 use super::session::{Lost, Session, SessionKey, not_found};
 
@@ -31,9 +30,9 @@ pub(super) struct Clients {
     low_queue: usize,
     /// How many bytes each client may leave unacknowledged.
     window: u64,
-    /// What all clients are counted with. It is never less than what they hold, since queues become shorter by themselves.
+    /// The sum of what all clients are counted with. It is never less than what they hold, since queues become shorter by themselves.
     counted: u64,
-    /// The part of it that clients do not take, nearly all of it results. See [`slow_readers`](super::slow_readers).
+    /// The part of it that clients do not read, nearly all of it results. See [`slow_readers`](super::slow_readers).
     results: u64,
     /// The size of the messages that opened their pools.
     openings: u64,
@@ -45,10 +44,10 @@ pub(super) struct Clients {
 const WINDOW: RangeInclusive<u64> = 1 << 20..=10 << 20;
 const WINDOWS_PART: u64 = 4;
 
-/// The memory that each of a pool's labels takes beside its bytes.
+/// The memory that each of a pool's labels takes in addition to its bytes.
 const LABEL_TAKES: u64 = 128;
 
-/// What the first message of a client says of its session.
+/// The facts in the first message of a client's session.
 #[derive(Default)]
 pub(super) struct Opening {
     pub(super) role: Role,
@@ -95,10 +94,10 @@ impl Clients {
     pub(super) fn join(
         &mut self,
         round: &mut Round,
-        joins: Joins<ClientEvent, ClientMessage, ClientId>,
+        new: NewSession<ClientEvent, ClientMessage, ClientId>,
         opening: &Opening,
-    ) -> (Says<ClientMessage, ClientId>, Option<ClientId>) {
-        let Joins { outgoing, turns, principal, address, messages, passed, id: reply } = joins;
+    ) -> (SessionInput<ClientMessage, ClientId>, Option<ClientId>) {
+        let NewSession { outgoing, turns, principal, address, messages, passed, id: reply } = new;
         let id = round.coordinator.connect_client(principal.clone());
         let session = Session::new(outgoing, turns, (principal, address), &opening.id, &passed);
         let older = session.key().and_then(|own| self.ids.insert(own, id));
@@ -107,22 +106,25 @@ impl Clients {
         self.sessions.insert(id, Client::new(session, opening.role, opening.bytes, opening.again));
         self.share_windows(round.memory.bound);
         let _ = reply.send(id);
-        (Says { id, connection: 0, said: Said::Messages { messages, partial: 0 }, passed: None }, older)
+        (
+            SessionInput { id, connection: 0, event: SessionEvent::Messages { messages, partial: 0 }, passed: None },
+            older,
+        )
     }
 
-    /// Resumes a session on another connection. Returns whose it is.
+    /// Resumes a session on another connection. Returns its client.
     pub(super) fn resume(
         &mut self,
         round: &Round,
-        resumes: Resumes<ClientEvent, ClientMessage, ClientId>,
+        request: ResumeRequest<ClientEvent, ClientMessage, ClientId>,
     ) -> Option<ClientId> {
-        let id = self.ids.get(&(resumes.principal.clone(), resumes.id)).copied();
+        let id = self.ids.get(&(request.principal.clone(), request.id)).copied();
         let Some((id, client)) = id.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) else {
-            not_found(&round.link, "client", resumes);
+            not_found(&round.link, "client", request);
             return None;
         };
-        let address = shown(resumes.address);
-        if let Err(status) = client.session.resume(id, resumes) {
+        let address = shown(request.address);
+        if let Err(status) = client.session.resume(id, request) {
             warn!(round.link.log, address, reason = status.message(), "client refused");
             return None;
         }
@@ -132,25 +134,25 @@ impl Clients {
     }
 
     /// Handles what a client has sent. `others` gets the messages of sessions without a pool. Returns how the session ends, if it does.
-    pub(super) fn take_in(
+    pub(super) fn handle_input(
         &mut self,
         round: &mut Round,
-        Says { id, connection, said, passed: _passed }: Says<ClientMessage, ClientId>,
+        SessionInput { id, connection, event, passed: _passed }: SessionInput<ClientMessage, ClientId>,
         others: impl FnOnce(&mut Round, &Client, ClientId, Vec<ClientMessage>),
     ) -> Option<End> {
         let is_on = self.sessions.get(&id)?.session.is_on(connection);
-        let (messages, partial) = match said {
-            Said::Messages { messages, partial } => (messages, partial as u64),
+        let (messages, partial) = match event {
+            SessionEvent::Messages { messages, partial } => (messages, partial as u64),
             // The end of a connection that was replaced means nothing.
-            Said::Gone(_) if !is_on => return None,
-            Said::Gone(end) => return Some(end),
+            SessionEvent::Gone(_) if !is_on => return None,
+            SessionEvent::Gone(end) => return Some(end),
         };
         self.note_acknowledged(round, id);
-        // If it must not send much: how much it sends, and what it holds before.
-        let overdue =
-            (round.memory.is_full && self.must_say_little(round, id)).then(|| (says(&messages), round.bytes_of(id)));
+        // If it may only send little: how much it sends, and how much it held before.
+        let overdue = (round.memory.is_full && self.must_send_little(round, id))
+            .then(|| (cost_of(&messages), round.bytes_of(id)));
         let client = self.sessions.get(&id)?;
-        // After the pool's end only messages arrive that were under way.
+        // After the pool's end, only messages that were in flight arrive.
         match client.role {
             _ if client.over => {}
             Role::Pool => {
@@ -162,10 +164,10 @@ impl Clients {
             }
             Role::Detaches | Role::Reads => others(round, client, id, messages),
         }
-        let said = overdue.map(|(said, held)| (said, round.bytes_of(id).saturating_sub(held)));
+        let sent = overdue.map(|(sent, held)| (sent, round.bytes_of(id).saturating_sub(held)));
         let client = self.sessions.get_mut(&id)?;
-        if let Some((said, more)) = said {
-            client.has_said(said, more);
+        if let Some((sent, more)) = sent {
+            client.count_sent(sent, more);
         }
         if is_on {
             client.end_turn(partial);
@@ -210,8 +212,8 @@ impl Clients {
         true
     }
 
-    /// Puts the coordinator's messages into the clients' queues, all messages of a client at once. `others` gets those for clients that are
-    /// not here. Returns the sessions that are over.
+    /// Puts the coordinator's messages into the clients' queues, all messages to a client at once. `others` gets messages to clients that
+    /// have no session here. Returns the sessions that are over.
     pub(super) fn send(&mut self, round: &mut Round, mut others: impl FnMut(ClientId, ClientEvent)) -> Vec<ClientId> {
         for (id, event) in round.out.to_clients.drain(..) {
             let Some(client) = self.sessions.get_mut(&id) else {
@@ -228,8 +230,8 @@ impl Clients {
         over
     }
 
-    /// Checks queues when some have run low or lost their reader. Returns the clients whose connections are lost.
-    pub(super) fn look_at_queues(&mut self, round: &mut Round) -> Vec<ClientId> {
+    /// Checks queues after some have run low or lost their reader. Returns the clients whose connections are lost.
+    pub(super) fn check_queues(&mut self, round: &mut Round) -> Vec<ClientId> {
         let (mut gone, mut low) = (Vec::new(), Vec::new());
         for (&id, client) in &mut self.sessions {
             // A stopped client is not read, so only its queue shows that it is gone.
@@ -261,12 +263,12 @@ impl Clients {
         }
     }
 
-    /// Returns what all clients are counted with.
+    /// Returns the sum of what all clients are counted with.
     pub(super) fn counted(&self) -> u64 {
         self.counted
     }
 
-    /// Returns the part of it that they do not take.
+    /// Returns the part of it that they do not read.
     pub(super) fn results(&self) -> u64 {
         self.results
     }
@@ -286,7 +288,7 @@ impl Clients {
         self.sessions.get(&id).map_or(0, |client| client.counted) + round.bytes_of(id)
     }
 
-    /// Returns whether the client's window holds something back, or a place waits for its acknowledgement.
+    /// Returns whether the client's window holds messages back, or a place waits for its acknowledgement.
     pub(super) fn is_overdue_or_awaited(&self, round: &Round, id: ClientId) -> bool {
         round.coordinator.has_pending_places(id)
             || self.sessions.get(&id).is_some_and(|client| client.is_overdue(self.window))
@@ -318,10 +320,10 @@ impl Clients {
     }
 
     /// Returns whether the client may only send little, because it is overdue.
-    fn must_say_little(&mut self, round: &Round, id: ClientId) -> bool {
+    fn must_send_little(&mut self, round: &Round, id: ClientId) -> bool {
         let must = self.is_overdue_or_awaited(round, id);
         if !must && let Some(client) = self.sessions.get_mut(&id) {
-            client.acks.said = 0;
+            client.acks.sent = 0;
         }
         must
     }
@@ -342,7 +344,7 @@ impl Clients {
         false
     }
 
-    /// Notes that the last message of a session was queued. Returns whether it is over by that, because nobody can resume it.
+    /// Notes that the last message of a session was queued. Returns whether the session is over now, because nobody can resume it.
     pub(super) fn close(&mut self, id: ClientId) -> bool {
         let Some(client) = self.sessions.get_mut(&id) else { return false };
         if client.session.identity.is_none() {
@@ -383,7 +385,7 @@ fn count(client: &mut Client, window: u64, counted: &mut u64, results: &mut u64)
     let is_served = client.is_served();
     let beyond = if is_served { 0 } else { client.unacknowledged().saturating_sub(window) };
     let waiting = if is_served { 0 } else { client.waiting() };
-    client.counted = client.said() + beyond + waiting;
+    client.counted = client.sent_by_client() + beyond + waiting;
     client.results = beyond + if client.is_paused() { waiting } else { 0 };
     *counted += client.counted;
     *results += client.results;

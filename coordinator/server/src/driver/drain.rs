@@ -1,4 +1,4 @@
-//! The end of the server: pools that are open finish, new ones are refused.
+//! The shutdown of the server: open pools finish, new ones are refused.
 
 use farpool_common::log::info;
 
@@ -6,30 +6,30 @@ use super::clients::Clients;
 use super::detached::Detached;
 use super::round::Round;
 
-/// How often the log says what the shutdown waits for, in ns.
-const WORD_NS: u64 = 10_000_000_000;
-/// How long agents have to end workers when no client is left, in ns.
+/// How often to log what the shutdown waits for, in ns.
+const LOG_NS: u64 = 10_000_000_000;
+/// How long agents may take to end workers after the last client has left, in ns.
 const WORKERS_NS: u64 = 5_000_000_000;
 
 #[derive(Default)]
 pub(super) struct Drain {
-    next_word: u64,
-    /// When the last client was gone.
+    next_log: u64,
+    /// When the last client left.
     alone_since: Option<u64>,
 }
 
 impl Drain {
-    pub(super) fn next_look(&self) -> u64 {
-        self.alone_since.map_or(self.next_word, |since| since.saturating_add(WORKERS_NS))
+    pub(super) fn next_check(&self) -> u64 {
+        self.alone_since.map_or(self.next_log, |since| since.saturating_add(WORKERS_NS))
     }
 
     /// Logs from time to time what the shutdown waits for.
-    pub(super) fn tend(&mut self, round: &Round, clients: &Clients) {
+    pub(super) fn log_progress(&mut self, round: &Round, clients: &Clients) {
         let pools = clients.with_pools().count();
         if pools == 0 {
             self.alone_since.get_or_insert(round.now);
-        } else if round.now >= self.next_word {
-            self.next_word = round.now.saturating_add(WORD_NS);
+        } else if round.now >= self.next_log {
+            self.next_log = round.now.saturating_add(LOG_NS);
             let addresses = clients.with_pools().filter_map(|client| client.session.address).take(3);
             let mut addresses = addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(",");
             if pools > 3 {

@@ -1,19 +1,19 @@
 //! The bound on the bytes that are held: jobs and their items, results that clients have not read yet, and incomplete messages.
 //!
-//! Above the bound, the clients that hold most are no longer read: so many of them that the others together hold at most a tenth of
-//! the memory, less what is held beyond the bound. Which clients these are changes with what they hold, so those that send little, or
-//! whose results are read, make progress. Small frames of clients that hold next to nothing are read in any case.
-//! Nothing is dropped. Below nine tenths, all are read again. Meanwhile HTTP/2's flow control holds back what clients send.
+//! Above the bound, the clients that hold most are no longer read: so many that the others together hold at most a tenth of the memory,
+//! less the excess over the bound. The choice follows what clients hold, so those that send little, or whose results are read, make
+//! progress. Small frames of clients that hold next to nothing are always read. Nothing is dropped. Below nine tenths, all are read
+//! again. Meanwhile HTTP/2's flow control holds back what clients send.
 //!
-//! Results for clients that do not read are bounded in [`slow_readers`](super::slow_readers); what is sent and
-//! not acknowledged, in [`clients`](super::clients), and how it comes to be acknowledged in [`acks`](super::acks). What agents do not
-//! take counts as well; see [`agents`](super::agents).
+//! [`slow_readers`](super::slow_readers) bounds the results for clients that do not read, and [`clients`](super::clients) what is sent
+//! and not acknowledged; [`acks`](super::acks) gets it acknowledged. What agents do not read counts as well; see
+//! [`agents`](super::agents).
 //!
-//! What is held may be useless before more arrives: parts of large messages, incomplete explicit chunks, jobs without items, reopened
+//! What is held may be useless until more arrives: parts of large messages, incomplete explicit chunks, jobs without items, reopened
 //! pools whose clients have not resent everything. If so, and slots are idle, one client at a time is favoured ([`Memory::favoured`]):
-//! it is read until its part is complete, provided an agent could run it. What clients gain in this way has a bound for all of them
-//! together. Beyond it, the client that has gained most loses its session. A client that detaches a job needs no agent: when its message is
-//! complete, it goes to disk.
+//! it is read until its part is complete, provided an agent could run it. All favoured clients together may gain only so much. Beyond
+//! that, the client that has gained most loses its session. A client that detaches a job needs no agent: its complete message goes to
+//! disk.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -33,39 +33,39 @@ use super::clients::Clients;
 use super::detached::Detached;
 use super::round::{Room, Round};
 
-/// How often to check queues while clients are stopped, in ns: they become shorter without an event.
-pub(super) const LOOK_NS: u64 = 20_000_000;
-/// How long nothing must have become less before a client is favoured, in ns.
+/// How often to check queues while clients are stopped, in ns: queues become shorter without an event.
+pub(super) const CHECK_NS: u64 = 20_000_000;
+/// How long the memory in use must not have fallen before a client is favoured, in ns.
 const STUCK_NS: u64 = 500_000_000;
-/// How long a favoured client may send nothing before its turn ends, in ns: it may be waiting for outcomes, or for a person. What it has
-/// sent stays, and it gets another turn.
+/// How long a favoured client may send nothing before its turn ends, in ns: it may be waiting for outcomes or for a person. What it has
+/// sent is kept, and it gets another turn.
 const SILENT_NS: u64 = 1_000_000_000;
-/// Fewer bytes than these in that time count as nothing.
+/// Fewer bytes than this in that time count as nothing.
 const LEAST_SENT: u64 = 64 << 10;
 /// The part of the bound that results for clients may take before agents are stopped, once more than the bound is held.
 const RESULTS_PART: u64 = 8;
 /// The part of the bound above which the allocator keeps little freed memory.
 const MUCH_PART: u64 = 2;
-/// Small frames of clients that hold no more than this are read in any case.
+/// Small frames of clients that hold no more than this are always read.
 const SMALL_CLIENT: u64 = 64 << 10;
-/// How many bytes a session may begin with while the memory is full.
+/// The largest first message of a session that is accepted while the memory is full, in bytes.
 const SMALL_OPENING: u64 = 16 << 10;
-/// How often the log says that the memory is full, at most, in ns.
-const SAY_NS: u64 = 60_000_000_000;
+/// The shortest time between two log lines about full memory, in ns.
+const LOG_NS: u64 = 60_000_000_000;
 
 pub(super) struct Memory {
     bound: u64,
     /// Clients are stopped.
     full: bool,
-    /// The least that was held since it has been full, and when it last became less.
+    /// The least that was held since the memory filled, and when that was.
     least: u64,
     stuck_since: u64,
-    /// The client that is read because nothing else would make room.
+    /// The client that is read because nothing else can make room.
     favoured: Option<ClientId>,
     /// What the favoured client held when it last sent something, and when that was.
-    heard: (u64, u64),
-    /// When the log last said that it is full.
-    said_at: Option<u64>,
+    last_sent: (u64, u64),
+    /// When it was last logged that the memory is full.
+    logged_at: Option<u64>,
     /// How long a client may stay silent when it has something to acknowledge, in ns.
     patience: u64,
     acks: Acks,
@@ -80,13 +80,13 @@ pub(super) struct Holders<'a> {
 }
 
 impl Holders<'_> {
-    /// Returns how many bytes count, at most.
+    /// Returns an upper bound of the bytes that count.
     fn at_most(&self, round: &Round) -> u64 {
         let agents = self.agents.unread() + self.agents.partial() + self.agents.openings();
         round.bytes_of_jobs() + self.clients.counted() + agents + self.detached.held()
     }
 
-    /// Returns how many bytes are held for a client: what it has sent and not got back.
+    /// Returns how many bytes are held for a client: what it has sent and has no outcome.
     fn held_by(&self, round: &Round, id: ClientId) -> u64 {
         self.clients.held_by(round, id) + self.detached.parked_of(id)
     }
@@ -113,8 +113,8 @@ impl Memory {
             least: 0,
             stuck_since: 0,
             favoured: None,
-            heard: (0, 0),
-            said_at: None,
+            last_sent: (0, 0),
+            logged_at: None,
             patience,
             acks: Acks::new(bound, patience),
             heap: Heap::default(),
@@ -126,8 +126,8 @@ impl Memory {
         Room { is_full: self.full, bound: self.bound, patience: self.patience }
     }
 
-    pub(super) fn next_look(&self, now: u64) -> Option<u64> {
-        self.full.then_some(now + LOOK_NS)
+    pub(super) fn next_check(&self, now: u64) -> Option<u64> {
+        self.full.then_some(now + CHECK_NS)
     }
 
     /// Returns whether more than the bound is held, and a good part of it is results that clients do not take.
@@ -140,12 +140,12 @@ impl Memory {
         }
     }
 
-    /// Checks that a session may begin with a message of so many bytes, which is kept as long as the session. `again`: there was room for
-    /// it before.
+    /// Checks that a session may begin with a message of this size, which is kept as long as the session. `again`: there was room for it
+    /// before.
     pub(super) fn admit(&self, round: &Round, holders: &Holders<'_>, bytes: u64, again: bool) -> Result<(), Status> {
         let openings = holders.clients.openings() + holders.agents.openings();
         let left = (self.bound / 2).saturating_sub(openings);
-        // What agents have not read becomes less by itself, and an agent that does not read must not keep clients out.
+        // What agents have not read shrinks by itself, and an agent that does not read must not keep clients out.
         let held = holders.at_most(round) - holders.agents.unread();
         let has_room = again || bytes <= SMALL_OPENING || held + bytes <= self.bound;
         if bytes <= left && has_room {
@@ -158,8 +158,8 @@ impl Memory {
         )))
     }
 
-    /// Stops clients, or reads them again. Returns a client whose session ends because there is too little memory for it.
-    pub(super) fn tend(&mut self, round: &Round, holders: &mut Holders<'_>) -> Option<(ClientId, Status)> {
+    /// Stops clients, or reads them again. Returns a client whose session has to end because there is too little memory for it.
+    pub(super) fn update(&mut self, round: &Round, holders: &mut Holders<'_>) -> Option<(ClientId, Status)> {
         let at_most = holders.at_most(round);
         self.heap.tend(at_most > self.bound / MUCH_PART, round.now);
         if !self.full && at_most <= self.bound {
@@ -169,8 +169,8 @@ impl Memory {
         if held > self.bound && !self.full {
             self.full = true;
             self.moves(held, round.now);
-            if self.said_at.is_none_or(|said_at| round.now - said_at > SAY_NS) {
-                self.said_at = Some(round.now);
+            if self.logged_at.is_none_or(|logged_at| round.now - logged_at > LOG_NS) {
+                self.logged_at = Some(round.now);
                 warn!(
                     round.link.log,
                     "the memory is full: clients that hold much of it are paused until there is room"
@@ -204,17 +204,17 @@ impl Memory {
         self.bound / 10
     }
 
-    /// Notes that something has become less, so it is not stuck.
+    /// Notes that less is held than before, so nothing is stuck.
     fn moves(&mut self, held: u64, now: u64) {
         (self.least, self.stuck_since, self.favoured) = (held, now, None);
     }
 
-    /// Favours a client if nothing moves otherwise, and bounds what such clients gain: returns one whose session ends.
+    /// Favours a client if nothing else makes progress. Returns a client whose session has to end, if favoured clients gain too much.
     fn keep_moving(&mut self, round: &Round, holders: &mut Holders<'_>, held: u64) -> Option<(ClientId, Status)> {
         if held < self.least {
             self.moves(held, round.now);
         }
-        self.look_at_who_shrank(round, holders);
+        self.update_gains(round, holders);
         match self.favoured.filter(|&id| needs_more(round, holders, id)) {
             Some(favoured) => {
                 if let Some(id) = self.has_grown_too_much(round, holders, favoured) {
@@ -234,7 +234,7 @@ impl Memory {
                 self.favoured = self.choose_favoured(round, holders);
                 if let Some(id) = self.favoured {
                     let holds = holders.held_by(round, id);
-                    self.heard = (holds, round.now);
+                    self.last_sent = (holds, round.now);
                     holders.clients.get_mut(id).map(|client| client.favoured_from.get_or_insert(holds));
                 }
             }
@@ -242,10 +242,10 @@ impl Memory {
         None
     }
 
-    /// Returns the client to favour, if there is one for which that may make room.
+    /// Returns the client to favour, if any could make room.
     fn choose_favoured(&self, round: &Round, holders: &Holders<'_>) -> Option<ClientId> {
         let Holders { clients, agents, .. } = holders;
-        // A large result is coming in.
+        // A large result is arriving.
         if agents.is_crowded() {
             return None;
         }
@@ -261,21 +261,21 @@ impl Memory {
     fn is_silent(&mut self, round: &Round, holders: &mut Holders<'_>, favoured: ClientId) -> bool {
         let holds = holders.held_by(round, favoured);
         let Some(client) = holders.clients.get_mut(favoured) else { return true };
-        if holds >= self.heard.0 + LEAST_SENT {
-            self.heard = (holds, round.now);
+        if holds >= self.last_sent.0 + LEAST_SENT {
+            self.last_sent = (holds, round.now);
             client.silent_at = None;
         }
-        // Results that it takes make it hold less. Later ones must not count as sent.
-        self.heard.0 = self.heard.0.min(holds);
-        let is_silent = round.now - self.heard.1 >= SILENT_NS;
+        // Results that it reads reduce what it holds. Later ones must not count as sent.
+        self.last_sent.0 = self.last_sent.0.min(holds);
+        let is_silent = round.now - self.last_sent.1 >= SILENT_NS;
         if is_silent {
             client.silent_at = Some(round.now);
         }
         is_silent
     }
 
-    /// A client that holds less than when it was favoured has gained nothing.
-    fn look_at_who_shrank(&self, round: &Round, holders: &mut Holders<'_>) {
+    /// Forgets the gains of clients that hold less than when they were favoured.
+    fn update_gains(&self, round: &Round, holders: &mut Holders<'_>) {
         let from = holders.clients.iter().filter_map(|(id, client)| Some((id, client.favoured_from?)));
         let now = from.map(|(id, from)| (id, from, holders.held_by(round, id)));
         let shrank: Vec<_> = now.filter(|(_, from, now)| now < from).collect();
@@ -285,8 +285,8 @@ impl Memory {
         }
     }
 
-    /// Returns the client that has gained most by being favoured, if all clients like this one have gained too much together. One whose
-    /// part is complete may keep it as long as it likes, and the next one is favoured.
+    /// Returns the client that has gained most by being favoured, if all clients of its kind together have gained too much. A client whose
+    /// part is complete may keep it as long as it likes; then the next one is favoured.
     fn has_grown_too_much(&self, round: &Round, holders: &Holders<'_>, favoured: ClientId) -> Option<ClientId> {
         let gains_much = holders.clients.get(favoured).map(may_gain_much)?;
         let alike = holders.clients.iter().filter(|(_, client)| may_gain_much(client) == gains_much);
@@ -298,9 +298,9 @@ impl Memory {
         (together > most_together).then_some(most.1)
     }
 
-    /// Reads the clients that hold least, as far as they hold no more than the reserve together. What is held beyond the bound uses up
+    /// Reads the clients that hold least, as long as together they hold no more than the reserve. The excess over the bound is taken from
     /// the reserve: otherwise each of many clients would be read until it holds as much. While agents have much to read, no client is
-    /// read: jobs that end at once count for no client, but agents are told of all of them.
+    /// read: jobs that end at once count for no client, but each of them is sent to agents.
     fn choose_readers(&mut self, round: &Round, holders: &mut Holders<'_>, held: u64) {
         let beyond = held.saturating_sub(self.bound);
         let agents_lag = holders.agents.unread() > self.reserve();
@@ -311,8 +311,8 @@ impl Memory {
         let (mut together, mut others) = (0, Vec::new());
         for (held, id) in all {
             together += held;
-            let goes_on = together <= reserve && reserve > 0 && !agents_lag;
-            if goes_on || self.favoured == Some(id) {
+            let fits = together <= reserve && reserve > 0 && !agents_lag;
+            if fits || self.favoured == Some(id) {
                 clients.read(id, Reading::All);
             } else {
                 others.push((held, id));

@@ -1,8 +1,8 @@
 //! The loop that owns the coordinator.
 //!
 //! A round handles all inputs that have arrived, lets the coordinator schedule once, and puts its messages into the sessions' queues.
-//! Nothing here blocks, and nothing waits for a peer. The components own their state, and each round asks them in the same order:
-//! see [`Driver::go_round`].
+//! Nothing here blocks or waits for a peer. The components own their state, and each round calls them in the same order: see
+//! [`Driver::go_round`].
 
 mod acks;
 mod agent;
@@ -10,7 +10,7 @@ mod agents;
 mod away;
 mod client;
 mod clients;
-mod company;
+mod delayed;
 mod detached;
 mod drain;
 mod memory;
@@ -44,12 +44,12 @@ use detached::Detached;
 pub(super) use detached::Opened;
 use drain::Drain;
 use memory::Memory;
-use operators::Asked;
+use operators::PendingRequests;
 use programs::Programs;
 use round::Round;
 use slow_readers::SlowReaders;
 
-/// How many inputs one round handles at most, and about how many messages. The rest wait for the next round.
+/// The most inputs that one round handles, and about the most messages. The rest wait for the next round.
 const ROUND: usize = 256;
 const ROUND_MESSAGES: usize = 8192;
 
@@ -58,7 +58,7 @@ pub(super) struct Driver {
     health: Health,
     clock: Clock,
     /// When the last input arrived.
-    heard_at: u64,
+    last_input_at: u64,
     round: Round,
     clients: Clients,
     agents: Agents,
@@ -67,7 +67,7 @@ pub(super) struct Driver {
     slow_readers: SlowReaders,
     programs: Programs,
     detached: Detached,
-    asked: Asked,
+    pending: PendingRequests,
     drain: Option<Drain>,
 }
 
@@ -92,7 +92,7 @@ impl Driver {
             received,
             health,
             clock: Clock::start(),
-            heard_at: 0,
+            last_input_at: 0,
             round: Round { now: 0, id: settings.id, coordinator, out, link, memory: room, drains: false },
             clients: Clients::new(settings),
             agents: Agents::new(settings),
@@ -101,7 +101,7 @@ impl Driver {
             slow_readers: SlowReaders::default(),
             programs,
             detached: Detached::new(opened),
-            asked: Asked::default(),
+            pending: PendingRequests::default(),
             drain: None,
         }
     }
@@ -112,8 +112,8 @@ impl Driver {
         let drained = self.round.link.drained.clone();
         let wakeup = self.detached.wakeup();
         self.detached.begin(&self.round);
-        // Setting the timer to an earlier time costs a system call, and each call of a client moves the next deadline. So it is left
-        // alone if it rings early enough, and may ring for nothing.
+        // Setting the timer to an earlier time costs a system call, and each call of a client moves the next deadline. So it is left alone
+        // if it fires early enough, and may fire for nothing.
         let (mut timer, mut rings_at) = (pin!(sleep_until(self.clock.instant(0))), None);
         while !self.is_over() {
             if let Some(next) = self.next_timer()
@@ -124,7 +124,7 @@ impl Driver {
             }
             let (mut has_drained, mut was_written) = (false, false);
             tokio::select! {
-                // Inputs come last: they may never run out.
+                // Inputs are last: they may never run out.
                 biased;
                 () = &mut shutdown, if self.drain.is_none() => self.begin_to_drain().await,
                 () = drained.notified() => has_drained = true,
@@ -136,9 +136,9 @@ impl Driver {
             }
             self.round.now = self.clock.now();
             if !inputs.is_empty() {
-                self.heard_at = self.round.now;
+                self.last_input_at = self.round.now;
             }
-            inputs.drain(..of_one_round(&inputs)).for_each(|input| self.take_in(input));
+            inputs.drain(..of_one_round(&inputs)).for_each(|input| self.handle_input(input));
             self.go_round(has_drained, was_written);
         }
         self.detached.dismiss();
@@ -147,49 +147,52 @@ impl Driver {
         self.agents.dismiss(&shutting_down());
     }
 
-    /// Does the rest of a round, in this order, after its inputs were handled.
+    /// Does the rest of a round, in this order, once its inputs are handled.
     fn go_round(&mut self, has_drained: bool, was_written: bool) {
         if has_drained {
-            self.look_at_queues();
+            self.check_queues();
         }
-        self.end_those_away_for_too_long();
-        self.agents.tend_company(self.round.now);
-        self.tend_memory();
-        self.tend_slow_readers();
-        self.agents.deaf(&self.round).into_iter().for_each(|id| self.end_agent(id, Err(agents::does_not_read())));
-        self.tend_large_messages();
+        self.end_expired_sessions();
+        self.agents.send_delayed(self.round.now);
+        self.limit_memory();
+        self.limit_slow_readers();
+        self.agents
+            .not_reading(&self.round)
+            .into_iter()
+            .for_each(|id| self.end_agent(id, Err(agents::does_not_read())));
+        self.limit_large_messages();
         if self.programs.next_timer().is_some_and(|timer| timer <= self.round.now) {
             let (programs, askable, round) = self.programs();
-            programs.tend(round, &askable);
+            programs.ask_others_if_late(round, &askable);
         }
-        self.detached.tend(&mut self.round, was_written);
+        self.detached.prepare_round(&mut self.round, was_written);
         self.detached.lend(&mut self.round);
         if let Some(drain) = &mut self.drain {
-            drain.tend(&self.round, &self.clients);
+            drain.log_progress(&self.round, &self.clients);
         }
-        self.answer_those_who_asked();
+        self.answer_requests();
         self.round.coordinator.schedule(self.round.now, &mut self.round.out);
         self.send();
-        self.detached.write_down(&mut self.round);
+        self.detached.write_entries(&mut self.round);
         self.end_detached();
     }
 
-    fn take_in(&mut self, input: Input) {
+    fn handle_input(&mut self, input: Input) {
         match input {
-            Input::ClientSays(says) => self.client_says(says),
-            Input::AgentSays(says) => self.agent_says(says),
-            Input::ClientJoins(joins) => self.client_joins(joins),
-            Input::ClientResumes(resumes) => self.client_resumes(resumes),
-            Input::AgentJoins(joins) => self.agent_joins(joins),
-            Input::AgentResumes(resumes) => self.agent_resumes(resumes),
-            Input::WasRead(read) => self.detached.was_read(&mut self.round, read),
-            Input::Asked(question) => self.answer(question),
-            Input::ProgramsCame(reply) => {
-                let _ = reply.send(self.programs.came());
+            Input::ClientInput(input) => self.handle_client(input),
+            Input::AgentInput(input) => self.handle_agent(input),
+            Input::NewClient(new) => self.begin_client(new),
+            Input::ResumeClient(request) => self.resume_client(request),
+            Input::NewAgent(new) => self.begin_agent(new),
+            Input::ResumeAgent(request) => self.resume_agent(request),
+            Input::ReadDone(read) => self.detached.handle_read(&mut self.round, read),
+            Input::Control(request) => self.answer(request),
+            Input::ProgramsArrived(reply) => {
+                let _ = reply.send(self.programs.arrived());
             }
-            Input::ProgramNeeded(digest, came, reply) => {
+            Input::ProgramNeeded(digest, arrived, reply) => {
                 let (programs, askable, round) = self.programs();
-                programs.needed(round, &askable, (digest, came), reply);
+                programs.needed(round, &askable, (digest, arrived), reply);
             }
             Input::UploadBegins(digest, reply) => self.begin_upload(digest, reply),
             Input::UploadEnds(digest, outcome) => self.end_upload(digest, outcome),
@@ -200,45 +203,45 @@ impl Driver {
     fn next_timer(&self) -> Option<u64> {
         let now = self.round.now;
         let timers = [
-            self.next_look(),
+            self.next_check(),
             self.round.coordinator.next_deadline(),
-            self.away.next_look(),
-            self.agents.next_look(now),
-            self.memory.next_look(now),
-            self.slow_readers.next_look(now),
-            self.asked.next_look(),
+            self.away.next_check(),
+            self.agents.next_check(now),
+            self.memory.next_check(now),
+            self.slow_readers.next_check(now),
+            self.pending.next_check(),
             self.programs.next_timer(),
-            self.detached.next_look(&self.round),
-            self.drain.as_ref().map(Drain::next_look),
+            self.detached.next_check(&self.round),
+            self.drain.as_ref().map(Drain::next_check),
         ];
         timers.into_iter().flatten().min()
     }
 
-    /// Returns when to schedule again without any input: while slots are idle, chunks that take too long are taken back. The longer no
-    /// input arrives, the rarer that is.
-    fn next_look(&self) -> Option<u64> {
-        let (look, now) = (self.round.coordinator.next_look()?, self.round.now);
-        Some(look.max(now + (now - self.heard_at) / 4))
+    /// Returns when to schedule again without any input: while slots are idle, chunks that take too long are taken back. The longer no input
+    /// arrives, the less often.
+    fn next_check(&self) -> Option<u64> {
+        let (at, now) = (self.round.coordinator.next_look()?, self.round.now);
+        Some(at.max(now + (now - self.last_input_at) / 4))
     }
 
-    /// Puts the coordinator's messages into the queues of their receivers, all messages of a receiver at once.
+    /// Puts the coordinator's messages into the queues of their receivers, all messages to a receiver at once.
     fn send(&mut self) {
         while !(self.round.out.to_clients.is_empty() && self.round.out.to_agents.is_empty()) {
-            // Clients come first: they wait for results. A queue that becomes too long pauses its pool, which may lead to more messages.
+            // Clients are first: they wait for results. A queue that becomes too long pauses its pool, which may cause more messages.
             self.send_to_clients();
             self.send_to_agents();
-            self.detached.hear_pools(&mut self.round);
+            self.detached.handle_pool_events(&mut self.round);
         }
     }
 
-    /// Returns whether the server is drained: nothing is left to do.
+    /// Returns whether the server is drained.
     fn is_over(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.is_over(&self.round, &self.clients, &self.detached))
     }
 
     async fn begin_to_drain(&mut self) {
         (self.drain, self.round.drains) = (Some(Drain::default()), true);
-        self.health.say(ServingStatus::NotServing).await;
+        self.health.report(ServingStatus::NotServing).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Answers to operators, and to the owners of detached jobs, as often as they may be made.
+//! Answers to operators and to owners of detached jobs, with limited frequency.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use tonic::Status;
 use super::super::clock::Clock;
 use super::super::published::{Asker, Waiting, encode};
 
-/// The requests that wait for an answer which is the same for all.
+/// The requests that wait for an answer shared by all callers.
 #[derive(Default)]
-pub(super) struct Asked {
+pub(super) struct PendingRequests {
     status: Waiting,
     /// By tenant.
     detached: BTreeMap<String, Waiting>,
 }
 
-impl Asked {
+impl PendingRequests {
     pub(super) fn ask_status(&mut self, asker: Asker) {
         self.status.add(asker);
     }
@@ -25,7 +25,7 @@ impl Asked {
         self.detached.entry(tenant.to_owned()).or_default().add(asker);
     }
 
-    pub(super) fn next_look(&self) -> Option<u64> {
+    pub(super) fn next_check(&self) -> Option<u64> {
         self.detached.values().chain([&self.status]).filter_map(Waiting::next_look).min()
     }
 
@@ -53,7 +53,7 @@ impl Asked {
             let now = clock.now();
             waiting.answer(&list, now - begun, now, kept);
         }
-        // A tenant that would have to wait before it could ask again is remembered.
+        // Tenants that may not get another answer yet are kept.
         self.detached.retain(|_, waiting| !waiting.is_over(now));
     }
 }

@@ -1,8 +1,8 @@
-//! Large messages of agents that have not arrived completely: results, which may be as large as half of the memory.
+//! Incomplete large messages of agents: results, which may be as large as half of the memory.
 //!
-//! While they take more than a small share of the memory, only one of the agents that have sent a part of one is read. The next
-//! one is read when that message is complete. So what agents send is bounded, and each gets its results through. An agent that takes
-//! too long while others wait, or while the memory is full, is disconnected.
+//! While they take more than a small share of the memory, only one of the agents with an incomplete message is read. The next one is
+//! read when that message is complete. So what agents send is bounded, and all results arrive. An agent that takes too long while
+//! others wait, or while the memory is full, is disconnected.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use super::agent::Agent;
 
 pub(super) struct Partials {
     bytes: u64,
-    /// How many bytes there may be of all agents.
+    /// How many bytes all agents may have sent.
     share: u64,
-    /// The agent that is read alone, and since when.
+    /// The only agent that is read, and since when.
     alone: Option<(AgentId, u64)>,
     /// How many agents wait for it.
     waiting: usize,
@@ -27,7 +27,7 @@ pub(super) struct Partials {
 const LEAST_BYTES_PER_SECOND: u64 = 1 << 20;
 
 impl Partials {
-    /// `patience`: how long an agent may take beside what its bytes take.
+    /// `patience`: how long an agent may take in addition to the time for its bytes.
     pub(super) fn new(memory: u64, patience: Duration) -> Self {
         Self { bytes: 0, share: memory / 16, alone: None, waiting: 0, patience: nanos(patience) }
     }
@@ -36,7 +36,7 @@ impl Partials {
         self.bytes
     }
 
-    /// Returns whether there is more than the share, so that one agent is read alone.
+    /// Returns whether the share is exceeded, so that one agent is read alone.
     pub(super) fn is_crowded(&self) -> bool {
         self.bytes > self.share
     }
@@ -46,7 +46,7 @@ impl Partials {
         self.alone.is_some_and(|(alone, _)| alone == id)
     }
 
-    /// Sets how many bytes there are of the agent's message. It no longer waits.
+    /// Sets how many bytes of the agent's message have arrived. It no longer waits.
     pub(super) fn change(&mut self, agent: &mut Agent, bytes: u64) {
         self.bytes = self.bytes - agent.partial + bytes;
         agent.partial = bytes;
@@ -73,13 +73,13 @@ impl Partials {
     }
 
     /// Returns when to check whether the agent that is read alone takes too long.
-    pub(super) fn next_look(&self, now: u64) -> Option<u64> {
+    pub(super) fn next_check(&self, now: u64) -> Option<u64> {
         let (_, since) = self.alone.filter(|_| self.waiting > 0)?;
         Some(since.saturating_add(self.patience).max(now + 1_000_000_000))
     }
 
     /// Returns whether anyone may wait for the agent that is read alone. `is_full`: the memory is full, so clients wait.
-    pub(super) fn holds_up(&self, is_full: bool) -> bool {
+    pub(super) fn blocks_others(&self, is_full: bool) -> bool {
         self.waiting > 0 || (is_full && self.is_crowded())
     }
 
@@ -100,7 +100,7 @@ impl Partials {
         Some(id)
     }
 
-    /// Lets the next agents be read, as far as there is room.
+    /// Lets the next agents be read if there is room.
     pub(super) fn let_next_send(&mut self, agents: &mut BTreeMap<AgentId, Agent>, now: u64) {
         if self.waiting == 0 {
             return;

@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{Joins, Resumes, Says, shown};
+use super::super::link::{NewSession, ResumeRequest, SessionInput, shown};
 use super::super::refusal::shutting_down;
 use super::Driver;
-use super::agents::{self, Heard};
+use super::agents::{self, AfterInput};
 use super::away::Peer;
 use super::client::{Client, Role};
 use super::clients;
@@ -21,39 +21,41 @@ use super::round::Round;
 use super::session::Lost;
 
 impl Driver {
-    pub(super) fn client_joins(&mut self, joins: Joins<ClientEvent, ClientMessage, ClientId>) {
-        let address = shown(joins.address);
+    pub(super) fn begin_client(&mut self, new: NewSession<ClientEvent, ClientMessage, ClientId>) {
+        let address = shown(new.address);
         if self.round.drains {
             info!(self.round.link.log, address, reason = "shutting down", "client refused");
-            return joins.outgoing.fail(shutting_down());
+            return new.outgoing.fail(shutting_down());
         }
-        let opening = clients::Opening::of(&joins.messages);
+        let opening = clients::Opening::of(&new.messages);
         if let Err(status) = self.admit(opening.bytes, opening.again) {
             warn!(self.round.link.log, address, reason = status.message(), "client refused");
-            return joins.outgoing.fail(status);
+            return new.outgoing.fail(status);
         }
-        let (says, older) = self.clients.join(&mut self.round, joins, &opening);
+        let (input, older) = self.clients.join(&mut self.round, new, &opening);
         if let Some(older) = older {
             self.end_client(older, Err(replaced(opening.role)));
         }
-        self.client_says(says);
+        self.handle_client(input);
     }
 
-    pub(super) fn client_resumes(&mut self, resumes: Resumes<ClientEvent, ClientMessage, ClientId>) {
-        if let Some(id) = self.clients.resume(&self.round, resumes) {
+    pub(super) fn resume_client(&mut self, request: ResumeRequest<ClientEvent, ClientMessage, ClientId>) {
+        if let Some(id) = self.clients.resume(&self.round, request) {
             // The resume has acknowledged messages, and the client may have nothing else to send.
             self.clients.note_acknowledged(&mut self.round, id);
         }
     }
 
-    pub(super) fn client_says(&mut self, says: Says<ClientMessage, ClientId>) {
-        let id = says.id;
-        let others = |round: &mut Round, client: &Client, id, messages| self.detached.says(round, client, id, messages);
-        match self.clients.take_in(&mut self.round, says, others) {
+    pub(super) fn handle_client(&mut self, input: SessionInput<ClientMessage, ClientId>) {
+        let id = input.id;
+        let others = |round: &mut Round, client: &Client, id, messages| {
+            self.detached.handle_messages(round, client, id, messages)
+        };
+        match self.clients.handle_input(&mut self.round, input, others) {
             None => {}
             Some(End::Meant) => self.end_client(id, Ok(())),
             Some(End::Final(why)) => self.end_client(id, Err(why)),
-            Some(End::Broken(why)) => self.client_breaks(id, why),
+            Some(End::Broken(why)) => self.client_connection_lost(id, why),
         }
     }
 
@@ -68,7 +70,7 @@ impl Driver {
         }
     }
 
-    /// Ends the sessions that detach or read jobs and are through.
+    /// Ends the sessions that have finished detaching or reading jobs.
     pub(super) fn end_detached(&mut self) {
         for (id, end) in self.detached.take_ends() {
             match end {
@@ -83,37 +85,37 @@ impl Driver {
         over.into_iter().for_each(|id| self.end_client(id, Ok(())));
     }
 
-    pub(super) fn agent_joins(&mut self, joins: Joins<AgentCommand, AgentEvent, AgentId>) {
-        let address = shown(joins.address);
-        let opening = agents::Opening::of(&joins.messages);
+    pub(super) fn begin_agent(&mut self, new: NewSession<AgentCommand, AgentEvent, AgentId>) {
+        let address = shown(new.address);
+        let opening = agents::Opening::of(&new.messages);
         if let Err(status) = self.admit(opening.bytes, false) {
             warn!(self.round.link.log, address, reason = status.message(), "agent refused");
-            return joins.outgoing.fail(status);
+            return new.outgoing.fail(status);
         }
         let slots = opening.slots;
-        let says = self.agents.join(&mut self.round, joins, opening);
-        let id = says.id;
-        self.agent_says(says);
+        let input = self.agents.join(&mut self.round, new, opening);
+        let id = input.id;
+        self.handle_agent(input);
         if let Some((older, why)) = self.agents.welcome(&self.round, id, slots) {
             self.end_agent(older, Err(why));
         }
     }
 
-    pub(super) fn agent_resumes(&mut self, resumes: Resumes<AgentCommand, AgentEvent, AgentId>) {
-        if let Some(id) = self.agents.resume(&self.round, resumes) {
+    pub(super) fn resume_agent(&mut self, request: ResumeRequest<AgentCommand, AgentEvent, AgentId>) {
+        if let Some(id) = self.agents.resume(&self.round, request) {
             self.let_report(id);
             self.round.coordinator.agent_away(id, false, self.round.now, &mut self.round.out);
         }
     }
 
-    pub(super) fn agent_says(&mut self, says: Says<AgentEvent, AgentId>) {
-        let (id, is_full) = (says.id, self.is_full_of_results());
-        match self.agents.take_in(&mut self.round, says, is_full) {
-            Heard::Nothing => {}
-            Heard::TurnEnds => self.let_report(id),
-            Heard::Ends(End::Meant) => self.end_agent(id, Ok(())),
-            Heard::Ends(End::Final(why)) => self.end_agent(id, Err(why)),
-            Heard::Ends(End::Broken(why)) => self.agent_breaks(id, why),
+    pub(super) fn handle_agent(&mut self, input: SessionInput<AgentEvent, AgentId>) {
+        let (id, is_full) = (input.id, self.is_full_of_results());
+        match self.agents.handle_input(&mut self.round, input, is_full) {
+            AfterInput::Nothing => {}
+            AfterInput::TurnEnds => self.let_report(id),
+            AfterInput::Ends(End::Meant) => self.end_agent(id, Ok(())),
+            AfterInput::Ends(End::Final(why)) => self.end_agent(id, Err(why)),
+            AfterInput::Ends(End::Broken(why)) => self.agent_connection_lost(id, why),
         }
     }
 
@@ -123,24 +125,24 @@ impl Driver {
     }
 
     pub(super) fn send_to_agents(&mut self) {
-        let deaf = self.agents.send(&mut self.round);
-        deaf.into_iter().for_each(|id| self.end_agent(id, Err(agents::does_not_read())));
+        let not_reading = self.agents.send(&mut self.round);
+        not_reading.into_iter().for_each(|id| self.end_agent(id, Err(agents::does_not_read())));
     }
 
-    /// Checks queues: some have run low or lost their reader.
-    pub(super) fn look_at_queues(&mut self) {
-        self.detached.look_at_queues(&self.round);
+    /// Checks queues after some have run low or lost their reader.
+    pub(super) fn check_queues(&mut self) {
+        self.detached.check_queues(&self.round);
         let lost = || Status::unavailable("the connection is lost");
-        for id in self.clients.look_at_queues(&mut self.round) {
-            self.client_breaks(id, lost());
+        for id in self.clients.check_queues(&mut self.round) {
+            self.client_connection_lost(id, lost());
         }
         for id in self.agents.gone() {
-            self.agent_breaks(id, lost());
+            self.agent_connection_lost(id, lost());
         }
     }
 
     /// Ends the sessions that were not resumed in time.
-    pub(super) fn end_those_away_for_too_long(&mut self) {
+    pub(super) fn end_expired_sessions(&mut self) {
         while let Some((peer, connection)) = self.away.take_due(self.round.now) {
             let lost = || Status::unavailable("its connection was lost, and it did not reconnect in time");
             match peer {
@@ -161,27 +163,27 @@ impl Driver {
         }
     }
 
-    pub(super) fn tend_memory(&mut self) {
+    pub(super) fn limit_memory(&mut self) {
         let (memory, mut holders, round) = self.memory();
-        let ends = memory.tend(round, &mut holders);
+        let ended = memory.update(round, &mut holders);
         self.round.memory = self.memory.room();
-        if let Some((id, why)) = ends {
+        if let Some((id, why)) = ended {
             self.end_client(id, Err(why));
         }
     }
 
-    /// Reads agents again when clients have taken their results, and ends clients that do not take theirs.
-    pub(super) fn tend_slow_readers(&mut self) {
+    /// Reads agents again when clients have read their results, and ends the sessions of clients that do not.
+    pub(super) fn limit_slow_readers(&mut self) {
         let is_full = self.is_full_of_results();
         if let Some((id, why)) = self.slow_readers.slowest(&self.round, &mut self.clients, is_full) {
             self.end_client(id, Err(why));
         }
-        let let_go = self.slow_readers.take_those_let_go(&mut self.clients, &mut self.agents, is_full);
-        let_go.into_iter().for_each(|id| self.let_report(id));
+        let released = self.slow_readers.take_released(&mut self.clients, &mut self.agents, is_full);
+        released.into_iter().for_each(|id| self.let_report(id));
     }
 
     /// Ends agents that are too slow with a large message while others wait, and lets the next ones send.
-    pub(super) fn tend_large_messages(&mut self) {
+    pub(super) fn limit_large_messages(&mut self) {
         while let Some(id) = self.agents.take_late(&self.round) {
             let message = "the memory is full, and the agent took too long to send the rest of a message";
             self.end_agent(id, Err(Status::resource_exhausted(message)));
@@ -200,7 +202,7 @@ impl Driver {
     pub(super) fn end_upload(&mut self, digest: Digest, outcome: Result<(), Status>) {
         let (programs, askable, round) = self.programs();
         match programs.end_upload(round, &askable, digest, outcome) {
-            Upload::Came => self.detached.program_came(&self.round, digest),
+            Upload::Arrived => self.detached.program_arrived(&self.round, digest),
             Upload::Failed(why) => self.detached.program_failed(&self.round, digest, &why),
             Upload::Pending => {}
         }
@@ -213,18 +215,18 @@ impl Driver {
     }
 
     /// Keeps or ends the session of a client whose connection is lost.
-    fn client_breaks(&mut self, id: ClientId, why: Status) {
+    fn client_connection_lost(&mut self, id: ClientId, why: Status) {
         match self.clients.lose_connection(id) {
             Lost::Ends => self.end_client(id, Err(why)),
-            Lost::MayResume(connection) => self.away.expect_back(Peer::Client(id), connection, self.round.now),
+            Lost::MayResume(connection) => self.away.add(Peer::Client(id), connection, self.round.now),
             Lost::Known => {}
         }
     }
 
-    fn agent_breaks(&mut self, id: AgentId, why: Status) {
+    fn agent_connection_lost(&mut self, id: AgentId, why: Status) {
         match self.agents.lose_connection(&mut self.round, id) {
             Lost::Ends => self.end_agent(id, Err(why)),
-            Lost::MayResume(connection) => self.away.expect_back(Peer::Agent(id), connection, self.round.now),
+            Lost::MayResume(connection) => self.away.add(Peer::Agent(id), connection, self.round.now),
             Lost::Known => {}
         }
     }
@@ -253,7 +255,7 @@ impl Driver {
     }
 }
 
-/// Why a session ends whose client has begun another one with the same secret.
+/// The reason for ending a session whose client has begun another one with the same secret.
 fn replaced(role: Role) -> Status {
     Status::aborted(match role {
         Role::Pool => "the pool was opened in another session",

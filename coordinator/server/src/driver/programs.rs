@@ -15,21 +15,21 @@ use super::super::settings::Limits;
 use super::clients::Clients;
 use super::round::Round;
 
-/// How many clients may send one program at once: the next one asked may be faster than the first.
+/// How many clients may send one program at once: a client that is asked later may be faster.
 const MAX_UPLOADS: u32 = 4;
 
 /// The programs that are wanted.
 pub(super) struct Programs {
     wanted: BTreeMap<Digest, Wanted>,
     /// How many uploads have succeeded.
-    came: u64,
+    arrived: u64,
     /// How long to wait before another client is asked, in ns.
     patience: u64,
 }
 
 /// The result of an upload.
 pub(super) enum Upload {
-    Came,
+    Arrived,
     /// The program may still arrive.
     Pending,
     /// No client can send it.
@@ -39,7 +39,7 @@ pub(super) enum Upload {
 /// The clients that can be asked for programs.
 pub(super) struct Askable<'a> {
     pub(super) clients: &'a Clients,
-    /// The played clients of detached jobs, which cannot be asked: the coordinator has the programs of these jobs, or no one has.
+    /// The played clients of detached jobs, which cannot be asked: if the coordinator lacks their programs, nobody has them.
     pub(super) played: Vec<ClientId>,
 }
 
@@ -53,27 +53,27 @@ struct Wanted {
 
 impl Programs {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { wanted: BTreeMap::new(), came: 0, patience: nanos(limits.upload) }
+        Self { wanted: BTreeMap::new(), arrived: 0, patience: nanos(limits.upload) }
     }
 
-    pub(super) fn came(&self) -> u64 {
-        self.came
+    pub(super) fn arrived(&self) -> u64 {
+        self.arrived
     }
 
     pub(super) fn next_timer(&self) -> Option<u64> {
         self.wanted.values().map(|wanted| wanted.ask_next_at).min()
     }
 
-    /// Handles an agent's request for a program. `came` is how many had arrived before it was looked for.
+    /// Handles an agent's request for a program. `arrived`: how many had arrived before the agent's program was looked up.
     pub(super) fn needed(
         &mut self,
         round: &Round,
         askable: &Askable<'_>,
-        (digest, came): (Digest, u64),
+        (digest, arrived): (Digest, u64),
         reply: oneshot::Sender<Result<(), Status>>,
     ) {
-        if came != self.came {
-            // It may be among those that arrived since. The agent may be gone by now.
+        if arrived != self.arrived {
+            // It may have arrived since then. The agent may be gone by now.
             let _ = reply.send(Ok(()));
             return;
         }
@@ -115,18 +115,18 @@ impl Programs {
         digest: Digest,
         outcome: Result<(), Status>,
     ) -> Upload {
-        self.came += u64::from(outcome.is_ok());
+        self.arrived += u64::from(outcome.is_ok());
         let Some(wanted) = self.wanted.get_mut(&digest) else { return Upload::Pending };
         wanted.uploads = wanted.uploads.saturating_sub(1);
         match outcome {
             Ok(()) => {
                 self.settle(digest, &Ok(()));
-                Upload::Came
+                Upload::Arrived
             }
             Err(_) if wanted.uploads > 0 => Upload::Pending,
             Err(status) => {
                 warn!(round.link.log, %digest, reason = status.message(), "program did not arrive");
-                // If only its connection was lost, the client resumes and sends it again, or its session ends, too.
+                // If only its connection was lost, the client resumes and sends it again, or its session ends too.
                 let comes_again = status.code() == Code::Cancelled
                     && wanted.asked.last().is_some_and(|&client| askable.clients.get(client).is_some());
                 if self.ask_next(round, askable, digest) || comes_again {
@@ -138,7 +138,7 @@ impl Programs {
         }
     }
 
-    /// Asks other clients for the programs that this one was asked for: it is gone.
+    /// Asks other clients for the programs that this client, which is gone, was asked for.
     pub(super) fn client_has_left(&mut self, round: &Round, askable: &Askable<'_>, id: ClientId) {
         let asked = |wanted: &Wanted| wanted.uploads == 0 && wanted.asked.last() == Some(&id);
         let waiting: Vec<Digest> =
@@ -150,7 +150,7 @@ impl Programs {
     }
 
     /// Asks other clients for programs that did not arrive in time.
-    pub(super) fn tend(&mut self, round: &Round, askable: &Askable<'_>) {
+    pub(super) fn ask_others_if_late(&mut self, round: &Round, askable: &Askable<'_>) {
         let now = round.now;
         self.wanted.retain(|_, wanted| {
             wanted.waiting.retain(|waiting| !waiting.is_closed());
@@ -164,7 +164,7 @@ impl Programs {
                 to_ask.push(digest);
             }
         }
-        // If there is no other client, the last one can still send it, until the agents give up.
+        // If there is no other client, the last one can still send it until the agents give up.
         for digest in to_ask {
             self.ask_next(round, askable, digest);
         }
@@ -192,7 +192,7 @@ impl Programs {
         let Some(client) = askable.clients.get(id) else { return false };
         wanted.asked.push(id);
         wanted.ask_next_at = round.now.saturating_add(self.patience);
-        client.tell(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));
+        client.send(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));
         true
     }
 }

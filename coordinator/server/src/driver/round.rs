@@ -1,4 +1,4 @@
-//! The state that all components share in a round, beside what each of them owns.
+//! The state that all components share in a round.
 
 use farpool_coordinator::{ClientId, Coordinator, Outbox};
 
@@ -7,7 +7,7 @@ use super::super::link::Link;
 pub(super) struct Round {
     /// The time of this round, in ns since the server's start.
     pub(super) now: u64,
-    /// What tells this coordinator from one that was here before.
+    /// The random id of this coordinator, which differs from that of the previous one.
     pub(super) id: [u8; 16],
     pub(super) coordinator: Coordinator,
     /// The coordinator's messages that are not in a session's queue yet.
@@ -29,12 +29,12 @@ pub(super) struct Room {
 }
 
 impl Round {
-    /// Returns the bytes that the coordinator keeps of a client's jobs and their items.
+    /// Returns how many bytes the coordinator keeps for a client's jobs and their items.
     pub(super) fn bytes_of(&self, id: ClientId) -> u64 {
         self.coordinator.stored_bytes_of(id) + self.coordinator.job_bytes_of(id)
     }
 
-    /// Returns the bytes that the coordinator keeps of all jobs and their items.
+    /// Returns how many bytes the coordinator keeps for all jobs and their items.
     pub(super) fn bytes_of_jobs(&self) -> u64 {
         self.coordinator.stored_bytes() + self.coordinator.job_bytes()
     }

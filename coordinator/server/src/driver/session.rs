@@ -1,4 +1,4 @@
-//! What clients' and agents' sessions have in common: they outlive their connections.
+//! The common part of clients' and agents' sessions, which outlive their connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,34 +10,32 @@ use farpool_proto::v1;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::super::link::{Link, Resumed, Resumes, shown};
+use super::super::link::{Link, ResumeRequest, Resumed, shown};
 use super::super::meter::{Meter, Passed, Reading};
 
-/// What a session is resumed by: the id that its secret gives.
+/// The id by which a session is resumed, derived from its secret.
 pub(super) type Identity = [u8; 16];
 
-/// The owner of a session, and what it is resumed by.
+/// The owner of a session, and the id by which it is resumed.
 pub(super) type SessionKey = (Principal, Identity);
 
-/// A session, over all of its connections.
+/// A session across all of its connections.
 pub(super) struct Session<Out> {
     pub(super) outgoing: Outgoing<Out>,
     turns: mpsc::Sender<()>,
     pub(super) address: Option<SocketAddr>,
-    /// Its owner.
     pub(super) principal: Principal,
-    /// The id that its secret gives. None: nobody can resume it.
+    /// The id derived from its secret. `None`: nobody can resume it.
     pub(super) identity: Option<Identity>,
-    /// Which of its connections is in place, counted from 0.
+    /// The number of its current connection, from 0.
     connection: u64,
-    /// That connection is lost.
+    /// Its current connection is lost.
     away: bool,
-    /// Its meter.
     meter: Arc<Meter>,
 }
 
 impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
-    /// One that has begun; what it is known by is in its first message.
+    /// Creates a session that has begun. `id` is from its first message.
     pub(super) fn new(
         outgoing: Outgoing<Out>,
         turns: mpsc::Sender<()>,
@@ -50,44 +48,44 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         Self { outgoing, turns, address, principal, identity, connection: 0, away: false, meter }
     }
 
-    /// What a client's session is found by. The principal is a part of it, so that another principal cannot resume it, even with the
-    /// secret.
+    /// Returns the key by which a client's session is found. It includes the principal, so that another principal cannot resume the session,
+    /// even with the secret.
     pub(super) fn key(&self) -> Option<SessionKey> {
         self.identity.map(|own| (self.principal.clone(), own))
     }
 
-    /// Whether that is the connection that is in place.
+    /// Returns whether this is its current connection.
     pub(super) fn is_on(&self, connection: u64) -> bool {
         self.connection == connection
     }
 
-    /// Whether that connection is in place, and lost.
+    /// Returns whether this is its current connection, and it is lost.
     pub(super) fn is_away_from(&self, connection: u64) -> bool {
         self.away && self.is_on(connection)
     }
 
-    /// Whether its connection is lost.
+    /// Returns whether its connection is lost.
     pub(super) fn is_away(&self) -> bool {
         self.away
     }
 
-    /// Has the next frame read.
+    /// Lets the next frame be read.
     pub(super) fn give_turn(&self) {
-        // There is room, since its last turn is over; or it is gone.
+        // There is room, since its last turn is over, or its reader is gone.
         let _ = self.turns.try_send(());
     }
 
-    /// Has so much of it come in from now on, in the middle of a frame too.
+    /// Sets how much of it is read from now on, even in the middle of a frame.
     pub(super) fn read(&self, reading: Reading) {
         self.meter.read(reading);
     }
 
-    /// Puts another connection into the place of the one that there is.
-    pub(super) fn resume<In, Id>(&mut self, id: Id, resumes: Resumes<Out, In, Id>) -> Result<(), Status>
+    /// Replaces its connection.
+    pub(super) fn resume<In, Id>(&mut self, id: Id, request: ResumeRequest<Out, In, Id>) -> Result<(), Status>
     where
         In: SessionMessage,
     {
-        let Resumes { received, rest, reply, turns, address, passed, resumed, .. } = resumes;
+        let ResumeRequest { received, rest, reply, turns, address, passed, resumed, .. } = request;
         let frames = match self.outgoing.reconnect(received) {
             Ok(frames) => frames,
             Err(status) => {
@@ -101,7 +99,7 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         self.meter.begin_session();
         let incoming = rest.incoming(&self.outgoing);
         reply.with(frames);
-        // If nobody waits for it any more, its frames were dropped with it, which is seen like any other loss.
+        // If nobody waits for this any more, its frames were dropped with it, which is noticed like any other loss.
         let _ = resumed.send(Resumed { id, connection: self.connection, incoming });
         Ok(())
     }
@@ -125,12 +123,12 @@ pub(super) enum Lost {
     Known,
 }
 
-/// Refuses to resume a session that is not known.
+/// Refuses to resume an unknown session.
 pub(super) fn not_found<Out: SessionMessage, In: SessionMessage, Id>(
     link: &Link,
     peer: &str,
-    resumes: Resumes<Out, In, Id>,
+    request: ResumeRequest<Out, In, Id>,
 ) {
-    info!(link.log, peer, address = shown(resumes.address), "asked to resume an unknown session");
-    resumes.reply.refuse(Status::not_found("the coordinator does not know this session, or has closed it"));
+    info!(link.log, peer, address = shown(request.address), "asked to resume an unknown session");
+    request.reply.refuse(Status::not_found("the coordinator does not know this session, or has closed it"));
 }

@@ -1,4 +1,4 @@
-//! Requests of operators, and the status.
+//! Requests of operators, and the status that they see.
 
 use std::collections::HashMap;
 
@@ -7,39 +7,41 @@ use farpool_coordinator::Principal;
 use farpool_proto::v1::StatusReply;
 use tonic::Status;
 
-use super::super::link::Question;
+use super::super::link::ControlRequest;
 use super::Driver;
 use super::agents::Agents;
 use super::clients::Clients;
 use super::detached::Detached;
 use super::round::Round;
 
-/// How many pools, and jobs, a status has at most.
+/// The most pools, and the most jobs, in a status.
 const MOST_SHOWN: usize = 20_000;
 
 impl Driver {
-    pub(super) fn answer(&mut self, question: Question) {
+    pub(super) fn answer(&mut self, request: ControlRequest) {
         let round = &mut self.round;
         // The sender of a request may be gone by now.
-        match question {
-            Question::ListDetached(by, asker) => self.asked.ask_detached(by.tenant(), asker),
-            Question::DescribeDetached(by, request, reply) => drop(reply.send(self.detached.describe(&by, &request))),
-            Question::CancelDetached(by, request, reply) => self.detached.cancel(round, &by, &request, reply),
-            Question::DiscardDetached(by, request, reply) => self.detached.discard(round, &by, &request, reply),
-            Question::Status(asker) => self.asked.ask_status(asker),
-            Question::CancelJob(by, job, reply) => drop(reply.send(cancel_job(round, &by, &job))),
-            Question::DrainAgent(by, agent, reply) => {
+        match request {
+            ControlRequest::ListDetached(by, asker) => self.pending.ask_detached(by.tenant(), asker),
+            ControlRequest::DescribeDetached(by, request, reply) => {
+                drop(reply.send(self.detached.describe(&by, &request)))
+            }
+            ControlRequest::CancelDetached(by, request, reply) => self.detached.cancel(round, &by, &request, reply),
+            ControlRequest::DiscardDetached(by, request, reply) => self.detached.discard(round, &by, &request, reply),
+            ControlRequest::Status(asker) => self.pending.ask_status(asker),
+            ControlRequest::CancelJob(by, job, reply) => drop(reply.send(cancel_job(round, &by, &job))),
+            ControlRequest::DrainAgent(by, agent, reply) => {
                 drop(reply.send(drain_agent(round, &self.agents, &by, &agent)));
             }
         }
     }
 
-    /// Answers requests whose answer is the same for all, if it is time.
-    pub(super) fn answer_those_who_asked(&mut self) {
-        let Self { asked, round, clients, agents, detached, clock, .. } = self;
+    /// Answers requests whose answer is shared by all callers, if it is time.
+    pub(super) fn answer_requests(&mut self) {
+        let Self { pending, round, clients, agents, detached, clock, .. } = self;
         let (now, kept) = (round.now, round.memory.bound / 16);
-        asked.answer_detached(*clock, now, kept, |tenant| detached.list(tenant));
-        asked.answer_status(*clock, now, kept, || status(round, clients, agents, detached));
+        pending.answer_detached(*clock, now, kept, |tenant| detached.list(tenant));
+        pending.answer_status(*clock, now, kept, || status(round, clients, agents, detached));
     }
 }
 

@@ -22,14 +22,14 @@ impl Wake for Woken {
     }
 }
 
-/// What an agent's connection sends, and whether it is woken for it.
-struct Line {
+/// An agent's connection, which records whether it was woken.
+struct FakeConnection {
     frames: Frames<AgentCommand>,
     woken: Arc<Woken>,
 }
 
-impl Line {
-    /// The messages of the next frame; none before there is one, of which this hears.
+impl FakeConnection {
+    /// Returns the number of messages in the next frame; 0 if there is none yet. The waker is then registered.
     fn next(&mut self) -> usize {
         let waker = Waker::from(Arc::clone(&self.woken));
         match Pin::new(&mut self.frames).poll_next(&mut Context::from_waker(&waker)) {
@@ -43,16 +43,16 @@ impl Line {
     }
 }
 
-/// Of this a mebibyte may be unread, or four for a moment.
+/// With this much memory, 1 MiB may be unread, or 4 MiB for a moment.
 const MEMORY: u64 = 64 << 20;
 
-fn agent() -> (Agent, Line) {
+fn agent() -> (Agent, FakeConnection) {
     let (outgoing, frames) = outgoing(0, Arc::default());
     let passed = Meters::new(1 << 20, Duration::from_secs(5)).meter().passed(None);
     let session = Session::new(outgoing, mpsc::channel(1).0, (Principal::local(), None), &[1; 16], &passed);
-    let mut line = Line { frames, woken: Arc::default() };
-    assert_eq!(line.next(), 0);
-    (Agent::new(session, "node1".to_owned(), 0, 0), line)
+    let mut connection = FakeConnection { frames, woken: Arc::default() };
+    assert_eq!(connection.next(), 0);
+    (Agent::new(session, "node1".to_owned(), 0, 0), connection)
 }
 
 fn send(agent: &mut Agent, bodies: impl IntoIterator<Item = agent_command::Body>, now: u64) {
@@ -69,47 +69,47 @@ fn settled() -> agent_command::Body {
 }
 
 #[test]
-fn what_it_may_forget_waits_for_company() {
-    let (mut agent, mut line) = agent();
+fn messages_that_let_it_forget_wait_for_an_urgent_one() {
+    let (mut agent, mut connection) = agent();
     send(&mut agent, [end_job(false), settled()], 10);
     send(&mut agent, [settled()], 20);
-    assert!(!line.is_woken());
-    assert_eq!(agent.flush_at, Some(10 + COMPANY_NS));
+    assert!(!connection.is_woken());
+    assert_eq!(agent.flush_at, Some(10 + DELAY_NS));
     send(&mut agent, [agent_command::Body::Assign(Assign::default())], 30);
-    assert!(line.is_woken());
-    assert_eq!((line.next(), agent.flush_at), (4, None));
+    assert!(connection.is_woken());
+    assert_eq!((connection.next(), agent.flush_at), (4, None));
 }
 
 #[test]
-fn it_does_not_wait_for_ever() {
-    let (mut agent, mut line) = agent();
+fn delayed_messages_are_flushed() {
+    let (mut agent, mut connection) = agent();
     send(&mut agent, [settled()], 10);
-    assert_eq!((line.next(), line.next()), (1, 0));
+    assert_eq!((connection.next(), connection.next()), (1, 0));
     send(&mut agent, [settled()], 20);
-    assert!(!line.is_woken());
+    assert!(!connection.is_woken());
     agent.flush();
-    assert!(line.is_woken());
-    assert_eq!((line.next(), agent.flush_at), (1, None));
+    assert!(connection.is_woken());
+    assert_eq!((connection.next(), agent.flush_at), (1, None));
 }
 
 #[test]
-fn what_is_to_be_killed_and_what_is_large_does_not_wait() {
-    let (mut agent, mut line) = agent();
+fn kills_and_large_reports_are_sent_at_once() {
+    let (mut agent, mut connection) = agent();
     send(&mut agent, [end_job(true)], 10);
-    assert!(line.is_woken());
-    line.next();
-    line.next();
+    assert!(connection.is_woken());
+    connection.next();
+    connection.next();
     agent.reported = MAX_KEPT + 1;
     send(&mut agent, [settled()], 20);
-    assert!(line.is_woken());
+    assert!(connection.is_woken());
     assert_eq!(agent.reported, 0);
 }
 
 #[test]
-fn who_reads_nothing_is_lost_the_sooner_the_more_waits() {
+fn an_agent_that_reads_nothing_is_lost_sooner_if_more_waits() {
     let large = |bytes: usize| StartJob { function: vec![7; bytes].into(), ..StartJob::default() };
     let reads = |bytes: usize, times: &[u64]| -> Vec<bool> {
-        let (mut agent, _line) = agent();
+        let (mut agent, _connection) = agent();
         agent.fresh.push(AgentCommand { body: Some(agent_command::Body::StartJob(large(bytes))) });
         times.iter().map(|&now| agent.send_gathered(now, MEMORY)).collect()
     };
@@ -117,8 +117,8 @@ fn who_reads_nothing_is_lost_the_sooner_the_more_waits() {
     assert_eq!(reads(1000 << 10, &times), [true; 5]);
     assert_eq!(reads(3 << 20, &times), [true, true, true, true, false]);
     assert_eq!(reads(5 << 20, &times), [true, true, false, false, false]);
-    // Where there is more memory, more may wait.
-    let (mut agent, _line) = agent();
+    // With more memory, more may wait.
+    let (mut agent, _connection) = agent();
     agent.fresh.push(AgentCommand { body: Some(agent_command::Body::StartJob(large(5 << 20))) });
     assert!([1, READS_WITHIN_NS + 2].map(|now| agent.send_gathered(now, 64 * MEMORY)) == [true, true]);
 }

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::super::round::Round;
 use super::checks::{check_id, not_found, status};
-use super::durable::Then;
+use super::durable::OnDurable;
 use super::jobs::Jobs;
 
 /// The answer to a request, sent when its effect is durable.
@@ -19,30 +19,30 @@ pub(super) type Reply = oneshot::Sender<Result<(), Status>>;
 impl Jobs {
     /// Describes a job.
     pub(super) fn describe(&self, by: &Principal, request: &DescribeDetachedRequest) -> Result<DetachedJob, Status> {
-        Ok(self.keeper.describe(self.find(by, &request.name, &request.id)?))
+        Ok(self.tracked.describe(self.find(by, &request.name, &request.id)?))
     }
 
     /// Lists the jobs of a tenant.
     pub(super) fn list(&self, tenant: &str) -> ListDetachedReply {
-        let all = self.keeper.store().jobs().filter(|job| job.known.owner.tenant() == tenant);
-        let mut jobs: Vec<DetachedJob> = all.map(|job| self.keeper.describe(job)).collect();
+        let all = self.tracked.store().jobs().filter(|job| job.known.owner.tenant() == tenant);
+        let mut jobs: Vec<DetachedJob> = all.map(|job| self.tracked.describe(job)).collect();
         jobs.sort_by(|a, b| a.name.cmp(&b.name));
         ListDetachedReply { jobs }
     }
 
     pub(super) fn cancel(&mut self, round: &mut Round, by: &Principal, request: &CancelDetachedRequest, reply: Reply) {
         let (number, phase, is_received) = match self.find(by, &request.name, &request.id) {
-            Ok(job) => (job.number, job.phase(), self.keeper.is_received(job)),
+            Ok(job) => (job.number, job.phase(), self.tracked.is_received(job)),
             Err(status) => return drop(reply.send(Err(status))),
         };
-        let keeper = &mut self.keeper;
+        let tracked = &mut self.tracked;
         let answer = match phase {
             // An incomplete job has no outcomes that could be kept.
             _ if is_received => return self.forget(round, number, reply),
             Phase::Running => {
-                let reply = self.player.cancel(keeper, round, number, reply);
+                let reply = self.player.cancel(tracked, round, number, reply);
                 if reply.is_some() {
-                    keeper.end(number, true, None, round.now, &round.link);
+                    tracked.end(number, true, None, round.now, &round.link);
                 }
                 reply
             }
@@ -57,7 +57,7 @@ impl Jobs {
             }
             _ => Some(reply),
         };
-        answer.into_iter().for_each(|reply| keeper.follows(Then::Answer(reply)));
+        answer.into_iter().for_each(|reply| tracked.when_durable(OnDurable::Answer(reply)));
     }
 
     pub(super) fn discard(
@@ -74,16 +74,16 @@ impl Jobs {
     }
 
     fn forget(&mut self, round: &mut Round, number: u64, reply: Reply) {
-        if let Err(error) = self.keeper.store_mut().forget(number) {
+        if let Err(error) = self.tracked.store_mut().forget(number) {
             return drop(reply.send(Err(status(&error))));
         }
-        self.has_gone(round, number);
-        self.keeper.follows(Then::Answer(reply));
+        self.job_dropped(round, number);
+        self.tracked.when_durable(OnDurable::Answer(reply));
     }
 
     /// Returns the job that a request is about.
     fn find(&self, by: &Principal, name: &str, id: &[u8]) -> Result<&Job, Status> {
-        let job = self.keeper.store().find(by.tenant(), name).ok_or_else(|| not_found(name))?;
+        let job = self.tracked.store().find(by.tenant(), name).ok_or_else(|| not_found(name))?;
         check_id(job, id)?;
         Ok(job)
     }

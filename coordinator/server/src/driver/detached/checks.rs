@@ -9,13 +9,13 @@ use farpool_proto::v1::{ClientMessage, Detach, OpenJob, OpenPool, Program, clien
 use farpool_store::{Job, JobStoreError, JobStoreErrorKind, Known};
 use tonic::Status;
 
-/// How many characters of a label are kept for lists.
+/// The most characters of a label that are kept for lists.
 const MAX_LABEL: usize = 256;
 
-/// How many bytes the name of the results' type may have.
+/// The longest name of a result type, in bytes.
 const MAX_RESULT: usize = 4096;
 
-/// Checks what a new job is known by.
+/// Checks and returns the description of a new job.
 pub(super) fn known(owner: Principal, id: Bytes, detach: Detach, job: &OpenJob) -> Result<Known, Status> {
     let Detach { name, result, format, .. } = detach;
     if !text::is_plain(&name) {
@@ -47,7 +47,7 @@ pub(super) fn check_opening(pool: &OpenPool, job: &OpenJob) -> Result<(), Status
     Ok(())
 }
 
-/// Checks that a job is the one that the client knows by this id, and not a later one of its name.
+/// Checks that a job is the one with this id, and not a later one of the same name.
 pub(super) fn check_id(job: &Job, id: &[u8]) -> Result<(), Status> {
     if id.is_empty() || job.known.id == id {
         return Ok(());
@@ -59,7 +59,7 @@ pub(super) fn not_found(name: &str) -> Status {
     Status::not_found(format!("there is no detached job {name:?}"))
 }
 
-/// The refusal of a client whose job was dropped after a part of it had been reported as durable.
+/// Refuses a client whose job was dropped after a part of it had been reported as durable.
 pub(super) fn dropped() -> Status {
     Status::data_loss(
         "the coordinator has dropped the incomplete job: its client was away for too long, or the job was discarded; detach it again",

@@ -1,4 +1,4 @@
-//! A session in which a job is detached: what its client says, and what it is told.
+//! A session in which a job is detached: handles its client's messages, and answers them.
 
 use std::collections::VecDeque;
 
@@ -16,39 +16,39 @@ use tonic::Status;
 use super::super::client::Client;
 use super::super::round::Round;
 
-/// How many bytes of items may come ahead of those that are durable. Nothing runs before the job is complete, so the window grows with
-/// what is durable, and not with outcomes.
+/// How many bytes of items may arrive ahead of those that are durable. Nothing runs before the job is complete, so the window grows with
+/// durable items, and not with outcomes.
 const WINDOW: u64 = 16 << 20;
 
 pub(super) struct Detaching {
     pub(super) outgoing: Outgoing<ClientEvent>,
     pub(super) owner: Principal,
-    /// The id that its secret gives, which is the job's.
+    /// The id derived from its secret, which is also the job's.
     pub(super) id: Bytes,
-    /// The pool that it has opened, as it is stored; until the job is opened, too.
+    /// The pool that it has opened, as it will be stored; empty once the job is open.
     pub(super) pool: Box<OpenPool>,
     /// The limit of an item's size.
     payload_limit: u64,
     /// The job's number in messages, and in the store.
     named: Option<u64>,
     pub(super) job: Option<u64>,
-    /// The index of the next item; `None`: any may be the first.
+    /// The index of the next item; `None`: any item may be the first.
     next: Option<u64>,
     input_ended: bool,
-    /// Bytes of items that have come, that were stored, and that may come.
-    came: u64,
+    /// Bytes of items that have arrived, that were stored, and that may arrive.
+    arrived: u64,
     pub(super) stored: u64,
     limit: u64,
-    /// How many items it was told are durable; `None`: it was told nothing yet.
-    told: Option<u64>,
-    /// What the store did not take yet, and how many bytes that is.
+    /// How many items were reported to it as durable; `None`: nothing was reported yet.
+    reported: Option<u64>,
+    /// The parts that the store has not taken yet, and their size in bytes.
     parked: VecDeque<Part>,
     parked_bytes: u64,
-    /// It has withdrawn the job, and is told when that is durable.
+    /// It has withdrawn the job, and is answered when that is durable.
     pub(super) withdrawn: bool,
 }
 
-/// What a client says for the store.
+/// A part of a client's messages that goes to the store.
 pub(super) enum Part {
     Job(Box<OpenJob>),
     Items(Batch),
@@ -66,11 +66,11 @@ impl Part {
     }
 }
 
-/// What follows from a message.
-pub(super) enum Heard {
-    /// What is parked is to be stored.
+/// What to do after a message was handled.
+pub(super) enum Handled {
+    /// Store the parked parts.
     Parked,
-    /// The job is not wanted any more.
+    /// The client no longer wants the job.
     Withdrawn,
 }
 
@@ -91,20 +91,20 @@ impl Detaching {
             job: None,
             next: None,
             input_ended: false,
-            came: 0,
+            arrived: 0,
             stored: 0,
             limit: WINDOW,
-            told: None,
+            reported: None,
             parked: VecDeque::new(),
             parked_bytes: 0,
             withdrawn: false,
         };
-        detaching.tell(Body::Welcome(welcome(round, WINDOW)));
+        detaching.send(Body::Welcome(welcome(round, WINDOW)));
         detaching
     }
 
-    /// Takes in a message. What the store gets is parked behind what came before.
-    pub(super) fn hear(&mut self, message: ClientMessage) -> Result<Heard, Status> {
+    /// Handles a message. Parts for the store are parked behind earlier ones.
+    pub(super) fn handle(&mut self, message: ClientMessage) -> Result<Handled, Status> {
         use client_message::Body;
         match message.body {
             Some(Body::OpenJob(open)) if self.named.is_none() => {
@@ -114,34 +114,34 @@ impl Detaching {
                 self.named = Some(open.job);
                 self.park(Part::Job(open));
             }
-            Some(Body::CancelJob(cancel)) if self.named == Some(cancel.job) => return Ok(Heard::Withdrawn),
-            Some(Body::ClosePool(close)) if close.now || self.named.is_none() => return Ok(Heard::Withdrawn),
+            Some(Body::CancelJob(cancel)) if self.named == Some(cancel.job) => return Ok(Handled::Withdrawn),
+            Some(Body::ClosePool(close)) if close.now || self.named.is_none() => return Ok(Handled::Withdrawn),
             Some(Body::ClosePool(_) | Body::PoolReopened(_)) => {}
             body @ (None | Some(Body::Items(_) | Body::EndItems(_))) => {
                 match of_one_job(ClientMessage { body }).map_err(refusal)? {
-                    OfOneJob::Items(of, batch) if self.named == Some(of) => self.hear_items(of, batch)?,
+                    OfOneJob::Items(of, batch) if self.named == Some(of) => self.handle_batch(of, batch)?,
                     OfOneJob::End(of) if self.named == Some(of) => {
                         self.check_input()?;
                         self.input_ended = true;
                         self.park(Part::End);
                     }
-                    _ => return Err(self.does_not_fit()),
+                    _ => return Err(self.unexpected()),
                 }
             }
-            Some(_) => return Err(self.does_not_fit()),
+            Some(_) => return Err(self.unexpected()),
         }
-        Ok(Heard::Parked)
+        Ok(Handled::Parked)
     }
 
-    /// The refusal of a message that has no place in such a session.
-    fn does_not_fit(&self) -> Status {
+    /// Refuses a message that does not belong in such a session.
+    fn unexpected(&self) -> Status {
         Status::invalid_argument(match self.named {
             Some(named) => format!("a session that detaches a job has Items and EndItems, of job {named}"),
             None => "a session that detaches a job opens the job first".to_owned(),
         })
     }
 
-    fn hear_items(&mut self, named: u64, batch: Batch) -> Result<(), Status> {
+    fn handle_batch(&mut self, named: u64, batch: Batch) -> Result<(), Status> {
         self.check_input()?;
         if let Some(next) = self.next.filter(|next| batch.first != *next) {
             return Err(gap(batch.first, next));
@@ -150,10 +150,10 @@ impl Detaching {
         if let Some((item, bytes)) = batch.longer_than(limit) {
             return Err(refusal(RefusedKind::ItemTooLarge { item, bytes, limit }.into()));
         }
-        if self.came >= self.limit {
+        if self.arrived >= self.limit {
             return Err(refusal(RefusedKind::WindowOverrun { job: named, limit: self.limit }.into()));
         }
-        self.came += batch.bytes();
+        self.arrived += batch.bytes();
         self.next = Some(batch.first + batch.count);
         self.park(Part::Items(batch));
         Ok(())
@@ -175,7 +175,7 @@ impl Detaching {
         Some(part)
     }
 
-    /// Parks a part again that the store did not take: in front of the others.
+    /// Parks a part that the store did not take again, in front of the others.
     pub(super) fn park_again(&mut self, part: Part) {
         self.parked_bytes += part.bytes();
         self.parked.push_front(part);
@@ -189,7 +189,7 @@ impl Detaching {
         }
     }
 
-    /// Drops what the store did not take.
+    /// Drops the parked parts.
     pub(super) fn forget_parked(&mut self) {
         (self.parked, self.parked_bytes) = (VecDeque::new(), 0);
     }
@@ -198,56 +198,56 @@ impl Detaching {
         !self.parked.is_empty()
     }
 
-    /// Returns how many bytes the store did not take yet.
+    /// Returns the size of the parked parts in bytes.
     pub(super) fn parked_bytes(&self) -> u64 {
         self.parked_bytes
     }
 
     /// Returns whether its client waits for the disk. `items` is how many have arrived.
     pub(super) fn waits_for_disk(&self, items: Option<u64>) -> bool {
-        self.told != items || self.has_parked()
+        self.reported != items || self.has_parked()
     }
 
-    pub(super) fn tell(&self, body: Body) {
+    pub(super) fn send(&self, body: Body) {
         self.outgoing.push(ClientEvent { body: Some(body) });
     }
 
-    /// Tells the client that items before this index are durable, and so many bytes of those that it has sent.
-    pub(super) fn tell_durable(&mut self, items: u64, bytes: u64) {
+    /// Reports to the client that items before this index are durable, and how many bytes of those that it has sent.
+    pub(super) fn send_durable(&mut self, items: u64, bytes: u64) {
         let job = self.named.unwrap_or_default();
-        if self.told != Some(items) {
-            self.told = Some(items);
-            self.tell(Body::Durable(Durable { job, items, complete: false }));
+        if self.reported != Some(items) {
+            self.reported = Some(items);
+            self.send(Body::Durable(Durable { job, items, complete: false }));
         }
         if bytes + WINDOW > self.limit {
             self.limit = bytes + WINDOW;
-            self.tell(Body::Window(Window { job, limit: self.limit }));
+            self.send(Body::Window(Window { job, limit: self.limit }));
         }
     }
 
-    /// Tells the client that all of its job is durable, which ends the session.
-    pub(super) fn tell_complete(&self, items: u64) {
+    /// Reports to the client that its whole job is durable, which ends the session.
+    pub(super) fn send_complete(&self, items: u64) {
         let job = self.named.unwrap_or_default();
-        self.tell(Body::Durable(Durable { job, items, complete: true }));
-        self.tell(Body::PoolClosed(PoolClosed {}));
+        self.send(Body::Durable(Durable { job, items, complete: true }));
+        self.send(Body::PoolClosed(PoolClosed {}));
     }
 
-    /// Tells the client that its job was withdrawn, which ends the session.
-    pub(super) fn tell_withdrawn(&self) {
+    /// Reports to the client that its job was withdrawn, which ends the session.
+    pub(super) fn send_withdrawn(&self) {
         if let Some(job) = self.named {
-            self.tell(Body::JobEnded(JobEnded { job, cancelled: true }));
+            self.send(Body::JobEnded(JobEnded { job, cancelled: true }));
         }
-        self.tell(Body::PoolClosed(PoolClosed {}));
+        self.send(Body::PoolClosed(PoolClosed {}));
     }
 }
 
-/// The answer to the first message of a session.
+/// Returns the answer to the first message of a session.
 pub(super) fn welcome(round: &Round, window: u64) -> Welcome {
     let coordinator = Bytes::copy_from_slice(&round.id);
     Welcome { version: Some(farpool_proto::version()), window, coordinator }
 }
 
-/// The refusal of items that do not follow those before.
+/// Refuses items that do not follow the previous ones.
 pub(super) fn gap(first: u64, next: u64) -> Status {
     Status::invalid_argument(format!("items from {first} on come where item {next} is the next"))
 }

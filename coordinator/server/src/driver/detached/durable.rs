@@ -1,6 +1,6 @@
 //! What to do when entries are durable.
 //!
-//! Entries are handed to the store's writer when it is idle. Those that are appended meanwhile go together.
+//! Entries are handed to the store's writer when it is idle. Entries that are appended meanwhile are written together.
 
 use std::collections::VecDeque;
 
@@ -9,14 +9,14 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 /// What to do when an entry is durable.
-pub(super) enum Then {
+pub(super) enum OnDurable {
     /// Acknowledge a played client's events up to this one.
     Acknowledge(ClientId, u64),
     /// Give items to the pool: the store has noted that they may have been given out.
     Give(ClientId),
-    /// Tell a session that items of its job before this index are durable, and so many bytes of those that it has sent.
+    /// Report to a session that items of its job before this index are durable, and how many bytes of those that it has sent.
     Received(u64, ClientId, u64, u64),
-    /// Tell a session that its job is withdrawn.
+    /// Report to a session that its job is withdrawn.
     Withdrawn(ClientId),
     /// Run a job: it is complete.
     Complete(u64),
@@ -29,12 +29,12 @@ pub(super) enum Then {
 /// What to do when everything appended so far is acknowledged, and when entries up to a number are.
 #[derive(Default)]
 pub(super) struct Durable {
-    then: Vec<Then>,
-    waiting: VecDeque<(u64, Then)>,
+    then: Vec<OnDurable>,
+    waiting: VecDeque<(u64, OnDurable)>,
 }
 
 impl Durable {
-    pub(super) fn follows(&mut self, then: Then) {
+    pub(super) fn when_durable(&mut self, then: OnDurable) {
         self.then.push(then);
     }
 
@@ -44,7 +44,7 @@ impl Durable {
     }
 
     /// Takes the next thing to do if entries up to this number are acknowledged.
-    pub(super) fn next(&mut self, acknowledged: u64) -> Option<Then> {
+    pub(super) fn next(&mut self, acknowledged: u64) -> Option<OnDurable> {
         let is_due = self.waiting.front().is_some_and(|(number, _)| *number <= acknowledged);
         is_due.then(|| self.waiting.pop_front()).flatten().map(|(_, then)| then)
     }

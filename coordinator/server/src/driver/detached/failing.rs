@@ -1,14 +1,14 @@
-//! A store that cannot write: since when, and when to retry.
+//! A store that cannot write: since when it has failed, and when to retry.
 
 use std::sync::Arc;
 
-/// How long writing has to fail before clients that detach jobs are refused, in ns. A disk may fail for a moment only.
+/// How long writing must fail before clients that detach jobs are refused, in ns. A disk may fail only for a moment.
 const PATIENCE_NS: u64 = 500_000_000;
 
-/// How often to retry because a client waits, in ns. What is written may be large.
+/// How often to retry because a client waits, in ns. The write may be large.
 const NEXT_TRY_NS: u64 = 200_000_000;
 
-/// Writing fails.
+/// The state while writing fails.
 pub(super) struct Failing {
     /// The reason, as operators see it.
     pub(super) why: Arc<str>,
@@ -24,7 +24,7 @@ impl Failing {
         Self { why, since, try_at }
     }
 
-    /// Returns whether clients are no longer made to wait.
+    /// Returns whether clients should no longer wait.
     pub(super) fn is_for_long(&self, now: u64) -> bool {
         self.since + PATIENCE_NS <= now
     }

@@ -7,7 +7,7 @@ use farpool_coordinator::convert::Batch;
 use farpool_proto::v1::{Failure, FailureKind};
 use farpool_store::{Items, Job, Read, ReadError, Runs, Unread};
 
-/// How many bytes of items one read takes, if they are in several parts.
+/// How many bytes of items one read may return, if they are in several parts.
 pub(super) const READ_BYTES: u64 = 1 << 20;
 
 /// How far a job's items were read and sent.
@@ -17,16 +17,16 @@ pub(super) struct Feed {
     pub(super) next: u64,
     /// Items before this index cannot be read.
     pub(super) lost: u64,
-    /// Why not.
+    /// Why they cannot be read.
     pub(super) why_lost: String,
-    /// The pool is being reopened until items up to here are sent.
+    /// The pool is being reopened until items up to this index are sent.
     pub(super) reopens: Option<u64>,
-    /// How many bytes were sent to the pool, and how many may be.
+    /// How many bytes were sent to the pool, and how many may be sent.
     pub(super) sent: u64,
     pub(super) limit: u64,
     /// How many bytes of items are being read, if any.
     pub(super) reading: Option<u64>,
-    /// Items that were read and wait: for room, and for the note that they may have been given out.
+    /// Items that were read and wait: for room, and until it is durable that they may have been given out.
     pub(super) ready: VecDeque<Batch>,
     pub(super) noting: bool,
     pub(super) input_ended: bool,
@@ -35,7 +35,7 @@ pub(super) struct Feed {
 pub(super) enum Step {
     /// These items are lost.
     Lose(u64, u64),
-    /// Read items of this range, up to so many bytes.
+    /// Read items of this range, up to this many bytes.
     Read(Range<u64>, u64),
     Give,
     EndInput,
@@ -86,12 +86,12 @@ impl Feed {
         if first < self.lost {
             return Some(Step::Lose(first, count.min(self.lost - first)));
         }
-        // Not beyond what is resent.
+        // Not beyond the items that are resent.
         let up_to = self.reopens.unwrap_or(job.end);
         Some(Step::Read(first..up_to, room()?.min(READ_BYTES)))
     }
 
-    /// Takes the items that were read and have no outcome. Returns why the rest cannot be read at the moment.
+    /// Takes the items that were read and have no outcome. Returns why the rest cannot be read now.
     pub(super) fn take(&mut self, read: Read<Items>, done: &Runs) -> Option<String> {
         for Items { first, count, data, ends } in read.parts {
             let (batch, end) = (Batch { first, count, data, ends, failed: false }, first + count);

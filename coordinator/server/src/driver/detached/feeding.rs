@@ -1,9 +1,9 @@
-//! Feeds the pools of jobs from the store, as far as there is room.
+//! Feeds the pools of jobs from the store while there is room.
 //!
 //! All jobs share a quarter of the memory. When that is used up, a job that has nothing in memory may read one record, but only while slots
-//! are idle: other jobs may hold memory because no agent can run them. Before items are given out, the store notes that they may have
-//! been. After a restart, all items up to there are resent before the pool resumes. So what agents hold is adopted, or
-//! counts as lost if it must not run twice.
+//! are idle: other jobs may hold memory because no agent can run them. Before items are given out, the store records that they may have
+//! been. After a restart, all items up to there are resent before the pool resumes. So items that agents hold are adopted, or count as
+//! lost if they must not run twice.
 
 use farpool_common::log::{error, warn};
 use farpool_coordinator::ClientId;
@@ -11,18 +11,18 @@ use farpool_coordinator::convert::Batch;
 use farpool_proto::v1::{self, EndItems, FailureKind, PoolReopened, client_message as ask};
 use farpool_store::{Entry, Items, Read};
 
-use super::super::super::link::WasRead;
+use super::super::super::link::ReadResult;
 use super::super::round::Round;
-use super::durable::Then;
+use super::durable::OnDurable;
 use super::feed::{READ_BYTES, Step, failure};
-use super::keeper::Keeper;
 use super::player::Player;
+use super::tracked_store::TrackedStore;
 
-/// How many steps one job takes in a round.
+/// The most steps that one job takes in a round.
 const STEPS: usize = 16;
 
-/// How often to check whether jobs that have nothing in memory may read something, in ns.
-const LOOK_NS: u64 = 50_000_000;
+/// How often to check whether jobs that have nothing in memory may read items, in ns.
+const CHECK_NS: u64 = 50_000_000;
 
 impl Player {
     /// Returns whether another round has something to do, even without input.
@@ -31,9 +31,9 @@ impl Player {
     }
 
     /// Feeds all jobs that may have room.
-    pub(super) fn feed_all(&mut self, keeper: &mut Keeper, round: &mut Round) {
-        if self.look_at.is_some_and(|at| at <= round.now) {
-            self.look_at = None;
+    pub(super) fn feed_all(&mut self, tracked: &mut TrackedStore, round: &mut Round) {
+        if self.check_at.is_some_and(|at| at <= round.now) {
+            self.check_at = None;
             self.hungry.append(&mut self.starved);
         }
         if self.hungry.is_empty() {
@@ -43,14 +43,20 @@ impl Player {
         let mut hungry = std::mem::take(&mut self.hungry);
         hungry.sort_unstable();
         hungry.dedup();
-        hungry.into_iter().for_each(|id| self.feed(keeper, round, id));
+        hungry.into_iter().for_each(|id| self.feed(tracked, round, id));
     }
 
     /// Handles items that were read.
-    pub(super) fn items_were_read(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId, read: Read<Items>) {
+    pub(super) fn handle_items(
+        &mut self,
+        tracked: &mut TrackedStore,
+        round: &mut Round,
+        id: ClientId,
+        read: Read<Items>,
+    ) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.feed.reading = None;
-        let Some(job) = keeper.job(run.job).filter(|_| !run.ended) else { return self.hungry.push(id) };
+        let Some(job) = tracked.job(run.job).filter(|_| !run.ended) else { return self.hungry.push(id) };
         let unavailable = run.feed.take(read, &job.done);
         if let Some(error) = unavailable {
             warn!(round.link.log, job = job.name(), %error, "cannot read items of a detached job; retrying");
@@ -62,45 +68,46 @@ impl Player {
             }
             self.hungry.push(id);
         }
-        self.note_fed(keeper, round, id);
+        self.note_fed(tracked, round, id);
     }
 
-    /// Handles that it is durable that items may have been given out.
-    pub(super) fn was_noted(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
+    /// Gives out items once it is durable that they may have been given out.
+    pub(super) fn was_noted(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.feed.noting = false;
-            self.give(keeper, round, id);
+            self.give(tracked, round, id);
         }
     }
 
     /// Feeds a job as far as possible now.
-    fn feed(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
+    fn feed(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId) {
         for _ in 0..STEPS {
-            let Some(step) = self.next_step(keeper, round, id) else { return self.look_again_if_starved(round, id) };
-            self.take_step(keeper, round, id, step);
+            let Some(step) = self.next_step(tracked, round, id) else { return self.recheck_if_starved(round, id) };
+            self.take_step(tracked, round, id, step);
         }
         self.hungry.push(id);
     }
 
-    /// Checks a job again later if it has nothing in memory and may not read: it waits for other jobs to have less, or for idle slots.
-    fn look_again_if_starved(&mut self, round: &Round, id: ClientId) {
+    /// Schedules another check of a job that has nothing in memory and may not read: it waits until other jobs have less in memory, or until
+    /// slots are idle.
+    fn recheck_if_starved(&mut self, round: &Round, id: ClientId) {
         let Some(run) = self.runs.get(&id) else { return };
         let waits = !run.ended && !run.feed.input_ended && run.feed.is_empty();
         if waits && round.coordinator.stored_bytes_of(id) == 0 {
             self.starved.push(id);
-            self.look_at.get_or_insert(round.now.saturating_add(LOOK_NS));
+            self.check_at.get_or_insert(round.now.saturating_add(CHECK_NS));
         }
     }
 
-    /// Counts what running jobs have in memory.
+    /// Counts how much running jobs have in memory.
     fn count_together(&mut self, round: &Round) {
         let all = self.runs.iter().map(|(&id, run)| round.coordinator.stored_bytes_of(id) + run.feed.held());
         self.together = all.sum();
     }
 
-    fn next_step(&self, keeper: &Keeper, round: &Round, id: ClientId) -> Option<Step> {
+    fn next_step(&self, tracked: &TrackedStore, round: &Round, id: ClientId) -> Option<Step> {
         let run = self.runs.get(&id).filter(|run| !run.ended)?;
-        let job = keeper.job(run.job)?;
+        let job = tracked.job(run.job)?;
         run.feed.next_step(job, || self.has_room(round, id), || self.room_for(round, id))
     }
 
@@ -110,7 +117,7 @@ impl Player {
         feed.is_some_and(|feed| feed.reopens() || feed.sent < feed.limit) || round.coordinator.lacks_chunk(id)
     }
 
-    /// Returns how many bytes may be read for a job; `None` if nothing.
+    /// Returns how many bytes may be read for a job; `None` if none.
     fn room_for(&self, round: &Round, id: ClientId) -> Option<u64> {
         let feed = &self.runs.get(&id)?.feed;
         if feed.reopens.is_some() || round.coordinator.lacks_chunk(id) {
@@ -128,56 +135,56 @@ impl Player {
         Some(left.min(window))
     }
 
-    fn take_step(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId, step: Step) {
+    fn take_step(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId, step: Step) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         match step {
             Step::Lose(first, count) => {
                 let message = format!("the journal lost the item before it ran: {}", run.feed.why_lost);
                 let failure = failure(FailureKind::Unavailable, message);
                 if let Err(error) =
-                    keeper.store_mut().append(run.job, Entry::Failed { first, count, failure: &failure })
+                    tracked.store_mut().append(run.job, Entry::Failed { first, count, failure: &failure })
                 {
                     error!(round.link.log, %error, "the journal does not take outcomes");
                 }
                 run.feed.next = first + count;
-                self.told.push(id);
+                self.notified.push(id);
             }
             Step::Read(range, bytes) => {
-                let reading = keeper.store().read_items(run.job, range, bytes);
+                let reading = tracked.store().read_items(run.job, range, bytes);
                 run.feed.reading = Some(reading.bytes());
                 self.together += reading.bytes();
-                round.link.read(reading, move |items| WasRead::Items(id, items));
+                round.link.read(reading, move |items| ReadResult::Items(id, items));
             }
-            Step::Give => self.give(keeper, round, id),
+            Step::Give => self.give(tracked, round, id),
             Step::EndInput => {
                 run.feed.input_ended = true;
                 let job = run.named;
-                self.say_for(keeper, round, id, ask::Body::EndItems(EndItems { job }));
+                self.send_as(tracked, round, id, ask::Body::EndItems(EndItems { job }));
             }
             Step::Reopened => {
                 run.feed.reopens = None;
-                self.say_for(keeper, round, id, ask::Body::PoolReopened(PoolReopened {}));
+                self.send_as(tracked, round, id, ask::Body::PoolReopened(PoolReopened {}));
             }
         }
     }
 
     /// Gives out items that were read: at once, or when it is durable that they may have been given out.
-    fn note_fed(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
+    fn note_fed(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId) {
         let Some(run) = self.runs.get_mut(&id).filter(|run| !run.feed.ready.is_empty()) else { return };
-        let fed = keeper.job(run.job).map_or(u64::MAX, |job| job.fed);
+        let fed = tracked.job(run.job).map_or(u64::MAX, |job| job.fed);
         if run.feed.next > fed {
             // An error means that the job is gone.
-            let _ = keeper.store_mut().append(run.job, Entry::Fed { end: run.feed.next });
+            let _ = tracked.store_mut().append(run.job, Entry::Fed { end: run.feed.next });
             if run.at_most_once {
                 run.feed.noting = true;
-                return keeper.follows(Then::Give(id));
+                return tracked.when_durable(OnDurable::Give(id));
             }
         }
-        self.give(keeper, round, id);
+        self.give(tracked, round, id);
     }
 
-    /// Gives out items that were read, as far as there is room.
-    fn give(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
+    /// Gives out items that were read while there is room.
+    fn give(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId) {
         while self.has_room(round, id)
             && let Some(run) = self.runs.get_mut(&id)
             && let Some(batch) = run.feed.ready.pop_front()
@@ -185,7 +192,7 @@ impl Player {
             run.feed.sent += batch.bytes();
             let Batch { first, data, ends, .. } = batch;
             let items = v1::Items { job: run.named, first, data, ends };
-            self.say_for(keeper, round, id, ask::Body::Items(items));
+            self.send_as(tracked, round, id, ask::Body::Items(items));
         }
         self.hungry.push(id);
     }

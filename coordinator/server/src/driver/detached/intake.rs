@@ -1,7 +1,7 @@
 //! Receives jobs: new ones, and those whose session ended before they were complete. A job runs only when it is complete, and is dropped if
 //! its client does not continue.
 //!
-//! Methods return the jobs that were dropped, so that their readers can be told.
+//! Methods return the jobs that were dropped, so that their readers can be informed.
 
 use std::collections::BTreeMap;
 
@@ -18,28 +18,28 @@ use super::super::super::refusal::shutting_down;
 use super::super::client::Client;
 use super::super::round::Round;
 use super::checks::{digest_of, status};
-use super::detaching::{Detaching, Heard, Part, gap};
-use super::durable::Then;
+use super::detaching::{Detaching, Handled, Part, gap};
+use super::durable::OnDurable;
 use super::find::{Found, find, find_or_open, has_room};
-use super::keeper::Keeper;
 use super::receiving::Receiving;
+use super::tracked_store::TrackedStore;
 
-/// The end of a session: it is through, or cannot go on.
+/// The end of a session: it has finished, or cannot continue.
 pub(super) type SessionEnd = (ClientId, Result<(), Status>);
 
-/// All jobs that are incomplete, or not known to be complete.
+/// All jobs that are incomplete or not known to be complete.
 #[derive(Default)]
 pub(super) struct Intake {
     jobs: BTreeMap<u64, Receiving>,
     /// The sessions in which jobs are detached.
     sessions: BTreeMap<ClientId, Detaching>,
-    /// Sessions that are to be ended.
+    /// Sessions to be ended.
     pub(super) ends: Vec<SessionEnd>,
 }
 
 /// Why a part is not stored.
 enum NotTaken {
-    /// There is no room at the moment.
+    /// There is no room now.
     Yet(Part),
     Ever(Status),
     /// There will be no room: the job is dropped.
@@ -47,10 +47,10 @@ enum NotTaken {
 }
 
 impl Intake {
-    /// Handles messages of a session that detaches a job. The first one of all opens its pool.
-    pub(super) fn says(
+    /// Handles messages of a session that detaches a job. The first message opens its pool.
+    pub(super) fn handle_messages(
         &mut self,
-        keeper: &mut Keeper,
+        tracked: &mut TrackedStore,
         round: &mut Round,
         client: &Client,
         id: ClientId,
@@ -58,7 +58,7 @@ impl Intake {
     ) -> Option<u64> {
         for message in messages {
             let Some(session) = self.sessions.get_mut(&id) else {
-                // Whatever follows the end of a session is of no interest.
+                // Messages after the end of a session are ignored.
                 let Some(client_message::Body::OpenPool(pool)) = message.body else { break };
                 self.sessions.insert(id, Detaching::new(round, client, pool));
                 continue;
@@ -66,18 +66,18 @@ impl Intake {
             if session.withdrawn {
                 return None;
             }
-            match session.hear(message) {
-                Ok(Heard::Parked) => {}
-                Ok(Heard::Withdrawn) => return self.withdraw(keeper, round, id),
+            match session.handle(message) {
+                Ok(Handled::Parked) => {}
+                Ok(Handled::Withdrawn) => return self.withdraw(tracked, round, id),
                 Err(status) => {
-                    // What came before is stored.
-                    let gone = self.store_what_came(keeper, round, id, None);
+                    // Earlier messages are stored.
+                    let gone = self.store_parked(tracked, round, id, None);
                     self.end(round, id, Err(status));
                     return gone;
                 }
             }
         }
-        self.store_what_came(keeper, round, id, None)
+        self.store_parked(tracked, round, id, None)
     }
 
     /// Handles the end of a session, whatever its reason.
@@ -95,70 +95,70 @@ impl Intake {
         self.jobs.insert(job, Receiving { since: now, ..Receiving::default() });
     }
 
-    /// Retries what waits for room: there may be some again.
-    pub(super) fn take_parked(&mut self, keeper: &mut Keeper, round: &mut Round) -> Vec<u64> {
-        let cannot_keep = keeper.cannot_keep(round.now);
-        let mut gone = self.forget_unwanted(keeper, round);
+    /// Retries parts that wait for room: there may be some now.
+    pub(super) fn take_parked(&mut self, tracked: &mut TrackedStore, round: &mut Round) -> Vec<u64> {
+        let cannot_keep = tracked.cannot_keep(round.now);
+        let mut gone = self.forget_unwanted(tracked, round);
         let waits = |(_, session): &(&ClientId, &Detaching)| session.has_parked();
         let waiting: Vec<ClientId> = self.sessions.iter().filter(waits).map(|(id, _)| *id).collect();
         for id in waiting {
-            gone.extend(self.store_what_came(keeper, round, id, cannot_keep.as_ref()));
+            gone.extend(self.store_parked(tracked, round, id, cannot_keep.as_ref()));
         }
-        let whole = self.those(|receiving| receiving.input_ended && !receiving.completes);
-        whole.into_iter().for_each(|job| self.try_to_complete(keeper, round.now, job));
-        if keeper.is_failing() {
+        let whole = self.jobs_where(|receiving| receiving.input_ended && !receiving.completes);
+        whole.into_iter().for_each(|job| self.try_to_complete(tracked, round.now, job));
+        if tracked.is_failing() {
             self.answer_withdrawals();
         }
         gone
     }
 
-    /// Drops jobs that no client has continued since then, even while nothing can be written: they may have filled the disk.
-    pub(super) fn forget_unfinished(&mut self, keeper: &mut Keeper, round: &mut Round, since: u64) -> Vec<u64> {
-        let late = self.those(|receiving| receiving.away_since().is_some_and(|away| away <= since));
+    /// Drops jobs that no client has continued since `since`, even while nothing can be written: they may have filled the disk.
+    pub(super) fn forget_unfinished(&mut self, tracked: &mut TrackedStore, round: &mut Round, since: u64) -> Vec<u64> {
+        let late = self.jobs_where(|receiving| receiving.away_since().is_some_and(|away| away <= since));
         for &number in &late {
-            if let Some(job) = keeper.job(number) {
+            if let Some(job) = tracked.job(number) {
                 warn!(round.link.log, job = job.name(), "job dropped: its client did not finish detaching it");
             }
-            if let Err(error) = keeper.store_mut().forget_incomplete(number) {
+            if let Err(error) = tracked.store_mut().forget_incomplete(number) {
                 warn!(round.link.log, %error, "cannot drop a detached job");
             }
-            self.drop_job(keeper, round, number);
+            self.drop_job(tracked, round, number);
         }
         late
     }
 
-    /// Returns since when a job has had no session, the longest of all.
+    /// Returns since when the job that has been without a session longest has been so.
     pub(super) fn first_away_since(&self) -> Option<u64> {
         self.jobs.values().filter_map(Receiving::away_since).min()
     }
 
-    /// Tells a session that items before this index are durable, and so many bytes of its own.
+    /// Reports to a session that items before this index are durable, and how many bytes of its own.
     pub(super) fn has_received(&mut self, job: u64, id: ClientId, items: u64, bytes: u64) {
         if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.job == Some(job)) {
-            session.tell_durable(items, bytes);
+            session.send_durable(items, bytes);
         }
     }
 
-    /// Tells a session that its withdrawal is durable.
+    /// Reports to a session that its withdrawal is durable.
     pub(super) fn was_withdrawn(&mut self, id: ClientId) {
         if let Some(session) = self.sessions.remove(&id) {
-            session.tell_withdrawn();
+            session.send_withdrawn();
             self.ends.push((id, Ok(())));
         }
     }
 
     /// Handles that a job's completion is durable. Returns whether it has to be started.
-    pub(super) fn is_complete(&mut self, keeper: &mut Keeper, round: &Round, number: u64) -> bool {
+    pub(super) fn is_complete(&mut self, tracked: &mut TrackedStore, round: &Round, number: u64) -> bool {
         if self.jobs.get(&number).is_none_or(|receiving| receiving.unwanted) {
             return false;
         }
         let client = self.jobs.remove(&number).and_then(|receiving| receiving.client);
-        keeper.is_complete(number);
-        let Some(job) = keeper.job(number) else { return false };
+        tracked.is_complete(number);
+        let Some(job) = tracked.job(number) else { return false };
         let items = job.end;
         info!(round.link.log, job = job.name(), items, "job detached");
         if let Some((id, session)) = client.and_then(|id| Some((id, self.sessions.remove(&id)?))) {
-            session.tell_complete(items);
+            session.send_complete(items);
             self.ends.push((id, Ok(())));
         }
         true
@@ -167,7 +167,7 @@ impl Intake {
     /// Handles that a job is incomplete again. Returns it if it was dropped. `refusal`: why it is not kept.
     pub(super) fn is_incomplete_again(
         &mut self,
-        keeper: &mut Keeper,
+        tracked: &mut TrackedStore,
         round: &Round,
         number: u64,
         refusal: Option<&Status>,
@@ -175,18 +175,18 @@ impl Intake {
         let receiving = self.jobs.get_mut(&number)?;
         receiving.completes = false;
         if receiving.unwanted {
-            keeper.store_mut().forget_incomplete(number).ok()?;
-            self.drop_job(keeper, round, number);
+            tracked.store_mut().forget_incomplete(number).ok()?;
+            self.drop_job(tracked, round, number);
             return Some(number);
         }
-        self.refuse(keeper, round, number, refusal?.clone())
+        self.refuse(tracked, round, number, refusal?.clone())
     }
 
     /// Forgets a job that the store has dropped.
-    pub(super) fn drop_job(&mut self, keeper: &mut Keeper, round: &Round, number: u64) {
+    pub(super) fn drop_job(&mut self, tracked: &mut TrackedStore, round: &Round, number: u64) {
         self.break_off(round, number, Status::not_found("the job was discarded"));
         self.jobs.remove(&number);
-        keeper.has_gone(number);
+        tracked.job_dropped(number);
     }
 
     /// Returns how many bytes wait for room in the store.
@@ -194,7 +194,7 @@ impl Intake {
         self.sessions.values().map(Detaching::parked_bytes).sum()
     }
 
-    /// Returns how many of these are a client's.
+    /// Returns how many bytes of a client wait for room in the store.
     pub(super) fn parked_of(&self, id: ClientId) -> u64 {
         self.sessions.get(&id).map_or(0, Detaching::parked_bytes)
     }
@@ -204,8 +204,8 @@ impl Intake {
         self.sessions.values().any(Detaching::has_parked)
     }
 
-    /// Returns the jobs for which this is true.
-    pub(super) fn those(&self, is_so: impl Fn(&Receiving) -> bool) -> Vec<u64> {
+    /// Returns the jobs that match.
+    pub(super) fn jobs_where(&self, is_so: impl Fn(&Receiving) -> bool) -> Vec<u64> {
         self.jobs.iter().filter(|(_, receiving)| is_so(receiving)).map(|(job, _)| *job).collect()
     }
 
@@ -217,7 +217,7 @@ impl Intake {
         &self.jobs
     }
 
-    /// Returns the session in which a job is detached, if there is one.
+    /// Returns the session in which a job is detached, if any.
     pub(super) fn session_of(&self, receiving: &Receiving) -> Option<&Detaching> {
         self.sessions.get(&receiving.client?)
     }
@@ -229,14 +229,14 @@ impl Intake {
         }
     }
 
-    /// Appends that a job is complete, if all its items and its program are here.
-    pub(super) fn try_to_complete(&mut self, keeper: &mut Keeper, now: u64, number: u64) {
+    /// Appends the record that completes a job, if all its items and its program are here.
+    pub(super) fn try_to_complete(&mut self, tracked: &mut TrackedStore, now: u64, number: u64) {
         let Some(receiving) = self.jobs.get_mut(&number) else { return };
         let is_whole = receiving.input_ended && !receiving.completes;
-        let Some(job) = keeper.job(number).filter(|_| is_whole && keeper.is_pinned(number)) else { return };
+        let Some(job) = tracked.job(number).filter(|_| is_whole && tracked.is_pinned(number)) else { return };
         let items = job.end;
-        // While nothing can be written, each progress of the store retries it.
-        receiving.completes = keeper.complete(number, items, now);
+        // While nothing can be written, this is retried whenever the store makes progress.
+        receiving.completes = tracked.complete(number, items, now);
     }
 
     /// Ends a session: the job, if it has begun, waits for its client to continue.
@@ -247,10 +247,10 @@ impl Intake {
         }
     }
 
-    /// Stores what has come in a session, as far as there is room. `cannot_keep`: why no new job is accepted.
-    fn store_what_came(
+    /// Stores the parked parts of a session while there is room. `cannot_keep`: why no new job is accepted.
+    fn store_parked(
         &mut self,
-        keeper: &mut Keeper,
+        tracked: &mut TrackedStore,
         round: &mut Round,
         id: ClientId,
         cannot_keep: Option<&Status>,
@@ -261,8 +261,8 @@ impl Intake {
         {
             let receiving = session.job.and_then(|job| Some((job, self.jobs.get_mut(&job)?)));
             let taken = match (part, receiving) {
-                (Part::Job(open), _) => self.open(keeper, round, id, open, cannot_keep),
-                (part, Some((job, receiving))) => store(keeper, job, receiving, session, part),
+                (Part::Job(open), _) => self.open(tracked, round, id, open, cannot_keep),
+                (part, Some((job, receiving))) => store(tracked, job, receiving, session, part),
                 // The job was dropped, and the session is about to end.
                 (_, None) => return None,
             };
@@ -279,22 +279,22 @@ impl Intake {
                 Err(NotTaken::Full(status)) => {
                     let job = self.sessions.get(&id)?.job;
                     self.end(round, id, Err(status));
-                    return self.forget(keeper, round, job?);
+                    return self.forget(tracked, round, job?);
                 }
             }
         }
         let session = self.sessions.get(&id).filter(|_| has_stored)?;
         let (number, bytes) = (session.job?, session.stored);
-        let items = keeper.job(number)?.end;
-        keeper.follows(Then::Received(number, id, items, bytes));
-        self.try_to_complete(keeper, round.now, number);
+        let items = tracked.job(number)?.end;
+        tracked.when_durable(OnDurable::Received(number, id, items, bytes));
+        self.try_to_complete(tracked, round.now, number);
         None
     }
 
-    /// Opens the job of a session: a new one, or one to be continued. If it is complete, that is the session's end.
+    /// Opens the job of a session: a new one, or one to be continued. If it is complete already, the session ends.
     fn open(
         &mut self,
-        keeper: &mut Keeper,
+        tracked: &mut TrackedStore,
         round: &Round,
         id: ClientId,
         mut open: Box<OpenJob>,
@@ -302,7 +302,7 @@ impl Intake {
     ) -> Result<(), NotTaken> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let bytes = (session.pool.encoded_len() + open.encoded_len()) as u64;
-        if !has_room(keeper.store(), bytes, cannot_keep.is_some()) {
+        if !has_room(tracked.store(), bytes, cannot_keep.is_some()) {
             return Err(NotTaken::Yet(Part::Job(open)));
         }
         let detach = open.detach.take().unwrap_or_default();
@@ -311,24 +311,24 @@ impl Intake {
         let is_unwanted = |job| self.jobs.get(&job).is_some_and(|receiving| receiving.unwanted);
         let found = match round.drains {
             true => Err(shutting_down()),
-            false => find_or_open(keeper, round, session, detach, &open, cannot_keep, is_unwanted),
+            false => find_or_open(tracked, round, session, detach, &open, cannot_keep, is_unwanted),
         };
         match found.map_err(NotTaken::Ever)? {
             Found::Complete(items) => {
-                session.tell_complete(items);
+                session.send_complete(items);
                 self.end(round, id, Ok(()));
             }
             Found::Incomplete(number) => {
                 session.job = Some(number);
                 *session.pool = OpenPool::default();
-                self.receive(keeper, round, number, id, digest);
+                self.receive(tracked, round, number, id, digest);
             }
         }
         Ok(())
     }
 
-    /// Begins to receive a job in a session, or continues.
-    fn receive(&mut self, keeper: &Keeper, round: &Round, number: u64, id: ClientId, digest: Digest) {
+    /// Begins or continues to receive a job in a session.
+    fn receive(&mut self, tracked: &TrackedStore, round: &Round, number: u64, id: ClientId, digest: Digest) {
         let receiving = self.jobs.entry(number).or_default();
         let older = receiving.client.replace(id);
         (receiving.input_ended, receiving.program) = (receiving.completes, Some(digest));
@@ -337,19 +337,18 @@ impl Intake {
         {
             self.ends.push((older, Err(Status::aborted("the job continues on another stream"))));
         }
-        if !keeper.is_pinned(number) {
-            keeper.pin(number, digest, &round.link);
+        if !tracked.is_pinned(number) {
+            tracked.pin(number, digest, &round.link);
         }
     }
 
-    /// Drops the job of a session whose client does not want it any more, also while nothing can be written. Returns the job if it
-    /// is dropped.
-    fn withdraw(&mut self, keeper: &mut Keeper, round: &Round, id: ClientId) -> Option<u64> {
+    /// Drops the job of a session whose client no longer wants it, even while nothing can be written. Returns the job if it is dropped.
+    fn withdraw(&mut self, tracked: &mut TrackedStore, round: &Round, id: ClientId) -> Option<u64> {
         let session = self.sessions.get_mut(&id)?;
-        let there = find(keeper, session);
-        if let Some(there) = there.filter(|there| !keeper.is_received(there)) {
+        let there = find(tracked, session);
+        if let Some(there) = there.filter(|there| !tracked.is_received(there)) {
             // It was complete before this session began.
-            session.tell_complete(there.end);
+            session.send_complete(there.end);
             self.end(round, id, Ok(()));
             return None;
         }
@@ -361,21 +360,21 @@ impl Intake {
             return None;
         };
         receiving.lose_client(round.now);
-        if keeper.store_mut().forget(number).is_ok() {
-            self.drop_job(keeper, round, number);
-            keeper.follows(Then::Withdrawn(id));
+        if tracked.store_mut().forget(number).is_ok() {
+            self.drop_job(tracked, round, number);
+            tracked.when_durable(OnDurable::Withdrawn(id));
             return Some(number);
         }
-        // Nothing can be written. It must not run when something can be.
+        // Nothing can be written now. The job must not run later either.
         if receiving.completes {
             receiving.unwanted = true;
-            keeper.store_mut().withdraw_end(number);
+            tracked.store_mut().withdraw_end(number);
             self.was_withdrawn(id);
             return None;
         }
         // An error means that the job is gone.
-        let _ = keeper.store_mut().forget_incomplete(number);
-        self.drop_job(keeper, round, number);
+        let _ = tracked.store_mut().forget_incomplete(number);
+        self.drop_job(tracked, round, number);
         self.was_withdrawn(id);
         Some(number)
     }
@@ -388,25 +387,25 @@ impl Intake {
     }
 
     /// Drops the jobs that were withdrawn while nothing could be written.
-    fn forget_unwanted(&mut self, keeper: &mut Keeper, round: &Round) -> Vec<u64> {
-        let unwanted = self.those(|receiving| receiving.unwanted);
-        unwanted.into_iter().filter_map(|job| self.forget(keeper, round, job)).collect()
+    fn forget_unwanted(&mut self, tracked: &mut TrackedStore, round: &Round) -> Vec<u64> {
+        let unwanted = self.jobs_where(|receiving| receiving.unwanted);
+        unwanted.into_iter().filter_map(|job| self.forget(tracked, round, job)).collect()
     }
 
-    /// Drops a job if that can be written; otherwise it is dropped later.
-    fn forget(&mut self, keeper: &mut Keeper, round: &Round, job: u64) -> Option<u64> {
-        if let Err(error) = keeper.store_mut().forget(job) {
+    /// Drops a job if that can be written. Otherwise it is dropped later.
+    fn forget(&mut self, tracked: &mut TrackedStore, round: &Round, job: u64) -> Option<u64> {
+        if let Err(error) = tracked.store_mut().forget(job) {
             warn!(round.link.log, %error, "cannot drop a detached job yet");
             return None;
         }
-        self.drop_job(keeper, round, job);
+        self.drop_job(tracked, round, job);
         Some(job)
     }
 }
 
-/// Stores items of a job, or their end. Items that are there are passed over.
+/// Stores items of a job, or their end. Items that are stored already are skipped.
 fn store(
-    keeper: &mut Keeper,
+    tracked: &mut TrackedStore,
     job: u64,
     receiving: &mut Receiving,
     session: &mut Detaching,
@@ -417,14 +416,14 @@ fn store(
         return Ok(());
     };
     let (first, end, bytes) = (batch.first, batch.first + batch.count, batch.bytes());
-    let next = keeper.job(job).map_or(0, |job| job.end);
-    // If the job's end is stored, all items were there before.
+    let next = tracked.job(job).map_or(0, |job| job.end);
+    // If the job's end is stored, all items were stored before.
     if end > next && !receiving.completes {
         if first > next {
             return Err(NotTaken::Ever(gap(first, next)));
         }
         let Batch { first, data, ends, .. } = if first < next { batch.part(next, end - next) } else { batch.clone() };
-        keeper.store_mut().append(job, Entry::Items { first, data, ends }).map_err(|error| match error.kind() {
+        tracked.store_mut().append(job, Entry::Items { first, data, ends }).map_err(|error| match error.kind() {
             JobStoreErrorKind::Busy | JobStoreErrorKind::Io => NotTaken::Yet(Part::Items(batch)),
             JobStoreErrorKind::Full => NotTaken::Full(status(&error)),
             _ => NotTaken::Ever(status(&error)),

@@ -3,17 +3,17 @@
 //! A job arrives in a client's session (`detaching`, `intake`), and its pool passes from the session to the store. When it is complete
 //! there, it runs in that pool. To the coordinator, the pool's client looks like any other. It is played here (`player`): it reads
 //! items from disk as far as there is room (`feeding`), and stores the outcomes. Agents keep their reports until these are durable.
-//! Clients that read the job are sent what is on disk (`readers`). After a restart, the played client reopens the pool, like a client
+//! Clients that read the job get what is on disk (`readers`). After a restart, the played client reopens the pool, like a client
 //! that has lost its coordinator.
 //!
-//! The driver owns the sessions of those who detach and read. Here their messages are handled; [`Detached::take_ends`] says which
-//! sessions are through.
+//! The driver owns the sessions of clients that detach and read. Their messages are handled here; [`Detached::take_ends`] returns the
+//! sessions that have finished.
 //!
-//! Each of these components owns its state and uses the store through the [`Keeper`](keeper::Keeper). [`Jobs`] says what follows for one
-//! component from an event of another, at once or when the store has acknowledged something (`durable`).
+//! Each of these components owns its state and uses the store through the [`TrackedStore`](tracked_store::TrackedStore). [`Jobs`] passes events
+//! of one component on to the others, at once or when the store has acknowledged entries (`durable`).
 //!
-//! Nothing waits for the store: it writes on a thread of its own, and tasks await what is read. While nothing can be written, no
-//! further jobs are accepted (`refuse`).
+//! The loop never waits for the store: it writes on a thread of its own, and tasks await reads. While nothing can be written, no further
+//! jobs are accepted (`refuse`).
 
 mod ask;
 mod checks;
@@ -25,13 +25,13 @@ mod feeding;
 mod find;
 mod intake;
 mod jobs;
-mod keeper;
 mod open;
 mod player;
 mod program;
 mod readers;
 mod receiving;
 mod refuse;
+mod tracked_store;
 
 use std::future::pending;
 
@@ -44,7 +44,7 @@ use farpool_proto::v1::{
 use farpool_store::Wakeup;
 use tonic::Status;
 
-use super::super::link::WasRead;
+use super::super::link::ReadResult;
 use super::client::Client;
 use super::round::Round;
 use ask::Reply;
@@ -73,7 +73,7 @@ impl Detached {
         }
     }
 
-    /// Completes when the store has made progress; never if there is none.
+    /// Completes when the store has made progress; never if there is no store.
     pub(super) async fn written(wakeup: Option<&Wakeup>) {
         match wakeup {
             Some(wakeup) => wakeup.wait().await,
@@ -82,7 +82,7 @@ impl Detached {
     }
 
     pub(super) fn wakeup(&self) -> Option<Wakeup> {
-        self.jobs.as_ref().map(|jobs| jobs.keeper.store().wakeup())
+        self.jobs.as_ref().map(|jobs| jobs.tracked.store().wakeup())
     }
 
     /// Returns whether another round has something to do, even without input.
@@ -91,28 +91,34 @@ impl Detached {
     }
 
     /// Returns when the next round is due.
-    pub(super) fn next_look(&self, round: &Round) -> Option<u64> {
-        self.jobs.as_ref()?.next_look(round)
+    pub(super) fn next_check(&self, round: &Round) -> Option<u64> {
+        self.jobs.as_ref()?.next_check(round)
     }
 
-    /// Does what each round has to do before the coordinator schedules.
-    pub(super) fn tend(&mut self, round: &mut Round, was_written: bool) {
+    /// Does this round's work before the coordinator schedules.
+    pub(super) fn prepare_round(&mut self, round: &mut Round, was_written: bool) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.tend(round, was_written);
+            jobs.prepare_round(round, was_written);
         }
     }
 
-    /// Hands new entries to the store's writer, if that is idle.
-    pub(super) fn write_down(&mut self, round: &mut Round) {
+    /// Hands new entries to the store's writer, if the writer is idle.
+    pub(super) fn write_entries(&mut self, round: &mut Round) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.write_down(round);
+            jobs.write_entries(round);
         }
     }
 
     /// Handles messages of a session that detaches or reads a job.
-    pub(super) fn says(&mut self, round: &mut Round, client: &Client, id: ClientId, messages: Vec<ClientMessage>) {
+    pub(super) fn handle_messages(
+        &mut self,
+        round: &mut Round,
+        client: &Client,
+        id: ClientId,
+        messages: Vec<ClientMessage>,
+    ) {
         match &mut self.jobs {
-            Some(jobs) => jobs.says(round, client, id, messages),
+            Some(jobs) => jobs.handle_messages(round, client, id, messages),
             None => self.refused.push((id, Err(no_store()))),
         }
     }
@@ -124,7 +130,7 @@ impl Detached {
         }
     }
 
-    /// Takes the sessions that are to be ended: those without an error have been told everything.
+    /// Takes the sessions to be ended. Those without an error were sent all their messages.
     pub(super) fn take_ends(&mut self) -> Vec<SessionEnd> {
         match &mut self.jobs {
             Some(jobs) => jobs.take_ends(),
@@ -132,24 +138,24 @@ impl Detached {
         }
     }
 
-    /// Handles what a task has read.
-    pub(super) fn was_read(&mut self, round: &mut Round, read: WasRead) {
+    /// Handles data that a task has read.
+    pub(super) fn handle_read(&mut self, round: &mut Round, read: ReadResult) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.was_read(round, read);
+            jobs.handle_read(round, read);
         }
     }
 
-    /// Checks queues: some have run low.
-    pub(super) fn look_at_queues(&mut self, round: &Round) {
+    /// Checks queues after some have run low.
+    pub(super) fn check_queues(&mut self, round: &Round) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.readers.look_at_queues(&jobs.keeper, round);
+            jobs.readers.check_queues(&jobs.tracked, round);
         }
     }
 
-    /// Tells the coordinator which tasks wait for unfinished jobs, so that it lends their slots.
+    /// Reports to the coordinator which tasks wait for unfinished jobs, so that it lends their slots.
     pub(super) fn lend(&self, round: &mut Round) {
         if let Some(jobs) = &self.jobs {
-            jobs.readers.lend(&jobs.keeper, round);
+            jobs.readers.lend(&jobs.tracked, round);
         }
     }
 
@@ -171,9 +177,9 @@ impl Detached {
     }
 
     /// Handles the events that were kept.
-    pub(super) fn hear_pools(&mut self, round: &mut Round) {
+    pub(super) fn handle_pool_events(&mut self, round: &mut Round) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.player.hear(&mut jobs.keeper, round);
+            jobs.player.handle_events(&mut jobs.tracked, round);
         }
     }
 
@@ -183,9 +189,9 @@ impl Detached {
     }
 
     /// Handles the arrival of a program.
-    pub(super) fn program_came(&self, round: &Round, digest: Digest) {
+    pub(super) fn program_arrived(&self, round: &Round, digest: Digest) {
         if let Some(jobs) = &self.jobs {
-            jobs.intake.program_came(&jobs.keeper, round, digest);
+            jobs.intake.program_arrived(&jobs.tracked, round, digest);
         }
     }
 
@@ -231,21 +237,21 @@ impl Detached {
         self.jobs.as_ref().is_some_and(|jobs| jobs.intake.has_parked())
     }
 
-    /// Returns how many bytes of a client's wait for room in the store.
+    /// Returns how many bytes of a client wait for room in the store.
     pub(super) fn parked_of(&self, client: ClientId) -> u64 {
         self.jobs.as_ref().map_or(0, |jobs| jobs.intake.parked_of(client))
     }
 
-    /// Returns how many bytes are held: what waits for the store, and outcomes that wait for readers.
+    /// Returns how many bytes are held: parts that wait for the store, items, and outcomes that wait for readers.
     pub(super) fn held(&self) -> u64 {
         let held = |jobs: &Jobs| {
-            jobs.intake.held() + jobs.readers.holds() + jobs.player.held() + jobs.keeper.store().backlog()
+            jobs.intake.held() + jobs.readers.holds() + jobs.player.held() + jobs.tracked.store().backlog()
         };
         self.jobs.as_ref().map_or(0, held)
     }
 
     pub(super) fn status(&self) -> Option<JournalStatus> {
-        self.jobs.as_ref().map(|jobs| jobs.keeper.status())
+        self.jobs.as_ref().map(|jobs| jobs.tracked.status())
     }
 
     /// Closes the store, which writes its remaining entries if it can: the server shuts down.

@@ -21,7 +21,7 @@ pub(in super::super::super) struct Opened {
 }
 
 impl Opened {
-    /// Opens the programs. Those of the store's jobs are kept, whatever the bound.
+    /// Opens the programs. Those of the store's jobs are kept regardless of the bound.
     pub(in super::super::super) fn open(
         store: Option<Box<dyn JobStore>>,
         settings: &Settings,
@@ -36,7 +36,7 @@ impl Opened {
         Ok((opened.programs.clone(), Some(opened)))
     }
 
-    /// As `open`, with the time in ms since 1970.
+    /// Does the same with an open store, at this time in ms since 1970.
     pub(in super::super::super) fn with(
         store: Box<dyn JobStore>,
         settings: &Settings,
@@ -50,7 +50,7 @@ impl Opened {
     }
 }
 
-/// Opens the programs, which are kept compressed: as clients send them, and agents get them.
+/// Opens the programs, which are kept compressed, as clients send them and agents receive them.
 fn open_programs(settings: &Settings, bound: u64) -> Result<ProgramStore, StoreError> {
     ProgramStore::open(&settings.programs, Form::Compressed, bound)
 }

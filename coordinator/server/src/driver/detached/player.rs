@@ -1,4 +1,4 @@
-//! The played clients of detached jobs: what they send, and what they do with events.
+//! The played clients of detached jobs: sends their messages and handles their events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +14,13 @@ use farpool_store::{Entry, Opening, Phase, ReadError};
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::super::super::link::WasRead;
+use super::super::super::link::ReadResult;
 use super::super::round::Round;
-use super::durable::Then;
+use super::durable::OnDurable;
 use super::feed::{Feed, failure};
-use super::keeper::Keeper;
+use super::tracked_store::TrackedStore;
 
-/// When to retry a failed read, in ns.
+/// The delay before a failed read is retried, in ns.
 const AGAIN_NS: u64 = 1_000_000_000;
 
 /// All running jobs. They have the store's numbers.
@@ -28,18 +28,18 @@ const AGAIN_NS: u64 = 1_000_000_000;
 pub(super) struct Player {
     /// Complete jobs whose opening is being read.
     starting: BTreeSet<u64>,
-    /// The running jobs by the clients of their pools, and the other way round.
+    /// The running jobs by their pools' clients, and vice versa.
     pub(super) runs: BTreeMap<ClientId, Run>,
     clients: BTreeMap<u64, ClientId>,
-    /// Events that were not handled yet.
-    mail: Vec<(ClientId, ClientEvent)>,
+    /// Events to be handled.
+    events: Vec<(ClientId, ClientEvent)>,
     /// Runs that got events in this round.
-    pub(super) told: Vec<ClientId>,
+    pub(super) notified: Vec<ClientId>,
     /// Runs that may be fed.
     pub(super) hungry: Vec<ClientId>,
     /// Runs that had no room, and when to check them again.
     pub(super) starved: Vec<ClientId>,
-    pub(super) look_at: Option<u64>,
+    pub(super) check_at: Option<u64>,
     /// How many bytes of items all runs have in memory.
     pub(super) together: u64,
     /// All runs are paused, because the store has no room for outcomes.
@@ -54,17 +54,17 @@ pub(super) struct Run {
     /// The number in the store, and the number in messages.
     pub(super) job: u64,
     pub(super) named: u64,
-    /// Its items must not run twice. So it is durable that items may have been given out before they are.
+    /// Its items must not run twice. So they are given out only once it is durable that they may have been.
     pub(super) at_most_once: bool,
     pub(super) feed: Feed,
-    /// How many events it got.
-    heard: u64,
-    /// Agents that the pool has left. This is stored after the outcomes of what ran there.
+    /// How many events it has received.
+    received: u64,
+    /// Agents that the pool has left. This is stored after the outcomes of the items that ran there.
     left: Vec<Bytes>,
-    /// Agents where it ran before a restart, while it is not known whether it still does.
+    /// Agents where it ran before a restart, until it is known whether it still runs there.
     former: Vec<Bytes>,
     paused: bool,
-    /// It has ended or was discarded: events about its items are dropped.
+    /// It has ended or was discarded: events about its items are ignored.
     pub(super) ended: bool,
     /// Cancel requests that wait for its end.
     cancels: Vec<oneshot::Sender<Result<(), Status>>>,
@@ -72,32 +72,32 @@ pub(super) struct Run {
 
 impl Player {
     /// Starts all complete jobs that do not run.
-    pub(super) fn start_all(&mut self, keeper: &Keeper, round: &Round) {
-        let running = keeper.store().jobs().filter(|job| job.phase() == Phase::Running && !keeper.is_received(job));
+    pub(super) fn start_all(&mut self, tracked: &TrackedStore, round: &Round) {
+        let running = tracked.store().jobs().filter(|job| job.phase() == Phase::Running && !tracked.is_received(job));
         let waiting: Vec<u64> =
             running.map(|job| job.number).filter(|number| !self.clients.contains_key(number)).collect();
-        waiting.into_iter().for_each(|job| self.start(keeper, round, job));
+        waiting.into_iter().for_each(|job| self.start(tracked, round, job));
     }
 
     /// Starts a job: begins to read its opening.
-    pub(super) fn start(&mut self, keeper: &Keeper, round: &Round, number: u64) {
-        if keeper.job(number).is_some() && self.starting.insert(number) {
-            let opening = keeper.store().read_opening(number);
-            round.link.read(opening, move |opening| WasRead::Opening(number, opening));
+    pub(super) fn start(&mut self, tracked: &TrackedStore, round: &Round, number: u64) {
+        if tracked.job(number).is_some() && self.starting.insert(number) {
+            let opening = tracked.store().read_opening(number);
+            round.link.read(opening, move |opening| ReadResult::Opening(number, opening));
         }
     }
 
-    /// Opens the pool of a job. It may have been open before a restart: then the chunks that agents hold are adopted.
-    pub(super) fn opening_was_read(
+    /// Opens the pool of a job. If it was open before a restart, the chunks that agents hold are adopted.
+    pub(super) fn handle_opening(
         &mut self,
-        keeper: &mut Keeper,
+        tracked: &mut TrackedStore,
         round: &mut Round,
         number: u64,
         opening: Result<Opening, ReadError>,
     ) {
         self.starting.remove(&number);
         // It may have been cancelled or discarded.
-        let Some(job) = keeper.job(number).filter(|job| job.phase() == Phase::Running) else { return };
+        let Some(job) = tracked.job(number).filter(|job| job.phase() == Phase::Running) else { return };
         let Opening { pool, job: opened } = match opening {
             Ok(opening) => opening,
             Err(error @ ReadError::Unavailable(_)) => {
@@ -106,7 +106,7 @@ impl Player {
             }
             Err(ReadError::Lost(why)) => {
                 let failure = failure(FailureKind::Unavailable, format!("the journal is damaged: {why}"));
-                return keeper.end(number, false, Some(&failure), round.now, &round.link);
+                return tracked.end(number, false, Some(&failure), round.now, &round.link);
             }
         };
         let known = job.known.clone();
@@ -120,7 +120,7 @@ impl Player {
             named: opened.job,
             at_most_once,
             feed: Feed::new(job.fed),
-            heard: 0,
+            received: 0,
             left: Vec::new(),
             former,
             paused: false,
@@ -129,25 +129,25 @@ impl Player {
         };
         self.runs.insert(id, run);
         self.clients.insert(number, id);
-        self.say_for(keeper, round, id, ask::Body::OpenPool(Box::new(pool)));
-        self.say_for(keeper, round, id, ask::Body::OpenJob(Box::new(OpenJob { label, ..*opened })));
+        self.send_as(tracked, round, id, ask::Body::OpenPool(Box::new(pool)));
+        self.send_as(tracked, round, id, ask::Body::OpenJob(Box::new(OpenJob { label, ..*opened })));
         self.review_pause(round, id);
         self.hungry.push(id);
     }
 
-    /// Sends a message as the client of a job's pool. If that is refused, the job ends.
-    pub(super) fn say_for(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId, body: ask::Body) {
+    /// Sends a message as the client of a job's pool. If it is refused, the job ends.
+    pub(super) fn send_as(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId, body: ask::Body) {
         let message = ClientMessage { body: Some(body) };
         let Err(refused) = round.coordinator.client_message(id, message, round.now, &mut round.out) else { return };
         let why = failure(FailureKind::InvalidArgument, format!("the job cannot run: {refused}"));
-        self.end_run(keeper, round, id, false, Some(why));
-        self.drop_run(keeper, round, id);
+        self.end_run(tracked, round, id, false, Some(why));
+        self.drop_run(tracked, round, id);
     }
 
     /// Cancels a running job, and answers when it has ended. Returns `reply` if the job does not run.
     pub(super) fn cancel(
         &mut self,
-        keeper: &mut Keeper,
+        tracked: &mut TrackedStore,
         round: &mut Round,
         number: u64,
         reply: oneshot::Sender<Result<(), Status>>,
@@ -157,52 +157,52 @@ impl Player {
         run.cancels.push(reply);
         if !run.ended {
             let job = run.named;
-            self.say_for(keeper, round, id, ask::Body::CancelJob(CancelJob { job }));
+            self.send_as(tracked, round, id, ask::Body::CancelJob(CancelJob { job }));
         }
         None
     }
 
     /// Closes the pool of a job whose end is durable. Until then the agents keep its outcomes.
-    pub(super) fn has_ended(&mut self, keeper: &mut Keeper, round: &mut Round, number: u64) {
+    pub(super) fn has_ended(&mut self, tracked: &mut TrackedStore, round: &mut Round, number: u64) {
         if let Some(&id) = self.clients.get(&number) {
-            self.say_for(keeper, round, id, ask::Body::ClosePool(ClosePool { now: false }));
+            self.send_as(tracked, round, id, ask::Body::ClosePool(ClosePool { now: false }));
         }
     }
 
     /// Closes the pool of a job that the store has dropped.
-    pub(super) fn has_gone(&mut self, keeper: &mut Keeper, round: &mut Round, number: u64) {
+    pub(super) fn job_dropped(&mut self, tracked: &mut TrackedStore, round: &mut Round, number: u64) {
         if let Some(id) = self.clients.remove(&number)
             && let Some(run) = self.runs.get_mut(&id)
         {
             run.ended = true;
             run.feed.forget();
-            self.say_for(keeper, round, id, ask::Body::ClosePool(ClosePool { now: true }));
+            self.send_as(tracked, round, id, ask::Body::ClosePool(ClosePool { now: true }));
         }
     }
 
     /// Keeps an event for a played client.
     pub(super) fn post(&mut self, client: ClientId, event: ClientEvent) {
         if self.runs.contains_key(&client) {
-            self.mail.push((client, event));
+            self.events.push((client, event));
         }
     }
 
     /// Handles the events that were kept.
-    pub(super) fn hear(&mut self, keeper: &mut Keeper, round: &mut Round) {
-        let mut mail = std::mem::take(&mut self.mail);
-        for (id, event) in mail.drain(..) {
+    pub(super) fn handle_events(&mut self, tracked: &mut TrackedStore, round: &mut Round) {
+        let mut events = std::mem::take(&mut self.events);
+        for (id, event) in events.drain(..) {
             if let Some(body) = event.body {
-                self.hear_one(keeper, round, id, body);
+                self.handle_event(tracked, round, id, body);
             }
         }
-        self.mail = mail;
-        let mut told = std::mem::take(&mut self.told);
-        told.sort_unstable();
-        told.dedup();
-        for id in told.drain(..) {
-            self.note_heard(keeper, round, id);
+        self.events = events;
+        let mut notified = std::mem::take(&mut self.notified);
+        notified.sort_unstable();
+        notified.dedup();
+        for id in notified.drain(..) {
+            self.acknowledge_events(tracked, round, id);
         }
-        self.told = told;
+        self.notified = notified;
     }
 
     /// Returns the job of a played client.
@@ -221,12 +221,12 @@ impl Player {
     }
 
     /// Pauses all jobs while the store has no room for outcomes.
-    pub(super) fn pause_for_the_store(&mut self, keeper: &Keeper, round: &mut Round) {
-        let paused = !keeper.store().takes_outcomes();
+    pub(super) fn pause_for_the_store(&mut self, tracked: &TrackedStore, round: &mut Round) {
+        let paused = !tracked.store().takes_outcomes();
         if paused == self.paused {
             return;
         }
-        if paused && !keeper.is_failing() && !self.runs.is_empty() {
+        if paused && !tracked.is_failing() && !self.runs.is_empty() {
             warn!(round.link.log, "the journal has no space for results: detached jobs wait for it");
         }
         self.paused = paused;
@@ -235,7 +235,7 @@ impl Player {
     }
 
     /// Checks the time and the memory. Returns whether failed reads are to be retried.
-    pub(super) fn look(&mut self, round: &Round) -> bool {
+    pub(super) fn check(&mut self, round: &Round) -> bool {
         let again = self.again_at.is_some_and(|at| at <= round.now);
         if again {
             self.again_at = None;
@@ -248,8 +248,8 @@ impl Player {
     }
 
     /// Returns when the next check is due.
-    pub(super) fn next_look(&self) -> Option<u64> {
-        self.again_at.into_iter().chain(self.look_at).min()
+    pub(super) fn next_check(&self) -> Option<u64> {
+        self.again_at.into_iter().chain(self.check_at).min()
     }
 
     /// Schedules a retry of a failed read.
@@ -257,10 +257,10 @@ impl Player {
         self.again_at.get_or_insert(now.saturating_add(AGAIN_NS));
     }
 
-    fn hear_one(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId, body: Body) {
+    fn handle_event(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId, body: Body) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        run.heard += 1;
-        self.told.push(id);
+        run.received += 1;
+        self.notified.push(id);
         match body {
             Body::Welcome(welcome) => {
                 run.feed.limit = welcome.window;
@@ -272,49 +272,49 @@ impl Player {
             }
             Body::ItemsDone(done) if !run.ended => {
                 self.hungry.push(id);
-                take_results(keeper, round, run.job, done);
+                take_results(tracked, round, run.job, done);
             }
             Body::ItemsFailed(failed) if !run.ended => {
                 self.hungry.push(id);
                 let failure = failed.failure.unwrap_or_default();
                 let failed = Entry::Failed { first: failed.first, count: failed.count, failure: &failure };
-                if let Err(error) = keeper.store_mut().append(run.job, failed) {
+                if let Err(error) = tracked.store_mut().append(run.job, failed) {
                     error!(round.link.log, %error, "the journal does not take outcomes");
                 }
             }
-            Body::JobEnded(ended) => self.end_run(keeper, round, id, ended.cancelled, None),
+            Body::JobEnded(ended) => self.end_run(tracked, round, id, ended.cancelled, None),
             Body::PoolFailed(failed) => {
-                self.end_run(keeper, round, id, false, Some(failed.failure.unwrap_or_default()));
+                self.end_run(tracked, round, id, false, Some(failed.failure.unwrap_or_default()));
             }
             Body::PoolAt(at) if at.gone => run.left.push(at.agent),
-            // It starts there when that is durable: after a restart, the coordinator waits only for agents that it knows of.
+            // The pool starts there once this is durable: after a restart, the coordinator waits only for agents that it knows.
             Body::PoolAt(at) if !run.ended => {
                 let agent = at.agent;
                 run.former.retain(|former| *former != agent);
                 run.left.retain(|left| *left != agent);
                 // An error means that the job is gone.
-                let _ = keeper.store_mut().append(run.job, Entry::Placed { agent, gone: false });
+                let _ = tracked.store_mut().append(run.job, Entry::Placed { agent, gone: false });
             }
-            Body::PoolClosed(_) => self.drop_run(keeper, round, id),
+            Body::PoolClosed(_) => self.drop_run(tracked, round, id),
             _ => {}
         }
     }
 
-    /// Stores what follows the events of a round, and acknowledges them when that is durable.
-    fn note_heard(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
+    /// Stores the effects of the events of a round, and acknowledges the events when these are durable.
+    fn acknowledge_events(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        round.coordinator.client_numbered(id, run.heard);
+        round.coordinator.client_numbered(id, run.received);
         if !run.feed.reopens() && !round.coordinator.is_reopening(id) {
-            // Agents that have not returned by now are no longer waited for.
+            // Agents that have not reconnected by now are no longer awaited.
             run.left.append(&mut run.former);
         }
         if !run.ended {
             for agent in run.left.drain(..) {
                 // An error means that the job is gone.
-                let _ = keeper.store_mut().append(run.job, Entry::Placed { agent, gone: true });
+                let _ = tracked.store_mut().append(run.job, Entry::Placed { agent, gone: true });
             }
         }
-        keeper.follows(Then::Acknowledge(id, run.heard));
+        tracked.when_durable(OnDurable::Acknowledge(id, run.received));
     }
 
     fn review_pause(&mut self, round: &mut Round, id: ClientId) {
@@ -326,29 +326,36 @@ impl Player {
     }
 
     /// Ends a run: no more outcomes arrive.
-    fn end_run(&mut self, keeper: &mut Keeper, round: &Round, id: ClientId, cancelled: bool, failure: Option<Failure>) {
+    fn end_run(
+        &mut self,
+        tracked: &mut TrackedStore,
+        round: &Round,
+        id: ClientId,
+        cancelled: bool,
+        failure: Option<Failure>,
+    ) {
         let Some(run) = self.runs.get_mut(&id).filter(|run| !run.ended) else { return };
         run.ended = true;
         run.feed.forget();
-        keeper.end(run.job, cancelled, failure.as_ref(), round.now, &round.link);
-        run.cancels.drain(..).for_each(|reply| keeper.follows(Then::Answer(reply)));
+        tracked.end(run.job, cancelled, failure.as_ref(), round.now, &round.link);
+        run.cancels.drain(..).for_each(|reply| tracked.when_durable(OnDurable::Answer(reply)));
     }
 
     /// Removes a run whose pool is closed, or could not be opened.
-    fn drop_run(&mut self, keeper: &mut Keeper, round: &mut Round, id: ClientId) {
+    fn drop_run(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId) {
         let Some(run) = self.runs.remove(&id) else { return };
         if self.clients.get(&run.job) == Some(&id) {
             self.clients.remove(&run.job);
         }
-        run.cancels.into_iter().for_each(|reply| keeper.follows(Then::Answer(reply)));
+        run.cancels.into_iter().for_each(|reply| tracked.when_durable(OnDurable::Answer(reply)));
         round.coordinator.client_gone(id, round.now, &mut round.out);
     }
 }
 
-fn take_results(keeper: &mut Keeper, round: &Round, job: u64, done: ItemsDone) {
+fn take_results(tracked: &mut TrackedStore, round: &Round, job: u64, done: ItemsDone) {
     let ItemsDone { first, data, ends, failed, attempts, .. } = done;
     let count = ends.len() as u64 / 4;
-    let store = keeper.store_mut();
+    let store = tracked.store_mut();
     let Err(error) = store.append(job, Entry::Done { first, data, ends, failed, attempts }) else { return };
     // The results are too long for a record.
     let why = failure(FailureKind::PayloadTooLarge, format!("the journal does not take the result: {error}"));

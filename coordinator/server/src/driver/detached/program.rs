@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use super::super::round::Round;
 use super::intake::Intake;
-use super::keeper::Keeper;
+use super::tracked_store::TrackedStore;
 
 impl Intake {
     /// Returns whether a job that is being detached waits for this program.
@@ -16,31 +16,31 @@ impl Intake {
     }
 
     /// Handles the arrival of a program.
-    pub(super) fn program_came(&self, keeper: &Keeper, round: &Round, digest: Digest) {
-        let waiting = self.those(|receiving| receiving.wants == Some(digest));
-        waiting.into_iter().for_each(|job| keeper.pin(job, digest, &round.link));
+    pub(super) fn program_arrived(&self, tracked: &TrackedStore, round: &Round, digest: Digest) {
+        let waiting = self.jobs_where(|receiving| receiving.wants == Some(digest));
+        waiting.into_iter().for_each(|job| tracked.pin(job, digest, &round.link));
     }
 
     /// Handles that a program could not be received. Returns the jobs that were dropped.
     pub(super) fn program_failed(
         &mut self,
-        keeper: &mut Keeper,
+        tracked: &mut TrackedStore,
         round: &Round,
         digest: Digest,
         why: &Status,
     ) -> Vec<u64> {
-        // Other errors may pass: a client may reconnect, and another one may send the program.
+        // Other errors may be temporary: a client may reconnect, and another one may send the program.
         if !matches!(why.code(), Code::ResourceExhausted | Code::Internal) {
             return Vec::new();
         }
-        let waiting = self.those(|receiving| receiving.wants == Some(digest));
-        waiting.into_iter().filter_map(|job| self.refuse(keeper, round, job, not_kept(why))).collect()
+        let waiting = self.jobs_where(|receiving| receiving.wants == Some(digest));
+        waiting.into_iter().filter_map(|job| self.refuse(tracked, round, job, not_kept(why))).collect()
     }
 
-    /// Handles the search for a program, which is durable if it was found. Returns the job if it was dropped.
-    pub(super) fn program_was_read(
+    /// Handles the result of a search for a program, which is durable if it was found. Returns the job if it was dropped.
+    pub(super) fn handle_program(
         &mut self,
-        keeper: &mut Keeper,
+        tracked: &mut TrackedStore,
         round: &Round,
         job: u64,
         pinned: Result<Option<InUse>, Status>,
@@ -49,23 +49,23 @@ impl Intake {
         match pinned {
             Ok(Some(program)) => {
                 receiving.wants = None;
-                keeper.has_pinned(job, program);
-                self.try_to_complete(keeper, round.now, job);
+                tracked.add_pin(job, program);
+                self.try_to_complete(tracked, round.now, job);
             }
             Ok(None) => {
                 let digest = receiving.program?;
                 receiving.wants = Some(digest);
                 if let Some(session) = self.all().get(&job).and_then(|receiving| self.session_of(receiving)) {
-                    session.tell(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));
+                    session.send(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));
                 }
             }
-            Err(why) => return self.refuse(keeper, round, job, not_kept(&why)),
+            Err(why) => return self.refuse(tracked, round, job, not_kept(&why)),
         }
         None
     }
 }
 
-/// The refusal of a job whose program cannot be stored. Sending it again would not help.
+/// Refuses a job whose program cannot be stored. Sending it again would not help.
 fn not_kept(why: &Status) -> Status {
     Status::failed_precondition(format!("the job's program cannot be kept: {}. Nothing of the job is", why.message()))
 }

@@ -1,6 +1,6 @@
 //! Serves the clients that read jobs. Outcomes are read from disk when a session's queue has room. All these sessions together may hold a
-//! share of the memory, beside what their windows cover. Beyond it, up to twice the share, only sessions that have taken everything are
-//! served. Beyond that, sessions that take nothing for a while are closed: their outcomes are still on disk.
+//! share of the memory, in addition to their windows. Beyond it, up to twice the share, only sessions that have read everything are
+//! served. Beyond that, sessions that read nothing for a while are closed: their outcomes are still on disk.
 
 use std::collections::BTreeMap;
 
@@ -14,19 +14,19 @@ use farpool_proto::v1::{
 use farpool_store::{Ended, Outcomes, Read, ReadError, Unread};
 use tonic::Status;
 
-use super::super::super::link::WasRead;
+use super::super::super::link::ReadResult;
 use super::super::client::Client;
 use super::super::round::Round;
 use super::checks::{check_id, not_found};
 use super::detaching::welcome;
 use super::intake::SessionEnd;
-use super::keeper::Keeper;
+use super::tracked_store::TrackedStore;
 
 /// All clients that are sent outcomes.
 #[derive(Default)]
 pub(super) struct Readers {
     all: BTreeMap<ClientId, Attached>,
-    /// Sessions that are to be ended.
+    /// Sessions to be ended.
     pub(super) ends: Vec<SessionEnd>,
     /// How many bytes they hold together, as of this round.
     held: u64,
@@ -40,9 +40,9 @@ struct Attached {
     job: u64,
     /// The job's number in messages.
     named: u64,
-    /// The first item whose outcome was not read from disk.
+    /// The first item whose outcome was not read from disk yet.
     next: u64,
-    /// Whether to wait for outcomes that are not there.
+    /// The client waits for outcomes that are not there yet.
     wait: bool,
     /// The job was incomplete when it was described.
     partial: bool,
@@ -50,7 +50,7 @@ struct Attached {
     lacks: bool,
     /// How many bytes are being read for it, if any.
     reading: Option<u64>,
-    /// How many bytes it had not taken at the last change, and when that was.
+    /// How many bytes it had not read at the last change, and when that was.
     untaken: u64,
     moved_at: u64,
     /// The ticket for the slot that is lent while the client waits, if an item's task started it.
@@ -60,21 +60,22 @@ struct Attached {
 }
 
 impl Attached {
-    /// Returns how many bytes it holds beside what its window covers.
+    /// Returns how many bytes it holds in addition to its window.
     fn held(&self) -> u64 {
         self.untaken() + self.reading.unwrap_or(0)
     }
 
-    /// Returns how many bytes it has not taken.
+    /// Returns how many bytes it has not read.
     fn untaken(&self) -> u64 {
         self.outgoing.held_back() as u64
     }
 
-    fn tell(&self, body: Body) {
+    fn send(&self, body: Body) {
         self.outgoing.push(ClientEvent { body: Some(body) });
     }
 
-    /// Converts outcomes to a message, without those it was sent. Returns also the first index of all, and the index after the last.
+    /// Converts outcomes to a message, without those that it was sent before. Also returns the first index of all outcomes, and the index
+    /// after the last.
     fn rest_of(&self, outcomes: Outcomes) -> (u64, u64, Body) {
         match outcomes {
             Outcomes::Done { first, count, data, ends, failed, attempts } => {
@@ -92,8 +93,8 @@ impl Attached {
         }
     }
 
-    /// Returns whether it has taken nothing for longer than `patience`, in ns, although something waits.
-    fn stands_still(&mut self, now: u64, patience: u64) -> bool {
+    /// Returns whether it has read nothing for longer than `patience`, in ns, although outcomes wait.
+    fn is_stalled(&mut self, now: u64, patience: u64) -> bool {
         let untaken = self.untaken();
         if untaken == 0 || untaken != self.untaken {
             (self.untaken, self.moved_at) = (untaken, now);
@@ -102,22 +103,22 @@ impl Attached {
     }
 }
 
-/// How many bytes of outcomes one read takes, if they are in several parts.
+/// How many bytes of outcomes one read may return, if they are in several parts.
 const READ_BYTES: u64 = 1 << 20;
 
-/// More outcomes are read for a client when no more bytes than these are left to be sent to it.
+/// More outcomes are read for a client when no more bytes than this wait to be sent to it.
 const LOW_OUTCOMES: usize = 256 << 10;
 
 /// The part of the memory that outcomes for attached clients may take.
 const SHARE: u64 = 8;
-/// How often to check whether those that fill it take anything, in ns.
-const LOOK_NS: u64 = 500_000_000;
+/// How often to check whether the clients that fill it read anything, in ns.
+const CHECK_NS: u64 = 500_000_000;
 
 impl Readers {
-    /// Handles messages of a session that reads a job. The first one of all says which.
-    pub(super) fn says(
+    /// Handles messages of a session that reads a job. The first message names the job.
+    pub(super) fn handle_messages(
         &mut self,
-        keeper: &Keeper,
+        tracked: &TrackedStore,
         round: &Round,
         client: &Client,
         id: ClientId,
@@ -131,14 +132,14 @@ impl Readers {
                 (Some(_), _) => {
                     return self.end(id, Err(Status::invalid_argument("only AwaitingItems may follow Attach")));
                 }
-                (None, Some(client_message::Body::Attach(attach))) => match begin(keeper, round, client, &attach) {
+                (None, Some(client_message::Body::Attach(attach))) => match begin(tracked, round, client, &attach) {
                     Ok(attached) => {
                         self.all.insert(id, attached);
-                        self.serve(keeper, round, id);
+                        self.serve(tracked, round, id);
                     }
                     Err(status) => return self.ends.push((id, Err(status))),
                 },
-                // Whatever follows the end of a session is of no interest.
+                // Messages after the end of a session are ignored.
                 (None, _) => return,
             }
         }
@@ -149,62 +150,68 @@ impl Readers {
         self.all.remove(&id);
     }
 
-    /// Tells the coordinator which tasks wait for unfinished jobs, so that it lends their slots.
-    pub(super) fn lend(&self, keeper: &Keeper, round: &mut Round) {
-        let is_unfinished = |job| keeper.job(job).is_some_and(|job| job.ended.is_none());
+    /// Reports to the coordinator which tasks wait for unfinished jobs, so that it lends their slots.
+    pub(super) fn lend(&self, tracked: &TrackedStore, round: &mut Round) {
+        let is_unfinished = |job| tracked.job(job).is_some_and(|job| job.ended.is_none());
         let waits = |attached: &&Attached| attached.awaits && attached.wait && is_unfinished(attached.job);
         round.coordinator.lend_to_attached(self.all.values().filter(waits).filter_map(|at| at.ticket).collect());
     }
 
-    /// Checks queues: some have run low.
-    pub(super) fn look_at_queues(&mut self, keeper: &Keeper, round: &Round) {
+    /// Checks queues after some have run low.
+    pub(super) fn check_queues(&mut self, tracked: &TrackedStore, round: &Round) {
         (self.held, self.seen_at) = (self.holds(), round.now);
         if self.held > 2 * share(round.memory.bound) {
-            self.end_those_that_stand_still(round);
+            self.end_stalled(round);
         }
-        self.serve_all(keeper, round);
+        self.serve_all(tracked, round);
     }
 
-    /// Returns when to check them, if they fill their share of so much memory.
-    pub(super) fn next_look(&self, memory: u64) -> Option<u64> {
-        (self.held > share(memory)).then_some(self.seen_at.saturating_add(LOOK_NS))
+    /// Returns when to check the sessions, if they fill their share of this much memory.
+    pub(super) fn next_check(&self, memory: u64) -> Option<u64> {
+        (self.held > share(memory)).then_some(self.seen_at.saturating_add(CHECK_NS))
     }
 
-    /// Checks them when it is time.
-    pub(super) fn tend(&mut self, keeper: &Keeper, round: &Round) {
-        if self.next_look(round.memory.bound).is_some_and(|at| at <= round.now) {
-            self.look_at_queues(keeper, round);
+    /// Checks queues when it is time.
+    pub(super) fn check_if_due(&mut self, tracked: &TrackedStore, round: &Round) {
+        if self.next_check(round.memory.bound).is_some_and(|at| at <= round.now) {
+            self.check_queues(tracked, round);
         }
     }
 
-    pub(super) fn serve_all(&mut self, keeper: &Keeper, round: &Round) {
+    pub(super) fn serve_all(&mut self, tracked: &TrackedStore, round: &Round) {
         let all: Vec<ClientId> = self.all.keys().copied().collect();
-        all.into_iter().for_each(|id| self.serve(keeper, round, id));
+        all.into_iter().for_each(|id| self.serve(tracked, round, id));
     }
 
-    /// Serves the readers of these jobs: something has changed.
-    pub(super) fn serve_jobs(&mut self, keeper: &Keeper, round: &Round, jobs: &[u64]) {
+    /// Serves the readers of these jobs, which have changed.
+    pub(super) fn serve_jobs(&mut self, tracked: &TrackedStore, round: &Round, jobs: &[u64]) {
         if jobs.is_empty() || self.all.is_empty() {
             return;
         }
         let to_serve = self.all.iter().filter(|(_, attached)| jobs.contains(&attached.job));
         let to_serve: Vec<ClientId> = to_serve.map(|(id, _)| *id).collect();
-        to_serve.into_iter().for_each(|id| self.serve(keeper, round, id));
+        to_serve.into_iter().for_each(|id| self.serve(tracked, round, id));
     }
 
     /// Handles outcomes that were read.
-    pub(super) fn outcomes_were_read(&mut self, keeper: &Keeper, round: &Round, id: ClientId, read: Read<Outcomes>) {
+    pub(super) fn handle_outcomes(
+        &mut self,
+        tracked: &TrackedStore,
+        round: &Round,
+        id: ClientId,
+        read: Read<Outcomes>,
+    ) {
         let Some(attached) = self.all.get_mut(&id) else { return };
         attached.reading = None;
         for outcomes in read.parts {
             let (there, end, body) = attached.rest_of(outcomes);
             attached.lacks |= there > attached.next;
             attached.next = end;
-            attached.tell(body);
+            attached.send(body);
         }
         match read.unread {
             Some(unread) => self.end(id, Err(cannot_read(unread))),
-            None => self.serve(keeper, round, id),
+            None => self.serve(tracked, round, id),
         }
     }
 
@@ -213,9 +220,9 @@ impl Readers {
         self.all.values().map(Attached::held).sum()
     }
 
-    fn end_those_that_stand_still(&mut self, round: &Round) {
+    fn end_stalled(&mut self, round: &Round) {
         let (now, patience) = (round.now, round.memory.patience);
-        let still = self.all.iter_mut().filter_map(|(&id, at)| at.stands_still(now, patience).then_some(id));
+        let still = self.all.iter_mut().filter_map(|(&id, at)| at.is_stalled(now, patience).then_some(id));
         for id in still.collect::<Vec<_>>() {
             let why =
                 "the memory for outcomes is full, and this client does not read its own; attach again when it does";
@@ -223,15 +230,15 @@ impl Readers {
         }
     }
 
-    /// Begins to read the next outcomes, if they exist and there is room. Otherwise tells how the job has ended, if it has.
-    fn serve(&mut self, keeper: &Keeper, round: &Round, id: ClientId) {
+    /// Begins to read the next outcomes, if they exist and there is room. Otherwise reports how the job has ended, if it has.
+    fn serve(&mut self, tracked: &TrackedStore, round: &Round, id: ClientId) {
         let (held, share) = (self.held, share(round.memory.bound));
         let Some(attached) = self.all.get_mut(&id) else { return };
-        let job = keeper.job(attached.job);
-        if let Some(job) = job.filter(|job| attached.partial && !keeper.is_received(job)) {
-            // It attached before the job was complete: now it is told the number of items.
+        let job = tracked.job(attached.job);
+        if let Some(job) = job.filter(|job| attached.partial && !tracked.is_received(job)) {
+            // It attached before the job was complete: now it gets the number of items.
             attached.partial = false;
-            attached.tell(Body::DetachedJob(Box::new(keeper.describe(job))));
+            attached.send(Body::DetachedJob(Box::new(tracked.describe(job))));
         }
         let has_room = match held {
             held if held <= share => attached.outgoing.waiting() <= LOW_OUTCOMES,
@@ -244,13 +251,13 @@ impl Readers {
         let Some(job) = job else {
             return self.end(id, Err(Status::not_found("the job was discarded")));
         };
-        let ended = keeper.ended(job);
+        let ended = tracked.ended(job);
         // A client that waits gets outcomes in order, without gaps.
         let skips = ended.is_some() || !attached.wait;
-        if let Some(reading) = keeper.store().read_outcomes(job.number, attached.next, skips, READ_BYTES) {
+        if let Some(reading) = tracked.store().read_outcomes(job.number, attached.next, skips, READ_BYTES) {
             attached.reading = Some(reading.bytes());
             self.held += reading.bytes();
-            return round.link.read(reading, move |read| WasRead::Outcomes(id, read));
+            return round.link.read(reading, move |read| ReadResult::Outcomes(id, read));
         }
         let named = attached.named;
         let last = match ended {
@@ -261,24 +268,24 @@ impl Readers {
             None if attached.wait => return,
             None => return self.end(id, Ok(())),
         };
-        attached.tell(last);
+        attached.send(last);
         self.end(id, Ok(()));
     }
 
-    /// Ends a session. If it is through, that is said last.
+    /// Ends a session. If it has finished, `PoolClosed` is its last message.
     fn end(&mut self, id: ClientId, end: Result<(), Status>) {
         let Some(attached) = self.all.remove(&id) else { return };
         if end.is_ok() {
-            attached.tell(Body::PoolClosed(PoolClosed {}));
+            attached.send(Body::PoolClosed(PoolClosed {}));
         }
         self.ends.push((id, end));
     }
 }
 
-/// Begins to serve a client: welcomes it, and describes the job to it.
-fn begin(keeper: &Keeper, round: &Round, client: &Client, attach: &Attach) -> Result<Attached, Status> {
+/// Begins to serve a client: sends a welcome and a description of the job.
+fn begin(tracked: &TrackedStore, round: &Round, client: &Client, attach: &Attach) -> Result<Attached, Status> {
     let (session, name) = (&client.session, &attach.name);
-    let job = keeper.store().find(session.principal.tenant(), name).ok_or_else(|| not_found(name))?;
+    let job = tracked.store().find(session.principal.tenant(), name).ok_or_else(|| not_found(name))?;
     check_id(job, &attach.id)?;
     let ticket = attach.ticket.clone().map(Ticket::try_from).transpose();
     let ticket = ticket.map_err(|refused| Status::invalid_argument(refused.to_string()))?;
@@ -288,7 +295,7 @@ fn begin(keeper: &Keeper, round: &Round, client: &Client, attach: &Attach) -> Re
         named: attach.job,
         next: attach.first,
         wait: attach.wait,
-        partial: keeper.is_received(job),
+        partial: tracked.is_received(job),
         lacks: false,
         reading: None,
         untaken: 0,
@@ -297,12 +304,12 @@ fn begin(keeper: &Keeper, round: &Round, client: &Client, attach: &Attach) -> Re
         awaits: false,
     };
     attached.outgoing.set_low(LOW_OUTCOMES);
-    attached.tell(Body::Welcome(welcome(round, 0)));
-    attached.tell(Body::DetachedJob(Box::new(keeper.describe(job))));
+    attached.send(Body::Welcome(welcome(round, 0)));
+    attached.send(Body::DetachedJob(Box::new(tracked.describe(job))));
     Ok(attached)
 }
 
-/// Returns how many bytes all of them may hold, if there is so much memory.
+/// Returns how many bytes all sessions together may hold, of this much memory.
 fn share(memory: u64) -> u64 {
     memory / SHARE
 }

@@ -3,7 +3,7 @@
 use farpool_coordinator::ClientId;
 use farpool_programs::Digest;
 
-/// A job that is not complete, or not known to be.
+/// A job that is not complete, or not known to be complete.
 #[derive(Default)]
 pub(super) struct Receiving {
     /// The session in which its client detaches it. `None`: its client may open another one.
@@ -11,12 +11,12 @@ pub(super) struct Receiving {
     /// Since when there is no session.
     pub(super) since: u64,
     pub(super) program: Option<Digest>,
-    /// The program, while it is not here.
+    /// The program, while it is missing.
     pub(super) wants: Option<Digest>,
-    /// The input has ended; and that is in the store.
+    /// The input has ended; and the end is in the store.
     pub(super) input_ended: bool,
     pub(super) completes: bool,
-    /// Its client has withdrawn it, and that is not in the store.
+    /// Its client has withdrawn it, and the withdrawal is not in the store.
     pub(super) unwanted: bool,
 }
 
@@ -26,7 +26,7 @@ impl Receiving {
         (self.client, self.since, self.input_ended) = (None, now, self.completes);
     }
 
-    /// Returns since when no client continues to detach it, if none does.
+    /// Returns since when no client has been detaching it; `None` if one is, or if it completes.
     pub(super) fn away_since(&self) -> Option<u64> {
         (self.client.is_none() && !self.completes).then_some(self.since)
     }

@@ -1,4 +1,4 @@
-//! The store with what the loop knows of it: entries that are not acknowledged, what follows when they are, and the programs of jobs.
+//! The store, and what the loop tracks about it: unacknowledged entries, what to do when they are acknowledged, and the jobs' programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,27 +8,27 @@ use farpool_proto::v1::{DetachedJob, DetachedState, Failure, FileAside, JournalS
 use farpool_store::{Aside, Description, Ended, Entry, Job, JobStore, Phase};
 use tonic::Status;
 
-use super::super::super::link::{Input, Link, WasRead};
+use super::super::super::link::{Input, Link, ReadResult};
 use super::super::super::programs::Programs;
-use super::durable::{Durable, Then};
+use super::durable::{Durable, OnDurable};
 use super::failing::Failing;
 use super::open::Opened;
 
-pub(super) struct Keeper {
+pub(super) struct TrackedStore {
     store: Box<dyn JobStore>,
     programs: Programs,
     /// The programs of jobs that have not ended. They must not be removed.
     pins: BTreeMap<u64, InUse>,
     /// When the server's clock was 0, in ms since 1970.
     started_ms: u64,
-    /// Jobs whose completion, or end, was appended and is not acknowledged.
+    /// Jobs whose completion, or end, was appended and is not acknowledged yet.
     completing: BTreeSet<u64>,
     ending: BTreeSet<u64>,
     durable: Durable,
     failing: Option<Failing>,
 }
 
-impl Keeper {
+impl TrackedStore {
     pub(super) fn new(Opened { store, programs, pins, now_ms }: Opened) -> Self {
         Self {
             store,
@@ -59,7 +59,7 @@ impl Keeper {
         self.started_ms + now / 1_000_000
     }
 
-    /// Returns when jobs expire next, on the server's clock; none expires while nothing can be written.
+    /// Returns when the next job expires, on the server's clock. None expires while nothing can be written.
     pub(super) fn next_expiry(&self) -> Option<u64> {
         let at = self.store.next_expiry().filter(|_| self.failing.is_none())?;
         Some(at.saturating_sub(self.started_ms).saturating_mul(1_000_000))
@@ -128,7 +128,7 @@ impl Keeper {
         let is_taken = self.store.append(number, entry).is_ok();
         if is_taken {
             self.completing.insert(number);
-            self.follows(Then::Complete(number));
+            self.when_durable(OnDurable::Complete(number));
         }
         is_taken
     }
@@ -145,7 +145,7 @@ impl Keeper {
         let ended = Entry::Ended { cancelled, failure, now_ms: self.now_ms(now) };
         if self.store.append(number, ended).is_ok() {
             self.ending.insert(number);
-            self.follows(Then::Ended(number));
+            self.when_durable(OnDurable::Ended(number));
         }
         self.pins.remove(&number);
     }
@@ -161,23 +161,23 @@ impl Keeper {
     }
 
     /// Forgets a job that the store has dropped.
-    pub(super) fn has_gone(&mut self, number: u64) {
+    pub(super) fn job_dropped(&mut self, number: u64) {
         self.pins.remove(&number);
         self.completing.remove(&number);
         self.ending.remove(&number);
     }
 
-    /// Begins to look for a job's program and to make it durable.
+    /// Begins to find a job's program and to make it durable.
     pub(super) fn pin(&self, job: u64, digest: Digest, link: &Link) {
         let (programs, link) = (self.programs.clone(), link.clone());
         tokio::spawn(async move {
             let pinned = programs.pin(digest).await;
-            let _ = link.send(Input::WasRead(WasRead::Program(job, pinned))).await;
+            let _ = link.send(Input::ReadDone(ReadResult::Program(job, pinned))).await;
         });
     }
 
     /// Keeps a job's program, which is here and durable.
-    pub(super) fn has_pinned(&mut self, job: u64, program: InUse) {
+    pub(super) fn add_pin(&mut self, job: u64, program: InUse) {
         self.pins.insert(job, program);
     }
 
@@ -185,17 +185,17 @@ impl Keeper {
         self.pins.contains_key(&job)
     }
 
-    /// Does this when everything appended so far is acknowledged.
-    pub(super) fn follows(&mut self, then: Then) {
-        self.durable.follows(then);
+    /// Schedules an action for when everything appended so far is acknowledged.
+    pub(super) fn when_durable(&mut self, then: OnDurable) {
+        self.durable.when_durable(then);
     }
 
-    /// Takes the next thing to do, according to what is acknowledged.
-    pub(super) fn next_that_follows(&mut self) -> Option<Then> {
+    /// Takes the next action whose entries are acknowledged.
+    pub(super) fn next_durable(&mut self) -> Option<OnDurable> {
         self.durable.next(self.store.acknowledged())
     }
 
-    /// Hands all entries to the writer if that is idle, and returns whether it was.
+    /// Hands all entries to the writer if it is idle, and returns whether it was.
     pub(super) fn write_if_idle(&mut self) -> bool {
         let is_idle = self.store.is_idle();
         if is_idle {
