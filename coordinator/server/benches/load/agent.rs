@@ -1,4 +1,4 @@
-//! An agent that only pretends to run things.
+//! A fake agent: reports items as done without running them.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -20,15 +20,15 @@ use crate::figures::Figures;
 pub(crate) struct Agent {
     number: usize,
     slots: u32,
-    /// How long a chunk takes on average; zero: it is done at once.
+    /// The average duration of a chunk; zero: it is done at once.
     service: Duration,
     figures: Rc<Figures>,
     random: u64,
-    /// Chunks that run, by when they are done.
+    /// Running chunks, by the time when they are done.
     running: BinaryHeap<Reverse<(Instant, u64)>>,
     reports: Vec<Option<RunDone>>,
     unused: Vec<u64>,
-    /// When slots became free.
+    /// When the free slots became free.
     free: VecDeque<Instant>,
 }
 
@@ -47,7 +47,7 @@ impl Agent {
         }
     }
 
-    /// Opens its session, and goes on by itself.
+    /// Opens its session, and runs it in a task.
     pub(crate) async fn open(self, address: &str) {
         let (queue, frames) = connect::queue();
         queue.extend([event(agent_event::Body::Hello(Box::new(self.hello()))), event(self.credit())]);
@@ -58,7 +58,7 @@ impl Agent {
         let welcome = incoming.next().await.expect("the coordinator answers").expect("the session goes on");
         let mut agent = self;
         tokio::task::spawn_local(async move {
-            agent.take(welcome, &queue);
+            agent.handle(welcome, &queue);
             agent.run(incoming, &queue).await;
         });
     }
@@ -80,7 +80,7 @@ impl Agent {
         }
     }
 
-    /// For what the slots run and nothing more: so each chunk that comes has had a free slot waiting for it.
+    /// Returns credit for one chunk a slot: a free slot has waited for each chunk that arrives.
     fn credit(&self) -> agent_event::Body {
         agent_event::Body::Credit(Credit { chunks: self.slots, bytes: 0 })
     }
@@ -94,7 +94,7 @@ impl Agent {
             tokio::select! {
                 biased;
                 commands = incoming.next() => match commands.expect("the session holds") {
-                    Some(commands) => self.take(commands, queue),
+                    Some(commands) => self.handle(commands, queue),
                     None => panic!("the coordinator has ended the session of agent {}", self.number),
                 },
                 () = &mut timer, if !self.running.is_empty() => self.finish(queue),
@@ -102,7 +102,7 @@ impl Agent {
         }
     }
 
-    fn take(&mut self, commands: Vec<AgentCommand>, queue: &Outgoing<AgentEvent>) {
+    fn handle(&mut self, commands: Vec<AgentCommand>, queue: &Outgoing<AgentEvent>) {
         for command in commands {
             match command.body {
                 Some(agent_command::Body::Assign(assign)) => self.begin(assign, queue),
@@ -112,7 +112,7 @@ impl Agent {
                 Some(agent_command::Body::StopPool(stop)) => {
                     queue.push(event(agent_event::Body::PoolStopped(PoolStopped { pool: stop.pool })));
                 }
-                // Whatever has come runs already, so nothing can be given back.
+                // All chunks that have arrived run already, so none can be returned.
                 _ => {}
             }
         }
@@ -143,7 +143,7 @@ impl Agent {
         self.finish(queue);
     }
 
-    /// Reports what is done by now.
+    /// Reports the chunks that are done by now.
     fn finish(&mut self, queue: &Outgoing<AgentEvent>) {
         let now = Instant::now();
         let mut done = Vec::new();
@@ -160,7 +160,7 @@ impl Agent {
         }
     }
 
-    /// Between half and one and a half of the average.
+    /// Returns a random duration between 0.5 and 1.5 times the average.
     fn duration(&mut self) -> Duration {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.service.mul_f64(0.5 + (self.random >> 33) as f64 / (1_u64 << 31) as f64)

@@ -13,16 +13,16 @@ use crate::connect;
 use crate::figures::Figures;
 
 const JOB: u64 = 1;
-/// Items in a message.
+/// Items per message.
 const BATCH: u64 = 1024;
 const ITEM_BYTES: u64 = 8;
-/// Of an item, as the window counts it.
+/// The size of an item as the window counts it.
 const COUNTED_BYTES: u64 = ITEM_BYTES + 4;
 
 pub(crate) struct Client {
     incoming: Incoming<ClientEvent>,
     queue: Outgoing<ClientMessage>,
-    /// Bytes of items that may be sent, and that were.
+    /// Bytes of items that may be sent, and that were sent.
     limit: u64,
     sent: u64,
     done: u64,
@@ -51,12 +51,12 @@ impl Client {
         let mut client =
             Client { incoming: queue.incoming(replies, connect::MESSAGE_LIMIT), queue, limit: 0, sent: 0, done: 0 };
         while client.limit == 0 {
-            client.take(&Figures::default()).await;
+            client.handle_events(&Figures::default()).await;
         }
         client
     }
 
-    /// Keeps the coordinator in so many items for as long as it is polled.
+    /// Keeps this many items ahead at the coordinator, as long as it is polled.
     pub(crate) async fn feed(mut self, ahead: usize, figures: Rc<Figures>) {
         let job = OpenJob { job: JOB, chunksize: 1, retries: 2, ..OpenJob::default() };
         self.queue.push(message(client_message::Body::OpenJob(Box::new(job))));
@@ -65,11 +65,11 @@ impl Client {
                 self.queue.push(message(client_message::Body::Items(batch(self.sent))));
                 self.sent += BATCH;
             }
-            self.take(&figures).await;
+            self.handle_events(&figures).await;
         }
     }
 
-    async fn take(&mut self, figures: &Figures) {
+    async fn handle_events(&mut self, figures: &Figures) {
         let events = self.incoming.next().await.expect("the session holds").expect("the session goes on");
         for event in events {
             match event.body {

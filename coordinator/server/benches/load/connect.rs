@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 use tonic::transport::{Channel, Endpoint};
 
 pub(crate) const MESSAGE_LIMIT: u64 = 64 << 20;
-/// Long enough for a process that has many connections to look after.
+/// Long enough for a process with many connections.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(10);
 const TRIES: usize = 1000;
 
-/// A connection of its own, as soon as the coordinator listens.
+/// Opens a new connection as soon as the coordinator listens.
 pub(crate) async fn connect(address: &str) -> Channel {
     let endpoint = Endpoint::from_shared(address.to_owned()).expect("it is an address");
     let endpoint = http2::endpoint(endpoint, HEARTBEAT);
@@ -26,7 +26,7 @@ pub(crate) async fn connect(address: &str) -> Channel {
     panic!("the coordinator does not listen on {address}");
 }
 
-/// A queue that nobody waits to see empty.
+/// Returns a queue for whose draining nobody waits.
 pub(crate) fn queue<M: SessionMessage>() -> (Outgoing<M>, Frames<M>) {
     outgoing(0, Arc::new(Notify::new()))
 }

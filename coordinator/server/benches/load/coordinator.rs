@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::figures;
 
-/// Gone when this is dropped.
+/// The process, killed on drop.
 pub(crate) struct Coordinator {
     process: Child,
     pub(crate) address: String,
@@ -17,7 +17,7 @@ pub(crate) struct Coordinator {
 
 impl Coordinator {
     pub(crate) fn start(program: &str) -> Self {
-        // A port that was free a moment ago is most likely free still.
+        // A port that was free a moment ago is most likely still free.
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.expect("loopback has ports").to_string();
         let mut command = Command::new(program);
@@ -29,7 +29,7 @@ impl Coordinator {
         Coordinator { process, address: format!("http://{address}") }
     }
 
-    /// Bytes of memory.
+    /// Returns its resident memory in bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,4 +1,4 @@
-//! What is measured.
+//! The measured figures.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
-/// What agents and client note while a run is measured.
+/// What agents and the client record while a run is measured.
 #[derive(Default)]
 pub(crate) struct Figures {
     measuring: Cell<bool>,
@@ -17,19 +17,19 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// A slot has its next chunk.
+    /// Records that a free slot got its next chunk.
     pub(crate) fn slot_taken(&self, free_since: Instant, now: Instant) {
         if self.measuring.get() {
             self.waits.borrow_mut().push((now - free_since).as_micros().try_into().unwrap_or(u32::MAX));
         }
     }
 
-    /// The client has results of so many items.
+    /// Records that the client got results of this many items.
     pub(crate) fn items_done(&self, count: u64) {
         self.items.set(self.items.get() + count);
     }
 
-    /// Items a second over that time.
+    /// Returns items per second over this time.
     pub(crate) async fn measure(&self, time: Duration) -> f64 {
         self.measuring.set(true);
         let (start, before) = (Instant::now(), self.items.get());
@@ -45,8 +45,8 @@ pub(crate) const HEAD: &str = "agents  chunk takes   chunks/s   free slot waits 
 pub(crate) struct Row(String);
 
 impl Row {
-    /// `used`: processor time of the coordinator and of this process; `resident`: of the coordinator, before the agents
-    /// came, when they were connected, and after the run.
+    /// `used`: CPU time of the coordinator and of this process. `resident`: memory of the coordinator before the agents
+    /// connected, when they were connected, and after the run.
     pub(crate) fn new(
         agents: usize,
         service: Duration,
@@ -61,7 +61,7 @@ impl Row {
             let at = (waits.len() * share / 1000).min(waits.len().saturating_sub(1));
             waits.get(at).map_or("none".to_owned(), |us| format!("{:.2} ms", f64::from(*us) / 1e3))
         };
-        // Each item was one chunk, and took one wait.
+        // Each item was one chunk, and caused one wait.
         let seconds = waits.len() as f64 / rate;
         let [coordinator, own] = used.map(|time| time.as_secs_f64());
         let mebibytes = resident.map(|bytes| bytes as f64 / f64::from(1 << 20));
@@ -97,7 +97,8 @@ pub(crate) fn time_of(clock: ClockId) -> Duration {
     Duration::new(now.tv_sec().cast_unsigned(), now.tv_nsec() as u32)
 }
 
-/// As many as may be, for this process and those that it starts: each agent needs one on both sides.
+/// Raises the descriptor limit as far as possible, for this process and its children: each agent needs a descriptor on
+/// both sides.
 pub(crate) fn raise_descriptor_limit() -> u64 {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits can be read");
     let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);

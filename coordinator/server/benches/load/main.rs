@@ -1,12 +1,12 @@
-//! The coordinator under the load of many agents: how many chunks a second, how long a free slot waits for its next
-//! chunk, and what an agent costs.
+//! The coordinator under the load of many agents: chunks per second, how long a free slot waits for its next chunk, and
+//! the cost of an agent.
 //!
 //! `cargo bench -p farpool-coordinator-server --bench load -- [--agents 10,100,1000] [--slots N] [--seconds N] [--rate N] [--quick]`
 //!
-//! The coordinator is the real one, a process of its own. Its agents and its client are played by this process, on one
-//! thread, over real connections. The client's items are 8 bytes long and each is a chunk. For each number of agents
-//! there are two runs: one in which every chunk is done as soon as it comes, which is as fast as it goes, and one in which
-//! chunks take as long as makes `--rate` of them a second, for the waiting times at that load.
+//! The coordinator is the real one, in its own process. This process plays its agents and its client, on one thread, over
+//! real connections. The client's items are 8 bytes long and each is a chunk. For each number of agents there are two
+//! runs. In the first, every chunk is done on arrival, for the highest rate. In the second, the duration of chunks gives
+//! `--rate` of them per second, for the waiting times at that load.
 
 mod agent;
 mod client;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     for &agents in &options.agents {
         let rates = [options.saturated.then_some(None), options.paced.then_some(Some(options.rate))];
         for rate in rates.into_iter().flatten() {
-            // All that a run has begun ends with its runtime.
+            // All tasks of a run end with its runtime.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.expect("a runtime can be made");
             let row = runtime.block_on(LocalSet::new().run_until(measure(&options, agents, rate)));
@@ -54,13 +54,13 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// One run: `rate` chunks a second, or as many as it can.
+/// Measures one run, with `rate` chunks per second, or as many as possible.
 async fn measure(options: &Options, agents: usize, rate: Option<u64>) -> Row {
     let coordinator = Coordinator::start(&options.coordinator);
     let slots = agents * options.slots as usize;
     let service = rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(slots as f64 / rate as f64));
     let figures = Rc::new(Figures::default());
-    // The first connection is not one of those that are counted.
+    // The client's connection is not counted.
     let client = client::Client::open(&coordinator.address).await;
     let alone = coordinator.resident();
     for number in 0..agents {

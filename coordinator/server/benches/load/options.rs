@@ -1,4 +1,4 @@
-//! What the command line says.
+//! The command line.
 
 pub(crate) const USAGE: &str = "\
 The coordinator under the load of many agents
@@ -25,7 +25,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// `None`: the usage is wanted.
+    /// Parses the command line; `None`: print the usage.
     pub(crate) fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
         let mut options = Options {
             agents: vec![10, 100, 1000],
@@ -58,7 +58,7 @@ impl Options {
             }
             chosen |= word != "--bench";
         }
-        // `cargo test --all-targets` runs this too, without the word --bench: then only to see that it works.
+        // `cargo test --all-targets` runs this too, without --bench: then it is only a check that it works.
         if !under_cargo_bench && !chosen {
             return Options::read(["--quick".to_owned()].into_iter());
         }
