@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 pub(crate) use farpool_proto::v1::agent_command::Body as Order;
-pub(crate) use farpool_proto::v1::agent_event::Body as Say;
+pub(crate) use farpool_proto::v1::agent_event::Body as Report;
 
 use crate::client::{cut, secret};
 use crate::server::{Server, soon};
@@ -21,20 +21,20 @@ use crate::server::{Server, soon};
 pub(crate) struct Agent {
     pub(crate) out: Outgoing<AgentEvent>,
     incoming: Incoming<AgentCommand>,
-    /// What it was told together with the welcome.
+    /// Commands that arrived with the welcome.
     early: Vec<Order>,
-    /// What each result is as many times as its item.
+    /// Each result is its item, repeated this many times.
     pub(crate) times: usize,
 }
 
 impl Agent {
-    /// One that echoes, with so many slots and as much credit.
+    /// Starts an agent that echoes, with this many slots.
     pub(crate) async fn echo(server: &Server, number: u8, slots: u32) -> JoinHandle<Result<(), Status>> {
         let agent = Self::joined(server, number, slots).await;
         tokio::spawn(agent.work())
     }
 
-    /// One that has said hello and been welcomed.
+    /// Connects an agent that has sent its hello and was welcomed.
     pub(crate) async fn joined(server: &Server, number: u8, slots: u32) -> Self {
         Self::joined_over(server.connect().await, hello(number, slots)).await
     }
@@ -42,20 +42,20 @@ impl Agent {
     pub(crate) async fn joined_over(channel: Channel, hello: AgentHello) -> Self {
         let mut agent = Self::over(channel).await;
         let slots = hello.slots;
-        agent.say(Say::Hello(Box::new(hello)));
-        agent.say(Say::Credit(Credit { chunks: slots * 2, bytes: 0 }));
+        agent.send(Report::Hello(Box::new(hello)));
+        agent.send(Report::Credit(Credit { chunks: slots * 2, bytes: 0 }));
         let mut orders = agent.next().await.expect("the session goes on").expect("the session goes on");
         assert!(matches!(orders.remove(0), Order::Welcome(_)), "not welcomed");
         agent.early = orders;
         agent
     }
 
-    /// One that has said nothing yet.
+    /// Connects an agent that has sent nothing yet.
     pub(crate) async fn silent(server: &Server) -> Self {
         Self::over(server.connect().await).await
     }
 
-    /// Goes on with its session over another connection.
+    /// Resumes its session on another connection.
     pub(crate) async fn resume(&mut self, channel: Channel, number: u8) -> Result<(), Status> {
         let frames = self.out.resume(secret(number));
         let reply = soon("a session", AgentsClient::new(channel).session(frames)).await?;
@@ -69,7 +69,7 @@ impl Agent {
         Self { incoming: out.incoming(reply.into_inner(), 1 << 30), out, early: Vec::new(), times: 1 }
     }
 
-    pub(crate) fn say(&self, body: Say) {
+    pub(crate) fn send(&self, body: Report) {
         self.out.push(AgentEvent { body: Some(body) });
     }
 
@@ -81,49 +81,49 @@ impl Agent {
         Ok(commands.map(|commands| commands.into_iter().filter_map(|command| command.body).collect()))
     }
 
-    /// These are what it is told next.
+    /// Makes `next` return these commands first.
     pub(crate) fn put_back(&mut self, orders: impl Iterator<Item = Order>) {
         self.early.extend(orders);
     }
 
-    /// The first pool that it is to start, which it says it has.
+    /// Waits for a StartPool, reports the pool as started, and returns it.
     pub(crate) async fn pool(&mut self) -> u64 {
         loop {
             let orders = soon("a pool", self.next()).await.expect("the session goes on").expect("the session goes on");
             for order in orders {
                 if let Order::StartPool(start) = &order {
                     let pool = start.pool;
-                    self.follow(order);
+                    self.execute(order);
                     return pool;
                 }
             }
         }
     }
 
-    /// Does what it is told until its session ends.
+    /// Executes commands until its session ends.
     pub(crate) async fn work(mut self) -> Result<(), Status> {
         while let Some(orders) = self.next().await? {
-            orders.into_iter().for_each(|order| self.follow(order));
+            orders.into_iter().for_each(|order| self.execute(order));
         }
         Ok(())
     }
 
-    /// Starts and stops pools until its session ends, and runs nothing.
+    /// Starts and stops pools until its session ends, but runs nothing.
     pub(crate) async fn idle(mut self) -> Result<(), Status> {
         while let Some(orders) = self.next().await? {
             let orders = orders.into_iter().filter(|order| !matches!(order, Order::Assign(_)));
-            orders.for_each(|order| self.follow(order));
+            orders.for_each(|order| self.execute(order));
         }
         Ok(())
     }
 
-    pub(crate) fn follow(&self, order: Order) {
+    pub(crate) fn execute(&self, order: Order) {
         match order {
-            Order::StartPool(start) => self.say(Say::PoolStarted(PoolStarted { pool: start.pool })),
-            Order::StopPool(stop) => self.say(Say::PoolStopped(PoolStopped { pool: stop.pool })),
+            Order::StartPool(start) => self.send(Report::PoolStarted(PoolStarted { pool: start.pool })),
+            Order::StopPool(stop) => self.send(Report::PoolStopped(PoolStopped { pool: stop.pool })),
             Order::Assign(assign) => self.run(&assign),
             Order::Drain(_) => {
-                self.say(Say::Draining(Draining {}));
+                self.send(Report::Draining(Draining {}));
                 self.out.finish();
             }
             _ => {}
@@ -142,11 +142,11 @@ impl Agent {
             }
             let (data, ends) = (data.into(), ends.into());
             let (chunk, attempt, first) = (chunk.chunk, chunk.attempt, chunk.first);
-            self.say(Say::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns: 1000, failed: false }));
+            self.send(Report::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns: 1000, failed: false }));
         }
     }
 
-    /// The session is ended with a status that says this.
+    /// Checks that the session ends with this status.
     pub(crate) async fn must_be_refused(mut self, code: Code, words: &str) {
         let status = loop {
             match soon("the end of the agent's session", self.next()).await {

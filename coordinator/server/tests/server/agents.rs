@@ -1,4 +1,4 @@
-//! Agents that do not keep the protocol.
+//! Agents that violate the protocol.
 
 use farpool_proto::v1::{
     AgentEvent, AgentHello, Credit, Failure, FailureKind, ItemFault, OpenJob, PoolFault, PoolStarted, PoolStopped,
@@ -6,57 +6,63 @@ use farpool_proto::v1::{
 };
 use tonic::Code;
 
-use crate::agent::{Agent, Order, Say, hello};
-use crate::client::{Ask, Client, open_pool_as};
+use crate::agent::{Agent, Order, Report, hello};
+use crate::client::{Client, Request, open_pool_as};
 use crate::server::{Server, soon};
 
 #[tokio::test]
-async fn a_session_begins_with_an_agent_that_can_be() {
+async fn an_invalid_hello_is_refused() {
     let server = Server::start().await;
-    let check = async |first: Say, code, words| {
+    let check = async |first: Report, code, words| {
         let agent = Agent::silent(&server).await;
-        agent.say(first);
+        agent.send(first);
         agent.must_be_refused(code, words).await;
     };
     let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
-    check(Say::Hello(Box::new(AgentHello { version: other, ..hello(1, 1) })), Code::FailedPrecondition, "9.8.7").await;
-    check(Say::Hello(Box::new(AgentHello { version: None, ..hello(1, 1) })), Code::FailedPrecondition, "version").await;
-    check(Say::Hello(Box::new(AgentHello { secret: vec![1; 15].into(), ..hello(1, 1) })), Code::InvalidArgument, "15")
+    check(Report::Hello(Box::new(AgentHello { version: other, ..hello(1, 1) })), Code::FailedPrecondition, "9.8.7")
+        .await;
+    check(Report::Hello(Box::new(AgentHello { version: None, ..hello(1, 1) })), Code::FailedPrecondition, "version")
         .await;
     check(
-        Say::Hello(Box::new(AgentHello { secret: vec![].into(), ..hello(1, 1) })),
+        Report::Hello(Box::new(AgentHello { secret: vec![1; 15].into(), ..hello(1, 1) })),
+        Code::InvalidArgument,
+        "15",
+    )
+    .await;
+    check(
+        Report::Hello(Box::new(AgentHello { secret: vec![].into(), ..hello(1, 1) })),
         Code::InvalidArgument,
         "secret of 0 bytes",
     )
     .await;
-    check(Say::Hello(Box::new(hello(1, 0))), Code::InvalidArgument, "at least one slot").await;
-    check(Say::Credit(Credit::default()), Code::InvalidArgument, "begins with AgentHello").await;
+    check(Report::Hello(Box::new(hello(1, 0))), Code::InvalidArgument, "at least one slot").await;
+    check(Report::Credit(Credit::default()), Code::InvalidArgument, "begins with AgentHello").await;
     assert!(server.status().await.agents.is_empty());
 }
 
 #[tokio::test]
-async fn of_two_sessions_of_one_agent_the_newer_counts() {
+async fn a_new_session_of_an_agent_replaces_the_old_one() {
     let server = Server::start().await;
     let first = Agent::joined(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
-    // One that is no agent harms nobody.
+    // An invalid hello has no effect on it.
     let second = Agent::silent(&server).await;
-    second.say(Say::Hello(Box::new(hello(1, 0))));
+    second.send(Report::Hello(Box::new(hello(1, 0))));
     second.must_be_refused(Code::InvalidArgument, "at least one slot").await;
     let _second = Agent::echo(&server, 1, 8).await;
     first.must_be_refused(Code::Aborted, "an agent of the same id has joined from host1").await;
-    client.works(1).await;
+    client.check_works(1).await;
     let status = server.status().await;
     assert_eq!((status.agents.len(), status.agents[0].slots), (1, 8));
 }
 
-/// Mostly it comes with the next call; here there is none.
+/// Delayed messages usually travel with the next call; here there is none.
 #[tokio::test]
-async fn an_agent_hears_what_it_may_forget_without_another_call() {
+async fn delayed_messages_arrive_without_another_call() {
     let server = Server::start().await;
     let mut agent = Agent::joined(&server, 1, 2).await;
     let mut client = Client::opened(&server, open_pool_as(1)).await;
-    client.hears_of(1).await;
+    client.wait_for_agent(1).await;
     agent.pool().await;
     client.open_job(1);
     client.items(1, 0, &[b"one"]);
@@ -68,7 +74,7 @@ async fn an_agent_hears_what_it_may_forget_without_another_call() {
             ended |= matches!(&order, Order::EndJob(end) if !end.kill);
             settled |= matches!(order, Order::Settled(_));
             let runs = matches!(order, Order::Assign(_));
-            agent.follow(order);
+            agent.execute(order);
             if runs {
                 assert_eq!(client.results(1).await, [b"one"]);
                 client.out.acknowledge();
@@ -78,28 +84,28 @@ async fn an_agent_hears_what_it_may_forget_without_another_call() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_ends_the_session_and_no_other() {
+async fn an_invalid_event_ends_only_its_session() {
     let server = Server::start().await;
     let _agent = Agent::echo(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
     let failure = |kind: i32| Some(Failure { kind, ..Failure::default() });
     let done = |data: &'static [u8], ends: &'static [u8]| {
-        Say::RunDone(RunDone { data: data.into(), ends: ends.into(), ..RunDone::default() })
+        Report::RunDone(RunDone { data: data.into(), ends: ends.into(), ..RunDone::default() })
     };
     let cases = [
-        (Say::Hello(Box::new(hello(2, 1))), "second AgentHello"),
-        (Say::ItemFault(Box::new(ItemFault { failure: failure(99), ..ItemFault::default() })), "unknown kind 99"),
-        (Say::ItemFault(Box::default()), "without its failure"),
-        (Say::PoolFault(Box::new(PoolFault { pool: 1, failure: failure(-1) })), "unknown kind -1"),
+        (Report::Hello(Box::new(hello(2, 1))), "second AgentHello"),
+        (Report::ItemFault(Box::new(ItemFault { failure: failure(99), ..ItemFault::default() })), "unknown kind 99"),
+        (Report::ItemFault(Box::default()), "without its failure"),
+        (Report::PoolFault(Box::new(PoolFault { pool: 1, failure: failure(-1) })), "unknown kind -1"),
         (done(b"abc", &[1, 0, 0]), "not a multiple of 4"),
         (done(b"abc", &[9, 0, 0, 0]), "ends at 9 and the data at 3"),
-        (Say::Returned(Returned { first: u64::MAX, count: 2, ..Returned::default() }), "beyond the highest index"),
+        (Report::Returned(Returned { first: u64::MAX, count: 2, ..Returned::default() }), "beyond the highest index"),
     ];
-    for (job, (say, words)) in (1..).zip(cases) {
+    for (job, (report, words)) in (1..).zip(cases) {
         let agent = Agent::joined(&server, 2, 1).await;
-        agent.say(say);
+        agent.send(report);
         agent.must_be_refused(Code::InvalidArgument, words).await;
-        client.works(job).await;
+        client.check_works(job).await;
     }
     let agent = Agent::joined(&server, 2, 1).await;
     agent.out.push(AgentEvent::default());
@@ -108,42 +114,42 @@ async fn what_does_not_fit_ends_the_session_and_no_other() {
 }
 
 #[tokio::test]
-async fn words_about_what_is_not_there_are_dropped_and_counted() {
+async fn events_about_unknown_things_are_dropped_and_counted() {
     let server = Server::start().await;
     let agent = Agent::joined(&server, 1, 1).await;
     let died = Some(Failure { kind: FailureKind::WorkerDied.into(), ..Failure::default() });
-    let says = [
-        Say::RunDone(RunDone { chunk: 77, ends: vec![0; 4].into(), ..RunDone::default() }),
-        Say::RunDone(RunDone { chunk: u64::MAX, ends: vec![0; 4].into(), ..RunDone::default() }),
-        Say::ItemFault(Box::new(ItemFault { chunk: 1 << 40, failure: died.clone(), ..ItemFault::default() })),
-        Say::Returned(Returned { chunk: 3, count: 1, ..Returned::default() }),
-        Say::PoolFault(Box::new(PoolFault { pool: 5, failure: died })),
-        Say::PoolStarted(PoolStarted { pool: 5 }),
-        Say::PoolStopped(PoolStopped { pool: 5 }),
+    let reports = [
+        Report::RunDone(RunDone { chunk: 77, ends: vec![0; 4].into(), ..RunDone::default() }),
+        Report::RunDone(RunDone { chunk: u64::MAX, ends: vec![0; 4].into(), ..RunDone::default() }),
+        Report::ItemFault(Box::new(ItemFault { chunk: 1 << 40, failure: died.clone(), ..ItemFault::default() })),
+        Report::Returned(Returned { chunk: 3, count: 1, ..Returned::default() }),
+        Report::PoolFault(Box::new(PoolFault { pool: 5, failure: died })),
+        Report::PoolStarted(PoolStarted { pool: 5 }),
+        Report::PoolStopped(PoolStopped { pool: 5 }),
     ];
-    let expected = says.len() as u64 - 1;
-    says.into_iter().for_each(|say| agent.say(say));
+    let expected = reports.len() as u64 - 1;
+    reports.into_iter().for_each(|report| agent.send(report));
     server.until("the words", |status| status.late_messages >= expected).await;
     let _agent = tokio::spawn(agent.work());
-    Client::open(&server).await.works(1).await;
+    Client::open(&server).await.check_works(1).await;
 }
 
 #[tokio::test]
-async fn what_a_lost_agent_held_runs_elsewhere() {
+async fn items_of_a_lost_agent_run_elsewhere() {
     let server = Server::start().await;
     let mut idle = Agent::joined(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
-    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, retries: 2, ..OpenJob::default() })));
+    client.send(Request::OpenJob(Box::new(OpenJob { job: 1, retries: 2, ..OpenJob::default() })));
     client.items(1, 0, &[b"one", b"two"]);
     client.end_items(1);
-    // It starts the pool, and takes what it is given, but runs nothing.
+    // It starts the pool and accepts chunks, but runs nothing.
     let assigned = |order: &crate::agent::Order| matches!(order, crate::agent::Order::Assign(_));
     loop {
         let orders = idle.next().await.expect("the session goes on").expect("the session goes on");
         if orders.iter().any(assigned) {
             break;
         }
-        orders.into_iter().for_each(|order| idle.follow(order));
+        orders.into_iter().for_each(|order| idle.execute(order));
     }
     drop(idle);
     let _agent = Agent::echo(&server, 2, 2).await;

@@ -1,4 +1,4 @@
-//! A fake client: says what it is told to, and hands out what it hears.
+//! A fake client: sends the given messages, and returns events as they arrive.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ use tokio::sync::Notify;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-pub(crate) use farpool_proto::v1::client_event::Body as Told;
-pub(crate) use farpool_proto::v1::client_message::Body as Ask;
+pub(crate) use farpool_proto::v1::client_event::Body as Event;
+pub(crate) use farpool_proto::v1::client_message::Body as Request;
 
 use crate::server::{Server, soon};
 
-/// Of a program that nobody has.
+/// The digest of a program that nobody has.
 pub(crate) const DIGEST: [u8; 32] = [7; 32];
 
 pub(crate) struct Client {
     pub(crate) out: Outgoing<ClientMessage>,
     incoming: Incoming<ClientEvent>,
-    inbox: VecDeque<Told>,
-    /// Bytes of items that it may send for each job at first, and for its last job by now.
+    inbox: VecDeque<Event>,
+    /// Bytes of items that it may send for each job at first, and for its last job now.
     pub(crate) window: u64,
     pub(crate) granted: u64,
 }
 
 impl Client {
-    /// One that has a pool.
+    /// Connects a client that has opened a pool.
     pub(crate) async fn open(server: &Server) -> Self {
         Self::opened(server, open_pool()).await
     }
@@ -42,14 +42,14 @@ impl Client {
 
     pub(crate) async fn opened_over(channel: Channel, open: OpenPool) -> Self {
         let mut client = Self::over(channel).await;
-        client.ask(Ask::OpenPool(Box::new(open)));
+        client.send(Request::OpenPool(Box::new(open)));
         match client.try_next().await.expect("the session goes on") {
-            Some(Told::Welcome(_)) => client,
+            Some(Event::Welcome(_)) => client,
             other => panic!("not welcomed but {other:?}"),
         }
     }
 
-    /// Resumes its session, which has this [`secret`], over another connection.
+    /// Resumes its session, which has this [`secret`], on another connection.
     pub(crate) async fn resume(&mut self, channel: Channel, id: u8) -> Result<(), Status> {
         let frames = self.out.resume(secret(id));
         let reply = soon("a session", ClientsClient::new(channel).session(frames)).await?;
@@ -57,7 +57,7 @@ impl Client {
         Ok(())
     }
 
-    /// One that has said nothing yet.
+    /// Connects a client that has sent nothing yet.
     pub(crate) async fn silent(server: &Server) -> Self {
         Self::over(server.connect().await).await
     }
@@ -68,71 +68,71 @@ impl Client {
         Self::of(out, reply.expect("the session begins").into_inner())
     }
 
-    /// One whose messages go and come there.
+    /// Creates a client over this queue and stream.
     pub(crate) fn of(out: Outgoing<ClientMessage>, stream: Streaming<EventFrame>) -> Self {
         let incoming = out.incoming(stream, 1 << 30);
         Self { out, incoming, inbox: VecDeque::new(), window: 0, granted: 0 }
     }
 
-    pub(crate) fn ask(&self, body: Ask) {
+    pub(crate) fn send(&self, body: Request) {
         self.out.push(ClientMessage { body: Some(body) });
     }
 
-    pub(crate) async fn try_next(&mut self) -> Result<Option<Told>, Status> {
+    pub(crate) async fn try_next(&mut self) -> Result<Option<Event>, Status> {
         while self.inbox.is_empty() {
             match soon("a message for the client", self.incoming.next()).await? {
                 None => return Ok(None),
                 Some(events) => self.inbox.extend(events.into_iter().filter_map(|event| event.body)),
             }
-            if self.inbox.iter().any(|told| matches!(told, Told::PoolAt(at) if !at.gone)) {
+            if self.inbox.iter().any(|told| matches!(told, Event::PoolAt(at) if !at.gone)) {
                 self.out.acknowledge();
             }
         }
         let told = self.inbox.pop_front();
         match &told {
-            Some(Told::Welcome(welcome)) => (self.window, self.granted) = (welcome.window, welcome.window),
-            Some(Told::Window(window)) => self.granted = window.limit,
+            Some(Event::Welcome(welcome)) => (self.window, self.granted) = (welcome.window, welcome.window),
+            Some(Event::Window(window)) => self.granted = window.limit,
             _ => {}
         }
         Ok(told)
     }
 
-    /// The next message, of those that are not about slots and windows, nor a welcome.
-    pub(crate) async fn next(&mut self) -> Told {
+    /// Returns the next event, other than a welcome and those about slots and windows.
+    pub(crate) async fn next(&mut self) -> Event {
         loop {
             match self.try_next().await.expect("the session goes on").expect("the session goes on") {
-                Told::Welcome(_) | Told::PoolOpened(_) | Told::Waiting(_) | Told::Window(_) | Told::PoolAt(_) => {}
+                Event::Welcome(_) | Event::PoolOpened(_) | Event::Waiting(_) | Event::Window(_) | Event::PoolAt(_) => {}
                 other => return other,
             }
         }
     }
 
-    /// Reads on until it knows that its pool runs at the agent with this [`secret`].
-    pub(crate) async fn hears_of(&mut self, agent: u8) {
+    /// Reads events until one reports that its pool runs at the agent with this [`secret`].
+    pub(crate) async fn wait_for_agent(&mut self, agent: u8) {
         loop {
             match self.try_next().await.expect("the session goes on").expect("the session goes on") {
-                Told::PoolAt(at) if !at.gone && at.agent == id(agent) => return,
+                Event::PoolAt(at) if !at.gone && at.agent == id(agent) => return,
                 _ => {}
             }
         }
     }
 
-    /// Takes in whatever comes, and says that it has it, for as long as the session lasts.
-    pub(crate) async fn reads_on(mut self) {
+    /// Reads and acknowledges all events until the session ends.
+    pub(crate) async fn read_all(mut self) {
         while let Ok(Some(events)) = self.incoming.next().await {
-            if events.iter().any(|event| matches!(event.body, Some(Told::PoolAt(_)))) {
+            if events.iter().any(|event| matches!(event.body, Some(Event::PoolAt(_)))) {
                 self.out.acknowledge();
             }
         }
     }
 
-    /// How the session ends, whatever comes before.
+    /// Ignores events until the session ends, and returns how it ended.
     pub(crate) async fn end(&mut self) -> Result<(), Status> {
         while self.try_next().await?.is_some() {}
         Ok(())
     }
 
-    /// The session is ended with a status that says this.
+    /// Checks that the session ends with this status.
     pub(crate) async fn must_be_refused(&mut self, code: Code, words: &str) {
         let status = self.end().await.expect_err("the session is ended with an error");
         assert_eq!(status.code(), code, "{status:?}");
@@ -140,19 +140,19 @@ impl Client {
     }
 
     pub(crate) fn open_job(&self, job: u64) {
-        self.ask(Ask::OpenJob(Box::new(OpenJob { job, ..OpenJob::default() })));
+        self.send(Request::OpenJob(Box::new(OpenJob { job, ..OpenJob::default() })));
     }
 
     pub(crate) fn items(&self, job: u64, first: u64, items: &[&[u8]]) {
-        self.ask(Ask::Items(batch(job, first, items)));
+        self.send(Request::Items(batch(job, first, items)));
     }
 
     pub(crate) fn end_items(&self, job: u64) {
-        self.ask(Ask::EndItems(EndItems { job }));
+        self.send(Request::EndItems(EndItems { job }));
     }
 
-    /// Has an agent echo a few items, which shows that the server works, and that this session does.
-    pub(crate) async fn works(&mut self, job: u64) {
+    /// Has an agent echo a few items, which shows that the server and this session work.
+    pub(crate) async fn check_works(&mut self, job: u64) {
         let items: Vec<Vec<u8>> = (0..20u8).map(|item| vec![item; item as usize]).collect();
         self.open_job(job);
         self.items(job, 0, &items.iter().map(Vec::as_slice).collect::<Vec<_>>());
@@ -162,16 +162,16 @@ impl Client {
         assert!(results.iter().zip(&items).all(|(result, item)| result.starts_with(item)));
     }
 
-    /// The results of a job, all of which succeed, in the order of its items.
+    /// Returns the results of a job in the order of its items. All items must succeed.
     pub(crate) async fn results(&mut self, job: u64) -> Vec<Vec<u8>> {
         let mut results = Vec::new();
         loop {
             match self.next().await {
-                Told::ItemsDone(done) if done.job == job => {
+                Event::ItemsDone(done) if done.job == job => {
                     let items = cut(&done.data, 0, &done.ends);
                     results.extend((done.first..).zip(items));
                 }
-                Told::JobEnded(ended) if ended.job == job => break,
+                Event::JobEnded(ended) if ended.job == job => break,
                 other => panic!("no result but {other:?}"),
             }
         }
@@ -181,10 +181,10 @@ impl Client {
 
     /// Closes the pool and waits until it is closed.
     pub(crate) async fn close(mut self) {
-        self.ask(Ask::ClosePool(ClosePool { now: false }));
+        self.send(Request::ClosePool(ClosePool { now: false }));
         loop {
             match self.try_next().await.expect("the session goes on") {
-                Some(Told::PoolClosed(_)) => break,
+                Some(Event::PoolClosed(_)) => break,
                 Some(_) => {}
                 None => panic!("the session ended before the pool"),
             }
@@ -209,12 +209,12 @@ pub(crate) fn open_pool() -> OpenPool {
     }
 }
 
-/// A secret: this number, 32 times.
+/// A secret: this number repeated 32 times.
 pub(crate) fn secret(number: u8) -> Bytes {
     vec![number; 32].into()
 }
 
-/// The id that this secret gives.
+/// The id derived from this secret.
 pub(crate) fn id(number: u8) -> Bytes {
     Bytes::copy_from_slice(&session_id(&secret(number)).expect("it is as long as a secret"))
 }

@@ -1,4 +1,4 @@
-//! Peers that connect and then take their time.
+//! Peers that connect and then do nothing.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::agent::Agent;
 use crate::client::Client;
 use crate::server::{Server, soon};
 
-/// A server that is not patient.
-async fn hasty() -> Server {
+/// Starts a server with short timeouts.
+async fn impatient() -> Server {
     Server::with(|settings| {
         settings.limits.preface = Duration::from_millis(100);
         settings.limits.first_message = Duration::from_millis(100);
@@ -20,22 +20,22 @@ async fn hasty() -> Server {
     .await
 }
 
-/// The server closes the connection after these bytes.
+/// Checks that the server closes the connection after these bytes.
 async fn is_closed(server: &Server, bytes: &[u8]) {
     let mut stream = TcpStream::connect(server.address).await.expect("the server accepts");
     stream.write_all(bytes).await.expect("the connection is there");
     let mut answer = Vec::new();
-    // Whether it is closed or reset, it is over.
+    // A reset counts too.
     let _ = soon("the end of the connection", stream.read_to_end(&mut answer)).await;
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// A frame of settings, with none.
+/// An empty SETTINGS frame.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 #[tokio::test]
-async fn connections_that_come_to_nothing_are_closed() {
-    let server = hasty().await;
+async fn idle_connections_are_closed() {
+    let server = impatient().await;
     let _agent = Agent::echo(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
     let with_settings = [PREFACE, SETTINGS].concat();
@@ -51,13 +51,13 @@ async fn connections_that_come_to_nothing_are_closed() {
     ];
     for (job, bytes) in (1..).zip(cases) {
         is_closed(&server, bytes).await;
-        client.works(job).await;
+        client.check_works(job).await;
     }
 }
 
 #[tokio::test]
 async fn a_session_without_a_first_message_ends() {
-    let server = hasty().await;
+    let server = impatient().await;
     Client::silent(&server).await.must_be_refused(Code::DeadlineExceeded, "no first message within 100ms").await;
     Agent::silent(&server).await.must_be_refused(Code::DeadlineExceeded, "no first message within 100ms").await;
     let mut finished = Client::silent(&server).await;
@@ -70,7 +70,7 @@ async fn connections_above_the_limit_wait() {
     let server = Server::with(|settings| settings.max_connections = 2).await;
     let (agent, client) = (Agent::echo(&server, 1, 1).await, Client::open(&server).await);
     let waits = async {
-        Client::open(&server).await.works(1).await;
+        Client::open(&server).await.check_works(1).await;
     };
     tokio::pin!(waits);
     tokio::select! {

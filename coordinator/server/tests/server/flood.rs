@@ -1,4 +1,4 @@
-//! Peers that send as much as they can of what is of no use: what the process takes stays bounded, and others are served.
+//! Peers that send useless data as fast as they can: the process's memory stays bounded, and others are served.
 
 use std::array;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use crate::agent::{Agent, Order, Say, hello};
-use crate::client::{Ask, Client, batch, open_pool};
+use crate::agent::{Agent, Order, Report, hello};
+use crate::client::{Client, Request, batch, open_pool};
 use crate::process::{Running, with_programs};
 use crate::raw::{begin_at, framed, head};
 
 pub(crate) const MIB: u64 = 1 << 20;
 const MEMORY: u64 = 64 * MIB;
-/// Beside it: the program, what is on its way, and what the allocator keeps.
+/// Memory in addition to that: the program, data in flight, and freed memory in the allocator.
 const BESIDE: u64 = 64 * MIB;
-/// Where slots idle, clients whose part is not whole may hold half of the memory more; so may those that run all the time.
+/// While slots are idle, clients with incomplete parts may hold half of the memory more; so may clients that always run.
 pub(crate) const WHERE_AGENTS_IDLE: u64 = MEMORY + MEMORY / 2 + BESIDE;
 
 pub(crate) const CLIENTS: usize = 20;
@@ -36,7 +36,7 @@ pub(crate) async fn start() -> Running {
     Running::start(with_programs().args(["--memory", "64MiB", "--heartbeat-timeout", "60s"]))
 }
 
-/// Sends these frames as fast as they are taken, and keeps the stream open.
+/// Sends these frames as fast as they are accepted, and keeps the stream open.
 fn client_floods(channel: Channel, frames: impl Iterator<Item = ClientFrame> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
         let _replies = flood(channel, frames).await;
@@ -44,7 +44,7 @@ fn client_floods(channel: Channel, frames: impl Iterator<Item = ClientFrame> + S
     })
 }
 
-/// The same, and reads what it is sent, without a word that it has it.
+/// Does the same, and reads what it is sent without acknowledging it.
 pub(crate) fn client_floods_and_reads(
     channel: Channel,
     frames: impl Iterator<Item = ClientFrame> + Send + 'static,
@@ -85,17 +85,17 @@ pub(crate) fn agent_floods(
     })
 }
 
-pub(crate) fn messages(bodies: impl IntoIterator<Item = Ask>) -> ClientFrame {
+pub(crate) fn messages(bodies: impl IntoIterator<Item = Request>) -> ClientFrame {
     let messages: Vec<_> = bodies.into_iter().map(|body| ClientMessage { body: Some(body) }).collect();
     ClientFrame { messages: messages.into(), ..ClientFrame::default() }
 }
 
-/// Pieces of a message of so many bytes, of which the last does not come.
+/// All pieces but the last of a message of this many bytes.
 fn pieces(total: u64) -> impl Iterator<Item = Piece> + Send {
     (0..(total - 1) / MIB).map(move |_| Piece { total, data: vec![7; MIB as usize].into() })
 }
 
-/// A pool whose initializer has arguments of so many bytes.
+/// A pool whose initializer has arguments of this many bytes.
 fn large_pool(bytes: u64) -> OpenPool {
     let settings = WorkerSettings {
         initializer_args: vec![7; bytes as usize].into(),
@@ -105,7 +105,7 @@ fn large_pool(bytes: u64) -> OpenPool {
     OpenPool { settings: Some(settings), ..open_pool() }
 }
 
-/// A message that is cut in pieces, all of which come.
+/// All pieces of a message.
 fn cut(message: &ClientMessage) -> impl Iterator<Item = Piece> + Send + use<> {
     let encoded = Bytes::from(message.encode_to_vec());
     let total = encoded.len() as u64;
@@ -123,7 +123,7 @@ fn agent_piece(piece: Piece) -> AgentFrame {
     AgentFrame { piece: Some(piece), ..AgentFrame::default() }
 }
 
-/// What tells those who keep the protocol from the others: neither run anything for the other ones.
+/// A label that separates honest clients and agents from hostile ones, so that neither runs anything for the other.
 pub(crate) fn honest(value: &str) -> Vec<Label> {
     vec![Label { key: "honest".to_owned(), value: value.to_owned() }]
 }
@@ -132,12 +132,12 @@ pub(crate) fn hostile(number: usize) -> AgentHello {
     AgentHello { labels: honest("no"), ..hello(number as u8, 2) }
 }
 
-/// What the process takes at most while nothing more comes of the floods, and that it serves others meanwhile.
+/// Checks the process's peak memory once the floods stall, and that it serves others meanwhile.
 pub(crate) async fn check(server: Running, floods: Vec<JoinHandle<()>>) {
     check_within(MEMORY + BESIDE, server, floods).await;
 }
 
-/// The same, where it may take so much.
+/// Does the same with this memory limit.
 pub(crate) async fn check_within(most: u64, mut server: Running, floods: Vec<JoinHandle<()>>) {
     let (mut before, mut now) = (0, 1);
     while before < now {
@@ -150,7 +150,7 @@ pub(crate) async fn check_within(most: u64, mut server: Running, floods: Vec<Joi
     let agent = tokio::spawn(agent.work());
     let open = OpenPool { require: honest("yes"), ..open_pool() };
     let mut client = Client::opened_over(server.connect().await, open).await;
-    client.works(1).await;
+    client.check_works(1).await;
     agent.abort();
     let peak = server.peak();
     eprintln!("{} MiB at most", peak / MIB);
@@ -165,16 +165,16 @@ async fn before_hello() {
     for number in 0..CLIENTS {
         let channel = server.connect().await;
         floods.push(match number % 4 {
-            // A first message that is not whole.
+            // An incomplete first message.
             0 => client_floods(channel, pieces(15 * MIB).map(client_piece)),
-            // One that is, and is kept.
+            // A complete one, which is kept.
             1 => {
-                let open = ClientMessage { body: Some(Ask::OpenPool(Box::new(large_pool(14 * MIB)))) };
+                let open = ClientMessage { body: Some(Request::OpenPool(Box::new(large_pool(14 * MIB)))) };
                 client_floods(channel, cut(&open).map(client_piece))
             }
             // The same in one frame.
-            2 => client_floods(channel, [messages([Ask::OpenPool(Box::new(large_pool(2 * MIB)))])].into_iter()),
-            // More than may ever come.
+            2 => client_floods(channel, [messages([Request::OpenPool(Box::new(large_pool(2 * MIB)))])].into_iter()),
+            // More than is ever allowed.
             _ => client_floods(channel, pieces(4 << 30).map(client_piece)),
         });
     }
@@ -186,9 +186,9 @@ async fn before_hello() {
     check(server, floods).await;
 }
 
-/// Frames of 4 MiB that nobody would send, and halves of such frames.
+/// Useless frames of 4 MiB, and halves of such frames.
 #[tokio::test]
-async fn frames_of_nothing() {
+async fn useless_frames() {
     let mut server = start().await;
     let mut streams = Vec::new();
     let (empty, half) = ([&head(0, 4 << 20)[..], &[0x0a, 0].repeat(2 << 20)].concat(), vec![0x0a; (3 << 20) + 5]);
@@ -204,20 +204,20 @@ async fn frames_of_nothing() {
 
 /// The first frame of a client whose job 1 has ended and whose job 2 has not.
 fn opened() -> ClientFrame {
-    let job = |job| Ask::OpenJob(Box::new(OpenJob { job, chunksize: 1, ..OpenJob::default() }));
-    let open = Ask::OpenPool(Box::new(OpenPool { require: honest("no"), ..open_pool() }));
-    messages([open, job(1), Ask::CancelJob(CancelJob { job: 1 }), job(2)])
+    let job = |job| Request::OpenJob(Box::new(OpenJob { job, chunksize: 1, ..OpenJob::default() }));
+    let open = Request::OpenPool(Box::new(OpenPool { require: honest("no"), ..open_pool() }));
+    messages([open, job(1), Request::CancelJob(CancelJob { job: 1 }), job(2)])
 }
 
 pub(crate) fn joined(number: usize) -> AgentFrame {
-    let says = [Say::Hello(Box::new(hostile(number))), Say::Credit(Credit { chunks: 60_000, bytes: 0 })];
-    let messages: Vec<_> = says.map(|body| AgentEvent { body: Some(body) }).into();
+    let reports = [Report::Hello(Box::new(hostile(number))), Report::Credit(Credit { chunks: 60_000, bytes: 0 })];
+    let messages: Vec<_> = reports.map(|body| AgentEvent { body: Some(body) }).into();
     AgentFrame { messages: messages.into(), ..AgentFrame::default() }
 }
 
-/// Items of so many bytes for a job.
-fn item(job: u64, index: u64, bytes: usize) -> Ask {
-    Ask::Items(batch(job, index, &[&vec![7; bytes]]))
+/// An item of this many bytes for a job.
+fn item(job: u64, index: u64, bytes: usize) -> Request {
+    Request::Items(batch(job, index, &[&vec![7; bytes]]))
 }
 
 /// Half of a frame of 4 MiB.
@@ -225,7 +225,7 @@ fn half_frame() -> Vec<u8> {
     [&head(0, 4 << 20)[..], &vec![0x0a; (4 << 20) - 1]].concat()
 }
 
-/// Clients that do this when their pools are open.
+/// Clients that do this once their pools are open.
 async fn clients_flood(
     server: &mut Running,
     frames: impl Fn() -> Box<dyn Iterator<Item = ClientFrame> + Send>,
@@ -264,13 +264,13 @@ async fn half_frames_after_hello() {
     check(server, Vec::new()).await;
 }
 
-/// Each of them is kept, until there is no room.
+/// Each of them is kept while there is room.
 #[tokio::test]
-async fn whole_items_after_hello() {
+async fn complete_items_after_hello() {
     let mut server = start().await;
     let floods = clients_flood(&mut server, || {
         let jobs = (3..20).map(|job| {
-            let open = Ask::OpenJob(Box::new(OpenJob { job, ..OpenJob::default() }));
+            let open = Request::OpenJob(Box::new(OpenJob { job, ..OpenJob::default() }));
             messages([open].into_iter().chain([item(job, 0, 1 << 20)]))
         });
         let items = (3..20).flat_map(|job| (1..14).map(move |index| messages([item(job, index, 1 << 20)])));
@@ -280,7 +280,7 @@ async fn whole_items_after_hello() {
     check(server, floods).await;
 }
 
-/// What is kept of each frame is ten bytes.
+/// Ten bytes of each frame are kept.
 #[tokio::test]
 async fn small_items_in_large_frames_after_hello() {
     let mut server = start().await;
@@ -300,22 +300,22 @@ async fn one_large_frame_after_hello() {
 
 /// Answers every chunk with a result of `bytes`, and with a report of `beside` bytes about a chunk that does not exist.
 async fn answers(mut agent: Agent, bytes: usize, beside: usize) {
-    agent.say(Say::Credit(Credit { chunks: 60_000, bytes: 0 }));
+    agent.send(Report::Credit(Credit { chunks: 60_000, bytes: 0 }));
     while let Ok(Some(orders)) = agent.next().await {
         for order in orders {
             let Order::Assign(assign) = &order else {
-                agent.follow(order);
+                agent.execute(order);
                 continue;
             };
             for chunk in &assign.chunks {
                 let done = |number, bytes: usize| {
                     let (data, ends) = (vec![7; bytes].into(), Bytes::copy_from_slice(&(bytes as u32).to_le_bytes()));
                     let (attempt, first) = (chunk.attempt, chunk.first);
-                    Say::RunDone(RunDone { chunk: number, attempt, first, data, ends, ..RunDone::default() })
+                    Report::RunDone(RunDone { chunk: number, attempt, first, data, ends, ..RunDone::default() })
                 };
-                agent.say(done(chunk.chunk, bytes));
-                // A chunk that there is not.
-                agent.say(done(u64::MAX, beside));
+                agent.send(done(chunk.chunk, bytes));
+                // A chunk that does not exist.
+                agent.send(done(u64::MAX, beside));
                 while agent.out.waiting() > 4 << 20 {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
@@ -324,7 +324,7 @@ async fn answers(mut agent: Agent, bytes: usize, beside: usize) {
     }
 }
 
-/// Agents that answer so, and clients that have 500 items each.
+/// Agents that answer like this, and clients with 500 items each.
 async fn check_results(
     bytes: usize,
     beside: usize,
@@ -339,10 +339,10 @@ async fn check_results(
     let items = |index: u64| {
         let (first, data, ends) =
             (100 * index, vec![7; 100].into(), (1..=100_u32).flat_map(u32::to_le_bytes).collect());
-        Ask::Items(Items { job: 2, first, data, ends })
+        Request::Items(Items { job: 2, first, data, ends })
     };
     for _ in 0..CLIENTS {
-        let items = messages((0..5).map(items).chain([Ask::EndItems(EndItems { job: 2 })]));
+        let items = messages((0..5).map(items).chain([Request::EndItems(EndItems { job: 2 })]));
         floods.push(client(server.connect().await, [opened(), items].into_iter()));
     }
     check(server, floods).await;
@@ -364,25 +364,25 @@ async fn large_results_for_clients_that_do_not_read() {
 }
 
 #[tokio::test]
-async fn large_results_for_clients_that_never_say_what_they_have() {
+async fn large_results_for_clients_that_never_acknowledge() {
     check_results(8 << 20, 10, client_floods_and_reads).await;
 }
 
-/// Jobs that end at once, of which every other number is left out.
+/// Jobs that end at once, with every other number left out.
 #[tokio::test]
 async fn jobs_whose_numbers_have_gaps() {
     let mut server = start().await;
     let job = |number: u64| {
         let job = 3 + 2 * number;
         let open = OpenJob { job, ..OpenJob::default() };
-        [Ask::OpenJob(Box::new(open)), Ask::CancelJob(CancelJob { job })]
+        [Request::OpenJob(Box::new(open)), Request::CancelJob(CancelJob { job })]
     };
     let frames = move |frame: u64| messages((500 * frame..500 * (frame + 1)).flat_map(job));
     let floods = clients_flood(&mut server, || Box::new((0..1000).map(frames))).await;
     check(server, floods).await;
 }
 
-/// Agents that read nothing, while pools of many variables come and go: each is told of each pool.
+/// Agents that read nothing while pools with many variables open and close: each agent is sent each pool.
 #[tokio::test]
 async fn large_pools_for_agents_that_do_not_read() {
     let mut server = start().await;

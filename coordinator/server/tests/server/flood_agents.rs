@@ -1,68 +1,68 @@
-//! Clients that send as much as they can of what agents are told: what the coordinator keeps for agents stays bounded too.
+//! Clients that cause as many messages to agents as they can: what the coordinator keeps for agents stays bounded too.
 
 use std::time::Duration;
 
 use farpool_proto::v1::{CancelJob, ClientFrame, Credit, OpenJob, OpenPool, PoolStarted};
 use tokio::task::JoinHandle;
 
-use crate::agent::{Agent, Order, Say};
-use crate::client::{Ask, Client, batch, open_pool, open_pool_as};
+use crate::agent::{Agent, Order, Report};
+use crate::client::{Client, Request, batch, open_pool, open_pool_as};
 use crate::flood::{
     AGENTS, CLIENTS, MIB, WHERE_AGENTS_IDLE, agent_floods, check, check_within, client_floods_and_reads, honest,
     hostile, joined, messages, start,
 };
 use crate::process::Running;
 
-/// What an agent makes of what it is told.
+/// How an agent handles commands.
 #[derive(Clone, Copy)]
 enum Makes {
-    /// It reads, and none of its pools ever starts.
+    /// It reads, but none of its pools ever starts.
     NoPool,
-    /// It starts pools, and nothing that runs there comes to an end.
+    /// It starts pools, but no item there ever finishes.
     NoResult,
-    /// It does what it is told.
+    /// It executes all commands.
     All,
 }
 
-/// An agent with much credit.
+/// Starts an agent with much credit.
 async fn agent(server: &mut Running, number: usize, makes: Makes) -> JoinHandle<()> {
     let mut agent = Agent::joined_over(server.connect().await, hostile(number)).await;
-    agent.say(Say::Credit(Credit { chunks: 60_000, bytes: 0 }));
+    agent.send(Report::Credit(Credit { chunks: 60_000, bytes: 0 }));
     tokio::spawn(async move {
         while let Ok(Some(orders)) = agent.next().await {
             for order in orders {
                 match (makes, &order) {
                     (Makes::NoResult, Order::StartPool(start)) => {
-                        agent.say(Say::PoolStarted(PoolStarted { pool: start.pool }));
+                        agent.send(Report::PoolStarted(PoolStarted { pool: start.pool }));
                     }
                     (Makes::NoPool, Order::StartPool(_)) | (Makes::NoPool | Makes::NoResult, Order::Assign(_)) => {}
-                    _ => agent.follow(order),
+                    _ => agent.execute(order),
                 }
             }
         }
     })
 }
 
-fn open_job(job: u64, function: usize) -> Ask {
-    Ask::OpenJob(Box::new(OpenJob { job, function: vec![7; function].into(), chunksize: 1, ..OpenJob::default() }))
+fn open_job(job: u64, function: usize) -> Request {
+    Request::OpenJob(Box::new(OpenJob { job, function: vec![7; function].into(), chunksize: 1, ..OpenJob::default() }))
 }
 
-/// Jobs whose functions have so many bytes, of one item each. Every second one is cancelled at once.
-fn jobs(frame: u64, jobs: u64, function: usize) -> Vec<Ask> {
+/// Jobs of one item each, with functions of this many bytes. Every second one is cancelled at once.
+fn jobs(frame: u64, jobs: u64, function: usize) -> Vec<Request> {
     let numbers = frame * jobs + 1..=(frame + 1) * jobs;
     let jobs = numbers.flat_map(|job| {
-        let cancelled = (job % 2 == 0).then_some(Ask::CancelJob(CancelJob { job }));
-        [open_job(job, function), Ask::Items(batch(job, 0, &[b"item"]))].into_iter().chain(cancelled)
+        let cancelled = (job % 2 == 0).then_some(Request::CancelJob(CancelJob { job }));
+        [open_job(job, function), Request::Items(batch(job, 0, &[b"item"]))].into_iter().chain(cancelled)
     });
     jobs.collect()
 }
 
-/// A client that keeps the protocol, and sends this as fast as it is taken.
-async fn client(server: &mut Running, frames: impl Fn(u64) -> Vec<Ask> + Send + 'static) -> [JoinHandle<()>; 2] {
+/// A client that follows the protocol, and sends these frames as fast as they are accepted.
+async fn client(server: &mut Running, frames: impl Fn(u64) -> Vec<Request> + Send + 'static) -> [JoinHandle<()>; 2] {
     let open = OpenPool { require: honest("no"), ..open_pool() };
     let client = Client::opened_over(server.connect().await, open).await;
     let out = client.out.clone();
-    let says = tokio::spawn(async move {
+    let reports = tokio::spawn(async move {
         for frame in 0..4000 {
             while out.waiting() > 4 << 20 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -71,7 +71,7 @@ async fn client(server: &mut Running, frames: impl Fn(u64) -> Vec<Ask> + Send + 
         }
         std::future::pending().await
     });
-    [says, tokio::spawn(client.reads_on())]
+    [reports, tokio::spawn(client.read_all())]
 }
 
 /// Small jobs from some clients, and large ones from others.
@@ -86,9 +86,9 @@ async fn clients(server: &mut Running) -> Vec<JoinHandle<()>> {
     floods
 }
 
-/// A pool that has an id: it starts when its client says that it knows where, which it never does.
-fn pool(number: usize) -> Ask {
-    Ask::OpenPool(Box::new(OpenPool { require: honest("no"), ..open_pool_as(number as u8 + 1) }))
+/// A pool with an id: it starts when its client acknowledges where, which it never does.
+fn pool(number: usize) -> Request {
+    Request::OpenPool(Box::new(OpenPool { require: honest("no"), ..open_pool_as(number as u8 + 1) }))
 }
 
 /// Frames of jobs that lack their items.
@@ -99,7 +99,7 @@ fn lacking(number: usize, jobs: u64, function: usize) -> impl Iterator<Item = Cl
 }
 
 #[tokio::test]
-async fn small_jobs_that_lack_their_items_where_an_agent_idles() {
+async fn small_jobs_without_their_items_while_an_agent_idles() {
     let mut server = start().await;
     let mut floods = vec![agent(&mut server, 0, Makes::NoPool).await];
     floods.push(client_floods_and_reads(server.connect().await, lacking(0, 5000, 3)));
@@ -107,7 +107,7 @@ async fn small_jobs_that_lack_their_items_where_an_agent_idles() {
 }
 
 #[tokio::test]
-async fn large_jobs_that_lack_their_items_where_an_agent_idles() {
+async fn large_jobs_without_their_items_while_an_agent_idles() {
     let mut server = start().await;
     let mut floods = vec![agent(&mut server, 0, Makes::NoPool).await];
     for number in 0..5 {
@@ -116,15 +116,15 @@ async fn large_jobs_that_lack_their_items_where_an_agent_idles() {
     check_within(WHERE_AGENTS_IDLE, server, floods).await;
 }
 
-/// Each is whole after a while, does not run, and is followed by the next.
+/// Each completes after a while, does not run, and is followed by the next.
 #[tokio::test]
-async fn chunks_that_come_to_be_whole_one_after_the_other_where_an_agent_idles() {
+async fn chunks_that_complete_one_after_another_while_an_agent_idles() {
     let mut server = start().await;
     let mut floods = vec![agent(&mut server, 0, Makes::NoPool).await];
     for _ in 0..CLIENTS {
-        let open = Ask::OpenPool(Box::new(OpenPool { require: honest("no"), ..open_pool() }));
-        let job = Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 24, ..OpenJob::default() }));
-        let items = (0..24).map(|index| messages([Ask::Items(batch(1, index, &[&vec![7; MIB as usize]]))]));
+        let open = Request::OpenPool(Box::new(OpenPool { require: honest("no"), ..open_pool() }));
+        let job = Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 24, ..OpenJob::default() }));
+        let items = (0..24).map(|index| messages([Request::Items(batch(1, index, &[&vec![7; MIB as usize]]))]));
         floods.push(client_floods_and_reads(server.connect().await, [messages([open, job])].into_iter().chain(items)));
     }
     check_within(WHERE_AGENTS_IDLE, server, floods).await;
@@ -163,8 +163,8 @@ async fn jobs_for_agents_that_do_not_read() {
     check_within(WHERE_AGENTS_IDLE, server, floods).await;
 }
 
-/// Jobs of which one half never ends, from clients that all do this.
-async fn run_jobs(jobs: impl Fn(u64) -> Vec<Ask> + Copy + Send + 'static) {
+/// Jobs half of which never end, from several clients.
+async fn run_jobs(jobs: impl Fn(u64) -> Vec<Request> + Copy + Send + 'static) {
     let mut server = start().await;
     let mut floods = Vec::new();
     for number in 0..AGENTS {
@@ -186,7 +186,7 @@ async fn large_jobs_for_agents_that_run_them() {
     run_jobs(|frame| jobs(frame, 2, 900 << 10)).await;
 }
 
-/// Blocks of all sizes are allocated and freed at once: freed memory that the allocator keeps counts too.
+/// Blocks of all sizes are allocated and freed together: freed memory that the allocator keeps counts too.
 #[tokio::test]
 async fn small_and_large_jobs_for_agents_that_run_them() {
     let mut server = start().await;

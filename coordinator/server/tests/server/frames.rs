@@ -1,14 +1,14 @@
-//! Bytes that are no frames.
+//! Invalid frames.
 
 use farpool_proto::v1::{AgentEvent, AgentFrame, ClientFrame, ClientMessage, Piece};
 use tonic::Code;
 
-use crate::agent::{Agent, Say, hello};
-use crate::client::{Ask, Client, open_pool};
+use crate::agent::{Agent, Report, hello};
+use crate::client::{Client, Request, open_pool};
 use crate::raw::{call, framed, head};
 use crate::server::Server;
 
-/// Each of these ends with the status, and costs a client beside it nothing.
+/// Checks that each of these ends with this status, and that another client is not affected.
 async fn check(cases: Vec<(&str, Vec<u8>, bool, Code, &str)>) {
     let server = Server::start().await;
     let _agent = Agent::echo(&server, 1, 2).await;
@@ -17,23 +17,23 @@ async fn check(cases: Vec<(&str, Vec<u8>, bool, Code, &str)>) {
         let (found, message) = call(&server, method, body, end).await;
         assert_eq!(Code::from(found), code, "{words}: {message}");
         assert!(message.contains(words), "{words}: {message}");
-        client.works(job).await;
+        client.check_works(job).await;
     }
     server.until("the end of the other sessions", |status| status.pools.len() == 1 && status.agents.len() == 1).await;
 }
 
 fn opened(then: &[u8]) -> Vec<u8> {
-    let open = ClientMessage { body: Some(Ask::OpenPool(Box::new(open_pool()))) };
+    let open = ClientMessage { body: Some(Request::OpenPool(Box::new(open_pool()))) };
     [&framed(&ClientFrame { messages: vec![open].into(), ..ClientFrame::default() }), then].concat()
 }
 
 fn joined(then: &[u8]) -> Vec<u8> {
-    let hello = AgentEvent { body: Some(Say::Hello(Box::new(hello(9, 1)))) };
+    let hello = AgentEvent { body: Some(Report::Hello(Box::new(hello(9, 1)))) };
     [&framed(&AgentFrame { messages: vec![hello].into(), ..AgentFrame::default() }), then].concat()
 }
 
 #[tokio::test]
-async fn frames_that_are_cut_off_or_too_long() {
+async fn truncated_and_oversized_frames_are_refused() {
     let huge = head(0, u32::MAX);
     let cut = [&head(0, 100)[..], b"too little"].concat();
     let packed = [&head(1, 3)[..], b"zip"].concat();
@@ -53,7 +53,7 @@ async fn frames_that_are_cut_off_or_too_long() {
 }
 
 #[tokio::test]
-async fn frames_that_are_no_messages() {
+async fn frames_without_valid_messages_are_refused() {
     let garbage = [&head(0, 8)[..], &[0xff; 8]].concat();
     // A field of bytes that claims to be longer than its message.
     let lies = [&head(0, 3)[..], &[0x0a, 0x7f, 0x00]].concat();
@@ -72,7 +72,7 @@ async fn frames_that_are_no_messages() {
 }
 
 #[tokio::test]
-async fn pieces_that_lie() {
+async fn invalid_pieces_are_refused() {
     let piece = |total, data: &[u8]| {
         let piece = Some(Piece { total, data: data.to_vec().into() });
         framed(&ClientFrame { piece, ..ClientFrame::default() })

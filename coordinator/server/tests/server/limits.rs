@@ -1,4 +1,4 @@
-//! Settings beyond their limits: they end the session that they came on, and nobody else notices.
+//! Settings beyond their limits: they end only their own session.
 
 use farpool_proto::limits;
 use farpool_proto::v1::{
@@ -6,8 +6,8 @@ use farpool_proto::v1::{
 };
 use tonic::Code;
 
-use crate::agent::{Agent, Order, Say, hello};
-use crate::client::{Ask, Client, Told, open_pool};
+use crate::agent::{Agent, Order, Report, hello};
+use crate::client::{Client, Event, Request, open_pool};
 use crate::server::Server;
 
 #[tokio::test]
@@ -17,7 +17,7 @@ async fn a_pool_beyond_its_limits_is_refused() {
         let mut open = open_pool();
         change(&mut open);
         let mut client = Client::silent(&server).await;
-        client.ask(Ask::OpenPool(Box::new(open)));
+        client.send(Request::OpenPool(Box::new(open)));
         client.must_be_refused(Code::InvalidArgument, words).await;
     };
     fn settings(open: &mut OpenPool) -> &mut WorkerSettings {
@@ -41,7 +41,7 @@ async fn a_pool_beyond_its_limits_is_refused() {
     assert!(server.status().await.pools.is_empty());
 }
 
-/// The function that made two agents take their coordinator for broken, and what came of it for others.
+/// A function that made two agents treat their coordinator as broken, which affected others.
 #[tokio::test]
 async fn a_job_beyond_its_limits_reaches_no_agent() {
     let server = Server::start().await;
@@ -55,7 +55,7 @@ async fn a_job_beyond_its_limits_reaches_no_agent() {
                     _ => 0,
                 };
                 assert!(function <= limits::FUNCTION_BYTES, "it was given a function of {function} bytes");
-                agent.follow(order);
+                agent.execute(order);
             }
         }
         Ok::<(), tonic::Status>(())
@@ -65,7 +65,7 @@ async fn a_job_beyond_its_limits_reaches_no_agent() {
         let mut open = OpenJob { job: 1, retries: 1000, ..OpenJob::default() };
         change(&mut open);
         let mut client = Client::open(&server).await;
-        client.ask(Ask::OpenJob(Box::new(open)));
+        client.send(Request::OpenJob(Box::new(open)));
         client.items(1, 0, &[b"item"]);
         client.must_be_refused(Code::InvalidArgument, words).await;
     };
@@ -73,7 +73,7 @@ async fn a_job_beyond_its_limits_reaches_no_agent() {
     check(|job| job.retries = u32::MAX, "retries").await;
     check(|job| job.label = "x".repeat(65_536), "job's label").await;
     check(|job| job.require = vec![label("x", 1); 65], "labels").await;
-    neighbour.works(1).await;
+    neighbour.check_works(1).await;
     assert!(!watched.is_finished());
     watched.abort();
 }
@@ -85,7 +85,7 @@ async fn an_agent_beyond_its_limits_is_refused() {
         let mut hello = hello(1, 1);
         change(&mut hello);
         let agent = Agent::silent(&server).await;
-        agent.say(Say::Hello(Box::new(hello)));
+        agent.send(Report::Hello(Box::new(hello)));
         agent.must_be_refused(Code::InvalidArgument, words).await;
     };
     check(|hello| hello.host = "x".repeat(70_000), "name of a host").await;
@@ -99,16 +99,16 @@ async fn an_agent_beyond_its_limits_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_kept_of_a_failure_is_bounded() {
+async fn the_size_of_a_kept_failure_is_bounded() {
     let server = Server::start().await;
     let mut agent = Agent::joined(&server, 1, 1).await;
     let mut client = Client::open(&server).await;
     let pool = agent.pool().await;
     let message = "x".repeat(3 << 20);
     let failure = Some(Failure { kind: FailureKind::ProgramRejected.into(), message, ..Failure::default() });
-    agent.say(Say::PoolFault(Box::new(PoolFault { pool, failure })));
+    agent.send(Report::PoolFault(Box::new(PoolFault { pool, failure })));
     let failure = match client.next().await {
-        Told::PoolFailed(failed) => failed.failure.unwrap_or_default(),
+        Event::PoolFailed(failed) => failed.failure.unwrap_or_default(),
         other => panic!("the pool did not fail but {other:?}"),
     };
     assert!((4000..5000).contains(&failure.message.len()), "{}", failure.message.len());

@@ -1,4 +1,4 @@
-//! The coordinator as a server: real gRPC over loopback, fake clients and agents, and what is no client and no agent.
+//! The coordinator as a server: real gRPC over loopback, with fake clients and agents, and with peers that are neither.
 
 mod agent;
 mod client;

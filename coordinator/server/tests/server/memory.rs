@@ -16,13 +16,13 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::agent::{Agent, Say};
-use crate::client::{Ask, Client, Told, batch, open_pool, open_pool_as};
+use crate::agent::{Agent, Report};
+use crate::client::{Client, Event, Request, batch, open_pool, open_pool_as};
 use crate::server::{Server, soon};
 
 const MIB: usize = 1 << 20;
 
-/// A client whose job has so many items of 1 MiB each, all sent as fast as they are taken.
+/// A client whose job has this many items of 1 MiB each, sent as fast as they are accepted.
 async fn flood(server: &Server, items: u64) -> Client {
     let client = Client::open(server).await;
     client.open_job(1);
@@ -47,14 +47,14 @@ async fn the_memory_is_bounded_and_nothing_is_dropped() {
     for _ in 0..4 {
         clients.push(flood(&server, ITEMS).await);
     }
-    // They would send 160 MiB, and may until the memory is full.
+    // They would send 160 MiB, but may only until the memory is full.
     let full = server.until("a full memory", |status| status.held_bytes > MEMORY).await;
     sleep(Duration::from_millis(300)).await;
     let later = server.status().await;
     let most = MEMORY + MEMORY / 10 + 4 * (3 << 20);
     assert!(full.held_bytes < most && later.held_bytes < most, "{} and {}", full.held_bytes, later.held_bytes);
     let _agent = Agent::echo(&server, 1, 2).await;
-    // All of them read: who does not while the memory is full is ended.
+    // All of them read: otherwise their sessions end while the memory is full.
     let reading = clients.into_iter().map(|mut client| {
         tokio::spawn(async move {
             let results = client.results(1).await;
@@ -64,31 +64,31 @@ async fn the_memory_is_bounded_and_nothing_is_dropped() {
     });
     let reading: Vec<_> = reading.collect();
     // A client with a small job is served meanwhile.
-    Client::open(&server).await.works(1).await;
+    Client::open(&server).await.check_works(1).await;
     let mut clients = Vec::new();
     for client in reading {
         clients.push(client.await.expect("all of them come"));
     }
     let held = server.until("an empty memory", |status| status.jobs.is_empty()).await.held_bytes;
-    // What they took last they have not said.
+    // The latest results are not acknowledged.
     assert!(held < 4 * (3 << 20), "{held}");
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_slows_itself_alone() {
+async fn a_client_that_does_not_read_slows_only_itself() {
     const ITEMS: u64 = 3000;
     let server = Server::start().await;
     let mut agent = Agent::joined(&server, 1, 2).await;
     // 300 MiB of results.
     agent.times = 100;
     let _agent = tokio::spawn(agent.work());
-    let mut deaf = Client::open(&server).await;
-    deaf.open_job(1);
+    let mut slow = Client::open(&server).await;
+    slow.open_job(1);
     let item = vec![7; 1000];
     for index in 0..ITEMS {
-        deaf.items(1, index, &[&item]);
+        slow.items(1, index, &[&item]);
     }
-    deaf.end_items(1);
+    slow.end_items(1);
     // It stops where its queue is full, not where the job ends.
     let done = |status: &StatusReply| status.jobs.first().map_or(0, |job| job.done);
     let (mut before, mut now) = (0, 1);
@@ -101,12 +101,12 @@ async fn a_client_that_does_not_read_slows_itself_alone() {
     }
     assert!(now < ITEMS, "all was done though nobody read it");
     let mut neighbour = Client::open(&server).await;
-    neighbour.works(1).await;
-    let results = deaf.results(1).await;
+    neighbour.check_works(1).await;
+    let results = slow.results(1).await;
     assert!(results.len() as u64 == ITEMS && results.iter().all(|result| result.len() == 100_000));
 }
 
-/// Of a job of 60 MiB, all of which an agent would send at once.
+/// Its job has 60 MiB of results, all of which an agent would send at once.
 #[tokio::test]
 async fn a_client_that_does_not_read_while_the_memory_is_full_is_ended() {
     const ITEMS: u64 = 60;
@@ -116,29 +116,29 @@ async fn a_client_that_does_not_read_while_the_memory_is_full_is_ended() {
     })
     .await;
     let mut agent = Agent::joined(&server, 1, 2).await;
-    agent.say(Say::Credit(Credit { chunks: 1000, bytes: 0 }));
+    agent.send(Report::Credit(Credit { chunks: 1000, bytes: 0 }));
     agent.times = 100;
     let _agent = tokio::spawn(agent.work());
-    let mut deaf = Client::open(&server).await;
-    deaf.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, ..OpenJob::default() })));
+    let mut slow = Client::open(&server).await;
+    slow.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, ..OpenJob::default() })));
     let item = vec![7; MIB / 100];
-    (0..ITEMS).for_each(|index| deaf.items(1, index, &[&item]));
-    deaf.end_items(1);
+    (0..ITEMS).for_each(|index| slow.items(1, index, &[&item]));
+    slow.end_items(1);
     server.until("a full memory", |status| status.held_bytes > 18 << 20).await;
     // Behind its results, which the same agent has.
-    Client::open(&server).await.works(1).await;
-    deaf.must_be_refused(tonic::Code::ResourceExhausted, "does not take its own").await;
+    Client::open(&server).await.check_works(1).await;
+    slow.must_be_refused(tonic::Code::ResourceExhausted, "does not take its own").await;
     server.until("an empty memory", |status| status.held_bytes == 0).await;
 }
 
-/// Reads what it is sent, and does not say that it has it.
-struct Mute {
+/// A client that reads what it is sent, but never acknowledges it.
+struct NeverAcknowledges {
     sending: mpsc::Sender<ClientFrame>,
     events: Streaming<EventFrame>,
 }
 
-impl Mute {
-    /// One whose pool is open, of which it has said that it knows where it starts.
+impl NeverAcknowledges {
+    /// Connects a client with an open pool, which has acknowledged where the pool starts.
     async fn open(server: &Server, id: u8) -> Self {
         let pool = ClientMessage { body: Some(Body::OpenPool(Box::new(open_pool_as(id)))) };
         let frame = ClientFrame { messages: vec![pool].into(), ..ClientFrame::default() };
@@ -162,21 +162,21 @@ impl Mute {
 }
 
 #[tokio::test]
-async fn a_client_that_never_says_what_it_has_is_sent_no_more_than_its_window() {
+async fn a_client_that_never_acknowledges_is_sent_only_its_window() {
     let server = Server::with(|settings| settings.memory = 24 << 20).await;
     let mut agent = Agent::joined(&server, 1, 1).await;
-    let mut mute = Mute::open(&server, 5).await;
+    let mut mute = NeverAcknowledges::open(&server, 5).await;
     let pool = agent.pool().await;
     let line = [&[b'x'; 99_999][..], b"\n"].concat();
     for _ in 0..600 {
         let (stream, data) = (OutputStream::Stdout.into(), line.clone().into());
-        agent.say(Say::Output(AgentOutput { pool, pid: 1, stream, data }));
+        agent.send(Report::Output(AgentOutput { pool, pid: 1, stream, data }));
     }
     while agent.out.waiting() > 0 {
         sleep(Duration::from_millis(10)).await;
     }
     let _agent = tokio::spawn(agent.work());
-    Client::open(&server).await.works(1).await;
+    Client::open(&server).await.check_works(1).await;
     assert!(server.status().await.held_bytes < 8 << 20);
     let mut read = 0;
     while let Ok(frame) = timeout(Duration::from_millis(300), mute.events.message()).await {
@@ -186,9 +186,9 @@ async fn a_client_that_never_says_what_it_has_is_sent_no_more_than_its_window() 
     assert!(read > 1 << 20 && read < 7 << 20, "it was sent {read} bytes");
 }
 
-/// A message that is larger than its window goes out as a whole.
+/// A message larger than the window is sent as a whole.
 #[tokio::test]
-async fn a_client_that_never_says_that_it_has_much_is_ended() {
+async fn a_client_that_never_acknowledges_much_is_ended() {
     let server = Server::with(|settings| {
         settings.memory = 32 << 20;
         settings.heartbeat_timeout = Duration::from_secs(1);
@@ -197,10 +197,10 @@ async fn a_client_that_never_says_that_it_has_much_is_ended() {
     let mut agent = Agent::joined(&server, 1, 2).await;
     agent.times = 12;
     let agent = tokio::spawn(agent.work());
-    let mut mute = Mute::open(&server, 5).await;
+    let mut mute = NeverAcknowledges::open(&server, 5).await;
     let ask = |body| ClientMessage { body: Some(body) };
     let job = ask(Body::OpenJob(Box::new(OpenJob { job: 1, ..OpenJob::default() })));
-    let item = ask(Ask::Items(batch(1, 0, &[&vec![7; MIB]])));
+    let item = ask(Request::Items(batch(1, 0, &[&vec![7; MIB]])));
     mute.send(ClientFrame { messages: vec![job, item].into(), ..ClientFrame::default() }).await;
     let mut read = 0;
     while read < 12 * MIB {
@@ -208,7 +208,7 @@ async fn a_client_that_never_says_that_it_has_much_is_ended() {
         read += frame.encoded_len();
     }
     agent.abort();
-    // The memory is full of what another one sends.
+    // Another client fills the memory.
     let _other = flood(&server, 40).await;
     let end = loop {
         match soon("the session's end", mute.events.message()).await {
@@ -220,7 +220,7 @@ async fn a_client_that_never_says_that_it_has_much_is_ended() {
 }
 
 #[tokio::test]
-async fn output_that_is_not_read_is_left_out_and_counted() {
+async fn unread_output_is_dropped_and_counted() {
     const LINES: usize = 2000;
     let server = Server::with(|settings| settings.memory = 64 << 20).await;
     let mut agent = Agent::joined(&server, 1, 1).await;
@@ -229,24 +229,24 @@ async fn output_that_is_not_read_is_left_out_and_counted() {
     let line = [&[b'x'; 99_999][..], b"\n"].concat();
     for _ in 0..LINES {
         let (stream, data) = (OutputStream::Stdout.into(), line.clone().into());
-        agent.say(Say::Output(AgentOutput { pool, pid: 1, stream, data }));
+        agent.send(Report::Output(AgentOutput { pool, pid: 1, stream, data }));
     }
-    // It is all on its way when the agent's queue is empty; what follows is behind it.
+    // All of it is in flight when the agent's queue is empty; later messages are behind it.
     while agent.out.waiting() > 0 {
         sleep(Duration::from_millis(10)).await;
     }
-    // HTTP/2 holds some of it for the client, and that is kept until it says that it has it.
+    // HTTP/2 holds some of it for the client, which is kept until the client acknowledges it.
     assert!(server.status().await.held_bytes < 14 << 20);
     let (mut read, mut left_out) = (0, 0);
     while read + left_out < LINES * line.len() {
         match client.next().await {
-            Told::Output(output) if output.host == "coordinator" => {
+            Event::Output(output) if output.host == "coordinator" => {
                 let text = String::from_utf8(output.data.to_vec()).expect("it is text");
                 assert!(text.contains("bytes of the workers' output were not read in time"), "{text}");
                 let bytes = text.split(' ').nth(1).and_then(|bytes| bytes.parse::<usize>().ok());
                 left_out += bytes.expect("it says how much");
             }
-            Told::Output(output) => read += output.data.len(),
+            Event::Output(output) => read += output.data.len(),
             other => panic!("no output but {other:?}"),
         }
     }
@@ -255,7 +255,7 @@ async fn output_that_is_not_read_is_left_out_and_counted() {
 }
 
 #[tokio::test]
-async fn a_chunk_larger_than_what_is_left_still_runs() {
+async fn a_chunk_larger_than_the_free_memory_still_runs() {
     const MEMORY: u64 = 32 << 20;
     let server = Server::with(|settings| {
         settings.memory = MEMORY;
@@ -267,8 +267,8 @@ async fn a_chunk_larger_than_what_is_left_still_runs() {
     let mut clients = Vec::new();
     for _ in 0..3 {
         let client = Client::open(&server).await;
-        // Three chunks of 15 MiB: none is whole when the memory is full.
-        client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 15, ..OpenJob::default() })));
+        // Three chunks of 15 MiB: none is complete when the memory is full.
+        client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 15, ..OpenJob::default() })));
         clients.push(client);
     }
     for index in 0..15 {
@@ -281,8 +281,8 @@ async fn a_chunk_larger_than_what_is_left_still_runs() {
     }
 }
 
-/// A memory full of parts of chunks, for each of which a client has so many items of 1 MiB and lacks others: the server, its agent,
-/// the clients and an item. Who holds most is favoured first.
+/// Fills the memory with parts of chunks: each client has sent this many items of 1 MiB, and has more to send. Returns the server, its
+/// agent, the clients and an item. The client that holds most is favoured first.
 async fn full_of_parts<const N: usize>(
     parts: [(u64, u64); N],
 ) -> (Server, JoinHandle<Result<(), Status>>, Vec<Client>, Vec<u8>) {
@@ -296,7 +296,7 @@ async fn full_of_parts<const N: usize>(
     let mut clients = Vec::new();
     for (items, chunksize) in parts {
         let client = Client::open(&server).await;
-        client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize, ..OpenJob::default() })));
+        client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize, ..OpenJob::default() })));
         (0..items).for_each(|index| client.items(1, index, &[&item]));
         clients.push(client);
         sleep(Duration::from_millis(300)).await;
@@ -305,8 +305,7 @@ async fn full_of_parts<const N: usize>(
     (server, agent, clients, item)
 }
 
-/// Two clients send a few bytes now and then of what they would have to send: the third one, which completes its chunk, does not
-/// wait for them.
+/// Two clients send only a few bytes from time to time. The third one, which completes its chunk, does not wait for them.
 #[tokio::test]
 async fn a_client_that_trickles_in_its_turn_loses_it() {
     let (_server, _agent, mut clients, item) = full_of_parts([(11, 1000), (9, 1000), (8, 12)]).await;
@@ -331,7 +330,7 @@ async fn a_client_that_falls_silent_in_its_turn_loses_it() {
     (8..12).for_each(|index| last.items(1, index, &[&item]));
     last.end_items(1);
     assert_eq!(last.results(1).await.len(), 12);
-    // The others have lost nothing.
+    // The others lose nothing.
     for (mut client, items) in clients.into_iter().zip([11, 9]) {
         (items..12).for_each(|index| client.items(1, index, &[&item]));
         client.end_items(1);
@@ -348,16 +347,16 @@ async fn a_chunk_larger_than_the_memory_ends_its_session() {
     .await;
     let _agent = Agent::echo(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
-    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 100, ..OpenJob::default() })));
+    client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 100, ..OpenJob::default() })));
     let item = vec![7; MIB];
     (0..100).for_each(|index| client.items(1, index, &[&item]));
     client.must_be_refused(tonic::Code::ResourceExhausted, "--memory").await;
-    Client::open(&server).await.works(1).await;
+    Client::open(&server).await.check_works(1).await;
 }
 
-/// Clients that wait for each other until all of their pools is here again.
+/// Clients that wait for each other until all of their pools are reopened.
 #[tokio::test]
-async fn what_is_said_again_may_take_as_much_memory_as_there_is() {
+async fn resent_items_may_take_all_of_the_memory() {
     const ITEMS: u64 = 24;
     let server = Server::with(|settings| settings.memory = 32 << 20).await;
     let _agent = Agent::echo(&server, 1, 2).await;
@@ -372,10 +371,10 @@ async fn what_is_said_again_may_take_as_much_memory_as_there_is() {
         clients.iter().for_each(|client| client.items(1, index, &[&item]));
     }
     for client in &clients {
-        client.ask(Ask::PoolReopened(PoolReopened {}));
+        client.send(Request::PoolReopened(PoolReopened {}));
         client.end_items(1);
     }
-    // Each has to say in time where it knows that it runs.
+    // Each has to acknowledge in time where its pool runs.
     let taking =
         clients.into_iter().map(|mut client| tokio::spawn(async move { client.results(1).await.len() as u64 }));
     for taken in taking.collect::<Vec<_>>() {
@@ -384,7 +383,7 @@ async fn what_is_said_again_may_take_as_much_memory_as_there_is() {
 }
 
 #[tokio::test]
-async fn what_is_said_again_is_bounded_too() {
+async fn resent_items_are_bounded_too() {
     let server = Server::with(|settings| settings.memory = 16 << 20).await;
     let _agent = Agent::echo(&server, 1, 2).await;
     let mut client = Client::opened(&server, OpenPool { again: true, ..open_pool_as(1) }).await;
@@ -392,19 +391,19 @@ async fn what_is_said_again_is_bounded_too() {
     let item = vec![7; MIB];
     (0..100).for_each(|index| client.items(1, index, &[&item]));
     client.must_be_refused(tonic::Code::ResourceExhausted, "--memory").await;
-    Client::open(&server).await.works(1).await;
+    Client::open(&server).await.check_works(1).await;
 }
 
-/// Opens a job that counts 13 KiB: 10 KiB for its function, and 3 KiB for the job.
+/// Opens a job that counts as 13 KiB: 10 KiB for its function, and 3 KiB for the job.
 fn open_large_job(client: &Client, job: u64) {
-    client.ask(Ask::OpenJob(Box::new(OpenJob { job, function: vec![7; 10 << 10].into(), ..OpenJob::default() })));
+    client.send(Request::OpenJob(Box::new(OpenJob { job, function: vec![7; 10 << 10].into(), ..OpenJob::default() })));
 }
 
 #[tokio::test]
 async fn very_many_jobs_wait_for_memory_and_none_is_lost() {
     const MEMORY: u64 = 4 << 20;
     const JOBS: u64 = 1500;
-    // Those that fit, and some frames with two dozen each that were being read.
+    // The jobs that fit, and some frames of two dozen each that were being read.
     const MOST: usize = 330 + 150;
     let server = Server::with(|settings| settings.memory = MEMORY).await;
     let mut client = Client::open(&server).await;
@@ -419,8 +418,8 @@ async fn very_many_jobs_wait_for_memory_and_none_is_lost() {
     let (mut done, mut ended) = (0, 0);
     while ended < JOBS {
         match client.next().await {
-            Told::ItemsDone(_) => done += 1,
-            Told::JobEnded(job) => ended += u64::from(!job.cancelled),
+            Event::ItemsDone(_) => done += 1,
+            Event::JobEnded(job) => ended += u64::from(!job.cancelled),
             other => panic!("no outcome but {other:?}"),
         }
     }
@@ -428,7 +427,7 @@ async fn very_many_jobs_wait_for_memory_and_none_is_lost() {
 }
 
 #[tokio::test]
-async fn jobs_that_wait_for_their_items_do_not_keep_them_from_coming() {
+async fn jobs_that_wait_for_their_items_do_not_block_them() {
     const JOBS: u64 = 450;
     let server = Server::with(|settings| settings.memory = 4 << 20).await;
     let _agent = Agent::echo(&server, 1, 8).await;
@@ -440,12 +439,12 @@ async fn jobs_that_wait_for_their_items_do_not_keep_them_from_coming() {
     }
     let mut ended = 0;
     while ended < JOBS {
-        ended += u64::from(matches!(client.next().await, Told::JobEnded(_)));
+        ended += u64::from(matches!(client.next().await, Event::JobEnded(_)));
     }
 }
 
 #[tokio::test]
-async fn a_message_larger_than_the_memory_must_be_refused() {
+async fn a_message_larger_than_the_memory_is_refused() {
     let server = Server::with(|settings| settings.memory = 16 << 20).await;
     let mut client = Client::open(&server).await;
     client.open_job(1);
@@ -453,9 +452,9 @@ async fn a_message_larger_than_the_memory_must_be_refused() {
     client.must_be_refused(tonic::Code::ResourceExhausted, "the limit is").await;
 }
 
-/// Openings are held as long as pools are: what a pool says of its program counts, however it is cut.
+/// Openings are held as long as pools are: a pool's description of its program counts, however it is encoded.
 #[tokio::test]
-async fn openings_count_for_what_they_take() {
+async fn openings_count_with_the_memory_they_take() {
     let server = Server::with(|settings| settings.memory = 16 << 20).await;
     let variable = Variable { name: Bytes::from_static(b"a"), value: vec![b'x'; 20].into() };
     let environment = vec![variable; 60_000];
@@ -464,7 +463,7 @@ async fn openings_count_for_what_they_take() {
     let (mut opened, mut refused) = (Vec::new(), 0);
     for _ in 0..10 {
         let mut client = Client::over(server.connect().await).await;
-        client.ask(Body::OpenPool(Box::new(OpenPool { program: program.clone(), ..open_pool() })));
+        client.send(Body::OpenPool(Box::new(OpenPool { program: program.clone(), ..open_pool() })));
         match client.try_next().await {
             Ok(_) => opened.push(client),
             Err(status) => {

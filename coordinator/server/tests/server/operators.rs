@@ -1,4 +1,4 @@
-//! What operators see and do, and what tells others about the server.
+//! The status and requests of operators, health and reflection.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::agent::Agent;
-use crate::client::{Client, Told};
+use crate::client::{Client, Event};
 use crate::server::{Server, soon};
 
 #[tokio::test]
-async fn the_status_says_who_is_there() {
+async fn the_status_lists_clients_and_agents() {
     let server = Server::with(|settings| settings.memory = 1 << 30).await;
     let client = Client::open(&server).await;
     client.open_job(1);
@@ -45,7 +45,7 @@ async fn a_job_can_be_cancelled() {
     let mut operators = server.operators().await;
     operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect("the job is there");
     match client.next().await {
-        Told::JobEnded(ended) => assert!(ended.cancelled),
+        Event::JobEnded(ended) => assert!(ended.cancelled),
         other => panic!("the job did not end but {other:?}"),
     }
     let again = operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect_err("it has ended");
@@ -64,7 +64,7 @@ async fn an_agent_can_be_drained() {
     let first = Agent::echo(&server, 1, 1).await;
     let _second = Agent::echo(&server, 2, 1).await;
     let mut client = Client::open(&server).await;
-    client.works(1).await;
+    client.check_works(1).await;
     let mut operators = server.operators().await;
     let drain = |agent: &str| DrainAgentRequest { agent: agent.to_owned() };
     let error = operators.drain_agent(drain("host9")).await.expect_err("it is not there");
@@ -73,17 +73,17 @@ async fn an_agent_can_be_drained() {
     operators.drain_agent(drain("host1")).await.expect("it is there");
     soon("the agent's end", first).await.expect("it does not panic").expect("it leaves in peace");
     server.until("the agent's end", |status| status.agents.len() == 1).await;
-    client.works(2).await;
+    client.check_works(2).await;
 }
 
 #[tokio::test]
-async fn a_host_with_two_agents_does_not_say_which() {
+async fn a_host_name_with_two_agents_is_ambiguous() {
     let server = Server::start().await;
     let mut twin = crate::agent::hello(2, 1);
     twin.host = "host1".to_owned();
     let _first = Agent::echo(&server, 1, 1).await;
     let second = Agent::silent(&server).await;
-    second.say(crate::agent::Say::Hello(Box::new(twin)));
+    second.send(crate::agent::Report::Hello(Box::new(twin)));
     server.until("both agents", |status| status.agents.len() == 2).await;
     let request = DrainAgentRequest { agent: "host1".to_owned() };
     let error = server.operators().await.drain_agent(request).await.expect_err("there are two");
@@ -92,7 +92,7 @@ async fn a_host_with_two_agents_does_not_say_which() {
 }
 
 #[tokio::test]
-async fn health_and_reflection_answer() {
+async fn health_and_reflection_work() {
     let server = Server::start().await;
     let mut health = HealthClient::new(server.connect().await);
     for service in ["", "farpool.v1.Clients", "farpool.v1.Agents", "farpool.v1.Operators"] {
@@ -114,16 +114,16 @@ async fn health_and_reflection_answer() {
     }
 }
 
-/// Very many pools, and very many who ask what there is: nobody else waits for that.
+/// Many pools, and many callers that ask for the status: nobody else waits for them.
 #[tokio::test]
-async fn a_hundred_who_ask_for_the_status_hold_nobody_up() {
+async fn a_hundred_status_requests_block_nobody() {
     const POOLS: usize = 1500;
     const CALLERS: usize = 100;
     let server = std::sync::Arc::new(Server::start().await);
     let channel = server.connect().await;
     let mut pools = Vec::new();
     for _ in 0..POOLS / 50 {
-        // A connection has so many calls at once.
+        // The most calls that a connection has at once.
         let channel = server.connect().await;
         for _ in 0..50 {
             pools.push(Client::opened_over(channel.clone(), crate::client::open_pool()).await);

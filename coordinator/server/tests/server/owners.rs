@@ -15,7 +15,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::agent::{Agent, Order, hello};
-use crate::client::{Ask, Client, id, open_pool_as, secret};
+use crate::client::{Client, Request, id, open_pool_as, secret};
 use crate::detached::{Scratch, detach, detached_over, detaching, outcomes};
 use crate::proxy::Proxy;
 use crate::restart::{HELD, adopted, result};
@@ -39,12 +39,12 @@ fn address_of(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, number)
 }
 
-fn ask_who(settings: &mut Settings) {
+fn set_principals(settings: &mut Settings) {
     settings.limits.principal = of_address;
     settings.heartbeat_timeout = Duration::from_millis(1500);
 }
 
-/// A connection from the address of one of them.
+/// Connects from the address of one of them.
 async fn connect(server: &Server, who: u8) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("it is an address");
     let endpoint = endpoint.local_address(Some(address_of(who).into()));
@@ -54,24 +54,24 @@ async fn connect(server: &Server, who: u8) -> Channel {
 
 #[tokio::test]
 async fn only_its_owner_resumes_a_session() {
-    let server = Server::with(ask_who).await;
+    let server = Server::with(set_principals).await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let proxy = Proxy::to(&server).await;
     let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
-    client.works(1).await;
+    client.check_works(1).await;
     for other in [BEN, EVE] {
-        // The other one knows the secret.
+        // The other principal knows the secret.
         let mut thief = Client::opened_over(connect(&server, other).await, open_pool_as(other)).await;
         let refused = thief.resume(connect(&server, other).await, 9).await.map_err(|status| status.code());
         assert_eq!(refused, Err(Code::NotFound));
-        // A pool that the other one opens with this secret is a different pool.
+        // A pool that the other principal opens with this secret is a different pool.
         let mut own = Client::opened_over(connect(&server, other).await, open_pool_as(9)).await;
-        own.works(1).await;
-        client.works(u64::from(other)).await;
+        own.check_works(1).await;
+        client.check_works(u64::from(other)).await;
     }
     proxy.cut();
     client.resume(proxy.connect().await, 9).await.expect("it goes on");
-    client.works(9).await;
+    client.check_works(9).await;
 }
 
 fn again(number: u8) -> OpenPool {
@@ -79,10 +79,10 @@ fn again(number: u8) -> OpenPool {
 }
 
 fn open_again(client: &Client) {
-    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
+    client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
     client.items(1, 0, &[b"a"]);
     client.end_items(1);
-    client.ask(Ask::PoolReopened(PoolReopened {}));
+    client.send(Request::PoolReopened(PoolReopened {}));
 }
 
 /// The hello of an agent that outlived a coordinator, with a pool of Ada's.
@@ -94,14 +94,14 @@ fn holding() -> AgentHello {
 }
 
 #[tokio::test]
-async fn only_its_owner_adopts_what_an_agent_holds_whoever_comes_first() {
+async fn only_its_owner_adopts_a_held_pool_in_any_order() {
     for agent_first in [true, false] {
-        let server = Server::with(ask_who).await;
+        let server = Server::with(set_principals).await;
         let mut agent = None;
         if agent_first {
             agent = Some(Agent::joined_over(server.connect().await, holding()).await);
         }
-        // Ben knows the secret, but is not the owner. Eve has nothing of it. The third knows the id, as anybody may.
+        // Ben knows the secret, but is not the owner. Eve does not know it. The third knows the id, which is public.
         let ben = Client::opened_over(connect(&server, BEN).await, again(9)).await;
         let eve = Client::opened_over(connect(&server, EVE).await, again(8)).await;
         let of_id = OpenPool { id: id(9), ..again(7) };
@@ -117,7 +117,7 @@ async fn only_its_owner_adopts_what_an_agent_holds_whoever_comes_first() {
         open_again(&ada);
         let adopt = adopted(&mut agent).await;
         assert_eq!((adopt.held, adopt.chunks.len()), (HELD, 1));
-        agent.say(result(&adopt, 0, b"A"));
+        agent.send(result(&adopt, 0, b"A"));
         let _agent = tokio::spawn(agent.work());
         assert_eq!(ada.results(1).await, [b"A"]);
         // The others' pools adopted nothing: their items run anew, and the agent echoes them.
@@ -129,7 +129,7 @@ async fn only_its_owner_adopts_what_an_agent_holds_whoever_comes_first() {
 
 #[tokio::test]
 async fn agents_keep_the_owner_of_a_pool() {
-    let server = Server::with(ask_who).await;
+    let server = Server::with(set_principals).await;
     let mut agent = Agent::joined(&server, 1, 1).await;
     let _client = Client::opened_over(connect(&server, ADA).await, open_pool_as(9)).await;
     let start = loop {
@@ -145,11 +145,11 @@ async fn agents_keep_the_owner_of_a_pool() {
 }
 
 #[tokio::test]
-async fn who_knows_an_agents_id_cannot_replace_it() {
-    let server = Server::with(ask_who).await;
+async fn knowing_an_agents_id_is_not_enough_to_replace_it() {
+    let server = Server::with(set_principals).await;
     let agent = Agent::echo(&server, 1, 1).await;
     let mut client = Client::open(&server).await;
-    client.works(1).await;
+    client.check_works(1).await;
     // Everybody can see the id. An id that an agent sends in its hello is ignored.
     let posing = Agent::joined_over(server.connect().await, AgentHello { id: id(1), ..hello(5, 1) }).await;
     let mut resuming = Agent::joined(&server, 6, 1).await;
@@ -162,13 +162,13 @@ async fn who_knows_an_agents_id_cannot_replace_it() {
     drop(resuming);
     assert!(!agent.is_finished());
     drop(posing);
-    client.works(2).await;
+    client.check_works(2).await;
 }
 
 #[tokio::test]
 async fn names_of_detached_jobs_are_unique_within_a_tenant() {
     let scratch = Scratch::new();
-    let server = scratch.server_with(ask_who).await;
+    let server = scratch.server_with(set_principals).await;
     detached_over(&server, connect(&server, ADA).await, detach("one", 1), 3).await;
     // Another tenant may use the same name. Within the tenant nobody may, whatever secret they send.
     detached_over(&server, connect(&server, EVE).await, detach("one", 2), 5).await;
@@ -201,8 +201,8 @@ async fn names_of_detached_jobs_are_unique_within_a_tenant() {
     check(&server, ADA, &[("one", 3)]).await;
     // The same holds after a restart.
     agent.abort();
-    server.killed_off().await;
-    let server = scratch.server_with(ask_who).await;
+    server.kill_and_wait().await;
+    let server = scratch.server_with(set_principals).await;
     check(&server, BEN, &[("one", 3)]).await;
     check(&server, EVE, &[]).await;
     detached_over(&server, connect(&server, EVE).await, detach("one", 4), 1).await;
@@ -212,7 +212,7 @@ async fn names_of_detached_jobs_are_unique_within_a_tenant() {
 }
 
 #[tokio::test]
-async fn who_lists_a_job_cannot_continue_to_detach_it() {
+async fn listing_a_job_is_not_enough_to_continue_it() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let _receiving = detaching(server.connect().await, detach("one", 1)).await;

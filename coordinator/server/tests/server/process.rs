@@ -1,4 +1,4 @@
-//! The program: its flags, its lines, its signals.
+//! The program: its flags, output and signals.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use farpool_testkit::daemon::{Daemon, PATIENCE};
 use nix::sys::signal::Signal;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::client::{Ask, Client, Told, open_pool, open_pool_as};
+use crate::client::{Client, Event, Request, open_pool, open_pool_as};
 use crate::proxy::Proxy;
 use crate::server::soon;
 
@@ -47,7 +47,7 @@ impl Running {
         Self(Daemon::start("the coordinator", command))
     }
 
-    /// Waits for a line with these words, if it has not come yet.
+    /// Waits for a line with these words, and returns it.
     pub(crate) async fn line(&mut self, words: &str) -> String {
         soon(words, self.0.says_ever(words)).await
     }
@@ -63,7 +63,7 @@ impl Running {
         Endpoint::from_shared(address).expect("it is an address").connect().await.expect("it listens there")
     }
 
-    /// The most memory that it has had, in bytes.
+    /// Returns its peak memory in bytes.
     pub(crate) fn peak(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system says it");
@@ -81,20 +81,20 @@ impl Running {
 }
 
 #[test]
-fn help_teaches_and_the_version_is_told() {
+fn help_and_version_are_printed() {
     let (code, help, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
     for words in ["--listen", "FARPOOL_LISTEN", "--insecure", "--memory", "--config", "Examples:", "SIGTERM"] {
         assert!(help.contains(words), "{words}");
     }
     let (code, version, _) = run(&["--version"]);
-    // Release builds name their commit, too.
+    // Release builds name their commit too.
     let told = format!("farpool-coordinator {}", env!("CARGO_PKG_VERSION"));
     assert!(code == Some(0) && version.starts_with(&told) && version.lines().count() == 1, "{version}");
 }
 
 #[test]
-fn what_is_wrong_is_said_with_what_to_do() {
+fn errors_say_what_to_do() {
     let check = |args: &[&str], code, words: &[&str]| {
         let (found, _, text) = run(args);
         assert_eq!(found, Some(code), "{text}");
@@ -142,7 +142,7 @@ async fn variables_may_be_empty_and_switches_take_numbers() {
 }
 
 #[tokio::test]
-async fn settings_come_from_everywhere_and_a_signal_ends_it() {
+async fn settings_come_from_all_sources_and_a_signal_ends_it() {
     let file = scratch("right.toml");
     std::fs::write(&file, "memory = '64MiB'\nwindow = '1MiB'\nmax-connections = 77\n").expect("it can be written");
     let mut command = with_programs();
@@ -160,7 +160,7 @@ async fn settings_come_from_everywhere_and_a_signal_ends_it() {
     assert_eq!(server.ends(), Some(0));
 }
 
-/// From all sources. What is shown is a file of settings, which comes to the same.
+/// The settings come from all sources. The output is a settings file with the same effect.
 #[test]
 fn settings_are_shown_with_their_sources() {
     let (file, shown) = (scratch("shown.toml"), scratch("again.toml"));
@@ -197,7 +197,7 @@ fn settings_are_shown_with_their_sources() {
     let values = |text: &str| text.lines().filter_map(|line| Some(line.split_once(" # ")?.0.to_owned())).collect();
     let (first, again): (Vec<_>, Vec<_>) = (values(&first), values(&again));
     assert_eq!((code, first), (Some(0), again));
-    // What is wrong is not shown.
+    // Invalid settings are not shown.
     let (code, stdout, stderr) = show(&["--listen", "0.0.0.0:0"], &[]);
     assert!(code == Some(2) && stdout.is_empty() && stderr.contains("--insecure"), "{stdout} {stderr}");
     let (_, stdout, _) = show(&[], &[]);
@@ -205,7 +205,7 @@ fn settings_are_shown_with_their_sources() {
 }
 
 #[tokio::test]
-async fn a_log_may_be_json() {
+async fn the_log_can_be_json() {
     let mut server = Running::start(with_programs().args(["--log-format", "json", "--memory", "64MiB"]));
     let started = server.line("coordinator started").await;
     assert!(started.starts_with("{\"time\":\"20") && started.ends_with('}'), "{started}");
@@ -228,7 +228,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn a_hangup_is_noted_and_ends_nothing() {
+async fn a_hangup_is_logged_and_ends_nothing() {
     let mut server = Running::start(&mut with_programs());
     let channel = server.connect().await;
     server.signal(Signal::SIGHUP);
@@ -239,7 +239,7 @@ async fn a_hangup_is_noted_and_ends_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_closed_its_pool_and_goes_is_not_lost() {
+async fn a_client_that_disconnects_after_closing_its_pool_is_not_lost() {
     let mut server = Running::start(with_programs().args(["--reconnect-grace", "100ms"]));
     let listening = server.line("listening").await;
     let address = listening.rsplit_once("//").expect("it says where").1.parse().expect("it is an address");
@@ -248,14 +248,14 @@ async fn a_client_that_has_closed_its_pool_and_goes_is_not_lost() {
         let proxy = Proxy::to_address(address).await;
         let mut client = Client::opened_over(proxy.connect().await, open_pool_as(7 + u8::from(closes))).await;
         if closes {
-            client.ask(Ask::ClosePool(ClosePool { now: false }));
-            while !matches!(client.next().await, Told::PoolClosed(_)) {}
+            client.send(Request::ClosePool(ClosePool { now: false }));
+            while !matches!(client.next().await, Event::PoolClosed(_)) {}
         }
         // As the kernel does when a process ends.
         proxy.cut();
         kept.push((proxy, client));
     }
-    // They are given up in the order in which they went.
+    // They are given up in the order in which they disconnected.
     server.line("client session closed").await;
     assert_eq!(server.0.times_said("client session closed"), 1, "{}", server.0.said());
     server.signal(Signal::SIGTERM);
@@ -273,11 +273,11 @@ async fn the_memory_of_the_process_is_bounded() {
     let mut clients = Vec::new();
     for _ in 0..4 {
         let client = Client::opened_over(server.connect().await, open_pool()).await;
-        // 200 MiB each, which nobody runs.
+        // 200 MiB each, which no agent runs.
         for job in 1..=25 {
             client.open_job(job);
             for first in 0..8 {
-                client.ask(Ask::Items(Items { job, first, data: item.clone(), ends: ends.clone() }));
+                client.send(Request::Items(Items { job, first, data: item.clone(), ends: ends.clone() }));
             }
         }
         clients.push(client);
@@ -288,11 +288,11 @@ async fn the_memory_of_the_process_is_bounded() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         before = std::mem::replace(&mut now, server.peak());
     }
-    // Beside what is held, each client may have 8 MiB on its way.
+    // In addition to the held bytes, each client may have 8 MiB in flight.
     assert!(now < (32 + 4 * 8 + 60) * MIB, "{} MiB", now / MIB);
 }
 
-/// A container, or a service with a limit, where version 1 of control groups is there to be used.
+/// A container, or a service with a limit, on a host with control groups of version 1.
 #[tokio::test]
 async fn the_limit_of_a_control_group_counts() {
     let groups = std::fs::read_to_string("/proc/self/cgroup").expect("the system says it");
@@ -315,14 +315,14 @@ async fn the_limit_of_a_control_group_counts() {
     removed.expect("the group goes away");
 }
 
-/// Who runs as the same user, as tasks may, reads neither the environment nor the memory of the daemon.
+/// Processes of the same user, such as tasks, can read neither the environment nor the memory of the daemon.
 #[tokio::test]
-async fn other_processes_do_not_look_into_it() {
+async fn other_processes_cannot_read_its_memory() {
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
     let is_root = nix::unistd::geteuid().is_root();
-    // Where everybody may run it.
+    // In a place where everybody may run it.
     let place = std::env::temp_dir().join(format!("farpool-coordinator-{}", std::process::id()));
     std::fs::create_dir_all(&place).expect("a folder can be made");
     let program = place.join("coordinator");
@@ -337,7 +337,7 @@ async fn other_processes_do_not_look_into_it() {
     }
     let mut server = Running::start(&mut command);
     server.line("listening").await;
-    // Those that can be looked into belong to their user.
+    // Readable processes belong to their user.
     let owner = std::fs::metadata(format!("/proc/{}/environ", server.0.pid())).expect("it runs").uid();
     std::fs::remove_dir_all(&place).expect("the folder goes away");
     assert_eq!(owner, 0);

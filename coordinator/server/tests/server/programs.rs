@@ -10,13 +10,13 @@ use tokio::time::sleep;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::client::{Client, Told, open_pool};
+use crate::client::{Client, Event, open_pool};
 use crate::server::{Server, soon};
 
 const PIECE: usize = 1 << 20;
 
 pub(crate) fn program(bytes: usize) -> (Vec<u8>, Vec<u8>) {
-    // What cannot be compressed takes as many pieces as it has bytes.
+    // An incompressible program takes as many pieces as it has bytes.
     let mut program = vec![0; bytes];
     blake3::Hasher::new().finalize_xof().fill(&mut program);
     let digest = blake3::hash(&program).as_bytes().to_vec();
@@ -31,7 +31,7 @@ async fn opened(server: &Server, digest: &[u8], size: usize) -> Client {
 /// Waits until the client is asked for its program.
 async fn wanted(client: &mut Client, digest: &[u8]) {
     match client.next().await {
-        Told::ProgramWanted(wanted) => assert_eq!(wanted.digest, digest),
+        Event::ProgramWanted(wanted) => assert_eq!(wanted.digest, digest),
         other => panic!("no program was wanted but {other:?}"),
     }
 }
@@ -82,7 +82,7 @@ fn files(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_program_is_asked_for_once_and_kept() {
+async fn a_program_is_requested_once_and_kept() {
     let server = std::sync::Arc::new(Server::start().await);
     let (program, digest) = program(3 * PIECE + 4711);
     let mut client = opened(&server, &digest, program.len()).await;
@@ -92,14 +92,14 @@ async fn a_program_is_asked_for_once_and_kept() {
     for fetch in fetches {
         assert!(fetch.await.expect("it does not panic").expect("it comes") == program);
     }
-    // From now on nobody needs to be asked.
+    // From now on no client needs to be asked.
     drop(client);
     assert!(fetch(&server, &digest).await.expect("it is here") == program);
 }
 
-/// Whoever looks for it while it comes finds that it is not here, and says so when it is.
+/// An agent looks it up while it is being sent, does not find it, and asks for it only when it has arrived.
 #[tokio::test]
-async fn a_program_that_comes_while_it_is_looked_for_is_not_asked_for_again() {
+async fn a_program_that_arrives_during_a_lookup_is_not_requested_again() {
     let server = std::sync::Arc::new(Server::start().await);
     for round in 0..100 {
         let (program, digest) = program(1000 + round);
@@ -122,7 +122,7 @@ async fn a_program_that_comes_while_it_is_looked_for_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn what_nobody_asked_for_or_is_no_program_must_be_refused() {
+async fn unrequested_and_invalid_programs_are_refused() {
     let server = std::sync::Arc::new(Server::with(|settings| settings.program_cache = 8 << 20).await);
     let (program, digest) = program(2 * PIECE + 10);
     let good = pieces(&program, &digest);
@@ -148,7 +148,7 @@ async fn what_nobody_asked_for_or_is_no_program_must_be_refused() {
         (changed(|pieces| pieces[0].size += 1), "were announced"),
         (another(program.len()), "expected a program with digest"),
         (another(program.len() - 1), "were announced"),
-        // A few KiB as they are sent.
+        // A few KiB as sent.
         (another(1 << 30), "longer than"),
         (changed(|pieces| pieces[0].data = vec![7; PIECE].into()), "cannot be decompressed"),
         (changed(|pieces| pieces.push(pieces[2].clone())), "cannot be decompressed"),
@@ -163,7 +163,7 @@ async fn what_nobody_asked_for_or_is_no_program_must_be_refused() {
         let broken_off = words == "ended after";
         assert_eq!(error.code(), if broken_off { Code::Cancelled } else { Code::InvalidArgument }, "{error}");
         assert!(error.message().contains(words), "{words}: {error}");
-        // There was only this client, so those who wait are told; if it may have been cut off, when it is gone.
+        // It was the only client, so the waiting agents get the error; if the upload may have been cut off, once the client is gone.
         if broken_off {
             assert!(!fetch.is_finished());
             drop(client);
@@ -180,7 +180,7 @@ async fn what_nobody_asked_for_or_is_no_program_must_be_refused() {
 }
 
 #[tokio::test]
-async fn the_next_client_is_asked_when_one_goes_or_sends_nothing() {
+async fn the_next_client_is_asked_when_one_leaves_or_sends_nothing() {
     let server = Server::with(|settings| settings.limits.upload = Duration::from_millis(200)).await;
     let server = std::sync::Arc::new(server);
     let (program, digest) = program(100);
@@ -189,7 +189,7 @@ async fn the_next_client_is_asked_when_one_goes_or_sends_nothing() {
         clients.push(opened(&server, &digest, program.len()).await);
     }
     let fetch = fetching(&server, &digest);
-    // Who is asked first is the server's choice: the first goes, the second keeps silent.
+    // The server chooses whom to ask first: the first client leaves, the second sends nothing.
     let (first, rest) = asked(clients, &digest).await;
     drop(first);
     let (_silent, rest) = asked(rest, &digest).await;
@@ -198,7 +198,7 @@ async fn the_next_client_is_asked_when_one_goes_or_sends_nothing() {
     assert!(fetch.await.expect("it does not panic").expect("it comes") == program);
 }
 
-/// The client that is asked for its program, and the others.
+/// Returns the client that is asked for its program, and the others.
 async fn asked(mut clients: Vec<Client>, digest: &[u8]) -> (Client, Vec<Client>) {
     let found = {
         let waits = clients.iter_mut().map(|client| Box::pin(wanted(client, digest)));
@@ -234,7 +234,7 @@ async fn a_client_whose_connection_is_lost_may_send_it_again() {
         sleep(Duration::from_millis(1)).await;
     }
     upload.abort();
-    // It is over when what had come of it is gone.
+    // The upload is over when its partial data is gone.
     while !files(&server).is_empty() {
         sleep(Duration::from_millis(1)).await;
     }
@@ -245,7 +245,7 @@ async fn a_client_whose_connection_is_lost_may_send_it_again() {
 }
 
 #[tokio::test]
-async fn a_program_that_nobody_has_is_not_waited_for() {
+async fn a_program_that_nobody_has_fails_at_once() {
     let server = Server::start().await;
     let error = fetch(&server, &[9; 32]).await.expect_err("nobody has it");
     assert_eq!(error.code(), Code::NotFound, "{error}");

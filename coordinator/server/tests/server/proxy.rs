@@ -1,4 +1,4 @@
-//! A network that fails when it is told to.
+//! A network that fails on request.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use crate::server::{Server, connect};
 
-/// Passes on what comes, to and from a server.
+/// Forwards bytes to and from a server.
 pub(crate) struct Proxy {
     address: SocketAddr,
     state: watch::Sender<State>,
@@ -20,7 +20,7 @@ pub(crate) struct Proxy {
 #[derive(Clone, Copy)]
 struct State {
     server: SocketAddr,
-    /// Connections of an earlier number are over: they are closed, or nothing passes any more.
+    /// Connections of an earlier number are over: they are closed, or forward nothing.
     number: u64,
     frozen: bool,
 }
@@ -43,7 +43,7 @@ impl Proxy {
         Self { address, state, accepts }
     }
 
-    /// A connection of its own.
+    /// Opens a new connection.
     pub(crate) async fn connect(&self) -> Channel {
         connect(self.address).await
     }
@@ -53,13 +53,13 @@ impl Proxy {
         self.state.send_modify(|state| (state.number, state.frozen) = (state.number + 1, false));
     }
 
-    /// Nothing passes any more on the connections that there are, and nobody is told so.
+    /// Stops forwarding on existing connections without closing them.
     pub(crate) fn freeze(&self) {
         self.state.send_modify(|state| (state.number, state.frozen) = (state.number + 1, true));
     }
 
-    /// Further connections lead elsewhere.
-    pub(crate) fn lead_to(&self, server: &Server) {
+    /// Forwards new connections to another server.
+    pub(crate) fn redirect_to(&self, server: &Server) {
         self.state.send_modify(|state| state.server = server.address);
     }
 }
@@ -71,7 +71,7 @@ async fn pass(mut peer: TcpStream, mut state: watch::Receiver<State>) {
         _ = copy_bidirectional(&mut peer, &mut server) => return,
         _ = state.wait_for(|state| state.number > number) => {}
     }
-    // If it is frozen, it is closed when the next ones are.
+    // A frozen connection is closed by the next cut.
     let _ = state.wait_for(|state| !state.frozen).await;
 }
 

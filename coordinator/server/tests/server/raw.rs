@@ -1,4 +1,4 @@
-//! A call whose bytes are not made by a gRPC library.
+//! Calls whose bytes are not from a gRPC library.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::server::{Server, soon};
 
-/// Opens a call to a method, sends these bytes, and returns the status that it ends with. `end`: whether the request ends
+/// Opens a call to a method, sends these bytes, and returns the status with which it ends. `end`: whether the request ends
 /// with them.
 pub(crate) async fn call(server: &Server, method: &str, body: Vec<u8>, end: bool) -> (i32, String) {
     let (response, _sending) = begin(server, method, body, end).await;
@@ -28,7 +28,7 @@ pub(crate) async fn call(server: &Server, method: &str, body: Vec<u8>, end: bool
     status(&trailers.expect("the answer has a status"))
 }
 
-/// A call that can be reset.
+/// Begins a call that can be reset.
 pub(crate) async fn begin(
     server: &Server,
     method: &str,
@@ -38,7 +38,7 @@ pub(crate) async fn begin(
     begin_at(server.address, method, body, end).await
 }
 
-/// The same at this address.
+/// Does the same at this address.
 pub(crate) async fn begin_at(
     address: SocketAddr,
     method: &str,
@@ -74,7 +74,7 @@ pub(crate) fn framed(message: &impl Message) -> Vec<u8> {
     [&head(0, body.len() as u32)[..], &body].concat()
 }
 
-/// What gRPC writes in front of a message.
+/// The header that gRPC writes before a message.
 pub(crate) fn head(flags: u8, length: u32) -> Vec<u8> {
     [&[flags][..], &length.to_be_bytes()].concat()
 }

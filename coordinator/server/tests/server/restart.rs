@@ -1,4 +1,4 @@
-//! A coordinator that is killed, and another one in its place: agents and clients know what it knew.
+//! A coordinator is killed and replaced: agents and clients restore its state.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use farpool_proto::v1::{
     AdoptPool, AgentHello, Assign, Chunk, HeldChunk, HeldPool, OpenJob, OpenPool, PoolReopened, PoolStopped, RunDone,
 };
 
-use crate::agent::{Agent, Order, Say, hello};
-use crate::client::{Ask, Client, Told, id, open_pool_as};
+use crate::agent::{Agent, Order, Report, hello};
+use crate::client::{Client, Event, Request, id, open_pool_as};
 use crate::proxy::Proxy;
 use crate::server::{Server, soon};
 
-/// What agents' own numbers have set.
+/// The bit that marks agents' own numbers.
 pub(crate) const HELD: u64 = 1 << 63;
 
-/// A server that does not wait long for those who are not back.
+/// Starts a server with a short recovery timeout.
 async fn server() -> Server {
     Server::with(|settings| settings.heartbeat_timeout = Duration::from_millis(1500)).await
 }
 
-/// The first order of which `pick` makes something; pools are started, and others are left undone.
+/// Returns the first command that `pick` selects. Starts pools, and ignores other commands.
 async fn until<T>(agent: &mut Agent, what: &str, mut pick: impl FnMut(&Order) -> Option<T>) -> T {
     loop {
         let orders = soon(what, agent.next()).await.expect("the session goes on").expect("the session goes on");
@@ -30,7 +30,7 @@ async fn until<T>(agent: &mut Agent, what: &str, mut pick: impl FnMut(&Order) ->
                 return found;
             }
             if matches!(order, Order::StartPool(_)) {
-                agent.follow(order);
+                agent.execute(order);
             }
         }
     }
@@ -52,12 +52,12 @@ pub(crate) async fn adopted(agent: &mut Agent) -> AdoptPool {
     .await
 }
 
-/// A client's words after which all that it still wants is there: a job of which these items have no outcome.
+/// Sends what reopens a client's pool: a job, its items without an outcome, and PoolReopened.
 fn open_again(client: &Client, first: u64, items: &[&[u8]]) {
-    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
+    client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
     client.items(1, first, items);
     client.end_items(1);
-    client.ask(Ask::PoolReopened(PoolReopened {}));
+    client.send(Request::PoolReopened(PoolReopened {}));
 }
 
 fn again(agents: &[u8]) -> OpenPool {
@@ -74,26 +74,26 @@ fn held(chunk: u64, item: u64) -> HeldChunk {
     HeldChunk { chunk, job: 1, attempt: 1, first: item, runs: vec![item, 1] }
 }
 
-pub(crate) fn result_of(chunk: &Chunk, item: u64, bytes: &'static [u8]) -> Say {
+pub(crate) fn result_of(chunk: &Chunk, item: u64, bytes: &'static [u8]) -> Report {
     let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
     let (chunk, attempt) = (chunk.chunk, chunk.attempt);
-    Say::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0, failed: false })
+    Report::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0, failed: false })
 }
 
-pub(crate) fn result(adopt: &AdoptPool, item: u64, bytes: &'static [u8]) -> Say {
+pub(crate) fn result(adopt: &AdoptPool, item: u64, bytes: &'static [u8]) -> Report {
     let [chunk] = &adopt.chunks[..] else { panic!("one chunk is adopted: {adopt:?}") };
     let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
     let (chunk, attempt) = (chunk.chunk, chunk.attempt);
-    Say::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0, failed: false })
+    Report::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0, failed: false })
 }
 
 #[tokio::test]
-async fn all_come_back_and_go_on() {
+async fn agents_and_clients_reconnect_and_continue() {
     let first = server().await;
     let proxy = Proxy::to(&first).await;
     let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
     let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
-    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
+    client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
     client.items(1, 0, &[b"a", b"b"]);
     client.end_items(1);
     // One of them runs.
@@ -101,8 +101,8 @@ async fn all_come_back_and_go_on() {
     first.kill();
     let second = server().await;
     proxy.cut();
-    proxy.lead_to(&second);
-    // The agent knows that its session is lost when it tries to go on with it, and so does the client.
+    proxy.redirect_to(&second);
+    // Agent and client learn that their sessions are lost when they try to resume them.
     assert_eq!(
         agent.resume(proxy.connect().await, 1).await.map_err(|status| status.code()),
         Err(tonic::Code::NotFound)
@@ -116,32 +116,32 @@ async fn all_come_back_and_go_on() {
     open_again(&client, 0, &[b"a", b"b"]);
     let adopt = adopted(&mut agent).await;
     assert_eq!((adopt.held, adopt.chunks[0].held, adopt.jobs[0].number), (HELD, 70, 1));
-    agent.say(result(&adopt, 0, b"A"));
+    agent.send(result(&adopt, 0, b"A"));
     let _agent = tokio::spawn(agent.work());
-    // The other one was never given to anybody. The agent of these tests echoes.
+    // The other item was never assigned. The agent of these tests echoes.
     assert_eq!(client.results(1).await, [b"A", b"b"]);
     client.close().await;
 }
 
 #[tokio::test]
-async fn an_agent_that_comes_late_goes_on_with_what_is_left() {
+async fn a_late_agent_keeps_what_is_still_queued() {
     let server = server().await;
     let mut client = Client::opened_over(server.connect().await, again(&[1, 2])).await;
     let mut first = Agent::joined_over(server.connect().await, holding(1, vec![held(70, 0)])).await;
     open_again(&client, 0, &[b"a", b"b", b"c"]);
-    // The other one is waited for, and not for ever.
+    // The recovery waits for the other agent, but not forever.
     let adopt = adopted(&mut first).await;
     let mut second = Agent::joined_over(server.connect().await, holding(2, vec![held(80, 1), held(81, 2)])).await;
-    client.hears_of(2).await;
+    client.wait_for_agent(2).await;
     let late = adopted(&mut second).await;
     assert!(late.chunks.iter().all(|chunk| chunk.held == 81), "the first was given what is left in order: {late:?}");
-    first.say(result(&adopt, 0, b"A"));
+    first.send(result(&adopt, 0, b"A"));
     let _agents = (tokio::spawn(first.work()), tokio::spawn(second.work()));
-    // What the late one had is lost on nobody, whether it was given to the other one meanwhile or not.
+    // Nothing that the late agent held is lost, whether or not it was assigned to the other one meanwhile.
     drop(late);
     server.until("the first", |status| status.jobs.first().is_some_and(|job| job.done >= 1)).await;
     match client.next().await {
-        Told::ItemsDone(done) => assert!(done.first <= 2),
+        Event::ItemsDone(done) => assert!(done.first <= 2),
         other => panic!("no result but {other:?}"),
     }
 }
@@ -155,13 +155,13 @@ async fn a_pool_that_nobody_claims_is_stopped() {
         _ => None,
     });
     assert_eq!(stopped.await, (HELD, true));
-    agent.say(Say::PoolStopped(PoolStopped { pool: HELD }));
+    agent.send(Report::PoolStopped(PoolStopped { pool: HELD }));
     let _agent = tokio::spawn(agent.work());
-    Client::open(&server).await.works(1).await;
+    Client::open(&server).await.check_works(1).await;
 }
 
 #[tokio::test]
-async fn a_client_that_was_given_up_opens_its_pool_again() {
+async fn a_client_that_was_given_up_reopens_its_pool() {
     let server = Server::with(|settings| settings.reconnect_grace = Duration::from_millis(50)).await;
     let proxy = Proxy::to(&server).await;
     let agent = Agent::echo(&server, 1, 1).await;
@@ -176,11 +176,11 @@ async fn a_client_that_was_given_up_opens_its_pool_again() {
 }
 
 #[tokio::test]
-async fn a_pool_that_is_opened_again_replaces_the_session_that_there_is() {
+async fn a_reopened_pool_replaces_the_existing_session() {
     let server = server().await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut old = Client::opened_over(server.connect().await, open_pool_as(9)).await;
-    old.works(1).await;
+    old.check_works(1).await;
     let mut new = Client::opened_over(server.connect().await, again(&[1])).await;
     old.must_be_refused(tonic::Code::Aborted, "opened in another session").await;
     open_again(&new, 0, &[b"a"]);

@@ -1,4 +1,4 @@
-//! Connections that break, and sessions that do not.
+//! Sessions that survive broken connections.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,29 +10,29 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::agent::{Agent, Order, hello};
-use crate::client::{Ask, Client, Told, cut, id, open_pool_as, secret};
+use crate::client::{Client, Event, Request, cut, id, open_pool_as, secret};
 use crate::proxy::Proxy;
 use crate::raw::{begin, framed};
 use crate::server::{Server, soon};
 
-/// Nobody is given up for being away in these tests, unless they wait for it.
+/// In these tests no disconnected peer is given up, unless a test waits for that.
 const LONG: Duration = Duration::from_secs(600);
 
 async fn patient() -> Server {
     Server::with(|settings| settings.reconnect_grace = LONG).await
 }
 
-/// Hears of results until there are so many, each of which is a number that was not there before; false: the connection broke.
+/// Reads results until there are `until`. Each must be a new number. Returns false if the connection broke.
 async fn gather(client: &mut Client, seen: &mut BTreeSet<u64>, until: usize) -> bool {
     while seen.len() < until {
         match client.try_next().await {
-            Ok(Some(Told::ItemsDone(done))) => {
+            Ok(Some(Event::ItemsDone(done))) => {
                 for (index, item) in (done.first..).zip(cut(&done.data, 0, &done.ends)) {
                     assert_eq!(item, index.to_le_bytes());
                     assert!(seen.insert(index), "{index} came twice");
                 }
             }
-            Ok(Some(Told::ItemsFailed(failed))) => panic!("{failed:?}"),
+            Ok(Some(Event::ItemsFailed(failed))) => panic!("{failed:?}"),
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => return false,
         }
@@ -41,7 +41,7 @@ async fn gather(client: &mut Client, seen: &mut BTreeSet<u64>, until: usize) -> 
 }
 
 #[tokio::test]
-async fn a_client_loses_its_connection_time_and_again_and_nothing_else() {
+async fn a_client_loses_its_connection_repeatedly_and_nothing_else() {
     const ROUNDS: u64 = 15;
     const ITEMS: u64 = 200;
     let server = patient().await;
@@ -54,7 +54,7 @@ async fn a_client_loses_its_connection_time_and_again_and_nothing_else() {
         for index in round * ITEMS..(round + 1) * ITEMS {
             client.items(1, index, &[&index.to_le_bytes()]);
         }
-        // Some are on their way in either direction, some are not sent, some results are there.
+        // Some are in flight in either direction, some are not sent, some results have arrived.
         let until = seen.len() + (round as usize % 4) * 40;
         assert!(gather(&mut client, &mut seen, until).await, "nothing was cut");
         proxy.cut();
@@ -65,17 +65,17 @@ async fn a_client_loses_its_connection_time_and_again_and_nothing_else() {
     }
     client.end_items(1);
     assert!(gather(&mut client, &mut seen, (ROUNDS * ITEMS) as usize).await);
-    assert!(matches!(client.next().await, Told::JobEnded(ended) if ended.job == 1));
-    client.works(2).await;
+    assert!(matches!(client.next().await, Event::JobEnded(ended) if ended.job == 1));
+    client.check_works(2).await;
     client.close().await;
 }
 
-/// Has an agent echo what it is given over a proxy that is cut after every few orders.
+/// Has an agent echo items over a proxy that is cut after every few commands.
 async fn echo_over_cuts(proxy: Proxy, mut agent: Agent, cuts: usize) -> Result<(), Status> {
     let mut left = cuts;
     loop {
         match agent.next().await {
-            Ok(Some(orders)) => orders.into_iter().for_each(|order| agent.follow(order)),
+            Ok(Some(orders)) => orders.into_iter().for_each(|order| agent.execute(order)),
             Ok(None) | Err(_) if left < cuts => {
                 agent.resume(proxy.connect().await, 1).await?;
                 continue;
@@ -90,29 +90,29 @@ async fn echo_over_cuts(proxy: Proxy, mut agent: Agent, cuts: usize) -> Result<(
 }
 
 #[tokio::test]
-async fn an_agent_loses_its_connection_time_and_again_and_nothing_else() {
+async fn an_agent_loses_its_connection_repeatedly_and_nothing_else() {
     const ITEMS: u64 = 500;
     let server = patient().await;
     let proxy = Proxy::to(&server).await;
     let agent = Agent::joined_over(proxy.connect().await, hello(1, 2)).await;
     let agent = tokio::spawn(echo_over_cuts(proxy, agent, 40));
     let mut client = Client::open(&server).await;
-    client.ask(Ask::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, ..OpenJob::default() })));
+    client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, ..OpenJob::default() })));
     for index in 0..ITEMS {
         client.items(1, index, &[&index.to_le_bytes()]);
     }
     client.end_items(1);
     let mut seen = BTreeSet::new();
     assert!(gather(&mut client, &mut seen, ITEMS as usize).await);
-    assert!(matches!(client.next().await, Told::JobEnded(_)));
+    assert!(matches!(client.next().await, Event::JobEnded(_)));
     let status = server.status().await;
-    // It was one session all the time: nothing was given to it twice.
+    // It was a single session: nothing was assigned twice.
     assert_eq!((status.late_messages, status.agents.len(), status.agents[0].items_done), (0, 1, ITEMS));
     agent.abort();
 }
 
 #[tokio::test]
-async fn an_agent_that_is_away_gets_nothing_new() {
+async fn a_disconnected_agent_gets_nothing_new() {
     let server = patient().await;
     let proxy = Proxy::to(&server).await;
     let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
@@ -134,7 +134,7 @@ async fn an_agent_that_is_away_gets_nothing_new() {
 }
 
 #[tokio::test]
-async fn who_does_not_come_back_in_time_is_gone() {
+async fn a_peer_that_does_not_reconnect_in_time_is_given_up() {
     let server = Server::with(|settings| settings.reconnect_grace = Duration::from_millis(300)).await;
     let proxy = Proxy::to(&server).await;
     let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
@@ -151,7 +151,7 @@ async fn who_does_not_come_back_in_time_is_gone() {
 }
 
 #[tokio::test]
-async fn a_connection_of_which_nobody_knows_that_it_is_lost_is_replaced() {
+async fn a_connection_whose_loss_is_unnoticed_is_replaced() {
     let server = patient().await;
     let proxy = Proxy::to(&server).await;
     let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
@@ -165,7 +165,7 @@ async fn a_connection_of_which_nobody_knows_that_it_is_lost_is_replaced() {
     client.resume(proxy.connect().await, 9).await.expect("it goes on");
     let _agent = tokio::spawn(agent.work());
     assert_eq!(client.results(1).await, [b"item"]);
-    // The old ones end in the end, which means nothing any more.
+    // The old connections end at last, which has no effect.
     proxy.cut();
     client.resume(proxy.connect().await, 9).await.expect("it goes on");
     let status = server.status().await;
@@ -173,7 +173,7 @@ async fn a_connection_of_which_nobody_knows_that_it_is_lost_is_replaced() {
 }
 
 #[tokio::test]
-async fn who_is_silent_for_too_long_has_had_its_time() {
+async fn a_peer_that_is_silent_for_too_long_gets_no_grace() {
     let server = Server::with(|settings| {
         settings.reconnect_grace = LONG;
         settings.heartbeat_timeout = Duration::from_millis(600);
@@ -187,9 +187,9 @@ async fn who_is_silent_for_too_long_has_had_its_time() {
 }
 
 #[tokio::test]
-async fn who_ends_its_stream_is_gone_at_once() {
+async fn a_peer_that_ends_its_stream_is_gone_at_once() {
     let server = patient().await;
-    // It says that it is through, and is still there.
+    // It ends its stream, but stays connected.
     let client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
     client.out.finish();
     server.until("the end of the pool", |status| status.pools.is_empty()).await;
@@ -199,9 +199,9 @@ async fn who_ends_its_stream_is_gone_at_once() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_is_meant_so_and_one_that_is_given_up_on_the_way_is_not() {
+async fn a_dropped_call_ends_its_session_and_a_broken_one_does_not() {
     let server = patient().await;
-    let open = ClientMessage { body: Some(Ask::OpenPool(Box::new(open_pool_as(9)))) };
+    let open = ClientMessage { body: Some(Request::OpenPool(Box::new(open_pool_as(9)))) };
     let first = framed(&ClientFrame { messages: vec![open].into(), ..ClientFrame::default() });
     for (reason, meant) in [(Reason::CANCEL, true), (Reason::INTERNAL_ERROR, false)] {
         let (response, mut sending) = begin(&server, "Clients/Session", first.clone(), false).await;
@@ -218,7 +218,7 @@ async fn a_call_that_is_dropped_is_meant_so_and_one_that_is_given_up_on_the_way_
     }
 }
 
-/// Opens a session with this as its first frame; how it ends.
+/// Opens a session with this first frame, and returns the status with which it ends.
 async fn first_frame(server: &Server, frame: ClientFrame) -> Status {
     let stream = tokio_stream::StreamExt::chain(tokio_stream::once(frame), tokio_stream::pending());
     let reply = ClientsClient::new(server.connect().await).session(stream).await.expect("the call is answered");
@@ -233,7 +233,7 @@ async fn first_frame(server: &Server, frame: ClientFrame) -> Status {
 }
 
 #[tokio::test]
-async fn resumes_that_lie_harm_nobody() {
+async fn invalid_resumes_are_refused_and_affect_nobody() {
     let server = patient().await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
@@ -241,9 +241,9 @@ async fn resumes_that_lie_harm_nobody() {
     let other = Some(Version { release: "9.8.7".to_owned(), protocol: 99 });
     let cases = [
         (Resume { secret: secret(8), ..right() }, Code::NotFound, "does not know this session"),
-        // An agent's is not a client's.
+        // The secret of an agent's session does not resume a client's.
         (Resume { secret: secret(1), ..right() }, Code::NotFound, "does not know this session"),
-        // The id does not help.
+        // The id is not the secret.
         (Resume { secret: [id(9), id(9)].concat().into(), ..right() }, Code::NotFound, "does not know this session"),
         (Resume { secret: id(9), ..right() }, Code::InvalidArgument, "secret of 16 bytes"),
         (Resume { secret: vec![].into(), ..right() }, Code::InvalidArgument, "secret of 0 bytes"),
@@ -256,12 +256,12 @@ async fn resumes_that_lie_harm_nobody() {
         let status = first_frame(&server, ClientFrame { resume: Some(resume), ..ClientFrame::default() }).await;
         assert_eq!(status.code(), code, "{status:?}");
         assert!(status.message().contains(words), "{status:?}");
-        client.works(job).await;
+        client.check_works(job).await;
     }
 }
 
 #[tokio::test]
-async fn a_flood_of_resumes_and_hellos_costs_nobody_anything() {
+async fn a_flood_of_resumes_and_hellos_affects_nobody() {
     let server = patient().await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
@@ -273,13 +273,13 @@ async fn a_flood_of_resumes_and_hellos_costs_nobody_anything() {
             assert_eq!(first_frame(&server, frame.clone()).await.code(), Code::NotFound);
             drop(agent);
         }
-        client.works(job).await;
+        client.check_works(job).await;
     }
     server.until("the end of the others", |status| status.agents.len() == 1).await;
 }
 
 #[tokio::test]
-async fn reports_are_settled_when_the_client_says_that_it_has_their_outcomes() {
+async fn reports_are_settled_when_the_client_acknowledges_their_outcomes() {
     let server = patient().await;
     let mut agent = Agent::joined(&server, 1, 1).await;
     let mut client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
@@ -293,11 +293,11 @@ async fn reports_are_settled_when_the_client_says_that_it_has_their_outcomes() {
     while !given {
         for order in orders(&mut agent).await {
             given |= matches!(order, Order::Assign(_));
-            agent.follow(order);
+            agent.execute(order);
         }
     }
     assert_eq!(client.results(1).await, [b"item"]);
-    // Whatever it says next says that it has the results.
+    // Its next message acknowledges the results.
     client.open_job(2);
     let settled = loop {
         let orders = orders(&mut agent).await;

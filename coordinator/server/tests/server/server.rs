@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
-/// What should happen soon takes longer than this only if it does not happen.
+/// Anything that takes longer than this has failed.
 const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
@@ -42,7 +42,7 @@ impl Server {
         .await
     }
 
-    /// One that keeps detached jobs there.
+    /// Starts a server that keeps detached jobs in this store.
     pub(crate) async fn with_store(store: Box<dyn JobStore>, change: impl FnOnce(&mut Settings)) -> Self {
         Self::started(change, |settings, listener, stopped| {
             tokio::spawn(run_with(settings, Some(store), listener, async {
@@ -71,18 +71,18 @@ impl Server {
         Self { address, stop: Some(stop), done, directory }
     }
 
-    /// A connection of its own.
+    /// Opens a new connection.
     pub(crate) async fn connect(&self) -> Channel {
         connect(self.address).await
     }
 
-    /// It ends without a word, as if its process had been killed.
+    /// Aborts it, as if its process had been killed.
     pub(crate) fn kill(&self) {
         self.done.abort();
     }
 
-    /// The same, and it is over.
-    pub(crate) async fn killed_off(mut self) {
+    /// Does the same, and waits until it has ended.
+    pub(crate) async fn kill_and_wait(mut self) {
         self.done.abort();
         let _ = (&mut self.done).await;
     }
@@ -96,7 +96,7 @@ impl Server {
         status.expect("the status is told").into_inner()
     }
 
-    /// Asks for the status until it is as it should be.
+    /// Polls the status until it is as expected.
     pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&StatusReply) -> bool) -> StatusReply {
         let mut operators = self.operators().await;
         let mut last = StatusReply::default();
@@ -115,7 +115,7 @@ impl Server {
         self.stop.take().expect("it is stopped once").send(()).expect("it runs");
     }
 
-    /// Waits for its end, which was asked for.
+    /// Waits until it has shut down.
     pub(crate) async fn ended(&mut self) {
         soon("the server's end", &mut self.done).await.expect("it does not panic").expect("it ends well");
     }
@@ -134,7 +134,7 @@ pub(crate) async fn connect(address: SocketAddr) -> Channel {
     connected.expect("the server accepts")
 }
 
-/// What must happen soon.
+/// Awaits something that must happen soon.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match timeout(SOON, future).await {
         Ok(output) => output,

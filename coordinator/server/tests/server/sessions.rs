@@ -1,9 +1,9 @@
-//! Sessions that are as they should be.
+//! Normal sessions.
 
 use farpool_proto::v1::{AgentOutput, OutputStream};
 
-use crate::agent::{Agent, Say};
-use crate::client::{Client, Told};
+use crate::agent::{Agent, Report};
+use crate::client::{Client, Event};
 use crate::server::Server;
 
 #[tokio::test]
@@ -11,10 +11,10 @@ async fn items_go_to_agents_and_results_come_back() {
     let server = Server::start().await;
     let _agents = (Agent::echo(&server, 1, 2).await, Agent::echo(&server, 2, 2).await);
     let mut clients = (Client::open(&server).await, Client::open(&server).await);
-    tokio::join!(clients.0.works(1), clients.1.works(1));
-    clients.0.works(2).await;
+    tokio::join!(clients.0.check_works(1), clients.1.check_works(1));
+    clients.0.check_works(2).await;
     clients.0.close().await;
-    clients.1.works(2).await;
+    clients.1.check_works(2).await;
 }
 
 #[tokio::test]
@@ -49,9 +49,9 @@ async fn output_reaches_the_client_with_its_host() {
     let mut client = Client::open(&server).await;
     let pool = agent.pool().await;
     let (stream, data) = (OutputStream::Stdout.into(), b"a line\n"[..].into());
-    agent.say(Say::Output(AgentOutput { pool, pid: 4711, stream, data }));
+    agent.send(Report::Output(AgentOutput { pool, pid: 4711, stream, data }));
     match client.next().await {
-        Told::Output(output) => {
+        Event::Output(output) => {
             assert_eq!((output.host.as_str(), output.pid, &output.data[..]), ("host1", 4711, &b"a line\n"[..]))
         }
         other => panic!("no output but {other:?}"),

@@ -1,4 +1,4 @@
-//! The gentle end.
+//! The graceful shutdown.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ async fn open_pools_finish_and_new_ones_are_refused() {
     let mut server = Server::start().await;
     let agent = Agent::echo(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
-    client.works(1).await;
+    client.check_works(1).await;
     server.stop();
     server.until("the drain", |status| status.draining).await;
     let mut health = HealthClient::new(server.connect().await);
     let status = health.check(HealthCheckRequest::default()).await.expect("it is known").into_inner().status;
     assert_eq!(status, ServingStatus::NotServing as i32);
     let mut late = Client::silent(&server).await;
-    late.ask(crate::client::Ask::OpenPool(Box::new(crate::client::open_pool())));
+    late.send(crate::client::Request::OpenPool(Box::new(crate::client::open_pool())));
     late.must_be_refused(Code::Unavailable, "the coordinator is shutting down").await;
-    // Agents still come, and pools that are open still work.
+    // Agents can still join, and open pools still work.
     let second = Agent::echo(&server, 2, 2).await;
-    client.works(2).await;
+    client.check_works(2).await;
     client.close().await;
     server.ended().await;
     for agent in [agent, second] {

@@ -1,4 +1,4 @@
-//! Peers that ask for as much work as they can: the loop does it in turns, and the calls of others are answered meanwhile.
+//! Peers that cause as much work as they can: the loop does it in turns, and answers others meanwhile.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -9,18 +9,18 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
-use crate::agent::{Agent, Say, hello};
+use crate::agent::{Agent, Report, hello};
 use crate::client::{Client, open_pool};
 use crate::process::{Running, with_programs};
 use crate::server::{connect, soon};
 
-/// So long may the slowest call take, and half of all: this is no release build, and others compute too. Who waited for
-/// all that the others have sent would wait for as long as they send.
+/// The limits for the slowest call and for the median: this is no release build, and other processes compute too. A call
+/// that waited for everything that the others send would wait as long as they send.
 const SLOWEST: Duration = Duration::from_secs(10);
 const MEDIAN: Duration = Duration::from_secs(1);
 const CALLS: u64 = 100;
 
-/// Calls of a client beside these, each as many times as it is there.
+/// Measures the calls of a client during `times` floods.
 async fn check<F: Future<Output = ()> + Send + 'static>(
     mut server: Running,
     times: usize,
@@ -31,9 +31,9 @@ async fn check<F: Future<Output = ()> + Send + 'static>(
     let agent = tokio::spawn(Agent::joined_over(server.connect().await, hello).await.work());
     let open = OpenPool { require: label(), ..open_pool() };
     let mut client = Client::opened_over(server.connect().await, open).await;
-    client.works(1).await;
+    client.check_works(1).await;
     let address = server.address().await;
-    // On a thread of their own, lest they take the time of who measures.
+    // On a separate thread, so that they do not slow down the measurement.
     let (stop, stopped) = oneshot::channel::<()>();
     let floods = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -71,11 +71,11 @@ fn start() -> Running {
     Running::start(with_programs().args(["--heartbeat-timeout", "60s"]))
 }
 
-/// Opens so many pools, which stay.
+/// Opens this many pools, which stay open.
 async fn pools(server: &mut Running, count: usize) -> Vec<Client> {
     let mut pools = Vec::new();
     while pools.len() < count {
-        // A connection has so many calls at once.
+        // The most calls that a connection has at once.
         let channel = server.connect().await;
         for _ in 0..50 {
             pools.push(Client::opened_over(channel.clone(), open_pool()).await);
@@ -85,7 +85,7 @@ async fn pools(server: &mut Running, count: usize) -> Vec<Client> {
 }
 
 #[tokio::test]
-async fn a_flood_of_agents_that_say_hello() {
+async fn a_flood_of_hellos() {
     let mut server = start();
     let pools = pools(&mut server, 300).await;
     check(server, 8, |channel, number| async move {
@@ -113,7 +113,7 @@ async fn a_flood_of_reports() {
     check(start(), 4, |channel, number| async move {
         let agent = Agent::joined_over(channel, hello(number as u8, 2)).await;
         for chunk in 0.. {
-            agent.say(Say::RunDone(RunDone { chunk, ends: vec![0; 4].into(), ..RunDone::default() }));
+            agent.send(Report::RunDone(RunDone { chunk, ends: vec![0; 4].into(), ..RunDone::default() }));
             while agent.out.waiting() > 4 << 20 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -123,7 +123,7 @@ async fn a_flood_of_reports() {
 }
 
 #[tokio::test]
-async fn a_flood_of_questions() {
+async fn a_flood_of_status_requests() {
     let mut server = start();
     let pools = pools(&mut server, 1500).await;
     check(server, 50, |channel, _| async move {

@@ -28,7 +28,7 @@ async fn jobs_are_listed_by_name() {
 }
 
 #[tokio::test]
-async fn what_a_cancelled_job_has_stays() {
+async fn a_cancelled_job_keeps_its_outcomes() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut job = detach("one", 1);
@@ -37,18 +37,18 @@ async fn what_a_cancelled_job_has_stays() {
     let mut agent = Agent::joined(&server, 1, 1).await;
     let assign = assigned(&mut agent).await;
     assert_eq!(assign.chunks[0].first, 0);
-    agent.say(result_of(&assign.chunks[0], 0, b"A"));
+    agent.send(result_of(&assign.chunks[0], 0, b"A"));
     let mut attached = attach(server.connect().await, "one", 0, true).await;
-    assert!(matches!(attached.next().await, Told::DetachedJob(_)));
-    assert!(matches!(attached.next().await, Told::ItemsDone(_)));
+    assert!(matches!(attached.next().await, Event::DetachedJob(_)));
+    assert!(matches!(attached.next().await, Event::ItemsDone(_)));
     let _agent = tokio::spawn(agent.idle());
     cancel(&server, "one").await.expect("it is cancelled");
     assert_eq!(rest(&mut attached).await, (Vec::new(), End::Cancelled));
-    // Again is no mistake.
+    // Cancelling twice is no error.
     cancel(&server, "one").await.expect("it is cancelled");
     let there = (vec![(0, Ok(b"A".to_vec()))], End::Cancelled);
     assert_eq!(all(&server, "one").await, there);
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let server = scratch.server().await;
     assert_eq!(all(&server, "one").await, there);
     assert_eq!(server.status().await.pools, []);
@@ -57,7 +57,7 @@ async fn what_a_cancelled_job_has_stays() {
 }
 
 #[tokio::test]
-async fn a_job_that_is_cancelled_by_its_number_has_ended() {
+async fn a_job_cancelled_by_its_number_ends() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 10).await;
@@ -68,21 +68,21 @@ async fn a_job_that_is_cancelled_by_its_number_has_ended() {
 }
 
 #[tokio::test]
-async fn what_is_discarded_is_gone_and_its_name_free() {
+async fn a_discarded_job_is_gone_and_its_name_is_free() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let agent = Agent::joined(&server, 1, 1).await;
     let _agent = tokio::spawn(agent.idle());
     detached(&server, detach("one", 1), 10).await;
     let mut attached = attach(server.connect().await, "one", 0, true).await;
-    assert!(matches!(attached.next().await, Told::DetachedJob(_)));
+    assert!(matches!(attached.next().await, Event::DetachedJob(_)));
     server.until("its pool", |status| status.jobs.first().is_some_and(|job| job.assigned > 0)).await;
     // While it runs.
     discard(&server, "one").await.expect("it is discarded");
     attached.must_be_refused(Code::NotFound, "discarded").await;
     server.until("the end of its pool", |status| status.pools.is_empty()).await;
     assert_eq!(list(&server).await, []);
-    // While it comes.
+    // While it is received.
     let mut client = detaching(server.connect().await, detach("one", 2)).await;
     assert_eq!(durable(&server, &mut client).await.0, 0);
     cancel(&server, "one").await.expect("it is discarded: there is nothing of it that could stay");
@@ -93,12 +93,12 @@ async fn what_is_discarded_is_gone_and_its_name_free() {
     discard(&server, "one").await.expect("it is discarded");
     let refused = discard(&server, "one").await.expect_err("it is not there");
     assert_eq!(refused.code(), Code::NotFound);
-    server.killed_off().await;
+    server.kill_and_wait().await;
     assert_eq!(list(&scratch.server().await).await, []);
 }
 
 #[tokio::test]
-async fn what_has_ended_expires() {
+async fn ended_jobs_expire() {
     let scratch = Scratch::new();
     let server = scratch
         .server_with(|settings| settings.journal.as_mut().expect("it has one").expiry = Duration::from_millis(500))
@@ -115,7 +115,7 @@ async fn status_names_damaged_files_kept_beside_the_journal() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 10).await;
-    server.killed_off().await;
+    server.kill_and_wait().await;
     // The first segment is unreadable.
     std::fs::write(scratch.path().join("0000000001.farpool-journal"), [7; 5000]).expect("it can be written");
     let server = scratch.server().await;
@@ -131,11 +131,11 @@ async fn status_names_damaged_files_kept_beside_the_journal() {
 }
 
 #[tokio::test]
-async fn status_says_what_is_missing_of_the_journal() {
+async fn status_names_missing_segments_of_the_journal() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 10).await;
-    server.killed_off().await;
+    server.kill_and_wait().await;
     std::fs::remove_file(scratch.path().join("0000000001.farpool-journal")).expect("it is there");
     let server = scratch.server().await;
     let told = server

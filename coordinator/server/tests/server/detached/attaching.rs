@@ -1,4 +1,4 @@
-//! Picking up outcomes: in order, as they come, and at nobody's cost.
+//! Reading outcomes: in order, as they arrive, and without cost to others.
 
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{AwaitingItems, Failure, FailureKind, ItemFault, Label, Ticket, Version};
@@ -6,13 +6,13 @@ use tokio_stream::StreamExt;
 use tonic::Code;
 
 use super::*;
-use crate::agent::{Agent, Order, Say};
+use crate::agent::{Agent, Order, Report};
 use crate::client::{id, secret};
 use crate::proxy::Proxy;
 use crate::restart::{assigned, result_of};
 
 #[tokio::test]
-async fn who_waits_is_sent_outcomes_in_order_and_others_what_is_there() {
+async fn a_client_that_waits_gets_outcomes_in_order_and_others_get_those_that_exist() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut job = detach("one", 1);
@@ -25,11 +25,11 @@ async fn who_waits_is_sent_outcomes_in_order_and_others_what_is_there() {
         chunks.extend(assigned(&mut agent).await.chunks);
     }
     let mut waits = attach(server.connect().await, "one", 0, true).await;
-    assert!(matches!(waits.next().await, Told::DetachedJob(_)));
-    agent.say(result_of(&chunks[1], 1, b"B"));
+    assert!(matches!(waits.next().await, Event::DetachedJob(_)));
+    agent.send(result_of(&chunks[1], 1, b"B"));
     let failure = Failure { kind: FailureKind::Panicked.into(), message: "oh".to_owned(), ..Failure::default() };
     let (chunk, attempt) = (chunks[3].chunk, chunks[3].attempt);
-    agent.say(Say::ItemFault(Box::new(ItemFault { chunk, attempt, item: 3, failure: Some(failure) })));
+    agent.send(Report::ItemFault(Box::new(ItemFault { chunk, attempt, item: 3, failure: Some(failure) })));
     let two = vec![(1, Ok(b"B".to_vec())), (3, Err("oh".to_owned()))];
     loop {
         let (_, there, end) = outcomes(server.connect().await, "one", 0, false).await;
@@ -39,14 +39,14 @@ async fn who_waits_is_sent_outcomes_in_order_and_others_what_is_there() {
             break;
         }
     }
-    agent.say(result_of(&chunks[0], 0, b"A"));
+    agent.send(result_of(&chunks[0], 0, b"A"));
     for item in [0, 1] {
         match waits.next().await {
-            Told::ItemsDone(done) => assert_eq!((done.first, done.job, done.ends.len()), (item, 1, 4)),
+            Event::ItemsDone(done) => assert_eq!((done.first, done.job, done.ends.len()), (item, 1, 4)),
             other => panic!("{other:?}"),
         }
     }
-    agent.say(result_of(&chunks[2], 2, b"C"));
+    agent.send(result_of(&chunks[2], 2, b"C"));
     let _agent = tokio::spawn(agent.work());
     let rest = rest(&mut waits).await;
     assert_eq!(rest, (vec![(2, Ok(b"C".to_vec())), (3, Err("oh".to_owned()))], End::Ended));
@@ -55,14 +55,14 @@ async fn who_waits_is_sent_outcomes_in_order_and_others_what_is_there() {
 }
 
 #[tokio::test]
-async fn who_comes_before_a_job_is_whole_is_told_how_long_it_has_become() {
+async fn a_client_that_attaches_to_an_incomplete_job_gets_its_length_later() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut client).await, (0, false));
     let mut waits = attach(server.connect().await, "one", 0, true).await;
     let mut told = async |state, items| match waits.next().await {
-        Told::DetachedJob(job) => {
+        Event::DetachedJob(job) => {
             assert_eq!((job.state(), job.items, job.detached_ms > 0), (state, items, state == DetachedState::Running));
         }
         other => panic!("{other:?}"),
@@ -77,7 +77,7 @@ async fn who_comes_before_a_job_is_whole_is_told_how_long_it_has_become() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_costs_nothing() {
+async fn a_client_that_does_not_read_takes_no_memory() {
     const MIB: usize = 1 << 20;
     let scratch = Scratch::new();
     let server = scratch.server_with(|settings| (settings.memory, settings.window) = (64 << 20, 4 << 20)).await;
@@ -102,7 +102,7 @@ async fn who_does_not_read_costs_nothing() {
     let held = server.status().await.held_bytes;
     assert!(held < 40 << 20, "{} MiB are held", held >> 20);
     for client in &mut idle {
-        assert!(matches!(client.next().await, Told::DetachedJob(_)));
+        assert!(matches!(client.next().await, Event::DetachedJob(_)));
         let (outcomes, end) = rest(client).await;
         assert_eq!((outcomes.len(), end), (100, End::Ended));
     }
@@ -110,21 +110,21 @@ async fn who_does_not_read_costs_nothing() {
 }
 
 #[tokio::test]
-async fn who_attaches_wrongly_must_be_refused() {
+async fn an_invalid_attach_is_refused() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut nobody = attach(server.connect().await, "one", 0, true).await;
     nobody.must_be_refused(Code::NotFound, "there is no detached job \"one\"").await;
     detached(&server, detach("one", 1), 10).await;
     let mut talks = attach(server.connect().await, "one", 0, true).await;
-    assert!(matches!(talks.next().await, Told::DetachedJob(_)));
+    assert!(matches!(talks.next().await, Event::DetachedJob(_)));
     talks.end_items(1);
     talks.must_be_refused(Code::InvalidArgument, "may follow Attach").await;
     let mut talks = attach(server.connect().await, "one", 0, true).await;
-    talks.ask(Ask::Attach(reading("one").into()));
+    talks.send(Request::Attach(reading("one").into()));
     talks.must_be_refused(Code::InvalidArgument, "may follow Attach").await;
     let mut pool = Client::open(&server).await;
-    pool.ask(Ask::Attach(reading("one").into()));
+    pool.send(Request::Attach(reading("one").into()));
     pool.must_be_refused(Code::InvalidArgument, "Attach in a pool's session").await;
     let old = Version { release: "0.0.0".to_owned(), protocol: 1 };
     let mut old = attach_as(server.connect().await, Attach { version: Some(old), ..reading("one") }).await;
@@ -132,9 +132,9 @@ async fn who_attaches_wrongly_must_be_refused() {
     let cut = Attach { secret: vec![7; 31].into(), ..reading("one") };
     let mut cut = attach_as(server.connect().await, cut).await;
     cut.must_be_refused(Code::InvalidArgument, "31 bytes").await;
-    // One that says nothing more, not even what it has, is served.
+    // A client that sends nothing more, not even acknowledgements, is served.
     let attach = Attach { wait: true, ..reading("one") };
-    let message = farpool_proto::v1::ClientMessage { body: Some(Ask::Attach(Box::new(attach))) };
+    let message = farpool_proto::v1::ClientMessage { body: Some(Request::Attach(Box::new(attach))) };
     let frame = farpool_proto::v1::ClientFrame { messages: vec![message].into(), ..Default::default() };
     let frames = StreamExt::chain(tokio_stream::once(frame), tokio_stream::pending());
     let session = ClientsClient::new(server.connect().await).session(frames).await;
@@ -143,7 +143,7 @@ async fn who_attaches_wrongly_must_be_refused() {
     let mut items = 0;
     while let Some(frame) = soon("a frame", stream.message()).await.expect("the stream goes on") {
         for event in &*frame.messages {
-            if let Some(Told::ItemsDone(done)) = &event.body {
+            if let Some(Event::ItemsDone(done)) = &event.body {
                 items += done.ends.len() / 4;
             }
         }
@@ -157,7 +157,7 @@ async fn lends(agent: &mut Agent) -> (u8, bool) {
         for order in soon("an order", agent.next()).await.expect("the session goes on").expect("it goes on") {
             match order {
                 Order::LendSlot(lend) => return (lend.ticket[0], lend.lend),
-                order => agent.follow(order),
+                order => agent.execute(order),
             }
         }
     }
@@ -176,11 +176,11 @@ async fn a_slot_is_lent_while_its_task_waits_for_an_unfinished_job() {
     let reader = async |byte| {
         let attach = Attach { wait: true, ticket: Some(ticket(byte)), ..reading("one") };
         let mut reader = attach_as(server.connect().await, attach).await;
-        assert!(matches!(reader.next().await, Told::DetachedJob(_)));
+        assert!(matches!(reader.next().await, Event::DetachedJob(_)));
         reader
     };
     let (first, second) = (reader(3).await, reader(4).await);
-    let waits = |client: &Client, waits| client.ask(Ask::AwaitingItems(AwaitingItems { waits }));
+    let waits = |client: &Client, waits| client.send(Request::AwaitingItems(AwaitingItems { waits }));
     waits(&first, true);
     assert_eq!(lends(&mut agent).await, (3, true));
     waits(&second, true);
@@ -197,7 +197,7 @@ async fn a_slot_is_lent_while_its_task_waits_for_an_unfinished_job() {
 }
 
 #[tokio::test]
-async fn those_who_read_nothing_share_a_part_of_the_memory() {
+async fn clients_that_do_not_read_share_a_part_of_the_memory() {
     const MEMORY: u64 = 64 << 20;
     let scratch = Scratch::new();
     let server = scratch.server_with(|settings| settings.memory = MEMORY).await;
@@ -217,11 +217,11 @@ async fn those_who_read_nothing_share_a_part_of_the_memory() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(most < MEMORY / 2, "{most} bytes");
-    // Who reads gets all of it, at the latest when the others are ended.
+    // A client that reads gets everything, at the latest when the other sessions are ended.
     assert_eq!(all(&server, "large").await.0.len(), 8);
 }
 
-/// Each outcome comes once, however often the connection is lost.
+/// Each outcome arrives once, however often the connection is lost.
 #[tokio::test]
 async fn a_session_that_reads_outlives_its_connections() {
     const ITEMS: u64 = 300;
@@ -234,12 +234,12 @@ async fn a_session_that_reads_outlives_its_connections() {
     let _agent = Agent::echo(&server, 1, 2).await;
     let reader = Attach { wait: true, secret: secret(9), ..reading("one") };
     let mut reader = attach_as(proxy.connect().await, reader).await;
-    assert!(matches!(reader.next().await, Told::DetachedJob(_)));
+    assert!(matches!(reader.next().await, Event::DetachedJob(_)));
     assert_eq!(reader.window, 0);
     let (mut next, mut cuts, mut ended) = (0, 0, false);
     loop {
         match reader.try_next().await {
-            Ok(Some(Told::ItemsDone(done))) => {
+            Ok(Some(Event::ItemsDone(done))) => {
                 assert_eq!(done.first, next, "they come in order, and once");
                 assert_eq!(
                     cut(&done.data, 0, &done.ends),
@@ -251,8 +251,8 @@ async fn a_session_that_reads_outlives_its_connections() {
                     proxy.cut();
                 }
             }
-            Ok(Some(Told::JobEnded(end))) => ended = !end.cancelled,
-            Ok(Some(Told::PoolClosed(_))) => break,
+            Ok(Some(Event::JobEnded(end))) => ended = !end.cancelled,
+            Ok(Some(Event::PoolClosed(_))) => break,
             Ok(Some(other)) => panic!("{other:?}"),
             Ok(None) | Err(_) => reader.resume(proxy.connect().await, 9).await.expect("the session goes on"),
         }

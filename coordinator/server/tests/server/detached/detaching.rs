@@ -1,4 +1,4 @@
-//! Giving a job to the coordinator: all of it, or nothing.
+//! Detaching a job: completely, or not at all.
 
 use farpool_proto::v1::{CancelJob, ClosePool, DetachedState, Items, PoolReopened, Program, Version};
 use tonic::Code;
@@ -10,7 +10,7 @@ use crate::proxy::Proxy;
 use crate::server::connect;
 
 #[tokio::test]
-async fn a_session_that_breaks_goes_on_where_it_was() {
+async fn a_broken_session_continues_where_it_was() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let proxy = Proxy::to(&server).await;
@@ -38,7 +38,7 @@ async fn a_session_that_breaks_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_replaced_goes_on_where_it_was() {
+async fn a_replaced_session_continues_where_it_was() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let proxy = Proxy::to(&server).await;
@@ -52,7 +52,7 @@ async fn a_session_that_is_replaced_goes_on_where_it_was() {
     proxy.cut();
     client.end().await.expect_err("the connection is lost");
     let mut client = detaching(proxy.connect().await, detach("one", 1).again(there)).await;
-    client.ask(Ask::PoolReopened(PoolReopened {}));
+    client.send(Request::PoolReopened(PoolReopened {}));
     let (items, complete) = durable(&server, &mut client).await;
     assert!(items >= there && !complete, "{items} of what {there} were before");
     send(&client, items, 700);
@@ -63,7 +63,7 @@ async fn a_session_that_is_replaced_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn what_is_not_complete_does_not_run_and_goes() {
+async fn an_incomplete_job_does_not_run_and_is_dropped() {
     let scratch = Scratch::new();
     let soon = |settings: &mut farpool_coordinator_server::Settings| {
         settings.limits.detach = Duration::from_millis(300);
@@ -76,21 +76,21 @@ async fn what_is_not_complete_does_not_run_and_goes() {
     while durable(&server, &mut client).await.0 < 100 {}
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Receiving)]);
     assert_eq!(server.status().await.pools, []);
-    // A stream that goes on may take as long as it likes.
+    // A stream that stays open may take any time.
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(states(&server).await.len(), 1);
     drop(client);
     until_gone(&server).await;
-    // After a restart nobody has a stream.
+    // After a restart there is no stream.
     let mut client = detaching(server.connect().await, detach("two", 2)).await;
     assert_eq!(durable(&server, &mut client).await.0, 0);
     send(&client, 0, 100);
     while durable(&server, &mut client).await.0 < 100 {}
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let server = scratch.server_with(soon).await;
     assert_eq!(states(&server).await, [("two".to_owned(), DetachedState::Receiving)]);
     until_gone(&server).await;
-    server.killed_off().await;
+    server.kill_and_wait().await;
     assert_eq!(list(&scratch.server().await).await, []);
 }
 
@@ -99,22 +99,22 @@ async fn until_gone(server: &Server) {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_is_restarted_goes_on_receiving() {
+async fn a_restarted_coordinator_continues_to_receive() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut client).await.0, 0);
     send(&client, 0, 100);
     while durable(&server, &mut client).await.0 < 100 {}
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let server = scratch.server().await;
     let mut client = detaching(server.connect().await, detach("one", 1).again(100)).await;
-    // The program is here, and so is what was sent.
+    // The program and the sent items are here.
     match client.next().await {
-        Told::Durable(durable) => assert_eq!((durable.items, durable.complete), (100, false)),
+        Event::Durable(durable) => assert_eq!((durable.items, durable.complete), (100, false)),
         other => panic!("{other:?}"),
     }
-    // It may not know how much that is.
+    // The client may not know how many items are durable.
     send(&client, 40, 150);
     client.end_items(1);
     until_complete(&server, &mut client, 150).await;
@@ -131,17 +131,17 @@ async fn a_job_without_items_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_name_is_one_jobs() {
+async fn names_are_unique() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 10).await;
-    // Who did not hear that it is complete asks again.
+    // A client that missed the completion asks again.
     let mut again = detaching(server.connect().await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut again).await, (10, true));
     again.end().await.expect("it ends well");
     let mut other = detaching(server.connect().await, detach("one", 2)).await;
     other.must_be_refused(Code::AlreadyExists, "there already is a job \"one\"").await;
-    // Also while it is not complete.
+    // The same holds while it is incomplete.
     let mut first = detaching(server.connect().await, detach("two", 3)).await;
     assert_eq!(durable(&server, &mut first).await.0, 0);
     let mut other = detaching(server.connect().await, detach("two", 4)).await;
@@ -156,20 +156,20 @@ async fn a_name_is_one_jobs() {
 }
 
 #[tokio::test]
-async fn nonsense_must_be_refused_and_hurts_nobody() {
+async fn invalid_messages_end_only_their_session() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let channel = server.connect().await;
-    let check = async |asks: Vec<Ask>, code: Code, words: &str| {
+    let check = async |requests: Vec<Request>, code: Code, words: &str| {
         let mut client = Client::over(channel.clone()).await;
-        asks.into_iter().for_each(|body| client.ask(body));
+        requests.into_iter().for_each(|body| client.send(body));
         client.must_be_refused(code, words).await;
     };
     type Change = fn(&mut Opening);
     let begin = |change: Change| {
         let mut opening = detach("one", 1);
         change(&mut opening);
-        opening.asks()
+        opening.messages()
     };
     let cases: [(Change, &str); 10] = [
         (|opening| opening.detach().name.clear(), "1 to 1024 bytes"),
@@ -189,42 +189,42 @@ async fn nonsense_must_be_refused_and_hurts_nobody() {
     let other = Version { release: "0.0.0".to_owned(), protocol: 1 };
     let mut old = detach("one", 1);
     old.pool.version = Some(other);
-    check(old.asks(), Code::FailedPrecondition, "0.0.0").await;
-    check(vec![Ask::Items(some_items(0, 1))], Code::InvalidArgument, "begins with OpenPool").await;
+    check(old.messages(), Code::FailedPrecondition, "0.0.0").await;
+    check(vec![Request::Items(some_items(0, 1))], Code::InvalidArgument, "begins with OpenPool").await;
     let open = || begin(|_| ()).remove(0);
-    check(vec![open(), Ask::Items(some_items(0, 1))], Code::InvalidArgument, "opens the job first").await;
+    check(vec![open(), Request::Items(some_items(0, 1))], Code::InvalidArgument, "opens the job first").await;
     check(vec![open(), open()], Code::InvalidArgument, "opens the job first").await;
 
     let whole = || begin(|_| ());
-    let job = |job, items: Items| Ask::Items(Items { job, ..items });
+    let job = |job, items: Items| Request::Items(Items { job, ..items });
     let wrong = [
-        (vec![Ask::Items(some_items(1, 1))], "item 0 is the next"),
-        (vec![Ask::Items(some_items(0, 2)), Ask::Items(some_items(1, 2))], "item 2 is the next"),
+        (vec![Request::Items(some_items(1, 1))], "item 0 is the next"),
+        (vec![Request::Items(some_items(0, 2)), Request::Items(some_items(1, 2))], "item 2 is the next"),
         (vec![job(2, some_items(0, 1))], "of job 1"),
-        (vec![Ask::OpenPool(open_pool().into())], "of job 1"),
+        (vec![Request::OpenPool(open_pool().into())], "of job 1"),
         (whole(), "of job 1"),
-        (vec![Ask::CancelJob(CancelJob { job: 2 })], "of job 1"),
-        (vec![Ask::Items(Items { ends: vec![1, 2, 3].into(), ..some_items(0, 1) })], "multiple of 4"),
-        (vec![end_items(), Ask::Items(some_items(0, 1))], "behind EndItems"),
+        (vec![Request::CancelJob(CancelJob { job: 2 })], "of job 1"),
+        (vec![Request::Items(Items { ends: vec![1, 2, 3].into(), ..some_items(0, 1) })], "multiple of 4"),
+        (vec![end_items(), Request::Items(some_items(0, 1))], "behind EndItems"),
     ];
-    for (asks, words) in wrong {
-        let asks = whole().into_iter().chain(asks).collect();
-        check(asks, Code::InvalidArgument, words).await;
+    for (requests, words) in wrong {
+        let requests = whole().into_iter().chain(requests).collect();
+        check(requests, Code::InvalidArgument, words).await;
         discard(&server, "one").await.expect("what was begun is there");
     }
     let small = begin(|opening| opening.pool.settings.as_mut().unwrap().payload_limit = 4);
-    let asks = small.into_iter().chain([Ask::Items(some_items(0, 1))]).collect();
-    check(asks, Code::InvalidArgument, "the pool's limit is 4").await;
+    let requests = small.into_iter().chain([Request::Items(some_items(0, 1))]).collect();
+    check(requests, Code::InvalidArgument, "the pool's limit is 4").await;
     discard(&server, "one").await.expect("what was begun is there");
 
     let mut pool = Client::open(&server).await;
-    pool.ask(Ask::OpenJob(detach("one", 1).job.into()));
+    pool.send(Request::OpenJob(detach("one", 1).job.into()));
     pool.must_be_refused(Code::InvalidArgument, "one of its own").await;
     detached(&server, detach("one", 1), 10).await;
 }
 
 #[tokio::test]
-async fn without_a_journal_nothing_is_kept() {
+async fn without_a_journal_no_job_is_detached() {
     let server = Server::start().await;
     let words = "this coordinator keeps no journal: start it with --journal DIR";
     let mut client = detaching(connect(server.address).await, detach("one", 1)).await;
@@ -241,7 +241,7 @@ async fn without_a_journal_nothing_is_kept() {
 }
 
 #[tokio::test]
-async fn the_reason_of_the_end_is_said_when_the_server_shuts_down() {
+async fn sessions_end_with_a_reason_when_the_server_shuts_down() {
     let scratch = Scratch::new();
     let mut server = scratch.server().await;
     let _agent = Agent::joined(&server, 1, 1).await;
@@ -252,13 +252,13 @@ async fn the_reason_of_the_end_is_said_when_the_server_shuts_down() {
     while durable(&server, &mut client).await.0 < 5 {}
     let reader = Attach { wait: true, secret: secret(3), ..reading("runs") };
     let mut attached = attach_as(server.connect().await, reader.clone()).await;
-    assert!(matches!(attached.next().await, Told::DetachedJob(_)));
+    assert!(matches!(attached.next().await, Event::DetachedJob(_)));
     server.stop();
-    // Nobody waits for jobs that go on with the next coordinator.
+    // The shutdown does not wait for jobs that continue at the next coordinator.
     client.must_be_refused(Code::Unavailable, "shutting down").await;
     attached.must_be_refused(Code::Unavailable, "shutting down").await;
     server.ended().await;
-    // Both go on there.
+    // Both continue there.
     let server = scratch.server().await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut client = detaching(server.connect().await, detach("comes", 2).again(5)).await;
@@ -266,13 +266,13 @@ async fn the_reason_of_the_end_is_said_when_the_server_shuts_down() {
     client.end_items(1);
     until_complete(&server, &mut client, 8).await;
     let mut attached = attach_as(server.connect().await, reader).await;
-    assert!(matches!(attached.next().await, Told::DetachedJob(_)));
+    assert!(matches!(attached.next().await, Event::DetachedJob(_)));
     assert_eq!(rest(&mut attached).await, (echoes(0..10), End::Ended));
     assert_eq!(all(&server, "comes").await, (echoes(0..8), End::Ended));
 }
 
 #[tokio::test]
-async fn large_items_of_many_come_through_little_memory() {
+async fn large_items_of_many_clients_need_little_memory() {
     const LARGE: usize = 7 << 20;
     let scratch = Scratch::new();
     let server = scratch.server_with(|settings| settings.memory = 16 << 20).await;
@@ -281,7 +281,7 @@ async fn large_items_of_many_come_through_little_memory() {
         let mut client = detaching(server.connect().await, detach(&id.to_string(), id)).await;
         assert_eq!(durable(&server, &mut client).await.0, 0);
         for at in 0..3 {
-            client.ask(Ask::Items(batch(1, at, &[&vec![id; LARGE]])));
+            client.send(Request::Items(batch(1, at, &[&vec![id; LARGE]])));
         }
         client.end_items(1);
         clients.push(client);
@@ -297,23 +297,23 @@ async fn large_items_of_many_come_through_little_memory() {
     }
 }
 
-/// Sends items of which the coordinator has some already, and some in the middle of a message.
+/// Resends items that the coordinator has already, some in the middle of a message.
 #[tokio::test]
-async fn items_that_are_sent_again_are_kept_once() {
+async fn resent_items_are_kept_once() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut client).await.0, 0);
     send(&client, 0, 150);
     while durable(&server, &mut client).await.0 < 150 {}
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let server = scratch.server().await;
     let mut client = detaching(server.connect().await, detach("one", 1).again(0)).await;
     for (first, end) in [(0, 100), (100, 170), (170, 171)] {
-        client.ask(Ask::Items(some_items(first, end - first)));
+        client.send(Request::Items(some_items(first, end - first)));
     }
     client.end_items(1);
-    // What is there counts as durable when it is, and is told.
+    // Items that exist already are reported as durable when they are.
     let mut before = 150;
     loop {
         let (items, complete) = durable(&server, &mut client).await;
@@ -329,13 +329,13 @@ async fn items_that_are_sent_again_are_kept_once() {
 }
 
 #[tokio::test]
-async fn a_job_that_was_dropped_is_not_begun_anew() {
+async fn a_dropped_job_does_not_start_over() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let words = "the coordinator has dropped the incomplete job";
     let mut client = detaching(server.connect().await, detach("one", 1).again(3)).await;
     client.must_be_refused(Code::DataLoss, words).await;
-    // Nor is one of which less is there.
+    // Nor does a job that has fewer durable items than reported.
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut client).await.0, 0);
     send(&client, 0, 10);
@@ -349,14 +349,14 @@ async fn a_job_that_was_dropped_is_not_begun_anew() {
 }
 
 #[tokio::test]
-async fn the_window_grows_with_what_is_durable() {
+async fn the_window_grows_with_durable_items() {
     const MIB: u64 = 1 << 20;
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut client).await.0, 0);
     assert_eq!(client.window, 16 * MIB);
-    // Nothing runs, and no agent is there.
+    // Nothing runs: there is no agent.
     let large = vec![7; MIB as usize - 4];
     feed(&server, &mut client, (0..40).map(|at| batch(1, at, &[&large]))).await;
     while durable(&server, &mut client).await.0 < 40 {}
@@ -367,19 +367,19 @@ async fn the_window_grows_with_what_is_durable() {
 }
 
 #[tokio::test]
-async fn a_job_is_withdrawn_at_any_time() {
+async fn a_job_can_be_withdrawn_at_any_time() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
-    let cancel = || Ask::CancelJob(CancelJob { job: 1 });
-    let close = || Ask::ClosePool(ClosePool { now: true });
-    let parts = || detach("one", 1).asks();
-    let items = || Ask::Items(some_items(0, 3));
+    let cancel = || Request::CancelJob(CancelJob { job: 1 });
+    let close = || Request::ClosePool(ClosePool { now: true });
+    let parts = || detach("one", 1).messages();
+    let items = || Request::Items(some_items(0, 3));
     let withdrawn = async |client: &mut Client| {
         loop {
             match client.try_next().await.expect("the session goes on").expect("the session goes on") {
-                Told::JobEnded(ended) => assert!(ended.cancelled && ended.job == 1),
-                Told::PoolClosed(_) => break,
-                Told::Welcome(_) | Told::Durable(_) | Told::Window(_) | Told::ProgramWanted(_) => {}
+                Event::JobEnded(ended) => assert!(ended.cancelled && ended.job == 1),
+                Event::PoolClosed(_) => break,
+                Event::Welcome(_) | Event::Durable(_) | Event::Window(_) | Event::ProgramWanted(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -387,45 +387,45 @@ async fn a_job_is_withdrawn_at_any_time() {
         assert_eq!(list(&server).await, []);
     };
     for last in [cancel, close] {
-        for asks in [vec![], vec![items()], vec![items(), end_items()]] {
+        for requests in [vec![], vec![items()], vec![items(), end_items()]] {
             let mut client = Client::over(server.connect().await).await;
-            parts().into_iter().chain(asks).chain([last()]).for_each(|body| client.ask(body));
+            parts().into_iter().chain(requests).chain([last()]).for_each(|body| client.send(body));
             withdrawn(&mut client).await;
         }
         let mut client = detaching(server.connect().await, detach("one", 1)).await;
         assert_eq!(durable(&server, &mut client).await.0, 0);
-        client.ask(items());
+        client.send(items());
         while durable(&server, &mut client).await.0 < 3 {}
-        client.ask(last());
+        client.send(last());
         withdrawn(&mut client).await;
     }
-    // By a client that has begun another session.
+    // By a client in another session.
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut client).await.0, 0);
-    client.ask(items());
+    client.send(items());
     while durable(&server, &mut client).await.0 < 3 {}
     drop(client);
     let mut client = Client::over(server.connect().await).await;
-    detach("one", 1).again(3).asks().into_iter().chain([cancel()]).for_each(|body| client.ask(body));
+    detach("one", 1).again(3).messages().into_iter().chain([cancel()]).for_each(|body| client.send(body));
     withdrawn(&mut client).await;
     // Before there is a job.
     let mut client = Client::over(server.connect().await).await;
-    client.ask(parts().remove(0));
-    client.ask(close());
+    client.send(parts().remove(0));
+    client.send(close());
     withdrawn(&mut client).await;
     // A pool that takes no more jobs has its job.
     let mut client = Client::over(server.connect().await).await;
-    let last = Ask::ClosePool(ClosePool { now: false });
-    parts().into_iter().chain([items(), end_items(), last]).for_each(|body| client.ask(body));
+    let last = Request::ClosePool(ClosePool { now: false });
+    parts().into_iter().chain([items(), end_items(), last]).for_each(|body| client.send(body));
     until_complete(&server, &mut client, 3).await;
-    // What is complete is not withdrawn any more.
-    client.ask(cancel());
+    // A complete job can no longer be withdrawn.
+    client.send(cancel());
     client.end().await.expect("the session ends well");
     let mut client = Client::over(server.connect().await).await;
-    detach("one", 1).again(3).asks().into_iter().chain([cancel()]).for_each(|body| client.ask(body));
+    detach("one", 1).again(3).messages().into_iter().chain([cancel()]).for_each(|body| client.send(body));
     assert_eq!(durable(&server, &mut client).await, (3, true));
     client.end().await.expect("the session ends well");
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Running)]);
-    server.killed_off().await;
+    server.kill_and_wait().await;
     assert_eq!(list(&scratch.server().await).await.len(), 1);
 }

@@ -15,7 +15,7 @@ use crate::process::Running;
 use crate::programs::put_over;
 
 #[tokio::test]
-async fn a_job_that_has_no_room_is_refused_and_leaves_nothing() {
+async fn a_job_without_room_is_refused_and_leaves_nothing() {
     let scratch = Scratch::new();
     let server = scratch.server_with(|settings| settings.journal.as_mut().expect("it has one").size = 1 << 20).await;
     let large = vec![7; 10_000];
@@ -23,7 +23,7 @@ async fn a_job_that_has_no_room_is_refused_and_leaves_nothing() {
         let mut client = detaching(server.connect().await, detach(name, id)).await;
         assert_eq!(durable(&server, &mut client).await.0, 0);
         for at in 0..200 {
-            client.ask(Ask::Items(batch(1, at, &[&large])));
+            client.send(Request::Items(batch(1, at, &[&large])));
         }
         client.end_items(1);
         client
@@ -31,7 +31,7 @@ async fn a_job_that_has_no_room_is_refused_and_leaves_nothing() {
     fill("too large", 1).await.must_be_refused(Code::ResourceExhausted, "the journal of detached jobs is full").await;
     assert_eq!(list(&server).await, []);
     detached(&server, detach("small", 2), 1000).await;
-    // Again and again: what was refused takes no room.
+    // Repeatedly: refused jobs take no room.
     for round in 0..5 {
         let mut client = fill("too large", 3 + round).await;
         client.must_be_refused(Code::ResourceExhausted, "full").await;
@@ -40,7 +40,7 @@ async fn a_job_that_has_no_room_is_refused_and_leaves_nothing() {
     assert_eq!(all(&server, "small").await, (echoes(0..1000), End::Ended));
 }
 
-/// A file system of so many KiB; none: this user may not have one.
+/// A file system of a few KiB; `None`: this user may not mount one.
 struct SmallDisk(Scratch);
 
 impl SmallDisk {
@@ -60,7 +60,7 @@ impl Drop for SmallDisk {
 }
 
 impl SmallDisk {
-    /// Leaves no room for anything, until this file goes.
+    /// Fills the disk with a file, and returns its path.
     fn fill(&self) -> PathBuf {
         let ballast = self.0.path().join("ballast");
         let mut file = File::create(&ballast).expect("nothing is in its way");
@@ -83,7 +83,7 @@ async fn a_job_that_does_not_fit_on_the_disk_is_refused_at_once_and_never_runs()
         let start = Instant::now();
         let client = detaching(server.connect().await, detach("large", id)).await;
         for at in 0..20 {
-            client.ask(Ask::Items(batch(1, at, &[&[7; 1000]])));
+            client.send(Request::Items(batch(1, at, &[&[7; 1000]])));
         }
         client.end_items(1);
         (client, start)
@@ -96,7 +96,7 @@ async fn a_job_that_does_not_fit_on_the_disk_is_refused_at_once_and_never_runs()
         assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
         assert_eq!(states(&server).await, [("kept".to_owned(), DetachedState::Running)]);
     }
-    // Whoever comes while it is full and waits is served when it is not.
+    // A client that arrives while it is full is served when there is room.
     std::fs::remove_file(ballast).expect("it can be removed");
     server.until("a journal that works", |status| status.journal.as_ref().is_some_and(|j| j.failing.is_empty())).await;
     let _agent = Agent::echo(&server, 1, 2).await;
@@ -106,9 +106,9 @@ async fn a_job_that_does_not_fit_on_the_disk_is_refused_at_once_and_never_runs()
     until_complete(&server, &mut client, 20).await;
 }
 
-/// A coordinator whose files may not be large: to write more is an error, and not the end of it.
+/// A coordinator with a file size limit: writing more is an error, but does not kill it.
 #[tokio::test]
-async fn a_job_that_makes_a_file_too_large_is_refused_and_the_others_go_on() {
+async fn a_job_that_makes_a_file_too_large_is_refused_and_the_others_continue() {
     let scratch = Scratch::new();
     let mut command = Command::new("sh");
     // 256 KiB, in blocks of 512 bytes.
@@ -118,17 +118,17 @@ async fn a_job_that_makes_a_file_too_large_is_refused_and_the_others_go_on() {
     let mut server = Running::start(&mut command);
     let mut client = detaching(server.connect().await, detach("large", 1)).await;
     for at in 0..100 {
-        client.ask(Ask::Items(batch(1, at, &[&[7; 10_000]])));
+        client.send(Request::Items(batch(1, at, &[&[7; 10_000]])));
     }
     client.end_items(1);
     let refused = loop {
         match client.try_next().await {
-            Ok(Some(Told::ProgramWanted(_))) => {
+            Ok(Some(Event::ProgramWanted(_))) => {
                 let (program, digest) = program(PROGRAM);
                 put_over(server.connect().await, pieces(&program, &digest)).await.expect("it was asked for");
             }
-            Ok(Some(Told::Durable(durable))) => assert!(!durable.complete, "there is no room for it"),
-            Ok(Some(Told::Welcome(_) | Told::Window(_))) => {}
+            Ok(Some(Event::Durable(durable))) => assert!(!durable.complete, "there is no room for it"),
+            Ok(Some(Event::Welcome(_) | Event::Window(_))) => {}
             Ok(other) => panic!("{other:?}"),
             Err(status) => break status,
         }
@@ -136,7 +136,7 @@ async fn a_job_that_makes_a_file_too_large_is_refused_and_the_others_go_on() {
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     assert!(refused.message().contains("File too large"), "{refused}");
     let _agent = tokio::spawn(Agent::joined_over(server.connect().await, hello(1, 2)).await.work());
-    Client::opened_over(server.connect().await, open_pool()).await.works(1).await;
+    Client::opened_over(server.connect().await, open_pool()).await.check_works(1).await;
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
         return;
     };
     let server = disk.0.server().await;
-    // There is a segment, with room for some records, and no program.
+    // There is a segment with room for some records, but no program.
     let client = detaching(server.connect().await, detach("one", 1)).await;
     server.until("a job", |status| status.journal.as_ref().is_some_and(|journal| journal.jobs == 1)).await;
     drop(client);
@@ -157,12 +157,12 @@ async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
     client.end_items(1);
     let refused = loop {
         match client.try_next().await {
-            Ok(Some(Told::ProgramWanted(_))) => {
+            Ok(Some(Event::ProgramWanted(_))) => {
                 let (program, digest) = program(PROGRAM);
                 put(&server, pieces(&program, &digest)).await.expect_err("it does not fit");
             }
-            Ok(Some(Told::Durable(durable))) => assert!(!durable.complete, "its program is not here"),
-            Ok(Some(Told::Welcome(_) | Told::Window(_))) => {}
+            Ok(Some(Event::Durable(durable))) => assert!(!durable.complete, "its program is not here"),
+            Ok(Some(Event::Welcome(_) | Event::Window(_))) => {}
             Ok(other) => panic!("{other:?}"),
             Err(status) => break status,
         }
@@ -174,7 +174,7 @@ async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
     let Some(disk) = SmallDisk::new(4096) else {
         eprintln!("left out: a file system can only be mounted by root");
         return;
@@ -184,7 +184,7 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     let mut job = detach("one", 1);
     job.job.chunksize = 1;
     detached(&server, job, 200).await;
-    // From here on there is room for a few results.
+    // From now on there is room for a few results.
     let ballast = scratch.path().join("ballast");
     std::fs::write(&ballast, vec![7; 3 << 20]).expect("there is room");
     let mut agent = Agent::joined(&server, 1, 1).await;
@@ -196,7 +196,7 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
                 if let Order::Settled(order) = &order {
                     settled.send_replace(order.report);
                 }
-                agent.follow(order);
+                agent.execute(order);
             }
         }
     });
@@ -204,12 +204,12 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         .until("a full disk", |status| status.journal.as_ref().is_some_and(|journal| !journal.failing.is_empty()))
         .await;
     assert!(failing.journal.expect("it has one").failing.contains("No space left"));
-    // New jobs are refused with the reason, and what is there can be picked up.
+    // New jobs are refused with the reason, and existing outcomes can be read.
     let mut refused = detaching(server.connect().await, detach("two", 2)).await;
     refused.must_be_refused(Code::FailedPrecondition, "No space left").await;
     let (_, there, end) = outcomes(server.connect().await, "one", 0, false).await;
     assert!(there.len() < 200 && end == End::Open, "{} are there", there.len());
-    // Agents keep what is not durable.
+    // Agents keep outcomes that are not durable.
     assert_eq!(*last.borrow_and_update() as usize, there.len());
     std::fs::remove_file(ballast).expect("it can be removed");
     let (outcomes, end) = all(&server, "one").await;
@@ -227,7 +227,7 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     agent.abort();
 }
 
-/// It has filled the disk itself: nobody else makes room, and what was refused must not stay in the way of others.
+/// The job has filled the disk itself: nobody else makes room, and a refused job must not block others.
 #[tokio::test]
 async fn a_job_that_fills_the_disk_is_refused_and_leaves_room_for_the_others() {
     let Some(disk) = SmallDisk::new(2048) else {
@@ -242,7 +242,7 @@ async fn a_job_that_fills_the_disk_is_refused_and_leaves_room_for_the_others() {
         let client = detaching(server.connect().await, detach("big", id)).await;
         for at in 0..40 {
             let items = vec![vec![7; 1000]; 250];
-            client.ask(Ask::Items(batch(1, 250 * at, &items.iter().map(Vec::as_slice).collect::<Vec<_>>())));
+            client.send(Request::Items(batch(1, 250 * at, &items.iter().map(Vec::as_slice).collect::<Vec<_>>())));
         }
         client.end_items(1);
         let mut client = client;
@@ -266,9 +266,9 @@ async fn a_job_that_fills_the_disk_is_refused_and_leaves_room_for_the_others() {
     assert_eq!(states(&server).await, [finished("first"), finished("small")]);
 }
 
-/// Its client goes before it is told: the job goes as soon as nobody can be expected to continue it.
+/// Its client leaves before it is answered: the job is dropped once no client can be expected to continue it.
 #[tokio::test]
-async fn a_job_that_fills_the_disk_and_that_nobody_goes_on_with_goes() {
+async fn a_job_that_fills_the_disk_is_dropped_if_its_client_leaves() {
     let Some(disk) = SmallDisk::new(2048) else {
         eprintln!("left out: a file system can only be mounted by root");
         return;
@@ -277,7 +277,7 @@ async fn a_job_that_fills_the_disk_and_that_nobody_goes_on_with_goes() {
     detached(&server, detach("first", 1), 2).await;
     let client = detaching(server.connect().await, detach("big", 2)).await;
     for at in 0..40 {
-        client.ask(Ask::Items(batch(1, at, &[&vec![7; 250_000]])));
+        client.send(Request::Items(batch(1, at, &[&vec![7; 250_000]])));
     }
     let fails = |status: &StatusReply| status.journal.as_ref().is_some_and(|journal| !journal.failing.is_empty());
     server.until("a full disk", fails).await;

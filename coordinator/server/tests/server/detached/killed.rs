@@ -1,4 +1,4 @@
-//! Coordinators that are killed at any moment, and journals that are cut off.
+//! Coordinators that are killed at any moment, and truncated journals.
 
 use std::process::Command;
 
@@ -24,14 +24,14 @@ async fn killed(mut process: Running) {
     process.ends();
 }
 
-/// Sends what is not durable, and the program if it is asked for, until all is complete or the connection breaks. `before` is what was
-/// durable. Returns what is durable.
-async fn go_on(channel: &Channel, before: u64, items: u64, stop_at: u64) -> Result<(u64, bool), Status> {
+/// Sends items that are not durable, and the program if it is requested, until the job is complete or the connection breaks. `before`:
+/// how many were durable. Returns how many are durable, and whether the job is complete.
+async fn continue_detaching(channel: &Channel, before: u64, items: u64, stop_at: u64) -> Result<(u64, bool), Status> {
     let mut client = detaching(channel.clone(), detach("one", 1).again(before)).await;
     let mut sent = None;
     loop {
         match client.try_next().await? {
-            Some(Told::Durable(durable)) => {
+            Some(Event::Durable(durable)) => {
                 if sent.is_none() && !durable.complete {
                     sent = Some(durable.items);
                     send(&client, durable.items, items.min(stop_at.max(durable.items)));
@@ -43,18 +43,18 @@ async fn go_on(channel: &Channel, before: u64, items: u64, stop_at: u64) -> Resu
                     return Ok((durable.items, durable.complete));
                 }
             }
-            Some(Told::ProgramWanted(_)) => {
+            Some(Event::ProgramWanted(_)) => {
                 let (program, digest) = program(PROGRAM);
                 let mut clients = farpool_proto::v1::clients_client::ClientsClient::new(channel.clone());
                 clients.put_program(tokio_stream::iter(pieces(&program, &digest))).await?;
             }
-            Some(Told::Welcome(_) | Told::Window(_)) => {}
+            Some(Event::Welcome(_) | Event::Window(_)) => {}
             other => panic!("{other:?}"),
         }
     }
 }
 
-/// An agent that runs so many items, or a few more, and then does nothing.
+/// An agent that runs this many items, or a few more, and then does nothing.
 async fn run_some(mut agent: Agent, items: usize) {
     let mut ran = 0;
     while let Ok(Some(orders)) = agent.next().await {
@@ -64,7 +64,7 @@ async fn run_some(mut agent: Agent, items: usize) {
                 _ => 0,
             };
             if count == 0 || ran < items {
-                agent.follow(order);
+                agent.execute(order);
             }
             ran += count;
         }
@@ -72,38 +72,39 @@ async fn run_some(mut agent: Agent, items: usize) {
 }
 
 #[tokio::test]
-async fn nothing_that_was_said_to_be_durable_is_lost() {
+async fn durable_items_and_outcomes_survive_a_kill() {
     const ITEMS: u64 = 3000;
     let scratch = Scratch::new();
-    // While it comes.
+    // While it is received.
     let mut durable = 0;
     for stop_at in [1, 700, 1900] {
         let mut process = Running::start(&mut scratch.process());
         let (now, complete) =
-            go_on(&process.connect().await, durable, ITEMS, stop_at).await.expect("the process lives");
+            continue_detaching(&process.connect().await, durable, ITEMS, stop_at).await.expect("the process lives");
         assert!(now >= durable && !complete, "{now} are durable, and {durable} were");
         durable = now;
         killed(process).await;
     }
     let mut process = Running::start(&mut scratch.process());
-    let complete = go_on(&process.connect().await, durable, ITEMS, ITEMS).await.expect("the process lives");
+    let complete =
+        continue_detaching(&process.connect().await, durable, ITEMS, ITEMS).await.expect("the process lives");
     assert_eq!(complete, (ITEMS, true));
     killed(process).await;
-    // While it runs: what was picked up once is the same ever after.
+    // While it runs: an outcome that was read once never changes.
     let mut before = Outcomes::new();
     for round in 0..4 {
         let mut process = Running::start(&mut scratch.process());
         let channel = process.connect().await;
         let mut agent = Agent::joined_over(channel.clone(), hello(1, 2)).await;
-        // So that it can be told which run an outcome is of.
+        // Results show which run they are from.
         agent.times = 1 + round;
         let agent = tokio::spawn(run_some(agent, 400));
         let mut attached = attach(channel.clone(), "one", 0, true).await;
-        assert!(matches!(attached.next().await, Told::DetachedJob(_)));
+        assert!(matches!(attached.next().await, Event::DetachedJob(_)));
         let mut seen = Outcomes::new();
         while seen.len() < before.len() + 200 {
             match attached.next().await {
-                Told::ItemsDone(done) => {
+                Event::ItemsDone(done) => {
                     seen.extend((done.first..).zip(cut(&done.data, 0, &done.ends).into_iter().map(Ok)));
                 }
                 other => panic!("{other:?}"),
@@ -127,7 +128,7 @@ async fn nothing_that_was_said_to_be_durable_is_lost() {
     }
     killed(process).await;
     agent.abort();
-    // When it has ended nobody is needed for it.
+    // When it has ended, it needs no agent.
     let mut process = Running::start(&mut scratch.process());
     let (job, again, end) = super::outcomes(process.connect().await, "one", 0, true).await;
     assert_eq!((job.state(), end), (DetachedState::Finished, End::Ended));
@@ -136,7 +137,7 @@ async fn nothing_that_was_said_to_be_durable_is_lost() {
 }
 
 #[tokio::test]
-async fn a_journal_that_was_cut_off_anywhere_goes_on_with_what_is_there() {
+async fn a_journal_truncated_anywhere_continues_with_what_it_has() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 300).await;
@@ -145,13 +146,13 @@ async fn a_journal_that_was_cut_off_anywhere_goes_on_with_what_is_there() {
     agent.abort();
     server.until("the end of the agent", |status| status.agents.is_empty()).await;
     detached(&server, detach("two", 2), 100).await;
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let segment = scratch.path().join("0000000001.farpool-journal");
     let whole = std::fs::read(&segment).expect("it is there");
     let mut seen = [0; 4];
     for part in 0..24 {
         std::fs::write(&segment, &whole[..whole.len() * part / 24]).expect("it can be written");
-        // That it was longer is not known then: it is as if its end had not been durable.
+        // Nothing shows that it was longer: its end counts as not durable.
         std::fs::remove_file(scratch.path().join("synced")).expect("it is there");
         let server = scratch.server_with(|settings| settings.limits.detach = Duration::from_millis(100)).await;
         let _agent = Agent::echo(&server, 1, 2).await;
@@ -162,13 +163,13 @@ async fn a_journal_that_was_cut_off_anywhere_goes_on_with_what_is_there() {
             if state == DetachedState::Receiving {
                 continue;
             }
-            // Whatever of it had run.
+            // However much of it had run.
             assert_eq!(all(&server, &name).await, (echoes(0..items), End::Ended), "{name} with part {part}");
         }
         let complete = |status: &farpool_proto::v1::StatusReply| status.jobs.is_empty();
         server.until("the end of all jobs", complete).await;
-        server.killed_off().await;
-        // What the last round has added.
+        server.kill_and_wait().await;
+        // The bytes that the last round has added.
         for entry in std::fs::read_dir(scratch.path()).expect("it is there") {
             let path = entry.expect("it can be read").path();
             if path.extension().is_some_and(|extension| extension == "farpool-journal") {
@@ -180,7 +181,7 @@ async fn a_journal_that_was_cut_off_anywhere_goes_on_with_what_is_there() {
 }
 
 #[tokio::test]
-async fn items_that_are_lost_fail_and_the_others_run() {
+async fn lost_items_fail_and_the_others_run() {
     let scratch = Scratch::new();
     let small = |settings: &mut farpool_coordinator_server::Settings| {
         settings.journal.as_mut().expect("it has one").size = 4 << 20;
@@ -188,7 +189,7 @@ async fn items_that_are_lost_fail_and_the_others_run() {
     let server = scratch.server_with(small).await;
     // More than two segments of it.
     detached(&server, detach("one", 1), 6000).await;
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let segments = || {
         let entries = std::fs::read_dir(scratch.path()).expect("it is there");
         let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();

@@ -1,12 +1,12 @@
-//! Jobs that clients give to the coordinator, and pick up again: what is promised of them, whatever breaks.
+//! Detached jobs: their guarantees, whatever breaks.
 
 mod asks;
 mod attaching;
 mod detaching;
+mod fake_store;
 mod full;
 mod killed;
 mod other_store;
-mod played;
 mod program;
 mod running;
 
@@ -23,14 +23,14 @@ use farpool_proto::v1::{
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::client::{Ask, Client, Told, batch, cut, open_pool, secret};
+use crate::client::{Client, Event, Request, batch, cut, open_pool, secret};
 use crate::programs::{pieces, program, put};
 use crate::server::{Server, soon};
 
-/// Bytes of the program that the jobs run.
+/// The size of the program that the jobs run, in bytes.
 const PROGRAM: usize = 10_000;
 
-/// A directory for a journal, which goes when the test is over.
+/// A directory for a journal, removed on drop.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -53,14 +53,14 @@ impl Scratch {
 
     pub(crate) async fn server_with(&self, change: impl FnOnce(&mut farpool_coordinator_server::Settings)) -> Server {
         let path = self.0.clone();
-        // Of a server of this process that was killed, some thread may still be reading.
+        // A thread of a killed server in this process may still be reading.
         while std::fs::File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_err()) {
             tokio::task::yield_now().await;
         }
         Server::with(|settings| {
             settings.journal = Some(Settings::new(&path));
             settings.programs = path.join("programs");
-            // Agents that are not back are not waited for for long.
+            // The recovery must not wait long for missing agents.
             settings.heartbeat_timeout = Duration::from_millis(1500);
             change(settings);
         })
@@ -74,7 +74,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A job that is to be detached, and its pool.
+/// A job to be detached, and its pool.
 #[derive(Clone, Debug)]
 pub(crate) struct Opening {
     pub(crate) pool: OpenPool,
@@ -82,24 +82,24 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    /// What the job is kept as.
+    /// Returns the part that detaches the job.
     pub(crate) fn detach(&mut self) -> &mut Detach {
         self.job.detach.as_mut().expect("it is to be detached")
     }
 
-    /// The same for a coordinator that does not know the session, after one that said that so many items are durable.
+    /// Reopens the job at a coordinator that does not know the session, after this many items were reported as durable.
     pub(crate) fn again(mut self, durable: u64) -> Self {
         (self.pool.again, self.detach().durable) = (true, durable);
         self
     }
 
-    /// What opens it.
-    pub(crate) fn asks(self) -> Vec<Ask> {
-        vec![Ask::OpenPool(self.pool.into()), Ask::OpenJob(self.job.into())]
+    /// Returns the messages that open it.
+    pub(crate) fn messages(self) -> Vec<Request> {
+        vec![Request::OpenPool(self.pool.into()), Request::OpenJob(self.job.into())]
     }
 }
 
-/// A job that is detached, with this [`secret`].
+/// A job to be detached, with this [`secret`].
 pub(crate) fn detach(name: &str, id: u8) -> Opening {
     let digest = program(PROGRAM).1;
     let program = Program { digest: digest.into(), size: PROGRAM as u64, ..Program::default() }.packed();
@@ -112,11 +112,11 @@ pub(crate) fn detach(name: &str, id: u8) -> Opening {
 
 pub(crate) async fn detaching(channel: Channel, detach: Opening) -> Client {
     let client = Client::over(channel).await;
-    detach.asks().into_iter().for_each(|body| client.ask(body));
+    detach.messages().into_iter().for_each(|body| client.send(body));
     client
 }
 
-/// Detaches a job of items that are their indices, as many bytes as said.
+/// Detaches a job of this many items, each of which is its index.
 pub(crate) async fn detached(server: &Server, detach: Opening, items: u64) {
     detached_over(server, server.connect().await, detach, items).await;
 }
@@ -142,44 +142,44 @@ pub(crate) fn some_items(first: u64, count: u64) -> Items {
 /// Sends items up to `end`, many in a message.
 pub(crate) fn send(client: &Client, first: u64, end: u64) {
     for at in (first..end).step_by(100) {
-        client.ask(Ask::Items(some_items(at, 100.min(end - at))));
+        client.send(Request::Items(some_items(at, 100.min(end - at))));
     }
 }
 
-/// Sends items as far as they may be sent, and waits until more of them may.
+/// Sends all items, as the window allows.
 pub(crate) async fn feed(server: &Server, client: &mut Client, all: impl IntoIterator<Item = Items>) {
     let mut sent = 0;
     for items in all {
         while sent >= client.granted {
-            hear(server, client).await;
+            handle_next(server, client).await;
         }
         sent += (items.data.len() + items.ends.len()) as u64;
-        client.ask(Ask::Items(items));
+        client.send(Request::Items(items));
     }
 }
 
-/// The next word on what is durable. A program that is asked for is sent.
+/// Returns the next report of durable items. Sends the program if it is requested.
 pub(crate) async fn durable(server: &Server, client: &mut Client) -> (u64, bool) {
     loop {
-        if let Some(durable) = hear(server, client).await {
+        if let Some(durable) = handle_next(server, client).await {
             return durable;
         }
     }
 }
 
-/// Hears of one thing: what is durable, or something else.
-async fn hear(server: &Server, client: &mut Client) -> Option<(u64, bool)> {
+/// Handles the next event. Returns how many items are durable, if it reports that.
+async fn handle_next(server: &Server, client: &mut Client) -> Option<(u64, bool)> {
     match client.try_next().await.expect("the session goes on").expect("the session goes on") {
-        Told::Durable(durable) => {
+        Event::Durable(durable) => {
             assert_eq!(durable.job, 1);
             return Some((durable.items, durable.complete));
         }
-        Told::ProgramWanted(wanted) => {
+        Event::ProgramWanted(wanted) => {
             let (program, digest) = program(PROGRAM);
             assert_eq!(wanted.digest, digest);
             put(server, pieces(&program, &digest)).await.expect("it was asked for");
         }
-        Told::Welcome(_) | Told::Window(_) => {}
+        Event::Welcome(_) | Event::Window(_) => {}
         other => panic!("nothing is durable but {other:?}"),
     }
     None
@@ -202,34 +202,34 @@ pub(crate) async fn attach(channel: Channel, name: &str, first: u64, wait: bool)
     attach_as(channel, Attach { first, wait, ..reading(name) }).await
 }
 
-/// What reads a job from its first item on, and takes what is there.
+/// Reads a job from its first item on, without waiting.
 pub(crate) fn reading(name: &str) -> Attach {
     Attach { name: name.to_owned(), version: Some(farpool_proto::version()), job: 1, ..Attach::default() }
 }
 
 pub(crate) async fn attach_as(channel: Channel, attach: Attach) -> Client {
     let client = Client::over(channel).await;
-    client.ask(Ask::Attach(Box::new(attach)));
+    client.send(Request::Attach(Box::new(attach)));
     client
 }
 
-/// What the outcomes of a job come to.
+/// How the outcomes of a job end.
 #[derive(Debug, PartialEq)]
 pub(crate) enum End {
     Ended,
     Cancelled,
     Failed(String),
-    /// There is nothing more for now.
+    /// There are no more for now.
     Open,
 }
 
 pub(crate) type Outcomes = Vec<(u64, Result<Vec<u8>, String>)>;
 
-/// All outcomes from an index on, in the order in which they come, which must be that of the items.
+/// Reads all outcomes from an index on. They must arrive in the order of the items.
 pub(crate) async fn outcomes(channel: Channel, name: &str, first: u64, wait: bool) -> (DetachedJob, Outcomes, End) {
     let mut client = attach(channel, name, first, wait).await;
     let described = match client.next().await {
-        Told::DetachedJob(job) => *job,
+        Event::DetachedJob(job) => *job,
         other => panic!("no job but {other:?}"),
     };
     let (outcomes, end) = rest(&mut client).await;
@@ -240,21 +240,21 @@ pub(crate) async fn rest(client: &mut Client) -> (Outcomes, End) {
     let mut outcomes = Outcomes::new();
     let end = loop {
         match client.try_next().await.expect("the session goes on") {
-            Some(Told::ItemsDone(done)) => {
+            Some(Event::ItemsDone(done)) => {
                 outcomes.extend((done.first..).zip(cut(&done.data, 0, &done.ends).into_iter().map(Ok)));
             }
-            Some(Told::ItemsFailed(failed)) => {
+            Some(Event::ItemsFailed(failed)) => {
                 let why = failed.failure.expect("it says why").message;
                 outcomes.extend((failed.first..failed.first + failed.count).map(|item| (item, Err(why.clone()))));
             }
-            Some(Told::JobEnded(ended)) => break if ended.cancelled { End::Cancelled } else { End::Ended },
-            Some(Told::PoolFailed(failed)) => break End::Failed(failed.failure.expect("it says why").message),
-            Some(Told::PoolClosed(_)) => break End::Open,
+            Some(Event::JobEnded(ended)) => break if ended.cancelled { End::Cancelled } else { End::Ended },
+            Some(Event::PoolFailed(failed)) => break End::Failed(failed.failure.expect("it says why").message),
+            Some(Event::PoolClosed(_)) => break End::Open,
             other => panic!("no outcome but {other:?}"),
         }
     };
     if end != End::Open {
-        assert!(matches!(client.try_next().await, Ok(Some(Told::PoolClosed(_)))), "that is the last message");
+        assert!(matches!(client.try_next().await, Ok(Some(Event::PoolClosed(_)))), "that is the last message");
     }
     client.end().await.expect("the session ends well");
     client.out.finish();
@@ -262,7 +262,7 @@ pub(crate) async fn rest(client: &mut Client) -> (Outcomes, End) {
     (outcomes, end)
 }
 
-/// What an agent that echoes makes of items.
+/// The outcomes of items at an agent that echoes.
 pub(crate) fn echoes(items: std::ops::Range<u64>) -> Outcomes {
     items.map(|index| (index, Ok(item(index)))).collect()
 }
@@ -302,6 +302,6 @@ pub(crate) async fn discard(server: &Server, name: &str) -> Result<(), Status> {
     soon("an answer", jobs(server).await.discard(request)).await.map(drop)
 }
 
-pub(crate) fn end_items() -> Ask {
-    Ask::EndItems(EndItems { job: 1 })
+pub(crate) fn end_items() -> Request {
+    Request::EndItems(EndItems { job: 1 })
 }

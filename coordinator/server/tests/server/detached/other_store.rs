@@ -1,18 +1,18 @@
-//! A store that is not the embedded one, and stalls and fails: what it does not do is nobody's trouble but theirs who wait for it.
+//! A store other than the embedded one, which stalls and fails. Only those who wait for it are affected.
 
 use std::time::Instant;
 
 use farpool_proto::v1::{CancelJob, DetachedState};
 use tonic::Code;
 
-use super::played::{Disk, Mode};
+use super::fake_store::{Disk, Mode};
 use super::*;
 use crate::agent::{Agent, Order};
 use crate::restart::{assigned, result_of};
 
 const WHY: &str = "the database is gone";
 
-/// A server with what was written on this disk, and the programs of this folder.
+/// Starts a server with the contents of this disk, and the programs in this folder.
 async fn server(disk: &Disk, programs: &Scratch) -> Server {
     Server::with_store(disk.open(), |settings| {
         settings.programs = programs.path().join("programs");
@@ -22,15 +22,15 @@ async fn server(disk: &Disk, programs: &Scratch) -> Server {
     .await
 }
 
-/// A job of which each item is a chunk.
+/// A job with one item per chunk.
 fn one_by_one(name: &str, id: u8) -> Opening {
     let mut job = detach(name, id);
     job.job.chunksize = 1;
     job
 }
 
-/// Has an agent echo many times what the window holds, as there is room for it.
-async fn works_beyond_its_window(client: &mut Client) {
+/// Has an agent echo many windows of items.
+async fn check_works_beyond_its_window(client: &mut Client) {
     const ITEMS: u64 = 100;
     client.open_job(1);
     let (mut sent, mut limit, mut next, mut results) = (0, client.window, 0, 0);
@@ -40,8 +40,8 @@ async fn works_beyond_its_window(client: &mut Client) {
             (sent, next) = (sent + 100, next + 1);
         }
         match client.try_next().await.expect("the session goes on").expect("the session goes on") {
-            Told::Window(window) => limit = limit.max(window.limit),
-            Told::ItemsDone(done) => results += done.ends.len() as u64 / 4,
+            Event::Window(window) => limit = limit.max(window.limit),
+            Event::ItemsDone(done) => results += done.ends.len() as u64 / 4,
             _ => {}
         }
     }
@@ -49,17 +49,17 @@ async fn works_beyond_its_window(client: &mut Client) {
 }
 
 #[tokio::test]
-async fn a_store_that_stalls_stops_nobody_but_those_who_wait_for_it() {
+async fn a_stalled_store_stops_only_those_who_wait_for_it() {
     let (disk, programs) = (Disk::new(), Scratch::new());
     let server = server(&disk, &programs).await;
     let mut agent = Agent::joined(&server, 1, 1).await;
     detached(&server, one_by_one("one", 1), 100).await;
     let assign = assigned(&mut agent).await;
     disk.set(Mode::Stalls);
-    agent.say(result_of(&assign.chunks[0], assign.chunks[0].first, b"A"));
+    agent.send(result_of(&assign.chunks[0], assign.chunks[0].first, b"A"));
     let mut two = detaching(server.connect().await, detach("two", 2)).await;
     send(&two, 0, 10);
-    // Agents hear at once of a job that is cancelled. Who cancelled it is told when that cannot be undone.
+    // Agents are told at once that a job is cancelled. The operator is answered when that is durable.
     let mut asking = jobs(&server).await;
     let request = CancelDetachedRequest { name: "one".to_owned(), ..CancelDetachedRequest::default() };
     let cancelled = tokio::spawn(async move { asking.cancel(request).await });
@@ -73,7 +73,7 @@ async fn a_store_that_stalls_stops_nobody_but_those_who_wait_for_it() {
     let _agent = tokio::spawn(agent.work());
     let _other = Agent::echo(&server, 2, 2).await;
     let mut client = Client::open(&server).await;
-    works_beyond_its_window(&mut client).await;
+    check_works_beyond_its_window(&mut client).await;
     assert_eq!(states(&server).await[0], ("one".to_owned(), DetachedState::Running));
     assert!(!cancelled.is_finished());
     disk.set(Mode::Works);
@@ -86,11 +86,11 @@ async fn a_store_that_stalls_stops_nobody_but_those_who_wait_for_it() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_refuses_jobs_with_the_reason_and_has_others_wait() {
+async fn a_failing_store_refuses_new_jobs_with_the_reason_and_accepted_ones_wait() {
     let (disk, programs) = (Disk::new(), Scratch::new());
     let mut server = server(&disk, &programs).await;
     detached(&server, detach("one", 1), 10).await;
-    // One that has begun, and one that is complete but for the store's word.
+    // One that has begun, and one whose completion the store has not acknowledged.
     let mut two = detaching(server.connect().await, detach("two", 2)).await;
     assert_eq!(durable(&server, &mut two).await, (0, false));
     let mut three = detaching(server.connect().await, detach("three", 3)).await;
@@ -118,7 +118,7 @@ async fn a_store_that_fails_refuses_jobs_with_the_reason_and_has_others_wait() {
     assert_eq!(all(&server, "one").await, (echoes(0..10), End::Ended));
     detached(&server, detach("four", 4), 3).await;
     assert_eq!(all(&server, "four").await, (echoes(0..3), End::Ended));
-    // Nothing is found of those that were refused.
+    // Nothing of the refused jobs is left.
     server.stop();
     server.ended().await;
     let server = self::server(&disk, &programs).await;
@@ -127,7 +127,7 @@ async fn a_store_that_fails_refuses_jobs_with_the_reason_and_has_others_wait() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_outlives_a_store_that_failed_and_its_coordinator() {
+async fn acknowledged_outcomes_survive_a_failed_store_and_its_coordinator() {
     const ITEMS: u64 = 200;
     let (disk, programs) = (Disk::new(), Scratch::new());
     let server = server(&disk, &programs).await;
@@ -141,7 +141,7 @@ async fn what_was_acknowledged_outlives_a_store_that_failed_and_its_coordinator(
                 if let Order::Settled(settle) = &order {
                     settled.send_replace(settle.report);
                 }
-                agent.follow(order);
+                agent.execute(order);
             }
             if fails_at.outcomes("one") >= 50 {
                 fails_at.set(Mode::Fails(WHY));
@@ -151,14 +151,14 @@ async fn what_was_acknowledged_outlives_a_store_that_failed_and_its_coordinator(
     let fails =
         |status: &farpool_proto::v1::StatusReply| status.journal.as_ref().is_some_and(|store| store.failing == WHY);
     server.until("a store that fails", fails).await;
-    // Results go on coming for a moment: agents keep what is not written.
+    // Results keep arriving for a moment: agents keep those that are not written.
     tokio::time::sleep(Duration::from_millis(100)).await;
     let written = disk.outcomes("one");
     assert!((50..ITEMS as usize).contains(&written), "{written} are written");
     assert_eq!(*last.borrow() as usize, written);
-    server.killed_off().await;
+    server.kill_and_wait().await;
     agent.abort();
-    // As long as it cannot be read the job waits.
+    // The job waits while it cannot be read.
     let server = self::server(&disk, &programs).await;
     let [job] = &list(&server).await[..] else { panic!("it is there") };
     assert_eq!((job.state(), job.done as usize), (DetachedState::Running, written));
@@ -171,27 +171,27 @@ async fn what_was_acknowledged_outlives_a_store_that_failed_and_its_coordinator(
 }
 
 #[tokio::test]
-async fn what_stalls_in_being_read_is_given_out_when_it_has_come() {
+async fn items_whose_read_stalls_are_given_out_when_it_completes() {
     let (disk, programs) = (Disk::new(), Scratch::new());
     let server = server(&disk, &programs).await;
     detached(&server, detach("one", 1), 10).await;
-    server.killed_off().await;
+    server.kill_and_wait().await;
     disk.set(Mode::Stalls);
     let server = self::server(&disk, &programs).await;
     let _agent = Agent::echo(&server, 1, 2).await;
     let mut client = Client::open(&server).await;
     let begun = Instant::now();
-    client.works(1).await;
+    client.check_works(1).await;
     assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
     let mut attached = attach(server.connect().await, "one", 0, true).await;
-    assert!(matches!(attached.next().await, Told::DetachedJob(_)));
+    assert!(matches!(attached.next().await, Event::DetachedJob(_)));
     disk.set(Mode::Works);
     assert_eq!(rest(&mut attached).await, (echoes(0..10), End::Ended));
 }
 
 /// While nothing becomes durable, the window does not grow, and nothing is read beyond it.
 #[tokio::test]
-async fn who_sends_beyond_the_window_is_refused() {
+async fn a_client_that_exceeds_the_window_is_refused() {
     let (disk, programs) = (Disk::new(), Scratch::new());
     let server = server(&disk, &programs).await;
     let mut clients = Vec::new();
@@ -203,18 +203,18 @@ async fn who_sends_beyond_the_window_is_refused() {
     disk.set(Mode::Stalls);
     let large = vec![7; 1 << 20];
     for (client, items) in clients.iter().zip([16, 17]) {
-        (0..items).for_each(|at| client.ask(Ask::Items(batch(1, at, &[&large]))));
+        (0..items).for_each(|at| client.send(Request::Items(batch(1, at, &[&large]))));
     }
     clients[1].must_be_refused(Code::InvalidArgument, "beyond the 16777216 bytes that were granted").await;
     disk.set(Mode::Works);
     while durable(&server, &mut clients[0]).await.0 < 16 {}
-    clients[0].ask(Ask::Items(batch(1, 16, &[&large])));
+    clients[0].send(Request::Items(batch(1, 16, &[&large])));
     clients[0].end_items(1);
     until_complete(&server, &mut clients[0], 17).await;
 }
 
 #[tokio::test]
-async fn a_store_that_fails_does_not_keep_a_client_from_withdrawing_its_job() {
+async fn a_job_can_be_withdrawn_while_the_store_fails() {
     let (disk, programs) = (Disk::new(), Scratch::new());
     let mut server = server(&disk, &programs).await;
     let mut clients = Vec::new();
@@ -223,7 +223,7 @@ async fn a_store_that_fails_does_not_keep_a_client_from_withdrawing_its_job() {
         assert_eq!(durable(&server, &mut client).await, (0, false));
         clients.push(client);
     }
-    // The program is here by now.
+    // The program has arrived by now.
     detached(&server, detach("other", 3), 1).await;
     disk.set(Mode::Stalls);
     clients.iter().for_each(|client| send(client, 0, 5));
@@ -239,12 +239,12 @@ async fn a_store_that_fails_does_not_keep_a_client_from_withdrawing_its_job() {
     clients.push(detaching(server.connect().await, detach("new", 4)).await);
     for (client, next) in clients.iter_mut().zip([Some(5), None, Some(0)]) {
         // They are parked: nothing can be written.
-        next.into_iter().for_each(|next| client.ask(Ask::Items(some_items(next, 5))));
-        client.ask(Ask::CancelJob(CancelJob { job: 1 }));
+        next.into_iter().for_each(|next| client.send(Request::Items(some_items(next, 5))));
+        client.send(Request::CancelJob(CancelJob { job: 1 }));
         loop {
             match client.try_next().await.expect("it is not refused").expect("the session goes on") {
-                Told::JobEnded(ended) => assert!(ended.cancelled),
-                Told::PoolClosed(_) => break,
+                Event::JobEnded(ended) => assert!(ended.cancelled),
+                Event::PoolClosed(_) => break,
                 _ => {}
             }
         }

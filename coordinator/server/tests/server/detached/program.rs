@@ -1,4 +1,4 @@
-//! Programs of detached jobs are there when they are needed.
+//! Programs of detached jobs are available when needed.
 
 use farpool_proto::v1::FetchProgramRequest;
 use farpool_proto::v1::agents_client::AgentsClient;
@@ -19,7 +19,7 @@ async fn fetch(server: &Server) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_program_is_asked_for_before_a_job_is_complete() {
+async fn a_program_is_requested_before_a_job_is_complete() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
@@ -28,8 +28,8 @@ async fn a_program_is_asked_for_before_a_job_is_complete() {
     client.end_items(1);
     while !wanted || durable < 100 {
         match client.next().await {
-            Told::ProgramWanted(program) => wanted = program.digest == super::program(PROGRAM).1,
-            Told::Durable(now) => {
+            Event::ProgramWanted(program) => wanted = program.digest == super::program(PROGRAM).1,
+            Event::Durable(now) => {
                 assert!(!now.complete, "its program is not here");
                 durable = now.items;
             }
@@ -37,13 +37,13 @@ async fn a_program_is_asked_for_before_a_job_is_complete() {
         }
     }
     assert_eq!(states(&server).await[0].1, DetachedState::Receiving);
-    // Who comes again without having sent it is asked again.
+    // A client that reconnects without having sent it is asked again.
     drop(client);
     let mut client = detaching(server.connect().await, detach("one", 1).again(100)).await;
     client.end_items(1);
     until_complete(&server, &mut client, 100).await;
     let server = {
-        server.killed_off().await;
+        server.kill_and_wait().await;
         scratch.server().await
     };
     assert!(fetch(&server).await == program(PROGRAM).0);
@@ -54,14 +54,14 @@ async fn programs_of_jobs_that_have_not_ended_are_not_removed() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 10).await;
-    server.killed_off().await;
-    // There is room for none.
+    server.kill_and_wait().await;
+    // There is room for no program.
     let server = scratch.server_with(|settings| settings.program_cache = 1).await;
     assert!(fetch(&server).await == program(PROGRAM).0);
     let _agent = Agent::echo(&server, 1, 1).await;
     assert_eq!(all(&server, "one").await, (echoes(0..10), End::Ended));
     server.until("its end", |status| status.pools.is_empty()).await;
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let server = scratch.server_with(|settings| settings.program_cache = 1).await;
     assert_eq!(states(&server).await.len(), 1);
     let left = std::fs::read_dir(scratch.path().join("programs")).expect("it is there");

@@ -1,14 +1,14 @@
-//! A job runs, and its outcomes are picked up.
+//! A job runs, and its outcomes are read.
 
 use farpool_proto::v1::{AgentHello, DetachedState, Failure, FailureKind, HeldChunk, HeldPool, Label, PoolFault};
 
 use super::*;
-use crate::agent::{Agent, Order, Say, hello};
+use crate::agent::{Agent, Order, Report, hello};
 use crate::client::id;
 use crate::restart::{HELD, adopted, assigned, result, result_of};
 
 #[tokio::test]
-async fn a_job_is_detached_runs_and_is_picked_up() {
+async fn a_job_is_detached_runs_and_is_read() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut job = detach("one", 1);
@@ -19,7 +19,7 @@ async fn a_job_is_detached_runs_and_is_picked_up() {
     assert_eq!((waiting.state(), waiting.items, waiting.done), (DetachedState::Running, 1000, 0));
     assert!(waiting.detached_ms > 0 && waiting.ended_ms == 0 && waiting.expires_ms == 0);
     let _agent = Agent::echo(&server, 1, 2).await;
-    // Any number may attach, while it runs and later, from anywhere.
+    // Any number of clients may attach, from anywhere, while it runs and later.
     let (first, second) = tokio::join!(all(&server, "one"), all(&server, "one"));
     assert_eq!(first, (echoes(0..1000), End::Ended));
     assert_eq!(second, first);
@@ -31,22 +31,22 @@ async fn a_job_is_detached_runs_and_is_picked_up() {
 }
 
 #[tokio::test]
-async fn a_job_goes_on_after_a_restart() {
+async fn a_job_continues_after_a_restart() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 1000).await;
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let server = scratch.server().await;
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Running)]);
     let _agent = Agent::echo(&server, 1, 2).await;
     assert_eq!(all(&server, "one").await, (echoes(0..1000), End::Ended));
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let server = scratch.server().await;
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Finished)]);
     assert_eq!(all(&server, "one").await, (echoes(0..1000), End::Ended));
 }
 
-/// A job of so many items, a chunk each.
+/// A job with one item per chunk.
 fn one_by_one(retries: u32) -> Opening {
     let mut job = detach("one", 1);
     let open = &mut job.job;
@@ -54,7 +54,7 @@ fn one_by_one(retries: u32) -> Opening {
     job
 }
 
-/// An agent that holds items of the job, a chunk each, for a former coordinator.
+/// The hello of an agent that holds items of the job, a chunk each, from a previous coordinator.
 fn holding(number: u8, items: &[u64]) -> AgentHello {
     let held = |&item: &u64| HeldChunk { chunk: 70 + item, job: 1, attempt: 1, first: item, runs: vec![item, 1] };
     let chunks = items.iter().map(held).collect();
@@ -63,18 +63,18 @@ fn holding(number: u8, items: &[u64]) -> AgentHello {
 }
 
 #[tokio::test]
-async fn what_agents_have_is_not_run_again_after_a_restart() {
+async fn items_at_agents_do_not_run_again_after_a_restart() {
     for retries in [0, 2] {
         let scratch = Scratch::new();
         let server = scratch.server().await;
         let mut agent = Agent::joined(&server, 1, 1).await;
         detached(&server, one_by_one(retries), 4).await;
         let assign = assigned(&mut agent).await;
-        agent.say(result_of(&assign.chunks[0], 0, b"A"));
+        agent.send(result_of(&assign.chunks[0], 0, b"A"));
         server.until("a result", |status| status.jobs.first().is_some_and(|job| job.done == 1)).await;
-        server.killed_off().await;
+        server.kill_and_wait().await;
         let server = scratch.server().await;
-        // It does not know whether its report of item 0 was heard.
+        // It does not know whether its report of item 0 has arrived.
         let mut agent = Agent::joined_over(server.connect().await, holding(1, &[0, 1])).await;
         let mut adopt = adopted(&mut agent).await;
         let chunks = std::mem::take(&mut adopt.chunks);
@@ -82,7 +82,7 @@ async fn what_agents_have_is_not_run_again_after_a_restart() {
         for chunk in chunks {
             let item = chunk.held - 70;
             adopt.chunks = vec![chunk];
-            agent.say(result(&adopt, item, [b"A", b"B"][item as usize]));
+            agent.send(result(&adopt, item, [b"A", b"B"][item as usize]));
         }
         let _agent = tokio::spawn(agent.work());
         let expected = vec![(0, Ok(b"A".to_vec())), (1, Ok(b"B".to_vec())), (2, Ok(item(2))), (3, Ok(item(3)))];
@@ -91,17 +91,17 @@ async fn what_agents_have_is_not_run_again_after_a_restart() {
 }
 
 #[tokio::test]
-async fn what_must_not_run_twice_does_not_although_its_agent_is_lost_with_the_coordinator() {
+async fn at_most_once_items_do_not_run_twice_if_agent_and_coordinator_are_lost() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let mut agent = Agent::joined(&server, 1, 1).await;
     detached(&server, one_by_one(0), 4).await;
-    // It has two of them, and nobody hears what became of these.
+    // It has two of them, and their outcomes are lost.
     let mut given = Vec::new();
     while given.len() < 2 {
         given.extend(assigned(&mut agent).await.chunks.into_iter().map(|chunk| chunk.first));
     }
-    server.killed_off().await;
+    server.kill_and_wait().await;
     drop(agent);
     let server = scratch.server().await;
     let mut other = Agent::joined(&server, 2, 1).await;
@@ -112,7 +112,7 @@ async fn what_must_not_run_twice_does_not_although_its_agent_is_lost_with_the_co
                 if let Order::Assign(assign) = &order {
                     ran.extend(assign.chunks.iter().map(|chunk| chunk.first));
                 }
-                other.follow(order);
+                other.execute(order);
             }
         }
         ran
@@ -126,7 +126,7 @@ async fn what_must_not_run_twice_does_not_although_its_agent_is_lost_with_the_co
         }
     }
     assert!(given.iter().all(|item| outcomes[*item as usize].1.is_err()));
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let ran = soon("the agent's end", other).await.expect("it does not panic");
     assert!(ran.iter().all(|item| !given.contains(item)), "{ran:?} ran, and {given:?} had been given out");
 }
@@ -139,8 +139,8 @@ async fn chunks_may_be_larger_than_the_window() {
     job.job.chunksize = 20;
     let mut client = detaching(server.connect().await, job).await;
     assert_eq!(durable(&server, &mut client).await, (0, false));
-    // They become a record each.
-    (0..70).for_each(|at| client.ask(Ask::Items(some_items(at, 1))));
+    // Each becomes a record.
+    (0..70).for_each(|at| client.send(Request::Items(some_items(at, 1))));
     client.end_items(1);
     until_complete(&server, &mut client, 70).await;
     let _agent = Agent::echo(&server, 1, 1).await;
@@ -156,10 +156,10 @@ async fn a_job_whose_pool_cannot_run_has_failed() {
     let pool = agent.pool().await;
     let failure =
         Failure { kind: FailureKind::InitializerFailed.into(), message: "no data".to_owned(), ..Failure::default() };
-    agent.say(Say::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) })));
+    agent.send(Report::PoolFault(Box::new(PoolFault { pool, failure: Some(failure) })));
     let _agent = tokio::spawn(agent.work());
     assert_eq!(all(&server, "one").await, (Vec::new(), End::Failed("no data".to_owned())));
-    server.killed_off().await;
+    server.kill_and_wait().await;
     let server = scratch.server().await;
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Failed)]);
     assert_eq!(all(&server, "one").await, (Vec::new(), End::Failed("no data".to_owned())));
@@ -202,7 +202,7 @@ async fn a_job_of_any_size_takes_little_memory() {
 }
 
 #[tokio::test]
-async fn jobs_that_nobody_can_run_leave_memory_to_others() {
+async fn jobs_that_no_agent_can_run_leave_memory_to_others() {
     let scratch = Scratch::new();
     let server = scratch.server_with(|settings| settings.memory = 16 << 20).await;
     let large = vec![7; 3 << 20];
@@ -211,7 +211,7 @@ async fn jobs_that_nobody_can_run_leave_memory_to_others() {
         job.job.require = require;
         let mut client = detaching(server.connect().await, job).await;
         assert_eq!(durable(&server, &mut client).await.0, 0);
-        (0..3).for_each(|at| client.ask(Ask::Items(batch(1, at, &[&large]))));
+        (0..3).for_each(|at| client.send(Request::Items(batch(1, at, &[&large]))));
         client.end_items(1);
         until_complete(&server, &mut client, 3).await;
     };

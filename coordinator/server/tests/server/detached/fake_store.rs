@@ -1,4 +1,4 @@
-//! A store in memory that stalls and fails when it is told to: what a coordinator may rely on is what [`JobStore`] says, and no more.
+//! A store in memory that stalls and fails on request. It guarantees only what [`JobStore`] promises.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -14,7 +14,7 @@ use farpool_store::{
 };
 use tokio::sync::watch;
 
-/// What is written, and outlives the stores that write it, one after the other.
+/// The written data, which outlives the stores that write it one after the other.
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     written: Arc<Mutex<Written>>,
@@ -22,19 +22,19 @@ pub(crate) struct Disk {
     wakeup: Wakeup,
 }
 
-/// What it does with what it is given.
+/// How it handles reads and writes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Mode {
     Works,
-    /// Nothing is written or read, and nobody hears of it.
+    /// Nothing is written or read, and nothing is reported.
     Stalls,
-    /// Nothing can be written or read, and this is why.
+    /// Nothing can be written or read, for this reason.
     Fails(&'static str),
 }
 
 #[derive(Debug, Default)]
 struct Written {
-    /// All that was appended, and how much of it was flushed and written.
+    /// All appended records, and how many were flushed and written.
     records: Vec<Record>,
     flushed: usize,
     written: usize,
@@ -59,13 +59,13 @@ impl Disk {
         Self { written: Arc::default(), mode: watch::Sender::new(Mode::Works), wakeup: Wakeup::default() }
     }
 
-    /// A store with what was written, and nothing else.
+    /// Opens a store with only the written records.
     pub(crate) fn open(&self) -> Box<dyn JobStore> {
         let mut written = self.written();
         let kept = written.written;
         written.records.truncate(kept);
         written.flushed = kept;
-        let mut store = Played {
+        let mut store = FakeStore {
             disk: self.clone(),
             jobs: BTreeMap::new(),
             last_job: 0,
@@ -73,7 +73,7 @@ impl Disk {
             acknowledged: kept as u64,
             failed: None,
         };
-        written.records.iter().for_each(|record| store.take_in(record));
+        written.records.iter().for_each(|record| store.apply(record));
         drop(written);
         Box::new(store)
     }
@@ -83,7 +83,7 @@ impl Disk {
         self.try_to_write();
     }
 
-    /// How many outcomes of a job are written.
+    /// Returns how many outcomes of a job are written.
     pub(crate) fn outcomes(&self, name: &str) -> usize {
         let written = self.written();
         let mut outcomes = BTreeMap::new();
@@ -97,7 +97,7 @@ impl Disk {
         outcomes.into_values().filter(|(of, _)| of == name).map(|(_, count)| count).sum()
     }
 
-    /// Writes what was flushed, if it works.
+    /// Writes the flushed records, if it works.
     fn write(&self) {
         let mut written = self.written();
         if *self.mode.borrow() == Mode::Works && written.flushed > written.written {
@@ -106,7 +106,7 @@ impl Disk {
         }
     }
 
-    /// Tries to write, and says what came of it.
+    /// Tries to write, and reports the result.
     fn try_to_write(&self) {
         self.write();
         if *self.mode.borrow() != Mode::Stalls {
@@ -118,7 +118,7 @@ impl Disk {
         self.written.lock().expect("nobody panics with it")
     }
 
-    /// Waits until it does not stall; says why nothing can be read.
+    /// Waits until it no longer stalls. The error says why nothing can be read.
     async fn readable(&self) -> Result<(), ReadError> {
         let mut mode = self.mode.subscribe();
         let mode = mode.wait_for(|mode| *mode != Mode::Stalls).await.expect("it is there").clone();
@@ -130,7 +130,7 @@ impl Disk {
 }
 
 #[derive(Debug)]
-struct Played {
+struct FakeStore {
     disk: Disk,
     jobs: BTreeMap<u64, Kept>,
     last_job: u64,
@@ -145,7 +145,7 @@ struct Kept {
     opening: Opening,
     /// By first index.
     items: BTreeMap<u64, Items>,
-    /// The same, and by which number they are acknowledged.
+    /// By first index, with the number by which they are acknowledged.
     outcomes: BTreeMap<u64, (u64, Outcomes)>,
 }
 
@@ -155,14 +155,14 @@ fn range(outcomes: &Outcomes) -> Range<u64> {
     }
 }
 
-impl Played {
+impl FakeStore {
     fn add(&mut self, record: Record) {
         self.appended += 1;
-        self.take_in(&record);
+        self.apply(&record);
         self.disk.written().records.push(record);
     }
 
-    fn take_in(&mut self, record: &Record) {
+    fn apply(&mut self, record: &Record) {
         let number = self.appended;
         match record.clone() {
             Record::Opened(job, opened) => {
@@ -236,7 +236,7 @@ impl Played {
     }
 }
 
-impl JobStore for Played {
+impl JobStore for FakeStore {
     fn find(&self, tenant: &str, name: &str) -> Option<&Job> {
         self.jobs().find(|job| job.known.owner.tenant() == tenant && job.known.name == name)
     }
@@ -363,7 +363,7 @@ impl JobStore for Played {
         self.acknowledged = written.written as u64;
         self.failed = match *self.disk.mode.borrow() {
             Mode::Fails(why) => Some(why.into()),
-            // As long as it stalls, nothing is known but what was.
+            // While it stalls, the earlier state is kept.
             Mode::Stalls => self.failed.take(),
             Mode::Works => None,
         };
