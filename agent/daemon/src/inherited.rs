@@ -25,7 +25,7 @@ pub(super) fn close_on_exec() {
     let numbers = descriptors.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     for number in numbers.filter(|&number| number >= FIRST) {
         // SAFETY: F_SETFD takes a number and changes a flag, which only matters when this process starts another one.
-        // An error means that the descriptor is closed: it was that of the directory.
+        // An error means that the descriptor is closed: it belonged to the directory.
         let _ = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 }

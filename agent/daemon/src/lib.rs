@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Serves until it is told to leave. The error says why it cannot.
+/// Serves until a signal or the coordinator makes it leave. The error says why it cannot.
 async fn run(settings: Settings) -> Result<ExitCode, String> {
     farpool_link::check_file_limit()?;
     signals::survive_file_limit().map_err(|error| format!("cannot set up signals: {error}"))?;

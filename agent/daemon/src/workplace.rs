@@ -82,7 +82,7 @@ impl Workplace {
 impl Drop for Workplace {
     fn drop(&mut self) {
         if self.is_scratch {
-            // What a worker has made unremovable stays.
+            // Files that a worker has made unremovable stay.
             let _ = fs::remove_dir_all(&self.path);
         }
     }

@@ -61,7 +61,7 @@ pub struct Ledger {
     reports: u64,
     /// Whether this session has told the agent to lend slots.
     lends: bool,
-    /// Number of late outcomes: their chunks were assigned to others.
+    /// Number of late outcomes: their chunks were assigned to other agents.
     wasted: u64,
     reported_wasted: u64,
     /// The agent's last reported credit.

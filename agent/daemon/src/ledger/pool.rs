@@ -72,7 +72,7 @@ impl Pool {
     }
 
     /// Forgets what is kept of removed chunks: outcomes by the chunk's key, returned items by the agent's number of it.
-    /// Returns of how many items these were the outcomes.
+    /// Returns the number of items with forgotten outcomes.
     pub(super) fn purge(&mut self, is_removed: impl Fn(u32) -> bool, exists: impl Fn(u64) -> bool) -> u64 {
         let purged = self.outcomes.purge(is_removed);
         self.unsent.retain(|event| match event {
@@ -82,14 +82,14 @@ impl Pool {
         purged.iter().map(|kept| kept.outcome.items().1).sum()
     }
 
-    /// Puts it on hold if it keeps too many outcomes. Returns whether it does now.
+    /// Puts it on hold if it keeps too many outcomes. Returns whether it did that now.
     pub(super) fn hold_if_full(&mut self) -> bool {
         let full = !self.on_hold && !self.stopped && self.outcomes.bytes() > HOLD_BYTES;
         self.on_hold |= full;
         full
     }
 
-    /// Takes it off hold if it keeps few outcomes again. Returns whether it does now.
+    /// Takes it off hold if it keeps few outcomes again. Returns whether it did that now.
     pub(super) fn resume_if_drained(&mut self) -> bool {
         let drained = self.on_hold && self.outcomes.bytes() <= RESUME_BYTES;
         self.on_hold &= !drained;

@@ -6,9 +6,9 @@ use tonic::{Code, Status};
 /// How the daemon ends.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was told to leave and has finished.
+    /// It has left after draining.
     Left,
-    /// It was told to stop at once; it exits with this code.
+    /// It stopped at once, after a second signal; it exits with this code.
     Killed(u8),
     /// The coordinator rejected it.
     Refused(String),
@@ -21,7 +21,7 @@ pub(super) enum Failure {
     Lost(String),
     /// The coordinator does not know the session.
     UnknownSession,
-    /// The coordinator sent malformed data. What was begun in the session may not be what it wanted.
+    /// The coordinator sent malformed data, so earlier commands of the session may be wrong too.
     Malformed(String),
     /// A retry would fail in the same way.
     Refused(String),

@@ -1,7 +1,7 @@
 //! The daemon's sessions with its coordinator, and the workers that outlive them.
 //!
 //! A lost connection does not end a session: another one replaces it, and no message is lost or handled twice
-//! ([`Outgoing::resume`]). If the coordinator does not know the session any more, the agent reports what it holds
+//! ([`Outgoing::resume`]). If the coordinator no longer knows the session, the agent reports what it holds
 //! ([`Ledger`]) and begins a new one. Workers do not notice, unless it takes too long: after the orphan timeout they
 //! are killed.
 //!
@@ -103,7 +103,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
         }
     }
 
-    /// Serves until it is told to leave, or rejected. `signals` yields the exit code for a second signal. On return all
+    /// Serves until it has left or is rejected. `signals` yields the exit code for a second signal. On return all
     /// workers have ended, unless there was a second signal.
     pub async fn serve(&mut self, signals: &mut mpsc::Receiver<u8>) -> End {
         let end = loop {
@@ -371,7 +371,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
             if self.workers.is_empty() {
                 return false;
             }
-            // What has not ended by then is killed again on drop.
+            // Workers that have not ended by then are killed again on drop.
             tokio::select! {
                 biased;
                 Some(_) = signals.recv() => return true,

@@ -1,4 +1,4 @@
-//! Sessions in which everybody else is played, and time passes at once.
+//! Sessions with a fake coordinator and fake workers, in simulated time.
 
 mod cases;
 mod coordinator;

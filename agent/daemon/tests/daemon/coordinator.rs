@@ -1,4 +1,4 @@
-//! A coordinator, played by the test: it says and hears what the test wants it to.
+//! A fake coordinator, controlled by the test.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,17 +16,17 @@ use tokio::sync::oneshot;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Dropped, it is gone, and all its connections with it.
+/// The coordinator. Dropping it closes all its connections.
 pub(crate) struct Coordinator {
     served: Served,
     arrivals: UnboundedReceiver<Arrival>,
     fetches: UnboundedReceiver<Fetch>,
 }
 
-/// An agent that wants a session, or to go on with one.
+/// An agent that asks to begin or resume a session.
 pub(crate) type Arrival = coordinator::Arrival<Streaming<AgentFrame>>;
 
-/// An agent that wants a program.
+/// An agent's request for a program.
 pub(crate) struct Fetch {
     pub(crate) digest: Vec<u8>,
     reply: oneshot::Sender<Result<Frames<ProgramPiece>, Status>>,
@@ -49,7 +49,7 @@ impl Coordinator {
         self.served.url()
     }
 
-    /// The next agent that wants a session.
+    /// Waits for the next agent that asks for a session.
     pub(crate) async fn arrival(&mut self) -> Arrival {
         self.arrivals.recv().await.expect("the coordinator runs")
     }
@@ -59,23 +59,23 @@ impl Coordinator {
         self.arrival().await.welcome().await
     }
 
-    /// The next agent goes on with its session.
-    pub(crate) async fn resumes(&mut self, session: &mut Session) {
+    /// Lets the next agent resume its session.
+    pub(crate) async fn accept_resume(&mut self, session: &mut Session) {
         self.arrival().await.resume(session).await;
     }
 
-    /// The next agent wants to go on with a session that this coordinator does not know, and begins another one.
-    pub(crate) async fn session_after_one_that_is_given_up(&mut self) -> (Session, AgentHello) {
+    /// The next agent asks to resume an unknown session, and then begins another one.
+    pub(crate) async fn session_after_failed_resume(&mut self) -> (Session, AgentHello) {
         self.arrival().await.resumes_in_vain().await;
         self.session().await
     }
 
-    /// The next program that an agent wants.
+    /// Waits for the next request for a program.
     pub(crate) async fn fetch(&mut self) -> Fetch {
         self.fetches.recv().await.expect("the coordinator runs")
     }
 
-    /// Whether an agent has asked for a program by now.
+    /// Returns whether an agent has asked for a program by now.
     pub(crate) fn was_asked_for_program(&mut self) -> bool {
         self.fetches.try_recv().is_ok()
     }
@@ -85,22 +85,22 @@ impl Fetch {
     /// Sends these bytes, compressed, as if they were the program.
     pub(crate) fn send(self, bytes: &[u8]) {
         let compressed = zstd::encode_all(bytes, 1).expect("it can be compressed");
-        self.send_as_it_is(&compressed, bytes.len() as u64);
+        self.send_compressed(&compressed, bytes.len() as u64);
     }
 
-    /// Sends these bytes as if they were the program, which is announced with this size.
-    pub(crate) fn send_as_it_is(self, compressed: &[u8], size: u64) {
+    /// Sends these compressed bytes as if they were the program, and announces this size.
+    pub(crate) fn send_compressed(self, compressed: &[u8], size: u64) {
         let mut pieces: VecDeque<_> = compressed.chunks(PIECE_BYTES).map(piece).collect();
         pieces[0].digest = self.digest.clone().into();
         pieces[0].size = size;
-        let _ = self.reply.send(Ok(Box::pin(Made { items: pieces, ends: true })));
+        let _ = self.reply.send(Ok(Box::pin(Prepared { items: pieces, ends: true })));
     }
 
     pub(crate) fn refuse(self, status: Status) {
         let _ = self.reply.send(Err(status));
     }
 
-    /// Whether the agent has given up.
+    /// Waits until the agent has given up.
     pub(crate) async fn given_up(&mut self) {
         self.reply.closed().await;
     }
@@ -136,19 +136,19 @@ impl Agents for Service {
     }
 }
 
-/// Sends an agent these frames, whatever they are, and then nothing more. Returns what the agent says.
-pub(crate) fn say(to: Arrival, frames: impl IntoIterator<Item = CommandFrame>) -> Streaming<AgentFrame> {
-    let _ = to.reply.send(Ok(Box::pin(Made { items: frames.into_iter().collect(), ends: false })));
+/// Sends an agent these frames and then nothing more. Returns the stream of the agent's frames.
+pub(crate) fn send_frames(to: Arrival, frames: impl IntoIterator<Item = CommandFrame>) -> Streaming<AgentFrame> {
+    let _ = to.reply.send(Ok(Box::pin(Prepared { items: frames.into_iter().collect(), ends: false })));
     to.events
 }
 
-/// A stream of what is there already.
-struct Made<T> {
+/// A stream of existing items.
+struct Prepared<T> {
     items: VecDeque<T>,
     ends: bool,
 }
 
-impl<T: Unpin> Stream for Made<T> {
+impl<T: Unpin> Stream for Prepared<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {

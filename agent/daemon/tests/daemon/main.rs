@@ -1,4 +1,4 @@
-//! The daemon as a process, in sessions with a coordinator that the tests play.
+//! The daemon as a process, in sessions with a fake coordinator.
 //!
 //! The test executable is also the program that the daemon starts: as a fork server it plays workers on threads, as in
 //! the tests of the agent alone.

@@ -1,4 +1,4 @@
-//! What an item waits for, if a test wants to know that it runs.
+//! A named pipe for which an item waits, so that a test knows that it runs.
 
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
@@ -15,15 +15,15 @@ impl Pipe {
         Pipe { path }
     }
 
-    /// Of workers whose items wait for this.
+    /// Returns the behaviour of workers whose items wait for this pipe.
     pub(crate) fn behaviour(&self) -> String {
         format!("until-written:{}", self.path.display())
     }
 
-    /// Waits until an item runs. It ends once what this returns is dropped.
+    /// Waits until an item runs. The item ends when the returned file is dropped.
     pub(crate) async fn reader(&self) -> File {
         let path = self.path.clone();
-        // Opening waits for somebody who reads.
+        // Opening waits for a reader.
         let opened = tokio::task::spawn_blocking(move || OpenOptions::new().write(true).open(path));
         opened.await.expect("it does not panic").expect("the pipe is there")
     }

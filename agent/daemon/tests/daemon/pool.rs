@@ -1,4 +1,4 @@
-//! What a coordinator says of pools, and waits for.
+//! The commands about pools that tests send, and the events that they wait for.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Assign, Chunk, FailureKind, Program, Segment, StartJob, StartPool, Variable, WorkerSettings};
 use farpool_testkit::coordinator::Session;
 
-/// The program that these tests are.
+/// Returns the executable of these tests.
 pub(crate) fn own_program() -> Vec<u8> {
     std::fs::read("/proc/self/exe").expect("a program can read itself")
 }
@@ -36,7 +36,7 @@ pub(crate) fn start(pool: u64, program: &[u8], notes: &Path, behaviour: &str) ->
     StartPool { pool, processes: 1, settings: Some(settings), program: program.packed(), id, ..StartPool::default() }
 }
 
-/// Changes what a pool says of its program.
+/// Changes a pool's program.
 pub(crate) fn change(start: &mut StartPool, change: impl FnOnce(&mut Program)) {
     let mut program = Program::unpacked(&start.program).expect("it is a program").expect("there is one");
     change(&mut program);
@@ -59,21 +59,21 @@ pub(crate) fn assign(job: u64, chunks: std::ops::Range<u64>) -> Command {
     Command::Assign(assign)
 }
 
-/// What tests wait for in a session.
+/// The events that tests wait for in a session.
 pub(crate) trait Waits {
     /// Waits for a pool to have started.
     async fn started(&mut self, pool: u64);
 
-    /// Waits for the results of so many items.
+    /// Waits for the results of this many items.
     async fn results(&mut self, items: usize);
 
     /// Waits for a pool to be refused, and checks why.
     async fn refused(&mut self, pool: u64, kind: FailureKind, words: &[&str]);
 
-    /// Waits until it says how it is: why nothing can run there, or nothing.
+    /// Waits for a health report. Returns why nothing can run there; empty: healthy.
     async fn unhealthy(&mut self) -> String;
 
-    /// Waits for a pool to be gone.
+    /// Waits for a pool to have stopped.
     async fn stopped(&mut self, pool: u64);
 }
 

@@ -1,4 +1,4 @@
-//! The program that pools of these tests run: it notes how it was started, and then plays a fork server.
+//! The program that pools of these tests run: it records how it was started, and then acts as a fork server.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// What the program notes of itself, in the directory that its first argument names.
+/// What the program records about itself, in the directory that its first argument names.
 pub(crate) struct Start {
     pub(crate) pid: u32,
     pub(crate) environment: Vec<String>,
@@ -17,14 +17,14 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// Whether its process is gone.
+    /// Returns whether its process has ended.
     pub(crate) fn is_over(&self) -> bool {
         let pid = Pid::from_raw(i32::try_from(self.pid).expect("a process id"));
         kill(pid, None::<Signal>).is_err()
     }
 }
 
-/// The program's `main`: its second argument says how its workers behave.
+/// The program's `main`: its second argument selects how its workers behave.
 pub(crate) fn serve() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, notes, behaviour, ..] = &arguments[..] else { return };
@@ -38,7 +38,7 @@ pub(crate) fn serve() {
     farpool_testkit::workers::serve(behaviour);
 }
 
-/// How the program was started, each time.
+/// Returns the records of all starts.
 pub(crate) fn starts(notes: &Path) -> Vec<Start> {
     let files = notes.read_dir().expect("there").map(|file| file.expect("there").path());
     files.filter(|path| path.file_name().is_some_and(|name| name != "pipe")).map(|path| start(&path)).collect()

@@ -1,4 +1,4 @@
-//! An agent on which something runs.
+//! An agent with running items.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::pipe::Pipe;
 use crate::pool::{Waits, assign, own_program, start, start_job};
 use crate::program::{Start, starts};
 
-/// The first chunk's item runs, and others wait.
+/// An agent on which the first chunk's item runs, and others wait.
 pub(crate) struct Running {
     pub(crate) daemon: Daemon,
     pub(crate) coordinator: Coordinator,
@@ -24,7 +24,7 @@ pub(crate) struct Running {
     scratch: Folder,
 }
 
-/// Chunks of pool 1 and job 5, of one item each, numbered as they are.
+/// Chunks of pool 1 and job 5, of one item each. Items have the numbers of their chunks.
 pub(crate) const CHUNKS: u64 = 4;
 
 impl Running {
@@ -44,16 +44,16 @@ impl Running {
         session.started(1).await;
         session.send(start_job(1, 5));
         session.send(assign(5, 0..CHUNKS));
-        daemon.says("connected").await;
+        daemon.wait_for_line("connected").await;
         Running { daemon, coordinator, session, pipe, port, scratch }
     }
 
-    /// The programs that were started.
+    /// Returns the starts of programs.
     pub(crate) fn programs(&self) -> Vec<Start> {
         starts(&self.notes())
     }
 
-    /// The only one.
+    /// Returns the only start.
     pub(crate) fn program(&self) -> Start {
         let mut programs = self.programs();
         assert_eq!(programs.len(), 1);

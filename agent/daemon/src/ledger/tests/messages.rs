@@ -1,4 +1,4 @@
-//! What is said, word by word: what goes in, and what comes out.
+//! The ledger message by message: its inputs and outputs.
 
 mod adoption;
 mod kept;
@@ -29,7 +29,7 @@ fn segment(items: u32) -> Segment {
     Segment { data: vec![0; items as usize].into(), start: 0, ends: ends.into() }
 }
 
-/// Chunks of a job: name, first item, and how many.
+/// Assigns chunks of a job: name, first item, and number of items.
 fn assign(job: u64, chunks: &[(u64, u64, u32)]) -> Command {
     let chunk = |&(chunk, first, _): &(u64, u64, u32)| Chunk { chunk, job, first, attempt: 1, segments: 1 };
     let segments = chunks.iter().map(|(_, _, items)| segment(*items)).collect();
@@ -45,42 +45,42 @@ fn fault(chunk: u64, item: u64) -> Event {
     Event::ItemFault(Box::new(ItemFault { chunk, attempt: 1, item, failure: Some(Failure::default()) }))
 }
 
-/// A ledger that keeps what the agent was told.
-struct Book {
+/// A ledger, and the commands that the agent got.
+struct TestLedger {
     ledger: Ledger,
     agent: Vec<Command>,
 }
 
-impl Book {
-    /// One pool, 1, with one job, 10, that has started.
-    fn new() -> Book {
-        let mut book = Book { ledger: Ledger::default(), agent: Vec::new() };
-        book.say(start_pool(1));
-        book.say(start_job(1, 10));
-        let pool = book.pool();
-        book.ledger.event(Event::PoolStarted(PoolStarted { pool }));
-        book
+impl TestLedger {
+    /// Creates a ledger with pool 1, which has started, and its job 10.
+    fn new() -> TestLedger {
+        let mut test = TestLedger { ledger: Ledger::default(), agent: Vec::new() };
+        test.command(start_pool(1));
+        test.command(start_job(1, 10));
+        let pool = test.pool();
+        test.ledger.event(Event::PoolStarted(PoolStarted { pool }));
+        test
     }
 
-    /// Says something; returns what the coordinator is told because of it.
-    fn say(&mut self, command: Command) -> Vec<Event> {
+    /// Handles a command. Returns the events that the coordinator gets.
+    fn command(&mut self, command: Command) -> Vec<Event> {
         self.ledger.command(command).expect("it makes sense");
         self.steps()
     }
 
     fn steps(&mut self) -> Vec<Event> {
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         for step in self.ledger.steps() {
             match step {
-                Step::Send(event) => told.push(event),
+                Step::Send(event) => events.push(event),
                 Step::Command(command) => self.agent.push(command),
                 Step::Hold { .. } | Step::CancelStop(_) => {}
             }
         }
-        told
+        events
     }
 
-    /// The agent's number of the pool that was started last.
+    /// Returns the agent's number of the pool that was started last.
     fn pool(&self) -> u64 {
         let starts = self.agent.iter().rev().find_map(|command| match command {
             Command::StartPool(start) => Some(start.pool),
@@ -89,7 +89,7 @@ impl Book {
         starts.expect("a pool was started")
     }
 
-    /// The agent's numbers of the chunks that were assigned, in order.
+    /// Returns the agent's numbers of the assigned chunks, in order.
     fn chunks(&self) -> Vec<u64> {
         let assigned = self.agent.iter().filter_map(|command| match command {
             Command::Assign(assign) => Some(assign.chunks.iter().map(|chunk| chunk.chunk)),
@@ -119,59 +119,59 @@ fn adopt(held: &HeldPool, pool: u64, chunks: &[(u64, u64, u32)]) -> Command {
 
 #[test]
 fn names_are_translated_both_ways() {
-    let mut book = Book::new();
-    book.say(assign(10, &[(u64::MAX, 5, 3)]));
-    let [chunk] = book.chunks()[..] else { panic!("one chunk") };
-    let Command::Assign(assigned) = book.last() else { panic!("{:?}", book.agent) };
-    let Command::StartJob(job) = &book.agent[1] else { panic!("{:?}", book.agent) };
-    assert_eq!((assigned.chunks[0].job, job.pool), (job.job, book.pool()));
-    assert_eq!(book.ledger.event(done(chunk, 5, 2)), Some(done(u64::MAX, 5, 2)));
-    assert_eq!(book.ledger.event(fault(chunk, 7)), Some(fault(u64::MAX, 7)));
-    let pool = book.pool();
+    let mut test = TestLedger::new();
+    test.command(assign(10, &[(u64::MAX, 5, 3)]));
+    let [chunk] = test.chunks()[..] else { panic!("one chunk") };
+    let Command::Assign(assigned) = test.last() else { panic!("{:?}", test.agent) };
+    let Command::StartJob(job) = &test.agent[1] else { panic!("{:?}", test.agent) };
+    assert_eq!((assigned.chunks[0].job, job.pool), (job.job, test.pool()));
+    assert_eq!(test.ledger.event(done(chunk, 5, 2)), Some(done(u64::MAX, 5, 2)));
+    assert_eq!(test.ledger.event(fault(chunk, 7)), Some(fault(u64::MAX, 7)));
+    let pool = test.pool();
     let output = |pool| Event::Output(AgentOutput { pool, data: vec![1].into(), ..AgentOutput::default() });
-    assert_eq!(book.ledger.event(output(pool)), Some(output(1)));
-    book.say(Command::ResizePool(ResizePool { pool: 1, processes: 9 }));
-    assert_eq!(book.last(), &Command::ResizePool(ResizePool { pool, processes: 9 }));
-    book.say(Command::EndJob(EndJob { job: 10, kill: false }));
-    assert!(matches!(book.last(), Command::EndJob(end) if !end.kill));
-    book.say(Command::StopPool(StopPool { pool: 1, now: false }));
-    assert_eq!(book.last(), &Command::StopPool(StopPool { pool, now: false }));
+    assert_eq!(test.ledger.event(output(pool)), Some(output(1)));
+    test.command(Command::ResizePool(ResizePool { pool: 1, processes: 9 }));
+    assert_eq!(test.last(), &Command::ResizePool(ResizePool { pool, processes: 9 }));
+    test.command(Command::EndJob(EndJob { job: 10, kill: false }));
+    assert!(matches!(test.last(), Command::EndJob(end) if !end.kill));
+    test.command(Command::StopPool(StopPool { pool: 1, now: false }));
+    assert_eq!(test.last(), &Command::StopPool(StopPool { pool, now: false }));
     let stopped = |pool| Event::PoolStopped(PoolStopped { pool });
-    assert_eq!(book.ledger.event(stopped(pool)), Some(stopped(1)));
-    assert!(!book.ledger.is_empty(), "its outcomes are not settled");
-    book.say(Command::Settled(Settled { pool: 1, report: 2 }));
-    assert!(book.ledger.is_empty());
+    assert_eq!(test.ledger.event(stopped(pool)), Some(stopped(1)));
+    assert!(!test.ledger.is_empty(), "its outcomes are not settled");
+    test.command(Command::Settled(Settled { pool: 1, report: 2 }));
+    assert!(test.ledger.is_empty());
 }
 
 #[test]
 fn chunks_are_found_by_name_to_be_retracted_and_cancelled() {
-    let mut book = Book::new();
-    book.say(assign(10, &[(3, 0, 1), (1, 1, 1), (2, 2, 1)]));
-    let chunks = book.chunks();
-    book.say(Command::Retract(Retract { chunks: vec![2, 3, 77] }));
-    assert_eq!(book.last(), &Command::Retract(Retract { chunks: vec![chunks[0], chunks[2]] }));
+    let mut test = TestLedger::new();
+    test.command(assign(10, &[(3, 0, 1), (1, 1, 1), (2, 2, 1)]));
+    let chunks = test.chunks();
+    test.command(Command::Retract(Retract { chunks: vec![2, 3, 77] }));
+    assert_eq!(test.last(), &Command::Retract(Retract { chunks: vec![chunks[0], chunks[2]] }));
     let back = |chunk, count| Event::Returned(Returned { chunk, attempt: 1, first: 0, count });
-    assert_eq!(book.ledger.event(back(chunks[0], 1)), Some(back(3, 1)));
-    assert_eq!(book.ledger.event(back(chunks[0], 1)), None, "it is not here any more");
-    book.say(Command::CancelChunks(CancelChunks { chunks: vec![1, 3] }));
-    assert_eq!(book.last(), &Command::CancelChunks(CancelChunks { chunks: vec![chunks[1]] }));
-    assert_eq!(book.ledger.event(done(chunks[1], 1, 1)), None);
-    // Nor is it another one that has taken its place.
-    book.say(assign(10, &[(4, 9, 1)]));
-    assert_eq!(book.ledger.event(back(chunks[0], 1)), None);
-    assert_eq!(book.ledger.event(done(chunks[1], 1, 1)), None);
-    let before = book.agent.len();
-    book.say(Command::Retract(Retract { chunks: vec![1, 3] }));
-    book.say(Command::CancelChunks(CancelChunks { chunks: vec![1, 3] }));
-    assert_eq!(book.agent.len(), before, "of chunks that are not here the agent hears nothing");
+    assert_eq!(test.ledger.event(back(chunks[0], 1)), Some(back(3, 1)));
+    assert_eq!(test.ledger.event(back(chunks[0], 1)), None, "it is not here any more");
+    test.command(Command::CancelChunks(CancelChunks { chunks: vec![1, 3] }));
+    assert_eq!(test.last(), &Command::CancelChunks(CancelChunks { chunks: vec![chunks[1]] }));
+    assert_eq!(test.ledger.event(done(chunks[1], 1, 1)), None);
+    // Nor does it match another chunk that has taken its place.
+    test.command(assign(10, &[(4, 9, 1)]));
+    assert_eq!(test.ledger.event(back(chunks[0], 1)), None);
+    assert_eq!(test.ledger.event(done(chunks[1], 1, 1)), None);
+    let before = test.agent.len();
+    test.command(Command::Retract(Retract { chunks: vec![1, 3] }));
+    test.command(Command::CancelChunks(CancelChunks { chunks: vec![1, 3] }));
+    assert_eq!(test.agent.len(), before, "of chunks that are not here the agent hears nothing");
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_commands_are_refused() {
     let check = |commands: Vec<Command>, words: &str| {
-        let mut book = Book::new();
-        let told: Result<(), _> = commands.into_iter().try_for_each(|command| book.ledger.command(command));
-        let error = told.expect_err("it makes no sense").to_string();
+        let mut test = TestLedger::new();
+        let result: Result<(), _> = commands.into_iter().try_for_each(|command| test.ledger.command(command));
+        let error = result.expect_err("it makes no sense").to_string();
         assert!(error.contains(words), "{error}");
     };
     let malformed = |first, segments: Vec<Segment>| {

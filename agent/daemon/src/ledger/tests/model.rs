@@ -1,4 +1,4 @@
-//! The ledger between an agent and coordinators that are replaced at any moment, against a model of what must be told.
+//! The ledger between an agent and coordinators that are replaced at any moment, checked against a model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::super::{Ledger, Step};
 
-/// What the agent has, in its own numbers.
+/// The agent's state, in its own numbers.
 #[derive(Default)]
 struct Agent {
     pools: BTreeSet<u64>,
@@ -24,14 +24,14 @@ struct AgentChunk {
     pending: BTreeSet<u64>,
 }
 
-/// A coordinator, and what it waits for.
+/// A coordinator, and the outcomes that it waits for.
 #[derive(Default)]
 struct Coordinator {
     pools: BTreeSet<u64>,
-    /// Pool and number of each.
+    /// The pool and number of each.
     jobs: BTreeMap<u64, (u64, u64)>,
     chunks: BTreeMap<u64, CoordinatorChunk>,
-    /// The pools of the reports that it has heard.
+    /// The pools of the reports that it has received.
     reports: Vec<u64>,
 }
 
@@ -57,7 +57,7 @@ impl World {
         self.names
     }
 
-    fn say(&mut self, command: Command) {
+    fn command(&mut self, command: Command) {
         self.ledger.command(command).expect("the coordinator keeps the protocol");
         self.steps();
     }
@@ -65,29 +65,29 @@ impl World {
     fn steps(&mut self) {
         for step in self.ledger.steps() {
             match step {
-                Step::Command(command) => self.hear(command),
-                Step::Send(event) => self.told(event),
+                Step::Command(command) => self.handle_command(command),
+                Step::Send(event) => self.handle_event(event),
                 Step::Hold { .. } => {}
                 Step::CancelStop(pool) => assert!(self.agent.pools.contains(&pool)),
             }
         }
     }
 
-    /// What an agent does.
-    fn hear(&mut self, command: Command) {
+    /// Executes a command at the agent.
+    fn handle_command(&mut self, command: Command) {
         let Agent { pools, jobs, chunks } = &mut self.agent;
         match command {
             Command::StartPool(start) => {
                 assert!(pools.insert(start.pool));
-                self.agent_says(Event::PoolStarted(PoolStarted { pool: start.pool }));
+                self.agent_event(Event::PoolStarted(PoolStarted { pool: start.pool }));
             }
             Command::StopPool(stop) => {
-                // It is gone at once if it may be.
+                // It stops at once if it can.
                 if stop.now || !chunks.values().any(|chunk| chunk.pool == stop.pool) {
                     pools.remove(&stop.pool);
                     jobs.retain(|_, pool| *pool != stop.pool);
                     chunks.retain(|_, chunk| chunk.pool != stop.pool);
-                    self.agent_says(Event::PoolStopped(PoolStopped { pool: stop.pool }));
+                    self.agent_event(Event::PoolStopped(PoolStopped { pool: stop.pool }));
                 }
             }
             Command::StartJob(start) => {
@@ -118,15 +118,15 @@ impl World {
         }
     }
 
-    fn agent_says(&mut self, event: Event) {
+    fn agent_event(&mut self, event: Event) {
         if let Some(event) = self.ledger.event(event) {
-            self.told(event);
+            self.handle_event(event);
         }
         self.steps();
     }
 
-    /// What the coordinator hears: nothing that it does not wait for.
-    fn told(&mut self, event: Event) {
+    /// Handles an event at the coordinator, which must expect it.
+    fn handle_event(&mut self, event: Event) {
         let coordinator = &mut self.coordinator;
         match event {
             Event::RunDone(done) => {
@@ -158,20 +158,20 @@ impl World {
                 let pool = self.name();
                 self.coordinator.pools.insert(pool);
                 let id = pool.to_le_bytes().to_vec().into();
-                self.say(Command::StartPool(Box::new(StartPool { pool, id, ..StartPool::default() })));
+                self.command(Command::StartPool(Box::new(StartPool { pool, id, ..StartPool::default() })));
             }
             1 => {
                 let Some(pool) = pick(self.coordinator.pools.iter(), which) else { return };
                 let (pool, job, number) = (*pool, self.name(), self.name());
                 self.coordinator.jobs.insert(job, (pool, number));
-                self.say(Command::StartJob(StartJob { pool, job, number, ..StartJob::default() }));
+                self.command(Command::StartJob(StartJob { pool, job, number, ..StartJob::default() }));
             }
             2..=4 => self.assign(which),
             5..=9 => self.finish(which),
             10 => {
                 let report = self.coordinator.reports.len() * usize::from(which) / 255;
                 for pool in self.coordinator.pools.clone() {
-                    self.say(Command::Settled(Settled { pool, report: report as u64 }));
+                    self.command(Command::Settled(Settled { pool, report: report as u64 }));
                 }
             }
             11 => {
@@ -182,12 +182,12 @@ impl World {
                 if kill {
                     self.coordinator.chunks.retain(|_, chunk| chunk.job != job);
                 }
-                self.say(Command::EndJob(EndJob { job, kill }));
+                self.command(Command::EndJob(EndJob { job, kill }));
             }
             12 => {
                 let Some((&chunk, _)) = pick(self.coordinator.chunks.iter(), which) else { return };
                 self.coordinator.chunks.remove(&chunk);
-                self.say(Command::CancelChunks(CancelChunks { chunks: vec![chunk] }));
+                self.command(Command::CancelChunks(CancelChunks { chunks: vec![chunk] }));
             }
             13 => {
                 let Some(&pool) = pick(self.coordinator.pools.iter(), which) else { return };
@@ -196,7 +196,7 @@ impl World {
                 if now {
                     self.coordinator.chunks.retain(|_, chunk| chunk.pool != pool);
                 }
-                self.say(Command::StopPool(StopPool { pool, now }));
+                self.command(Command::StopPool(StopPool { pool, now }));
             }
             _ => self.replace_coordinator(which),
         }
@@ -213,10 +213,10 @@ impl World {
             chunks: vec![Chunk { chunk, job, first, attempt: 1, segments: 1 }],
             segments: vec![Segment { ends, ..Segment::default() }],
         };
-        self.say(Command::Assign(assign));
+        self.command(Command::Assign(assign));
     }
 
-    /// Something becomes of an item.
+    /// Gives an item an outcome, or returns it.
     fn finish(&mut self, which: u8) {
         let Some((&number, chunk)) = pick(self.agent.chunks.iter_mut(), which) else { return };
         let first = *pick(chunk.pending.iter(), which).expect("it has items");
@@ -240,16 +240,16 @@ impl World {
         if chunk.pending.is_empty() {
             self.agent.chunks.remove(&number);
         }
-        self.agent_says(event);
+        self.agent_event(event);
     }
 
-    /// Another coordinator takes over what it wants: of a few bits each says whether a pool, or a chunk, is wanted.
+    /// Replaces the coordinator. The bits of `wanted` select the pools and chunks that the new one adopts.
     fn replace_coordinator(&mut self, wanted: u8) {
         self.coordinator = Coordinator::default();
         self.ledger.session_lost();
         self.steps();
         if wanted.is_multiple_of(5) {
-            // The first hello is heard by nobody.
+            // The first hello is lost.
             self.ledger.hello();
         }
         if wanted.is_multiple_of(3) {
@@ -265,7 +265,7 @@ impl World {
             if wanted >> (at % 8) & 1 == 1 {
                 self.adopt(pool, wanted);
             } else {
-                self.say(Command::StopPool(StopPool { pool: pool.pool, now: true }));
+                self.command(Command::StopPool(StopPool { pool: pool.pool, now: true }));
             }
         }
     }
@@ -291,34 +291,34 @@ impl World {
             self.coordinator.chunks.insert(name, CoordinatorChunk { pool, job, attempt: 7, pending: out });
             adopt.chunks.push(AdoptedChunk { held: chunk.chunk, chunk: name, attempt: 7 });
         }
-        self.say(Command::AdoptPool(Box::new(adopt)));
+        self.command(Command::AdoptPool(Box::new(adopt)));
     }
 
-    /// All that is there comes to its end.
+    /// Ends everything, and checks that nothing is left.
     fn end(mut self) {
         while !self.agent.chunks.is_empty() {
             self.finish(6);
         }
-        let unheard: Vec<_> = self.coordinator.chunks.values().flat_map(|chunk| &chunk.pending).collect();
-        assert!(unheard.is_empty(), "nothing was heard of {unheard:?}");
+        let missing: Vec<_> = self.coordinator.chunks.values().flat_map(|chunk| &chunk.pending).collect();
+        assert!(missing.is_empty(), "nothing was heard of {missing:?}");
         let report = self.coordinator.reports.len() as u64;
         for pool in self.coordinator.pools.clone() {
-            self.say(Command::Settled(Settled { pool, report }));
+            self.command(Command::Settled(Settled { pool, report }));
         }
         for job in std::mem::take(&mut self.coordinator.jobs).into_keys() {
-            self.say(Command::EndJob(EndJob { job, kill: false }));
+            self.command(Command::EndJob(EndJob { job, kill: false }));
         }
         for pool in std::mem::take(&mut self.coordinator.pools) {
-            self.say(Command::StopPool(StopPool { pool, now: true }));
+            self.command(Command::StopPool(StopPool { pool, now: true }));
         }
         for pool in std::mem::take(&mut self.agent.pools) {
-            self.agent_says(Event::PoolStopped(PoolStopped { pool }));
+            self.agent_event(Event::PoolStopped(PoolStopped { pool }));
         }
-        // Those whose place was given up before their reports were settled.
+        // Pools that were stopped before their reports were settled.
         self.ledger.session_lost();
         let (held, _) = self.ledger.hello();
         for pool in held {
-            self.say(Command::StopPool(StopPool { pool: pool.pool, now: true }));
+            self.command(Command::StopPool(StopPool { pool: pool.pool, now: true }));
         }
         let Ledger { pools, work, .. } = &self.ledger;
         assert!(pools.is_empty() && work.is_empty(), "{:?}", self.ledger);
@@ -334,7 +334,7 @@ fn pick<T>(mut from: impl ExactSizeIterator<Item = T>, which: u8) -> Option<T> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(doses::cases(2000)))]
     #[test]
-    fn nothing_is_lost_and_nothing_is_told_in_vain(actions in prop::collection::vec((0..15_u8, any::<u8>()), 0..120)) {
+    fn nothing_is_lost_and_nothing_is_unexpected(actions in prop::collection::vec((0..15_u8, any::<u8>()), 0..120)) {
         let mut world = World::default();
         actions.into_iter().for_each(|action| world.act(action));
         world.end();

@@ -1,4 +1,4 @@
-//! A coordinator within reach: no network is between.
+//! A fake coordinator, connected without a network.
 
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
@@ -16,52 +16,52 @@ use tonic::Status;
 
 use super::super::{Connect, Connecting};
 
-/// What agents connect through.
-pub(super) struct Wire(pub(super) mpsc::UnboundedSender<Call>);
+/// Passes connection attempts to the test.
+pub(super) struct TestConnect(pub(super) mpsc::UnboundedSender<ConnectAttempt>);
 
-/// Somebody who wants a connection.
-pub(super) struct Call(Arrival<Sent>);
+/// An attempt of an agent to connect.
+pub(super) struct ConnectAttempt(Arrival<EventStream>);
 
-impl Connect for Wire {
+impl Connect for TestConnect {
     fn connect(&mut self, frames: Frames<AgentEvent>) -> Connecting {
         let (reply, replied) = oneshot::channel();
-        let _ = self.0.send(Call(Arrival { events: Sent(frames), reply }));
+        let _ = self.0.send(ConnectAttempt(Arrival { events: EventStream(frames), reply }));
         Box::pin(
             async move { replied.await.unwrap_or_else(|_| Err(Status::unavailable("the test has dropped the call"))) },
         )
     }
 }
 
-/// A session from the coordinator's side. Its connection ends with it.
+/// The coordinator's side of a session. Dropping it cuts its connection.
 pub(super) struct Peer(Session);
 
-impl Call {
-    /// A session begins.
+impl ConnectAttempt {
+    /// Accepts a new session.
     pub(super) async fn accept(self) -> (Peer, AgentHello) {
         let (session, hello) = self.0.welcome().await;
         settle().await;
         (Peer(session), hello)
     }
 
-    /// The session goes on.
+    /// Resumes the session.
     pub(super) async fn resume(self, peer: &mut Peer) {
         self.0.resume(peer).await;
         settle().await;
     }
 
-    /// The session is not known.
+    /// Answers that the session is unknown.
     pub(super) async fn refuse_to_resume(self) {
         self.0.resumes_in_vain().await;
     }
 
-    /// There is no answer at all.
+    /// Never answers.
     pub(super) async fn ignore(self) {
         self.0.ignore().await;
     }
 }
 
 impl Peer {
-    /// The next event; none: the connection has ended.
+    /// Returns the next event; `None`: the connection has ended.
     pub(super) async fn event(&mut self) -> Option<Event> {
         self.0.try_next().await.ok().flatten()
     }
@@ -87,15 +87,15 @@ impl Drop for Peer {
     }
 }
 
-/// Everybody does what there is to do now.
+/// Lets all tasks do what is due now.
 async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
-/// What an agent sends, as it arrives.
-struct Sent(Frames<AgentEvent>);
+/// The stream of an agent's frames.
+struct EventStream(Frames<AgentEvent>);
 
-impl Stream for Sent {
+impl Stream for EventStream {
     type Item = Result<AgentFrame, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {

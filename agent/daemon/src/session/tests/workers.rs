@@ -1,4 +1,4 @@
-//! Workers that need some time for each item, and nothing else.
+//! Fake workers that only take some time for each item.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,24 +11,24 @@ use tokio::time::{Instant, sleep_until};
 
 use super::super::Workers;
 
-/// Time that an item takes.
+/// The time that an item takes.
 pub(super) const ITEM: Duration = Duration::from_millis(10);
 
-/// What the workers of a session did.
+/// The actions of a session's workers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Deeds(pub(super) Arc<Mutex<Vec<Deed>>>);
+pub(super) struct Actions(pub(super) Arc<Mutex<Vec<Action>>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(super) enum Action {
     Ran(u64),
-    /// All were killed, at this time.
+    /// All were killed at this time.
     Killed(Instant),
 }
 
-/// All items of all pools run one after another.
+/// Runs all items of all pools one after another.
 #[derive(Debug, Default)]
-pub(super) struct Played {
-    deeds: Deeds,
+pub(super) struct FakeWorkers {
+    actions: Actions,
     /// The pool of each job.
     jobs: BTreeMap<u64, u64>,
     pools: Vec<u64>,
@@ -40,12 +40,12 @@ pub(super) struct Played {
     events: Vec<AgentEvent>,
 }
 
-impl Played {
-    pub(super) fn new(deeds: Deeds) -> Played {
-        Played { deeds, ..Played::default() }
+impl FakeWorkers {
+    pub(super) fn new(actions: Actions) -> FakeWorkers {
+        FakeWorkers { actions, ..FakeWorkers::default() }
     }
 
-    fn tell(&mut self, body: Event) {
+    fn emit(&mut self, body: Event) {
         self.events.push(AgentEvent { body: Some(body) });
     }
 
@@ -59,18 +59,18 @@ impl Played {
     }
 }
 
-impl Workers for Played {
+impl Workers for FakeWorkers {
     fn command(&mut self, command: Command) -> Result<(), String> {
         match command {
             Command::StartPool(start) => {
                 self.pools.push(start.pool);
-                self.tell(Event::PoolStarted(PoolStarted { pool: start.pool }));
-                self.tell(Event::Credit(Credit { chunks: 10, bytes: 0 }));
+                self.emit(Event::PoolStarted(PoolStarted { pool: start.pool }));
+                self.emit(Event::Credit(Credit { chunks: 10, bytes: 0 }));
             }
             Command::StopPool(stop) => {
                 self.drop_chunks(|this, chunk| this.jobs.get(&chunk.job) == Some(&stop.pool));
                 self.pools.retain(|pool| *pool != stop.pool);
-                self.tell(Event::PoolStopped(PoolStopped { pool: stop.pool }));
+                self.emit(Event::PoolStopped(PoolStopped { pool: stop.pool }));
             }
             Command::StartJob(start) => drop(self.jobs.insert(start.job, start.pool)),
             Command::EndJob(end) if end.kill => self.drop_chunks(|_, chunk| chunk.job == end.job),
@@ -86,15 +86,15 @@ impl Workers for Played {
         if self.draining && self.queue.len() > 1 {
             for chunk in self.queue.split_off(1) {
                 let Chunk { chunk, attempt, first, .. } = chunk;
-                self.tell(Event::Returned(Returned { chunk, attempt, first, count: 1 }));
+                self.emit(Event::Returned(Returned { chunk, attempt, first, count: 1 }));
             }
         }
         if !self.held && self.due.is_some_and(|due| now >= due) {
             let Chunk { chunk, attempt, first, .. } = self.queue.remove(0);
-            self.deeds.0.lock().expect("nobody panics").push(Deed::Ran(first));
+            self.actions.0.lock().expect("nobody panics").push(Action::Ran(first));
             let ends = 8_u32.to_le_bytes().to_vec().into();
             let data = first.to_le_bytes().to_vec().into();
-            self.tell(Event::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns: 1, failed: false }));
+            self.emit(Event::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns: 1, failed: false }));
             self.due = None;
         }
         if self.due.is_none() && !self.queue.is_empty() {
@@ -131,7 +131,7 @@ impl Workers for Played {
 
     fn stop_all(&mut self) {
         if !self.pools.is_empty() {
-            self.deeds.0.lock().expect("nobody panics").push(Deed::Killed(Instant::now()));
+            self.actions.0.lock().expect("nobody panics").push(Action::Killed(Instant::now()));
         }
         self.pools.clear();
         self.queue.clear();

@@ -1,4 +1,4 @@
-//! Sessions that are given up, and what becomes of those who work.
+//! Lost sessions, and what becomes of their workers.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::pool::{Waits, assign};
 use crate::running::{CHUNKS, Running};
 
 super::cases! {
-    another_coordinator_goes_on, nobody_wants_it, nobody_asks_for_it, an_agent_that_was_stopped,
-    drains_in_another_session, gives_up_draining, is_lost_again_before_it_was_adopted, leaves_with_what_is_held,
+    another_coordinator_adopts, a_pool_that_is_not_adopted_is_stopped, workers_without_a_coordinator_are_killed, an_agent_that_was_stopped,
+    drains_in_another_session, gives_up_draining, a_session_is_lost_before_the_adoption, leaves_without_a_session_while_it_holds_items,
 }
 
-/// Adopts these of a pool's chunks as 100 and more, as the second attempt, the pool as 11 and its job as 15.
+/// Adopts these chunks of a pool: names from 100 on, attempt 2, pool 11 and job 15.
 fn adopt(held: &HeldPool, chunks: impl IntoIterator<Item = usize>) -> Command {
     let chunk =
         |at: usize| AdoptedChunk { held: held.chunks[at].chunk, chunk: 100 + held.chunks[at].first, attempt: 2 };
@@ -37,7 +37,7 @@ fn only(hello: &AgentHello) -> &HeldPool {
     pool
 }
 
-/// The next result: its chunk, attempt and first item.
+/// Waits for the next result. Returns its chunk, attempt and first item.
 async fn result(session: &mut Session) -> (u64, u32, u64) {
     session
         .find(|event| match event {
@@ -48,8 +48,8 @@ async fn result(session: &mut Session) -> (u64, u32, u64) {
         .await
 }
 
-/// The coordinator is another one: one item has been done and runs another, two wait.
-async fn another_coordinator_goes_on() {
+/// The coordinator is replaced: one item is done, one runs, two wait.
+async fn another_coordinator_adopts() {
     let mut running = Running::new(&[]).await;
     drop(running.pipe.reader().await);
     running.session.results(1).await;
@@ -58,7 +58,7 @@ async fn another_coordinator_goes_on() {
     drop(running.coordinator);
     running.coordinator = Coordinator::start_at(&running.port);
     let coordinator = &mut running.coordinator;
-    let (mut session, hello) = coordinator.session_after_one_that_is_given_up().await;
+    let (mut session, hello) = coordinator.session_after_failed_resume().await;
     let pool = only(&hello);
     assert_eq!((pool.chunks.len() as u64, hello.wasted), (CHUNKS, 0));
     for (first, chunk) in pool.chunks.iter().enumerate() {
@@ -67,7 +67,7 @@ async fn another_coordinator_goes_on() {
             (5, 1, first as u64, &[first as u64, 1][..])
         );
     }
-    // The third is not wanted any more.
+    // The third is no longer wanted.
     session.send(adopt(pool, [0, 1, 3]));
     session.started(11).await;
     assert_eq!(result(&mut session).await, (100, 2, 0), "what was done before comes first");
@@ -79,49 +79,49 @@ async fn another_coordinator_goes_on() {
     drop(running.pipe.reader().await);
     assert_eq!(result(&mut session).await, (200, 1, 200));
     assert!(!program.is_over(), "it is still the same one");
-    // What is settled is not held any more.
+    // Settled outcomes are no longer held.
     session.send(Command::Settled(Settled { pool: 11, report: 4 }));
     session.send(assign(15, 300..301));
     drop(running.pipe.reader().await);
     assert_eq!(result(&mut session).await, (300, 1, 300));
     session.cut();
-    let (session, hello) = coordinator.session_after_one_that_is_given_up().await;
+    let (session, hello) = coordinator.session_after_failed_resume().await;
     assert_eq!(only(&hello).chunks.iter().map(|chunk| chunk.first).collect::<Vec<_>>(), [300]);
     drop(session);
 }
 
-async fn nobody_wants_it() {
+async fn a_pool_that_is_not_adopted_is_stopped() {
     let mut running = Running::new(&[]).await;
     let _item = running.pipe.reader().await;
     let program = running.program();
     running.session.cut();
-    let (session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+    let (session, hello) = running.coordinator.session_after_failed_resume().await;
     session.send(Command::StopPool(StopPool { pool: only(&hello).pool, now: true }));
     while !program.is_over() {
         tokio::task::yield_now().await;
     }
     session.fail(tonic::Status::unavailable("going down"));
-    let (_session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+    let (_session, hello) = running.coordinator.session_after_failed_resume().await;
     assert_eq!(hello.held, []);
 }
 
-async fn nobody_asks_for_it() {
+async fn workers_without_a_coordinator_are_killed() {
     let mut running = Running::new(&["--orphan-timeout", "1s"]).await;
     let _item = running.pipe.reader().await;
     let program = running.program();
     drop(running.coordinator);
-    running.daemon.says("no connection").await;
+    running.daemon.wait_for_line("no connection").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!program.is_over());
-    let line = running.daemon.says("orphan timeout expired").await;
+    let line = running.daemon.wait_for_line("orphan timeout expired").await;
     assert!(line.contains("ERROR") && line.contains("orphan-timeout=1s"), "{line}");
     let mut coordinator = Coordinator::start_at(&running.port);
-    // It does not ask for the session that it has given up itself.
+    // It does not try to resume the session that it has given up itself.
     let (_session, hello) = coordinator.session().await;
     assert!(program.is_over() && hello.held.is_empty(), "{hello:?}");
 }
 
-/// Its host was asleep for longer than its coordinator waits.
+/// Its host slept for longer than its coordinator waits.
 async fn an_agent_that_was_stopped() {
     let mut running = Running::new(&[]).await;
     let item = running.pipe.reader().await;
@@ -130,7 +130,7 @@ async fn an_agent_that_was_stopped() {
     drop(item);
     tokio::time::sleep(Duration::from_millis(300)).await;
     running.daemon.signal(Signal::SIGCONT);
-    let (mut session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+    let (mut session, hello) = running.coordinator.session_after_failed_resume().await;
     session.send(adopt(only(&hello), [0]));
     session.started(11).await;
     assert_eq!(result(&mut session).await, (100, 2, 0));
@@ -144,11 +144,11 @@ async fn drains_in_another_session() {
     running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
     running.session.cut();
     drop(item);
-    let (mut session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+    let (mut session, hello) = running.coordinator.session_after_failed_resume().await;
     let pool = only(&hello);
     assert_eq!(pool.chunks.len(), 1, "the others were given back");
     session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
-    // It does not leave before it is known whether what it has is wanted.
+    // It does not leave before the coordinator has decided which items it adopts.
     tokio::time::sleep(Duration::from_millis(200)).await;
     session.send(adopt(pool, [0]));
     assert_eq!(result(&mut session).await, (100, 2, 0));
@@ -173,36 +173,36 @@ async fn gives_up_draining() {
     assert!(program.is_over());
 }
 
-async fn is_lost_again_before_it_was_adopted() {
+async fn a_session_is_lost_before_the_adoption() {
     let mut running = Running::new(&[]).await;
     drop(running.pipe.reader().await);
     running.session.results(1).await;
     running.session.cut();
     for _ in 0..3 {
-        let (mut session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+        let (mut session, hello) = running.coordinator.session_after_failed_resume().await;
         assert_eq!(only(&hello).chunks.len() as u64, CHUNKS);
-        // It is behind the welcome.
+        // It arrives after the welcome.
         session.find(|event| matches!(event, Event::Credit(_)).then_some(())).await;
         session.cut();
     }
-    let (mut session, hello) = running.coordinator.session_after_one_that_is_given_up().await;
+    let (mut session, hello) = running.coordinator.session_after_failed_resume().await;
     session.find(|event| matches!(event, Event::Credit(_)).then_some(())).await;
     session.send(adopt(only(&hello), [0]));
-    // And before it has heard of that.
+    // And before the agent knows that.
     session.cut();
-    running.coordinator.resumes(&mut session).await;
+    running.coordinator.accept_resume(&mut session).await;
     session.started(11).await;
     assert_eq!(result(&mut session).await, (100, 2, 0));
 }
 
-/// There is no session: it does not wait for what runs.
-async fn leaves_with_what_is_held() {
+/// There is no session, so it does not wait for running items.
+async fn leaves_without_a_session_while_it_holds_items() {
     let mut running = Running::new(&[]).await;
     let _item = running.pipe.reader().await;
     let program = running.program();
     running.session.cut();
     running.coordinator.arrival().await.resumes_in_vain().await;
-    running.daemon.says("session unknown to the coordinator").await;
+    running.daemon.wait_for_line("session unknown to the coordinator").await;
     running.daemon.signal(Signal::SIGTERM);
     assert_eq!(running.daemon.ended().await.code, Some(0));
     assert!(program.is_over());

@@ -1,4 +1,4 @@
-//! Numbers and sizes beyond reason, from clients and from workers: who said them fails, and nobody else.
+//! Absurd numbers and sizes from clients and workers: only their sender fails.
 
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 use crate::pipe::Pipe;
 use crate::pool::{Waits, assign, own_program, start, start_job};
 
-super::cases! { a_bad_pool_or_job_fails_alone, what_a_worker_announces_takes_no_memory }
+super::cases! { a_bad_pool_or_job_fails_alone, an_announced_length_takes_no_memory }
 
 async fn a_bad_pool_or_job_fails_alone() {
     let scratch = Folder::for_everybody("daemon");
@@ -26,12 +26,12 @@ async fn a_bad_pool_or_job_fails_alone() {
     session.send(start_job(1, 10));
     session.send(assign(10, 100..101));
     let item = pipe.reader().await;
-    // A pool whose results could be of any size.
+    // A pool whose results could have any size.
     let settings = WorkerSettings { payload_limit: 1 << 63, ..WorkerSettings::default() };
     let bad = StartPool { settings: Some(settings), ..start(2, &program, scratch.path(), "none") };
     session.send(Command::StartPool(Box::new(bad)));
     session.refused(2, FailureKind::InvalidArgument, &["payload_limit"]).await;
-    // A job whose function does not fit anywhere, in a pool with another one.
+    // A job whose function fits nowhere, in a pool with another job.
     session.send(Command::StartPool(Box::new(start(3, &program, scratch.path(), "none"))));
     session.started(3).await;
     let function = vec![1; 1_100_000].into();
@@ -44,13 +44,13 @@ async fn a_bad_pool_or_job_fails_alone() {
         assert_eq!(failure.kind(), FailureKind::InvalidArgument, "{failure:?}");
     }
     session.results(10).await;
-    // The item that ran all the time still does.
+    // The item that ran all the time still runs.
     drop(item);
     session.results(1).await;
-    assert_eq!(daemon.times_said("broke the protocol"), 0);
+    assert_eq!(daemon.count_lines("broke the protocol"), 0);
 }
 
-async fn what_a_worker_announces_takes_no_memory() {
+async fn an_announced_length_takes_no_memory() {
     const MOST: u64 = 2 << 30;
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();

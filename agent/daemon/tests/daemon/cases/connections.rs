@@ -1,4 +1,4 @@
-//! Connections that are lost, while the session goes on.
+//! Lost connections of sessions that continue.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +15,11 @@ use crate::pool::{Waits, assign, own_program, start, start_job};
 use crate::running::{CHUNKS, Running};
 
 super::cases! {
-    nothing_is_lost_and_nothing_is_told_twice, a_coordinator_that_is_reached_anew, a_program_on_its_way,
-    another_version_has_come, drains_over_another_connection, leaves_at_once_with_nothing_to_do,
+    nothing_is_lost_and_nothing_is_reported_twice, a_coordinator_that_knows_the_session_after_losing_its_connections, a_program_fetch_survives_a_lost_connection,
+    a_coordinator_of_another_version_takes_over, drains_over_another_connection, leaves_at_once_with_nothing_to_do,
 }
 
-async fn nothing_is_lost_and_nothing_is_told_twice() {
+async fn nothing_is_lost_and_nothing_is_reported_twice() {
     const ROUNDS: u64 = 30;
     const CHUNKS: u64 = 40;
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
@@ -33,11 +33,11 @@ async fn nothing_is_lost_and_nothing_is_told_twice() {
     session.send(start_job(1, 5));
     let (mut told, mut reports) = (BTreeSet::new(), 0);
     for round in 0..ROUNDS {
-        // In every place: before the commands have arrived, and among the results.
+        // At every point: before the commands have arrived, and among the results.
         session.send(assign(5, round * CHUNKS..(round + 1) * CHUNKS));
         if round % 3 == 0 {
             session.cut();
-            coordinator.resumes(&mut session).await;
+            coordinator.accept_resume(&mut session).await;
         }
         while (told.len() as u64) < (round + 1) * CHUNKS - round % 7 {
             match session.event().await {
@@ -51,7 +51,7 @@ async fn nothing_is_lost_and_nothing_is_told_twice() {
             }
         }
         session.cut();
-        coordinator.resumes(&mut session).await;
+        coordinator.accept_resume(&mut session).await;
     }
     while (told.len() as u64) < ROUNDS * CHUNKS {
         if let Event::RunDone(done) = session.event().await {
@@ -59,28 +59,28 @@ async fn nothing_is_lost_and_nothing_is_told_twice() {
             (done.first..done.first + done.ends.len() as u64 / 4).for_each(|item| assert!(told.insert(item)));
         }
     }
-    // The same line again is only counted.
-    assert!(daemon.times_said("somebody has cut it") >= 1);
-    // What was settled is not held any more.
+    // A repeated log line is only counted.
+    assert!(daemon.count_lines("somebody has cut it") >= 1);
+    // Settled outcomes are no longer held.
     session.send(Command::Settled(Settled { pool: 1, report: reports }));
     session.send(assign(5, ROUNDS * CHUNKS..ROUNDS * CHUNKS + 1));
     session.results(1).await;
     session.cut();
-    let (_session, hello) = coordinator.session_after_one_that_is_given_up().await;
+    let (_session, hello) = coordinator.session_after_failed_resume().await;
     let [pool] = &hello.held[..] else { panic!("{hello:?}") };
     assert_eq!(pool.chunks.len(), 1);
 }
 
-/// The process is another one, but it knows the session: its connections are gone, and nothing else.
-async fn a_coordinator_that_is_reached_anew() {
+/// The coordinator knows the session: it has lost its connections, but nothing else.
+async fn a_coordinator_that_knows_the_session_after_losing_its_connections() {
     let mut running = Running::new(&[]).await;
     let item = running.pipe.reader().await;
     drop(running.coordinator);
-    running.daemon.says("no connection to the coordinator").await;
+    running.daemon.wait_for_line("no connection to the coordinator").await;
     drop(item);
     running.coordinator = Coordinator::start_at(&running.port);
-    running.coordinator.resumes(&mut running.session).await;
-    running.daemon.says("reconnected").await;
+    running.coordinator.accept_resume(&mut running.session).await;
+    running.daemon.wait_for_line("reconnected").await;
     running.session.results(1).await;
     for _ in 1..CHUNKS {
         drop(running.pipe.reader().await);
@@ -89,7 +89,7 @@ async fn a_coordinator_that_is_reached_anew() {
     assert!(!running.programs()[0].is_over());
 }
 
-async fn a_program_on_its_way() {
+async fn a_program_fetch_survives_a_lost_connection() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let port = farpool_testkit::port::Port::reserve();
     let mut coordinator = Coordinator::start_at(&port);
@@ -100,12 +100,12 @@ async fn a_program_on_its_way() {
     let _fetch = coordinator.fetch().await;
     drop(coordinator);
     let mut coordinator = Coordinator::start_at(&port);
-    coordinator.resumes(&mut session).await;
+    coordinator.accept_resume(&mut session).await;
     coordinator.fetch().await.send(&program);
     session.started(1).await;
 }
 
-async fn another_version_has_come() {
+async fn a_coordinator_of_another_version_takes_over() {
     let mut running = Running::new(&[]).await;
     running.session.cut();
     let status = Status::failed_precondition("farpool 1.2.3 here, and 4.5.6 there");
@@ -120,17 +120,17 @@ async fn drains_over_another_connection() {
     let mut running = Running::new(&[]).await;
     let item = running.pipe.reader().await;
     drop(running.coordinator);
-    running.daemon.says("no connection to the coordinator").await;
+    running.daemon.wait_for_line("no connection to the coordinator").await;
     running.daemon.signal(Signal::SIGTERM);
-    running.daemon.says("draining; ").await;
+    running.daemon.wait_for_line("draining; ").await;
     drop(item);
     let mut coordinator = Coordinator::start_at(&running.port);
-    coordinator.resumes(&mut running.session).await;
+    coordinator.accept_resume(&mut running.session).await;
     let (mut done, mut returned) = (0, 0);
-    // It is lost once more in the midst of the last words.
+    // The connection is lost again during the last messages.
     running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
     running.session.cut();
-    coordinator.resumes(&mut running.session).await;
+    coordinator.accept_resume(&mut running.session).await;
     while let Some(event) = running.session.next().await {
         match event {
             Event::RunDone(run) => done += run.ends.len() / 4,
@@ -148,9 +148,9 @@ async fn leaves_at_once_with_nothing_to_do() {
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (_session, _) = coordinator.session().await;
-    daemon.says("connected").await;
+    daemon.wait_for_line("connected").await;
     drop(coordinator);
-    daemon.says("no connection").await;
+    daemon.wait_for_line("no connection").await;
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended().await.code, Some(0));
 }

@@ -1,4 +1,4 @@
-//! Leaving.
+//! Draining and leaving.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::running::{CHUNKS, Running};
 
 super::cases! {
     drains_on_sigterm, drains_on_sigint, drains_on_command, a_second_signal_ends_it_at_once, without_a_session_it_ends_at_once,
-    drains_while_a_program_is_on_its_way, a_session_that_ends_while_it_drains, a_signal_while_pools_are_killed,
-    a_hangup_is_noted_and_ends_nothing,
+    drains_during_a_program_fetch, a_session_that_ends_while_it_drains, a_signal_while_pools_are_killed,
+    a_hangup_is_logged_and_ends_nothing,
 }
 
-/// The item that runs finishes, all others are given back, and the agent leaves.
+/// The running item finishes, all others are returned, and the agent leaves.
 async fn check_drains(ask: impl FnOnce(&mut Running)) {
     let mut running = Running::new(&[]).await;
     let item = running.pipe.reader().await;
@@ -40,7 +40,7 @@ async fn check_drains(ask: impl FnOnce(&mut Running)) {
             _ => {}
         }
     }
-    // What was on its way does no harm.
+    // Commands in flight do no harm.
     session.send(Command::StartPool(Box::new(StartPool { pool: 2, ..StartPool::default() })));
     session.send(start_job(2, 6));
     drop(item);
@@ -89,7 +89,7 @@ async fn without_a_session_it_ends_at_once() {
     let scratch = Folder::for_everybody("daemon");
     let port = Port::reserve();
     let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
-    daemon.says("Connection refused").await;
+    daemon.wait_for_line("Connection refused").await;
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended().await.code, Some(0));
     // The same while the coordinator is silent.
@@ -100,7 +100,7 @@ async fn without_a_session_it_ends_at_once() {
     assert_eq!(daemon.ended().await.code, Some(0));
 }
 
-async fn drains_while_a_program_is_on_its_way() {
+async fn drains_during_a_program_fetch() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
@@ -109,7 +109,7 @@ async fn drains_while_a_program_is_on_its_way() {
     let mut fetch = coordinator.fetch().await;
     daemon.signal(Signal::SIGTERM);
     fetch.given_up().await;
-    // The coordinator may not know yet.
+    // The coordinator may not know that yet.
     session.send(start_job(1, 5));
     while session.next().await.is_some() {}
     drop(session);
@@ -127,17 +127,17 @@ async fn a_session_that_ends_while_it_drains() {
     assert!(ended.code == Some(0) && ended.said.contains("what a draining"), "{ended:?}");
 }
 
-/// The coordinator talks nonsense, and the agent is told to leave before its workers are gone: it does not look for another
+/// The coordinator violates the protocol, and a signal arrives before the workers are gone: the agent does not begin another
 /// session.
 async fn a_signal_while_pools_are_killed() {
     let mut running = Running::new(&[]).await;
     let _item = running.pipe.reader().await;
     let fork_server = running.program();
     let pid = Pid::from_raw(fork_server.pid.cast_signed());
-    // So that it does not reap anybody until the agent loses its patience.
+    // So that it reaps no process until the agent gives up waiting.
     kill(pid, Signal::SIGSTOP).expect("it is there");
     running.session.send(Command::Welcome(version()));
-    // Were the signal to come first, the agent would leave as well.
+    // If the signal came first, the agent would leave as well.
     tokio::time::sleep(Duration::from_millis(200)).await;
     running.daemon.signal(Signal::SIGTERM);
     let ended = running.daemon.ended().await;
@@ -146,13 +146,13 @@ async fn a_signal_while_pools_are_killed() {
     let _ = kill(pid, Signal::SIGCONT);
 }
 
-async fn a_hangup_is_noted_and_ends_nothing() {
+async fn a_hangup_is_logged_and_ends_nothing() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
     daemon.signal(Signal::SIGHUP);
-    daemon.says("SIGHUP").await;
+    daemon.wait_for_line("SIGHUP").await;
     daemon.signal(Signal::SIGTERM);
     while session.next().await.is_some() {}
     drop(session);

@@ -1,4 +1,4 @@
-//! Coordinators that do not keep the protocol: each time the daemon says so, and tries to get another session.
+//! Coordinators that violate the protocol: each time the daemon logs that, and tries to begin another session.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -10,13 +10,13 @@ use farpool_testkit::folder::Folder;
 use farpool_testkit::port::Port;
 use tonic::Status;
 
-use crate::coordinator::{Coordinator, say};
+use crate::coordinator::{Coordinator, send_frames};
 use crate::daemon::Daemon;
 use crate::pool::{Waits, assign, start, start_job};
 
-super::cases! { frames_that_lie, commands_that_make_no_sense, no_coordinator_at_all, a_program_that_never_ends }
+super::cases! { invalid_frames, invalid_commands, a_server_that_is_no_coordinator, a_program_that_never_ends }
 
-async fn frames_that_lie() {
+async fn invalid_frames() {
     let welcome = || frame([Command::Welcome(version())]);
     let piece = |total, bytes: usize| CommandFrame {
         piece: Some(Piece { total, data: vec![0xff; bytes].into() }),
@@ -34,13 +34,13 @@ async fn frames_that_lie() {
         (vec![welcome(), welcome()], "sent Welcome twice"),
         (vec![frame([Command::Welcome(version()), Command::Welcome(version())])], "sent Welcome twice"),
     ] {
-        let _events = say(coordinator.arrival().await, frames);
-        daemon.says(words).await;
+        let _events = send_frames(coordinator.arrival().await, frames);
+        daemon.wait_for_line(words).await;
     }
     coordinator.session().await;
 }
 
-async fn commands_that_make_no_sense() {
+async fn invalid_commands() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
@@ -52,11 +52,11 @@ async fn commands_that_make_no_sense() {
     ] {
         let (mut session, _) = coordinator.session().await;
         commands.into_iter().for_each(|command| session.send(command));
-        daemon.says(words).await;
+        daemon.wait_for_line(words).await;
         session.is_over().await;
     }
-    // An empty command is one that a later release has: it is passed over.
-    let events = say(
+    // An empty command is one of a later release: it is ignored.
+    let events = send_frames(
         coordinator.arrival().await,
         [
             frame([Command::Welcome(version())]),
@@ -64,26 +64,26 @@ async fn commands_that_make_no_sense() {
             frame([Command::StartPool(Box::new(StartPool { pool: 3, ..StartPool::default() }))]),
         ],
     );
-    daemon.says("connected").await;
+    daemon.wait_for_line("connected").await;
     drop(events);
 }
 
-async fn no_coordinator_at_all() {
+async fn a_server_that_is_no_coordinator() {
     let scratch = Folder::for_everybody("daemon");
     let port = Port::reserve();
     let listener = TcpListener::bind(port.address()).expect("the port is free");
     let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
-    // The beginning of an HTTP/2 frame that is longer than what comes of it, and of something else.
+    // The beginning of an HTTP/2 frame that is longer than what follows, and of another protocol.
     for answer in [&b"\x00\x10\x00\x00\x00\x00\x00\x00\x01ab"[..], b"HTTP/1.1 200 OK\r\n\r\n", b""] {
         let (mut connection, _) = listener.accept().expect("somebody connects");
         connection.read_exact(&mut [0; 14]).expect("it begins with the preface of HTTP/2");
         connection.write_all(answer).expect("it listens");
     }
-    daemon.says("no session").await;
+    daemon.wait_for_line("no session").await;
     drop(listener);
     let mut coordinator = Coordinator::start_at(&port);
     coordinator.session().await;
-    daemon.says("connected").await;
+    daemon.wait_for_line("connected").await;
 }
 
 async fn a_program_that_never_ends() {
@@ -93,11 +93,11 @@ async fn a_program_that_never_ends() {
     let (mut session, _) = coordinator.session().await;
     session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
     let mut fetch = coordinator.fetch().await;
-    // The session is given up while the program is on its way: it is not waited for.
+    // The session is given up during the fetch: the agent does not wait for the program.
     session.fail(Status::unavailable("going down"));
-    daemon.says("going down").await;
+    daemon.wait_for_line("going down").await;
     session.is_over().await;
-    let (mut session, hello) = coordinator.session_after_one_that_is_given_up().await;
+    let (mut session, hello) = coordinator.session_after_failed_resume().await;
     assert_eq!(hello.held, []);
     fetch.given_up().await;
     session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));

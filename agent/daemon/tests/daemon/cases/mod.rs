@@ -1,4 +1,4 @@
-//! The cases. Each has a runtime of its own, and an end.
+//! The cases. Each has a runtime of its own, and a time limit.
 
 mod adoption;
 mod bounds;
@@ -12,10 +12,10 @@ mod settings;
 use std::pin::pin;
 use std::time::Duration;
 
-/// Far beyond what any case takes.
+/// Far longer than any case takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A case, and what it is called.
+/// The name and function of a case.
 pub(crate) type Case = (&'static str, fn());
 
 pub(crate) fn all() -> Vec<Case> {
@@ -38,12 +38,12 @@ fn run(case: impl Future<Output = ()>) {
     runtime.block_on(async {
         let mut case = pin!(case);
         let done = tokio::time::timeout(PATIENCE, &mut case).await;
-        // The case is dropped only after this: its daemons tell what they have said.
+        // The case is dropped only after this: its daemons then print their output.
         assert!(done.is_ok(), "the case has not come to its end within {PATIENCE:?}");
     });
 }
 
-/// A list of asynchronous cases under their names.
+/// Lists asynchronous cases with their names.
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
         pub(super) const CASES: &[super::Case] = &[$((stringify!($case), || super::run($case()))),*];

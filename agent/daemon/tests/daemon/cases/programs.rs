@@ -1,4 +1,4 @@
-//! How programs get to a host, and are started there.
+//! How programs are fetched to a host and started there.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,9 +15,9 @@ use crate::pool::{Waits, assign, change, digest, own_program, start, start_job};
 use crate::program::starts;
 
 super::cases! {
-    fetched_once_for_two_pools, what_was_sent_is_something_else, what_was_sent_is_not_what_was_announced, too_large_for_the_cache, too_large_for_a_file, lies_where_nothing_may_run, lies_there_already,
-    two_agents_share_a_cache, cannot_be_fetched, stopped_before_it_was_there, told_before_it_was_there, for_another_machine,
-    a_library_is_missing, started_as_its_client_wants, starts_where_its_client_is, what_is_no_program,
+    fetched_once_for_two_pools, a_program_with_another_digest_is_rejected, a_program_of_another_size_is_rejected, too_large_for_the_cache, too_large_for_a_file, a_noexec_file_system, a_program_directory_is_used,
+    two_agents_share_a_cache, cannot_be_fetched, stopped_during_the_fetch, commands_during_the_fetch, for_another_machine,
+    a_library_is_missing, started_with_arguments_variables_and_directory, starts_in_its_clients_directory, invalid_programs,
 }
 
 async fn fetched_once_for_two_pools() {
@@ -53,7 +53,7 @@ async fn fetched_once_for_two_pools() {
     assert_eq!(starts(notes.path()).len(), 3);
 }
 
-async fn what_was_sent_is_something_else() {
+async fn a_program_with_another_digest_is_rejected() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
@@ -67,14 +67,14 @@ async fn what_was_sent_is_something_else() {
     session.refused(1, FailureKind::Unavailable, &["expected", &expected, "found", &found]).await;
     assert_eq!(scratch.names_in("programs"), [""; 0]);
     assert!(starts(notes.path()).is_empty(), "nothing was run");
-    // Late words about that pool are no offence, and the next one may do better.
+    // Late commands about that pool are valid, and the next pool may start.
     session.send(start_job(1, 5));
     session.send(Command::StartPool(Box::new(start(2, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&program);
     session.started(2).await;
 }
 
-async fn what_was_sent_is_not_what_was_announced() {
+async fn a_program_of_another_size_is_rejected() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
@@ -88,12 +88,12 @@ async fn what_was_sent_is_not_what_was_announced() {
         (whole[..whole.len() - 1].to_vec(), 9, "ended after"),
         (whole.clone(), 10, "has 9 bytes, not the 10"),
         (whole, 8, "longer than the 8 bytes"),
-        // A few KiB as they are sent.
+        // A few KiB as sent.
         (compressed(&vec![0; 256 << 20]), 1 << 20, "longer than the 1048576 bytes"),
     ];
     for (pool, (sent, size, words)) in (1..).zip(cases) {
         session.send(Command::StartPool(Box::new(start(pool, program, scratch.path(), "none"))));
-        coordinator.fetch().await.send_as_it_is(&sent, size);
+        coordinator.fetch().await.send_compressed(&sent, size);
         session.refused(pool, FailureKind::Unavailable, &[&named, words]).await;
         assert_eq!(scratch.names_in("programs"), [""; 0]);
     }
@@ -108,9 +108,9 @@ async fn too_large_for_the_cache() {
     session.send(Command::StartPool(Box::new(start(1, &vec![7; (1 << 20) + 1], scratch.path(), "none"))));
     session.refused(1, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
     assert!(session.unhealthy().await.contains("1048577 bytes"));
-    daemon.says("host unhealthy; nothing can run here reason=\"cannot get program").await;
+    daemon.wait_for_line("host unhealthy; nothing can run here reason=\"cannot get program").await;
     assert!(!coordinator.was_asked_for_program());
-    // It says that it is small, and is not.
+    // It claims to be small, but is not.
     let large = vec![8; (1 << 20) + 1];
     let mut lie = start(2, &large, scratch.path(), "none");
     change(&mut lie, |program| program.size = 3);
@@ -119,7 +119,7 @@ async fn too_large_for_the_cache() {
     session.refused(2, FailureKind::Unavailable, &["1048577 bytes", "1048576 bytes"]).await;
 }
 
-/// It was the end of the daemon (SIGXFSZ).
+/// This used to kill the daemon (SIGXFSZ).
 async fn too_large_for_a_file() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
@@ -130,13 +130,13 @@ async fn too_large_for_a_file() {
     coordinator.fetch().await.send(&large);
     session.refused(1, FailureKind::Unavailable, &["File too large"]).await;
     assert!(session.unhealthy().await.contains("File too large"));
-    daemon.says("host unhealthy; nothing can run here reason=\"cannot get program").await;
+    daemon.wait_for_line("host unhealthy; nothing can run here reason=\"cannot get program").await;
     assert_eq!(scratch.names_in("programs"), [""; 0]);
     daemon.signal(Signal::SIGINT);
     assert_eq!(daemon.ended().await.code, Some(0));
 }
 
-async fn lies_where_nothing_may_run() {
+async fn a_noexec_file_system() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let programs = scratch.path().join("programs");
     fs::create_dir(&programs).expect("a directory can be made");
@@ -152,17 +152,17 @@ async fn lies_where_nothing_may_run() {
     coordinator.fetch().await.send(&program);
     session.refused(1, FailureKind::Unavailable, &["mounted noexec", "--programs"]).await;
     assert!(session.unhealthy().await.contains("mounted noexec"));
-    daemon.says("host unhealthy; nothing can run here reason=\"starting").await;
-    // As soon as one can be started it is well again.
+    daemon.wait_for_line("host unhealthy; nothing can run here reason=\"starting").await;
+    // It is healthy again once a pool can be started.
     let remounted = std::process::Command::new("mount").args(["-o", "remount,exec"]).arg(&programs).status();
     assert!(remounted.is_ok_and(|status| status.success()));
     session.send(Command::StartPool(Box::new(start(2, &program, notes.path(), "none"))));
     session.started(2).await;
     assert_eq!(session.unhealthy().await, "");
-    daemon.says("host healthy").await;
+    daemon.wait_for_line("host healthy").await;
 }
 
-/// A file system from which nothing can be run.
+/// A file system from which nothing can be executed.
 struct Noexec<'a>(&'a std::path::Path);
 
 impl<'a> Noexec<'a> {
@@ -179,7 +179,7 @@ impl Drop for Noexec<'_> {
     }
 }
 
-async fn lies_there_already() {
+async fn a_program_directory_is_used() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let directory = scratch.path().join("there");
     fs::create_dir(&directory).expect("a directory can be made");
@@ -209,7 +209,7 @@ async fn two_agents_share_a_cache() {
     for session in &sessions {
         session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     }
-    // Neither knows of the other yet.
+    // Neither knows of the other's program yet.
     let fetches = [coordinator.fetch().await, coordinator.fetch().await];
     fetches.into_iter().for_each(|fetch| fetch.send(&program));
     for session in &mut sessions {
@@ -219,7 +219,7 @@ async fn two_agents_share_a_cache() {
         session.results(3).await;
     }
     assert_eq!(scratch.names_in("programs"), [digest(&program).to_string()]);
-    // What one has fetched the other one need not.
+    // The other agent does not fetch what one has fetched.
     let mut other = program.clone();
     other.push(0);
     for session in &mut sessions {
@@ -243,7 +243,7 @@ async fn cannot_be_fetched() {
     session.refused(1, FailureKind::Unavailable, &words).await;
 }
 
-async fn stopped_before_it_was_there() {
+async fn stopped_during_the_fetch() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
@@ -254,7 +254,7 @@ async fn stopped_before_it_was_there() {
     session.send(Command::StopPool(StopPool { pool: 1, now: false }));
     session.stopped(1).await;
     fetch.given_up().await;
-    // The same number may come again.
+    // The same number may be used again.
     session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&program);
     session.started(1).await;
@@ -264,7 +264,7 @@ async fn stopped_before_it_was_there() {
     assert_eq!(starts(notes.path()).len(), 1);
 }
 
-async fn told_before_it_was_there() {
+async fn commands_during_the_fetch() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "4"]);
@@ -286,7 +286,7 @@ async fn told_before_it_was_there() {
 
 async fn for_another_machine() {
     let mut program = fs::read("/bin/true").expect("every machine has it");
-    // The machine in the header of an ELF file: one that nobody has.
+    // The machine in the header of an ELF file: one that does not exist.
     program[18..20].copy_from_slice(&0x1234_u16.to_le_bytes());
     check_rejected(&program, &["here"]).await;
 }
@@ -313,7 +313,7 @@ async fn check_rejected(program: &[u8], words: &[&str]) {
     session.refused(1, FailureKind::ProgramRejected, words).await;
 }
 
-async fn started_as_its_client_wants() {
+async fn started_with_arguments_variables_and_directory() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
@@ -331,25 +331,25 @@ async fn started_as_its_client_wants() {
     let [start] = &starts(notes.path())[..] else { panic!("it was started once") };
     let mut environment = start.environment.clone();
     environment.sort();
-    // From which its workers make the tokens of their items.
+    // Its workers make the tokens of their items from this.
     assert_eq!(environment.extract_if(.., |variable| variable.starts_with("FARPOOL_ITEM=")).count(), 1);
     let address = format!("FARPOOL_ADDRESS={}", coordinator.url());
     let digest = format!("FARPOOL_PROGRAM={}", digest(&program));
     let told = [&address, "FARPOOL_HOST=here", &digest, "FARPOOL_ROLE=fork-server"];
     assert_eq!(environment, [&["CHOSEN=by the client"], &told[..]].concat());
     assert_eq!(start.arguments, ["a program", notes.path().to_str().expect("text"), "none"]);
-    // Its client's directory is not on this host: an empty one took its place, and goes with the pool.
+    // Its client's directory is not on this host: an empty one replaces it, and is removed with the pool.
     assert_eq!(fs::read_dir(&start.directory).expect("it is there").count(), 0);
     fs::write(format!("{}/left", start.directory), b"behind").expect("it can be written to");
     session.send(Command::StopPool(StopPool { pool: 1, now: false }));
     session.stopped(1).await;
-    // The directory is removed on the side; the next pool is started after that.
+    // The directory is removed in the background; the next pool is started after that.
     while fs::exists(&start.directory).expect("it can be looked at") {
         tokio::task::yield_now().await;
     }
 }
 
-async fn starts_where_its_client_is() {
+async fn starts_in_its_clients_directory() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
@@ -371,7 +371,7 @@ async fn starts_where_its_client_is() {
     assert!(directory.exists());
 }
 
-async fn what_is_no_program() {
+async fn invalid_programs() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
@@ -407,7 +407,7 @@ async fn what_is_no_program() {
         change(start, |program| program.arguments = vec!["".into(); (1 << 16) + 1]);
     }));
     session.refused(10, FailureKind::ProgramRejected, &["arguments and environment variables"]).await;
-    // It has the right digest, and is no executable.
+    // It has the right digest, but is no executable.
     session.send(Command::StartPool(Box::new(start(7, b"a program", scratch.path(), "none"))));
     coordinator.fetch().await.send(b"a program");
     session.refused(7, FailureKind::ProgramRejected, &["a program", "executable"]).await;

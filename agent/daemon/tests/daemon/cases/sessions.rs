@@ -1,4 +1,4 @@
-//! How sessions come about, and end.
+//! How sessions begin and end.
 
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
@@ -14,17 +14,17 @@ use crate::pool::{Waits, assign, own_program, start, start_job};
 use crate::program::{Start, starts};
 
 super::cases! {
-    says_hello, another_agents_version, another_coordinators_version, a_coordinator_that_refuses_what_it_is_told,
+    sends_its_hello, another_agents_version, another_coordinators_version, a_refused_hello_is_fatal,
     an_id_that_is_taken, starts_before_the_coordinator, no_welcome,
     stays_asleep, a_coordinator_that_does_not_read,
 }
 
-async fn says_hello() {
+async fn sends_its_hello() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let arguments = ["--slots", "3", "--label", "gpu=a100", "--label", "rack=7"];
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &arguments);
-    let line = daemon.says("version=").await;
+    let line = daemon.wait_for_line("version=").await;
     for part in
         [&*coordinator.url(), "slots=3", "host=here", "label=\"gpu=a100,rack=7\"", "program-cache=4GiB", "programs=/"]
     {
@@ -35,7 +35,7 @@ async fn says_hello() {
     let labels: Vec<_> = hello.labels.iter().map(|label| format!("{}={}", label.key, label.value)).collect();
     let own = [format!("arch={}", std::env::consts::ARCH), format!("os={}", std::env::consts::OS)];
     assert_eq!(labels, ["host=here", &own[0], &own[1], "gpu=a100", "rack=7"]);
-    daemon.says("connected to the coordinator").await;
+    daemon.wait_for_line("connected to the coordinator").await;
 
     let other = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (_session, other_hello) = coordinator.session().await;
@@ -49,7 +49,7 @@ async fn another_agents_version() {
         .await;
 }
 
-async fn a_coordinator_that_refuses_what_it_is_told() {
+async fn a_refused_hello_is_fatal() {
     check_fatal(Status::invalid_argument("a host has a name"), "a host has a name").await;
 }
 
@@ -90,19 +90,19 @@ async fn an_id_that_is_taken() {
         coordinator.arrival().await.refuse(Status::already_exists("this agent has a session"));
     }
     let _session = coordinator.session().await;
-    daemon.says("connected").await;
-    assert_eq!(daemon.times_said("this agent has a session"), 1, "it is said once and not at every try");
+    daemon.wait_for_line("connected").await;
+    assert_eq!(daemon.count_lines("this agent has a session"), 1, "it is said once and not at every try");
 }
 
 async fn starts_before_the_coordinator() {
     let scratch = Folder::for_everybody("daemon");
     let port = Port::reserve();
     let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
-    daemon.says("Connection refused").await;
+    daemon.wait_for_line("Connection refused").await;
     let mut coordinator = Coordinator::start_at(&port);
     let _session = coordinator.session().await;
-    daemon.says("connected").await;
-    assert_eq!(daemon.times_said("Connection refused"), 1);
+    daemon.wait_for_line("connected").await;
+    assert_eq!(daemon.count_lines("Connection refused"), 1);
 }
 
 async fn no_welcome() {
@@ -110,21 +110,21 @@ async fn no_welcome() {
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let _silent = coordinator.arrival().await.accept();
-    daemon.says("did not answer within 10s").await;
+    daemon.wait_for_line("did not answer within 10s").await;
     coordinator.session().await;
 }
 
-/// An agent that has nothing to do uses no time of a processor.
+/// An idle agent uses no CPU time.
 async fn stays_asleep() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--heartbeat-timeout", "1h"]);
     let _session = coordinator.session().await;
-    daemon.says("connected").await;
-    daemon.sleeps().await;
+    daemon.wait_for_line("connected").await;
+    daemon.wait_until_idle().await;
 }
 
-/// What a coordinator does not take stays with the workers, who then wait; commands are heard all the same.
+/// Outcomes that a coordinator does not read stay with the workers, which then wait; commands are still handled.
 async fn a_coordinator_that_does_not_read() {
     const ITEMS: u64 = 4000;
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
@@ -141,13 +141,13 @@ async fn a_coordinator_that_does_not_read() {
     session.started(2).await;
     session.send(start_job(1, 5));
     session.send(assign(5, 0..ITEMS));
-    daemon.sleeps().await;
+    daemon.wait_until_idle().await;
     assert!(daemon.memory() < 120 << 20, "{} bytes", daemon.memory());
     while starts(notes.path()).len() < 2 {
         tokio::task::yield_now().await;
     }
     session.send(Command::StopPool(StopPool { pool: 2, now: true }));
-    // Of the two programs one goes.
+    // One of the two programs ends.
     while !starts(notes.path()).iter().any(Start::is_over) {
         tokio::task::yield_now().await;
     }

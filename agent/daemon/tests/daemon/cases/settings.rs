@@ -1,4 +1,4 @@
-//! What the daemon can be told.
+//! The daemon's settings.
 
 use farpool_testkit::folder::Folder;
 use nix::sys::signal::Signal;
@@ -6,14 +6,14 @@ use nix::sys::signal::Signal;
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 
-super::cases! { other_processes_do_not_look_into_it, wrong_settings, settings_from_a_file, settings_are_shown_with_their_sources, a_log_in_json, variables, help, a_directory_that_cannot_be_used, a_missing_program_directory }
+super::cases! { other_processes_cannot_read_its_memory, wrong_settings, settings_from_a_file, settings_are_shown_with_their_sources, a_log_in_json, variables, help, a_directory_that_cannot_be_used, a_missing_program_directory }
 
-/// Tasks run as the same user: they read neither the environment nor the memory of the daemon.
-async fn other_processes_do_not_look_into_it() {
+/// Tasks run as the same user, but can read neither the environment nor the memory of the daemon.
+async fn other_processes_cannot_read_its_memory() {
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
     let (scratch, mut coordinator) = (Folder::for_everybody("daemon"), Coordinator::start());
-    // Where everybody may run it.
+    // In a place where everybody may run it.
     let program = scratch.path().join("agent");
     std::fs::copy(env!("CARGO_BIN_EXE_farpool-agent"), &program).expect("it can be copied");
     let programs = scratch.path().join("programs");
@@ -41,7 +41,7 @@ async fn wrong_settings() {
     check(&["--coordinator", "http://192.0.2.1:7070"], 2, &["192.0.2.1", "another machine", "--insecure"]).await;
     check(&["--coordinator", "http://head:7070"], 2, &["http://head:7070", "another machine", "--insecure"]).await;
     check(&["--coordinator", "head:7070"], 2, &["http://head:7070", "another machine"]).await;
-    // Without a port it would be tried for ever.
+    // Without a port, it would be tried forever.
     check(&["--coordinator", "http://head"], 2, &["\"http://head\" has no port", "http://host:7070"]).await;
     check(&["--coordinator", "https://127.0.0.1:7070"], 2, &["https://127.0.0.1:7070", "use http"]).await;
     check(&["--slots", "0"], 2, &["--slots", "zero"]).await;
@@ -68,7 +68,7 @@ async fn settings_from_a_file() {
     let arguments =
         ["--config", file.to_str().expect("text"), "--host", "here", "--programs", programs.to_str().expect("text")];
     let mut daemon = Daemon::with(&arguments);
-    let line = daemon.says("version=").await;
+    let line = daemon.wait_for_line("version=").await;
     for part in
         ["coordinator=http://192.0.2.1:1", "slots=5", "label=\"a=1,b=2\"", "host=here", "insecure=true", "/programs"]
     {
@@ -78,7 +78,7 @@ async fn settings_from_a_file() {
     assert_eq!(daemon.ended().await.code, Some(0));
 }
 
-/// From all sources. What is shown is a file of settings, which comes to the same.
+/// The settings come from all sources. The output is a settings file with the same effect.
 async fn settings_are_shown_with_their_sources() {
     let scratch = Folder::for_everybody("daemon");
     let show = |arguments: &[&str], variables: &[(&str, &str)]| {
@@ -115,7 +115,7 @@ async fn settings_are_shown_with_their_sources() {
     let values = |text: &str| text.lines().filter_map(|line| Some(line.split_once(" # ")?.0.to_owned())).collect();
     let (shown, again): (Vec<_>, Vec<_>) = (values(&shown), values(&again));
     assert_eq!((code, shown), (Some(0), again));
-    // What is wrong is not shown.
+    // Invalid settings are not shown.
     let (code, shown, stderr) = show(&["--coordinator", "head:7070"], &[]);
     assert!(code == Some(2) && shown.is_empty() && stderr.contains("--insecure"), "{shown} {stderr}");
     let (_, shown, _) = show(&["--slots", "3"], &[("TMPDIR", "/t")]);
@@ -126,13 +126,13 @@ async fn settings_are_shown_with_their_sources() {
 async fn a_log_in_json() {
     let (scratch, mut coordinator) = (Folder::for_everybody("daemon"), Coordinator::start());
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--log-format", "json", "--slots", "3"]);
-    let line = daemon.says("agent started").await;
+    let line = daemon.wait_for_line("agent started").await;
     assert!(line.starts_with("{\"time\":\"20") && line.ends_with("\"}"), "{line}");
     for part in ["\"level\":\"INFO\"", "\"slots\":3", "\"insecure\":false", "\"heartbeat-timeout\":\"5s\""] {
         assert!(line.contains(part), "{part}: {line}");
     }
     let _session = coordinator.session().await;
-    daemon.says("\"event\":\"connected to the coordinator\"").await;
+    daemon.wait_for_line("\"event\":\"connected to the coordinator\"").await;
 }
 
 async fn help() {
@@ -148,19 +148,19 @@ async fn variables() {
     let scratch = Folder::for_everybody("daemon");
     let programs = scratch.path().join("programs");
     let arguments = ["--coordinator", "http://192.0.2.1:1", "--programs", programs.to_str().expect("text")];
-    // What is empty is as good as not set.
+    // An empty variable counts as not set.
     let empty = ["FARPOOL_COORDINATOR", "FARPOOL_SLOTS", "FARPOOL_LABELS", "FARPOOL_HOST", "FARPOOL_PROGRAM_DIRS"];
     let empty = empty.into_iter().chain(["FARPOOL_PROGRAM_CACHE", "FARPOOL_ORPHAN_TIMEOUT", "FARPOOL_CONFIG"]);
     let all: Vec<_> = empty.map(|name| (name, "")).chain([("FARPOOL_INSECURE", "1")]).collect();
-    let mut daemon = Daemon::seeing(&all, &arguments);
-    let line = daemon.says("version=").await;
+    let mut daemon = Daemon::with_variables(&all, &arguments);
+    let line = daemon.wait_for_line("version=").await;
     for part in ["insecure=true", "program-cache=4GiB", "orphan-timeout=60s"] {
         assert!(line.contains(part), "{part}: {line}");
     }
     daemon.signal(Signal::SIGINT);
     assert_eq!(daemon.ended().await.code, Some(0));
     for (value, words) in [("", "--insecure"), ("0", "--insecure"), ("no", "--insecure"), ("flase", "flase")] {
-        let ended = Daemon::seeing(&[("FARPOOL_INSECURE", value)], &arguments).ended().await;
+        let ended = Daemon::with_variables(&[("FARPOOL_INSECURE", value)], &arguments).ended().await;
         assert!(ended.code == Some(2) && ended.said.contains(words), "{value:?}: {ended:?}");
     }
 }
@@ -172,7 +172,7 @@ async fn a_missing_program_directory() {
     let missing = missing.to_str().expect("text");
     let arguments = ["--program-dir", missing, "--programs", programs.to_str().expect("text")];
     let mut daemon = Daemon::with(&arguments);
-    let line = daemon.says("cannot read a program directory").await;
+    let line = daemon.wait_for_line("cannot read a program directory").await;
     assert!(line.contains(&format!("directory={missing} ")) && line.contains("No such file"), "{line}");
     daemon.signal(Signal::SIGINT);
     assert_eq!(daemon.ended().await.code, Some(0));
