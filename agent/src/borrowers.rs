@@ -2,7 +2,7 @@
 //!
 //! Each program connects to a socket of this agent and claims an item ([`Claim`]). The kernel identifies the connected
 //! process. The claim is granted if that process descends from the item's worker, and lasts as long as the connection.
-//! The coordinator knows the program by the ticket that the program chose, and says when it waits.
+//! The coordinator knows the program by the ticket that the program chose, and reports when it waits.
 //!
 //! Any process on this host can connect. So the number of connections is bounded, and the work for them in each round.
 

@@ -105,14 +105,14 @@ impl Sharing {
 
     /// Returns how many chunks the agent wants to hold, if that has changed since the last report.
     pub(crate) fn credit(&mut self, pools: &[WorkerPool], slots: usize) -> Option<u32> {
-        // Idle pools do not tell how much should be sent ahead.
+        // Idle pools do not show how much should be sent in advance.
         let any = pools.iter().any(WorkerPool::has_chunks);
         if any || std::mem::take(&mut self.pools_changed) {
             let of = pools.iter().filter(|pool| !any || pool.has_chunks());
             let (processes, ahead) = of.fold((0, 0), |(processes, ahead), pool| {
                 (processes + pool.processes(), ahead + pool.processes() * (pool.chunks_a_worker() - 1))
             });
-            // Pools that share slots share the chunks sent ahead.
+            // Pools that share slots share the chunks sent in advance.
             self.ahead = if processes > slots { ahead * slots / processes } else { ahead };
         }
         let lent: usize = pools.iter().map(WorkerPool::lent).sum();

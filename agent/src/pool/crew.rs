@@ -1,4 +1,4 @@
-//! The workers of a pool: how many of them do what, and what all of them are told.
+//! The workers of a pool: counts them by what they do, and sends orders to all of them.
 
 use std::ops::{Index, IndexMut};
 
@@ -129,7 +129,7 @@ impl Crew {
         Some(worker.number())
     }
 
-    // ---- what all are told
+    // ---- orders to all
 
     /// Publishes what was written to the workers.
     pub(super) fn publish(&mut self) {
@@ -141,7 +141,7 @@ impl Crew {
         self.workers.iter_mut().for_each(|worker| worker.forget_function(job));
     }
 
-    /// Tells idle workers to exit that retire. `all`: also those that do not.
+    /// Tells idle retiring workers to exit. `all`: also those that do not retire.
     pub(super) fn stop_idle(&mut self, all: bool, now: u64) {
         self.workers.iter_mut().for_each(|worker| worker.stop_if_idle(all, now));
     }
@@ -248,7 +248,7 @@ impl Crew {
         }
         let due = |worker: &Worker| {
             let (due, all) = worker.time_to_move(round)?;
-            // It may be overdue because the worker was just about to begin it; look again later.
+            // It may be overdue because the worker was just about to begin it; check again later.
             takers.any_beside(worker, all).then(|| due.max(round.now + STALLED_NS))
         };
         self.workers.iter().filter_map(due).min()
@@ -309,7 +309,7 @@ impl Takers {
         worker.takes_up_to(self.threads) && (worker.runs_of_items() > 0 || busy < self.may_run)
     }
 
-    /// Returns whether a worker beside this one could take more. `all`: everything that this one has would be taken.
+    /// Returns whether a worker other than this one could take more. `all`: everything that this one has would be taken.
     fn any_beside(&self, worker: &Worker, all: bool) -> bool {
         let (takers, busy) =
             if all { (self.with_one_less, self.busy.saturating_sub(1)) } else { (self.now, self.busy) };

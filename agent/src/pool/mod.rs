@@ -5,7 +5,7 @@
 //! queues events for the coordinator. The driver then arms it ([`WorkerPool::arm`]) and sleeps until a descriptor is
 //! ready or a deadline has passed.
 //!
-//! The parts own the state, and none of them calls another: the pool passes on what one says to the others. [`Work`]
+//! The parts own the state, and none of them calls another: the pool passes events of one part on to the others. [`Work`]
 //! has the jobs and chunks, [`Crew`] the workers, [`Launcher`] the fork server, [`Starts`] the history of starts,
 //! [`Stop`] how far the pool has stopped, [`Quota`] its share of the slots, [`Output`] what the processes print, and
 //! [`Round`] what all of them need to know. The methods that move items are in `items.rs`, those about processes in

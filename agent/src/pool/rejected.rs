@@ -8,7 +8,7 @@ use farpool_proto::v1::{Failure, FailureKind, StartJob, StartPool};
 
 use crate::Host;
 
-// A function must fit into a worker's ring beside other records.
+// A function must fit into a worker's ring together with other records.
 const _: () = assert!(limits::FUNCTION_BYTES <= MAX_PAYLOAD / 2);
 
 /// Checks the number and settings of a pool's workers.

@@ -1,4 +1,4 @@
-//! The jobs and chunks that a pool holds: what of them is queued, and what is reported.
+//! The jobs and chunks that a pool holds: which items are queued, and which are reported.
 
 use std::collections::VecDeque;
 
@@ -261,7 +261,7 @@ impl Work {
         }
     }
 
-    /// Returns what is queued of a chunk to the coordinator, and says so even if it is nothing.
+    /// Returns the queued items of a chunk to the coordinator, and reports it even if there are none.
     pub(super) fn give_back_chunk(&mut self, slot: u32, report: &mut Report) {
         let mut given_back = Vec::new();
         self.queue.retain(|piece| {

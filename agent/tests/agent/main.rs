@@ -1,4 +1,4 @@
-//! Tests of an agent with real processes: some keep the protocol, some break it.
+//! Tests of an agent with real processes: some follow the protocol, some violate it.
 //!
 //! The test executable is also the program that the agent starts.
 
@@ -15,7 +15,7 @@ fn main() {
     if role == ROLE_FORK_SERVER && arguments.next().is_some_and(|name| name == misbehaving::PROGRAM) {
         return workers::serve(&arguments.next().unwrap_or_default());
     }
-    if pools::play_a_part(&role) {
+    if pools::run_role(&role) {
         return;
     }
     libtest_mimic::run(

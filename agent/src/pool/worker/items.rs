@@ -1,4 +1,4 @@
-//! What a worker was given, what of it has begun and is finished, and how long that takes.
+//! The items that a worker was given, which of them have begun or finished, and how long they take.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,8 @@
 //! A worker's slot: whether it lends it, or leaves it to other pools.
 //!
 //! While all items of a worker wait for other items, those may use its slot. Otherwise nested pools could wait for each
-//! other forever. A task that waits in farpool says so in the status page. For a client in another process that the
-//! task has started, the coordinator says so; the agent knows the worker (`borrowers.rs`).
+//! other forever. A task that waits in farpool marks that in the status page. For a client in another process that the
+//! task has started, the coordinator reports it; the agent knows the worker (`borrowers.rs`).
 
 use farpool_link::Status;
 use farpool_link::item_token::NO_ITEM;

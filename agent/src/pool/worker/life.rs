@@ -141,7 +141,7 @@ impl Life {
         self.slot_held_until
     }
 
-    /// Records what the fork server says about its process. Returns false if that is invalid.
+    /// Records the process that the fork server reports. Returns false if the report is invalid.
     pub(super) fn spawned(&mut self, pid: u32, process: Option<Process>) -> bool {
         // The pid is good enough for errors; only a child of the fork server is ever killed.
         self.process = process;

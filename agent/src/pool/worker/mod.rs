@@ -1,7 +1,7 @@
 //! One worker as the agent sees it.
 //!
 //! Its parts own its state and do not know each other: [`Link`] the shared memory, [`Items`] what it was given,
-//! [`Life`] its process, and [`Lending`] its slot. The worker passes on what one part says to the others.
+//! [`Life`] its process, and [`Lending`] its slot. The worker passes events of one part on to the others.
 
 mod given;
 mod giving;
@@ -37,7 +37,7 @@ const COLLECT_NS: u64 = 1_000_000;
 /// How often to check whether a cancelled item has begun that was still on its way to its worker.
 const CANCEL_LOOK_NS: u64 = 10_000_000;
 
-/// A worker process and all that the agent knows about it, but for its output.
+/// A worker process and all that the agent knows about it, except its output.
 #[derive(Debug)]
 pub(super) struct Worker {
     life: Life,

@@ -22,13 +22,13 @@ pub(in crate::pool) enum Record {
     Done { item: Finished, failed: bool },
     /// An item is done, and its result came in pieces.
     DoneInPieces { item: Finished, result: Vec<u8>, failed: bool },
-    /// An item has failed, as far as its worker can tell.
+    /// An item has failed, as its worker reports.
     Failed { item: Finished, failure: Failure },
     /// The latest items took that long.
     Measured { items: u64, nanoseconds: u64 },
     /// The worker takes items from now on.
     Ready,
-    /// Nothing else follows from it.
+    /// It has no other effect.
     Applied,
 }
 

@@ -17,12 +17,12 @@ use super::PROGRAM;
 
 /// Items that every case runs, each in a chunk of its own.
 pub(crate) const ITEMS: usize = 6;
-/// Far beyond what any case takes.
+/// Far longer than any case takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POOL: u64 = 1;
 const JOB: u64 = 5;
 
-/// What the agent told.
+/// What the agent reported.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Items { results: usize, victims: Vec<String> },

@@ -1,5 +1,5 @@
-//! Workers and fork servers that do not keep the protocol: the agent must neither panic nor hang, must name what
-//! happened, and must serve on with workers that behave.
+//! Workers and fork servers that violate the protocol: the agent must neither panic nor hang, must report what happened,
+//! and must keep serving with workers that behave.
 //!
 //! The test executable is the program that the agent starts: as a fork server it plays workers on threads, each of which
 //! misbehaves in the way that its second argument names.
@@ -13,7 +13,7 @@ use libtest_mimic::{Failed, Trial};
 
 use agent_side::{Outcome, run_items};
 
-/// What the program is called that misbehaves.
+/// The name of the misbehaving program.
 pub(crate) const PROGRAM: &str = "misbehaving";
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -32,13 +32,13 @@ struct Case {
 }
 
 enum Expected {
-    /// Every item comes back as it was.
+    /// Every item is returned unchanged.
     Results,
-    /// The item that runs is told as the victim, with these words; the others come back.
+    /// The running item is reported as the victim, with these words; the others are returned.
     Victim(&'static str),
     /// The pool fails, with these words.
     PoolFault(&'static str),
-    /// It ends, in whatever way.
+    /// It ends in any way.
     End,
 }
 
@@ -74,7 +74,7 @@ const CASES: &[Case] = &[
     Case { misbehaviour: "spawn-fails", expected: Expected::PoolFault("starting a worker") },
 ];
 
-/// A fork server calls a process its worker that is none of its children, and ends while the agent wants that killed.
+/// A fork server names a worker's process that is not its child, and ends when the agent wants it killed.
 fn a_stranger_is_named() -> Result<(), Failed> {
     let mut stranger = Command::new("sleep").arg("3600").process_group(0).spawn()?;
     let outcome = run_items(&format!("names:{}", stranger.id()));
@@ -89,7 +89,7 @@ fn a_stranger_is_named() -> Result<(), Failed> {
 
 /// A fork server that kills nobody: the agent kills the worker's process itself, and the fork server last.
 fn a_worker_is_spared() -> Result<(), Failed> {
-    // Nobody else sleeps for so long.
+    // No other process sleeps for this long.
     let seconds = format!("8{}", std::process::id());
     let outcome = run_items(&format!("spares:{seconds}"));
     let left = std::fs::read_dir("/proc")?.flatten().any(|process| {
@@ -97,7 +97,9 @@ fn a_worker_is_spared() -> Result<(), Failed> {
     });
     match &outcome {
         Outcome::Items { results, victims }
-            if results + 1 == agent_side::ITEMS && victims.iter().all(|told| told.contains("corrupted")) && !left =>
+            if results + 1 == agent_side::ITEMS
+                && victims.iter().all(|reported| reported.contains("corrupted"))
+                && !left =>
         {
             Ok(())
         }
@@ -116,12 +118,12 @@ fn check(case: &Case) -> Result<(), Failed> {
         (Expected::Victim(words), Outcome::Items { results, victims })
             if results + victims.len() == agent_side::ITEMS
                 && !victims.is_empty()
-                && victims.iter().all(|told| told.contains(words)) =>
+                && victims.iter().all(|reported| reported.contains(words)) =>
         {
             Ok(())
         }
         (Expected::End, _) => Ok(()),
-        (Expected::PoolFault(words), Outcome::PoolFault(told)) if told.contains(words) => Ok(()),
+        (Expected::PoolFault(words), Outcome::PoolFault(reported)) if reported.contains(words) => Ok(()),
         _ => Err(format!("{}: {outcome:?}", case.misbehaviour).into()),
     }
 }

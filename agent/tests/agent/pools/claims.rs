@@ -1,4 +1,4 @@
-//! Programs that tasks start, and that want their items' slots lent.
+//! Programs that tasks start, and that claim their items' slots.
 
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -8,21 +8,21 @@ use std::process::{Child, Command, Stdio};
 use farpool_link::item_token::{Claim, GRANTED, socket_name};
 use farpool_link::message::ROLE_VARIABLE;
 
-use crate::pools::program::hear;
+use crate::pools::program::wait_for_gate;
 
 pub(crate) const ROLE: &str = "program";
 
-/// How many words say what a program claims: the agent, the worker's secret, the item's position, the ticket, and the named pipe through
-/// which it is told to end.
+/// The number of words of a claim: the agent, the worker's secret, the item's position, the ticket, and the named pipe that lets the
+/// program end.
 const WORDS: usize = 5;
 
-/// Connects to the socket where the agent with this id hears claims.
+/// Connects to the socket where the agent with this id accepts claims.
 pub(crate) fn connect(agent: u128) -> UnixStream {
     let address = SocketAddr::from_abstract_name(socket_name(agent)).unwrap();
     UnixStream::connect_addr(&address).expect("the agent listens")
 }
 
-/// What such a program does: it says whether its claim was granted, and keeps its connection until it is told to end.
+/// The program: prints whether its claim was granted, and keeps its connection until its named pipe lets it end.
 pub(crate) fn claim() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [agent, secret, position, ticket, pipe] = &words[..] else { panic!("what is {words:?}?") };
@@ -33,10 +33,10 @@ pub(crate) fn claim() {
     let granted = stream.read(&mut answer).is_ok_and(|count| count == 1 && answer == [GRANTED]);
     let mut stdout = std::io::stdout();
     stdout.write_all(format!("claimed {}\n", u8::from(granted)).as_bytes()).and_then(|()| stdout.flush()).unwrap();
-    hear(pipe);
+    wait_for_gate(pipe);
 }
 
-/// Starts a program for each five words, and waits until all have ended.
+/// Starts one program for every five words, and waits until all have ended.
 pub(crate) fn start_all(words: &str) -> String {
     let words: Vec<&str> = words.split(' ').collect();
     let programs: Vec<Child> = words.chunks(WORDS).map(|words| program(words).spawn().unwrap()).collect();
@@ -46,7 +46,7 @@ pub(crate) fn start_all(words: &str) -> String {
     "go on".to_owned()
 }
 
-/// Starts a program whose parent ends at once, and waits until it has ended itself.
+/// Starts a program whose parent ends at once, and waits until the program has ended.
 pub(crate) fn start_orphan(words: &str) -> String {
     let words: Vec<&str> = words.split(' ').collect();
     let mut shell = Command::new("/bin/sh");

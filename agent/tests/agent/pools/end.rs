@@ -1,4 +1,4 @@
-//! The end of an agent, wanted or not.
+//! The end of an agent: stopped or killed.
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -6,21 +6,21 @@ use std::process::{Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::pools::host::{Event, Host, Word, is_alive};
+use crate::pools::host::{Event, Gate, Host, is_alive};
 
 crate::pools::cases![all_pools_are_stopped_at_once, nothing_survives_an_agent_that_is_killed];
 
-/// Has this program be an agent with two pools.
+/// The variable that makes this program run as an agent with two pools.
 pub(crate) const AGENT_VARIABLE: &str = "FARPOOL_TEST_AGENT";
 
 fn all_pools_are_stopped_at_once() {
-    let (mut host, word) = (Host::new(3), Word::new("never-said"));
+    let (mut host, gate) = (Host::new(3), Gate::new("never-said"));
     for pool in [1, 2, 3] {
         host.pool(pool);
-        host.assign(pool, [&format!("hear {}", word.path()), "echo never"]);
+        host.assign(pool, [&format!("hear {}", gate.path()), "echo never"]);
         host.wait_for_output(pool, "listening");
     }
-    let pids: Vec<_> = host.told.iter().filter_map(pid_of).collect();
+    let pids: Vec<_> = host.events.iter().filter_map(pid_of).collect();
     assert!(pids.len() >= 3 && pids.iter().all(|pid| is_alive(pid)));
     let began = std::time::Instant::now();
     host.end();
@@ -52,8 +52,8 @@ fn nothing_survives_an_agent_that_is_killed() {
     }
 }
 
-/// Starts two pools, tells their workers' process ids, and drives them for longer than the test takes.
-pub(crate) fn be_an_agent() {
+/// Starts two pools, prints their workers' process ids, and drives them for longer than the test takes.
+pub(crate) fn run_agent() {
     let mut host = Host::new(2);
     for pool in [1, 2] {
         host.pool(pool);
@@ -66,7 +66,7 @@ pub(crate) fn be_an_agent() {
 }
 
 fn pidfd_open(pid: i32) -> OwnedFd {
-    // SAFETY: pidfd_open(2) takes two numbers and touches no memory of ours.
+    // SAFETY: pidfd_open(2) takes two numbers and touches no memory of this process.
     let fd = nix::errno::Errno::result(unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) });
     let fd = i32::try_from(fd.expect("it runs")).expect("a descriptor");
     // SAFETY: the kernel has just made this descriptor.

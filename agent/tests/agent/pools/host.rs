@@ -1,4 +1,4 @@
-//! Drives a real agent, and looks at what it tells.
+//! Drives a real agent, and checks its events.
 
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;
@@ -15,13 +15,13 @@ use farpool_proto::v1::{
 };
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
-/// Far beyond what any case takes.
+/// Far longer than any case takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An agent and all that it has told.
+/// An agent and all of its events.
 pub(crate) struct Host {
     pub(crate) agent: Agent,
-    pub(crate) told: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     chunks: u64,
 }
 
@@ -31,34 +31,34 @@ impl Host {
     }
 
     pub(crate) fn with(settings: Settings) -> Host {
-        Host { agent: Agent::with(settings).expect("an agent can be made"), told: Vec::new(), chunks: 100 }
+        Host { agent: Agent::with(settings).expect("an agent can be made"), events: Vec::new(), chunks: 100 }
     }
 
-    /// A pool with as many workers as there are slots; its only job has its number.
+    /// Starts a pool with a worker for each slot, and a job of the same number.
     pub(crate) fn pool(&mut self, pool: u64) {
         self.pool_of(StartPool { pool, ..start() });
     }
 
     pub(crate) fn pool_of(&mut self, start: StartPool) {
-        self.pool_that(start, "serves");
+        self.pool_with(start, "serves");
     }
 
-    pub(crate) fn pool_that(&mut self, start: StartPool, does: &str) {
+    pub(crate) fn pool_with(&mut self, start: StartPool, does: &str) {
         let pool = start.pool;
         self.agent.start_pool(start, program(does)).expect("it is a new pool");
         self.wait_for_event(|event| matches!(event, Event::PoolStarted(started) if started.pool == pool));
-        self.say(Command::StartJob(StartJob { pool, job: pool, function: vec![1].into(), ..StartJob::default() }));
+        self.send(Command::StartJob(StartJob { pool, job: pool, function: vec![1].into(), ..StartJob::default() }));
     }
 
-    pub(crate) fn try_to_say(&mut self, body: Command) -> Result<(), ProtocolError> {
+    pub(crate) fn try_send(&mut self, body: Command) -> Result<(), ProtocolError> {
         self.agent.command(AgentCommand { body: Some(body) })
     }
 
-    pub(crate) fn say(&mut self, body: Command) {
-        self.try_to_say(body).expect("it makes sense");
+    pub(crate) fn send(&mut self, body: Command) {
+        self.try_send(body).expect("it makes sense");
     }
 
-    /// Assigns items to the only job of a pool, each in a chunk of its own; returns the chunks' numbers.
+    /// Assigns items to the only job of a pool, one per chunk. Returns the chunks' numbers.
     pub(crate) fn assign<const N: usize>(&mut self, pool: u64, items: [&str; N]) -> [u64; N] {
         let mut assign = Assign::default();
         let chunks = items.map(|item| {
@@ -67,7 +67,7 @@ impl Host {
             assign.chunks.push(Chunk { chunk: self.chunks, job: pool, first: self.chunks, attempt: 1, segments: 1 });
             self.chunks
         });
-        self.say(Command::Assign(assign));
+        self.send(Command::Assign(assign));
         chunks
     }
 
@@ -86,12 +86,12 @@ impl Host {
     }
 
     pub(crate) fn outcome(&mut self, chunk: u64) -> Result<String, Failure> {
-        self.wait(|told| told.iter().find_map(|event| outcome_of(event, chunk)))
+        self.wait(|events| events.iter().find_map(|event| outcome_of(event, chunk)))
     }
 
     pub(crate) fn pool_fault(&mut self, pool: u64) -> Failure {
-        self.wait(|told| {
-            told.iter().find_map(|event| match event {
+        self.wait(|events| {
+            events.iter().find_map(|event| match event {
                 Event::PoolFault(fault) if fault.pool == pool => fault.failure.clone(),
                 _ => None,
             })
@@ -99,55 +99,55 @@ impl Host {
     }
 
     pub(crate) fn wait_for_event(&mut self, is_it: impl Fn(&Event) -> bool) -> usize {
-        self.wait(|told| told.iter().position(&is_it))
+        self.wait(|events| events.iter().position(&is_it))
     }
 
     /// Waits until a pool's workers have written this.
     pub(crate) fn wait_for_output(&mut self, pool: u64, text: &str) {
-        self.wait(|told| output_of(told, pool, OutputStream::Stdout).contains(text).then_some(()));
+        self.wait(|events| output_of(events, pool, OutputStream::Stdout).contains(text).then_some(()));
     }
 
-    /// What a pool's workers have written so far.
+    /// Returns what a pool's workers have written so far.
     pub(crate) fn output(&self, pool: u64, stream: OutputStream) -> String {
-        output_of(&self.told, pool, stream)
+        output_of(&self.events, pool, stream)
     }
 
     pub(crate) fn credit(&self) -> Option<u32> {
-        self.told.iter().rev().find_map(|event| match event {
+        self.events.iter().rev().find_map(|event| match event {
             Event::Credit(credit) => Some(credit.chunks),
             _ => None,
         })
     }
 
-    /// Where the outcome of a chunk was told.
-    pub(crate) fn place_of(&self, chunk: u64) -> usize {
-        self.told.iter().position(|event| outcome_of(event, chunk).is_some()).expect("it was told")
+    /// Returns the position of a chunk's outcome among the events.
+    pub(crate) fn position_of(&self, chunk: u64) -> usize {
+        self.events.iter().position(|event| outcome_of(event, chunk).is_some()).expect("it was told")
     }
 
-    /// Drives the agent until `look` finds something in all that was told.
+    /// Drives the agent until `look` finds something in its events.
     pub(crate) fn wait<T>(&mut self, mut look: impl FnMut(&[Event]) -> Option<T>) -> T {
-        self.drive(Instant::now() + PATIENCE, |_, told| look(told)).unwrap_or_else(|| {
-            panic!("the agent is still waiting for something; it has told {:?}", self.told);
+        self.drive(Instant::now() + PATIENCE, |_, events| look(events)).unwrap_or_else(|| {
+            panic!("the agent is still waiting for something; it has told {:?}", self.events);
         })
     }
 
-    /// Drives the agent until it is so.
+    /// Drives the agent until the condition holds.
     pub(crate) fn wait_until(&mut self, is_so: impl Fn(&Agent) -> bool) {
-        let came = self.drive(Instant::now() + PATIENCE, |agent, _| is_so(agent).then_some(()));
-        assert!(came.is_some(), "the agent has told {:?}", self.told);
+        let holds = self.drive(Instant::now() + PATIENCE, |agent, _| is_so(agent).then_some(()));
+        assert!(holds.is_some(), "the agent has told {:?}", self.events);
     }
 
-    /// Drives the agent until `look` finds something, which comes of what the agent does.
+    /// Drives the agent until `look` finds an effect of it.
     pub(crate) fn until<T>(&mut self, mut look: impl FnMut() -> Option<T>) -> T {
         self.wait(|_| look())
     }
 
-    /// Drives the agent for a while in which nothing may happen, which no event tells.
+    /// Drives the agent for a while, to check that nothing happens.
     pub(crate) fn drive_for(&mut self, time: Duration) {
         self.drive(Instant::now() + time, |_, _| None::<()>);
     }
 
-    /// Kills everything, and waits until it is gone.
+    /// Kills all processes, and waits until they have ended.
     pub(crate) fn end(mut self) {
         self.agent.stop_all();
         let gone = self.drive(Instant::now() + PATIENCE, |agent, _| agent.is_empty().then_some(()));
@@ -162,8 +162,8 @@ impl Host {
         loop {
             let mut events = Vec::<AgentEvent>::new();
             self.agent.pump(&mut events);
-            self.told.extend(events.into_iter().filter_map(|event| event.body));
-            if let Some(found) = look(&self.agent, &self.told) {
+            self.events.extend(events.into_iter().filter_map(|event| event.body));
+            if let Some(found) = look(&self.agent, &self.events) {
                 return Some(found);
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -190,7 +190,7 @@ pub(crate) fn start() -> StartPool {
     StartPool { settings: Some(settings), ..StartPool::default() }
 }
 
-/// This test's own executable, which `does` what it says.
+/// This test's own executable, which behaves as `does` names.
 pub(crate) fn program(does: &str) -> Program {
     Program {
         path: std::env::current_exe().expect("there is a /proc"),
@@ -213,48 +213,48 @@ fn outcome_of(event: &Event, chunk: u64) -> Option<Result<String, Failure>> {
     }
 }
 
-fn output_of(told: &[Event], pool: u64, stream: OutputStream) -> String {
-    let parts = told.iter().filter_map(|event| match event {
+fn output_of(events: &[Event], pool: u64, stream: OutputStream) -> String {
+    let parts = events.iter().filter_map(|event| match event {
         Event::Output(output) if output.pool == pool && output.stream() == stream => Some(&output.data[..]),
         _ => None,
     });
     String::from_utf8_lossy(&parts.collect::<Vec<_>>().concat()).into_owned()
 }
 
-/// Whether a process is there; those of workers are reaped as soon as they end.
+/// Returns whether a process exists. Workers are reaped as soon as they end.
 pub(crate) fn is_alive(pid: &str) -> bool {
     std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// A named pipe through which a worker is told to go on.
-pub(crate) struct Word {
+/// A named pipe at which an item waits until the gate opens.
+pub(crate) struct Gate {
     path: PathBuf,
-    /// Open for reading too, so that it can be written to before anybody listens.
+    /// Open for reading too, so that it can be written to before there is a reader.
     pipe: std::fs::File,
 }
 
-impl Word {
-    pub(crate) fn new(name: &str) -> Word {
+impl Gate {
+    pub(crate) fn new(name: &str) -> Gate {
         let path = std::env::temp_dir().join(format!("farpool-word-{}-{name}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("named pipes can be made");
         let pipe = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("it was just made");
         assert!(pipe.as_raw_fd() > 2);
-        Word { path, pipe }
+        Gate { path, pipe }
     }
 
     pub(crate) fn path(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// Lets whoever listens go on.
-    pub(crate) fn say(&self) {
+    /// Lets the reader continue.
+    pub(crate) fn open(&self) {
         use std::io::Write;
         (&self.pipe).write_all(b"go on").expect("a pipe takes a few bytes");
     }
 }
 
-impl Drop for Word {
+impl Drop for Gate {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }

@@ -1,6 +1,6 @@
-//! An agent with several pools: real processes that are started, share slots, lend them, print, and go.
+//! An agent with several pools: real processes that start, share slots, lend them, print and exit.
 //!
-//! The test executable is also the program that the agent starts, in which items say what their worker does.
+//! The test executable is also the program that the agent starts. There, items tell their worker what to do.
 
 mod cancel;
 mod claims;
@@ -19,13 +19,13 @@ mod unhealthy;
 use farpool_link::message::{ROLE_FORK_SERVER, ROLE_WORKER};
 use libtest_mimic::Trial;
 
-/// Does what a process with this role is started for by these tests; whether it is one of theirs.
-pub(crate) fn play_a_part(role: &str) -> bool {
+/// Runs this process in its role, if it has one of these tests' roles. Returns whether it had.
+pub(crate) fn run_role(role: &str) -> bool {
     match role {
         ROLE_FORK_SERVER => program::serve(),
         ROLE_WORKER => program::work(),
         claims::ROLE => claims::claim(),
-        _ if std::env::var_os(end::AGENT_VARIABLE).is_some() => end::be_an_agent(),
+        _ if std::env::var_os(end::AGENT_VARIABLE).is_some() => end::run_agent(),
         _ => return false,
     }
     true

@@ -1,4 +1,4 @@
-//! A coordinator that has lost its mind, from a seed: the agent refuses or goes on, and everything is gone in the end.
+//! Random commands from a seed: the agent refuses or executes them, and all processes end.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::pools::protocol::Command;
 
 crate::pools::cases![random_commands_do_no_harm];
 
-/// Commands of one seed; a session ends at the first that is refused, so that many begin anew.
+/// The number of commands for one seed. A session ends at the first refused command, so there are many sessions.
 const COMMANDS: usize = 120;
 const SEEDS: u64 = 24;
 
@@ -27,7 +27,7 @@ fn random_commands_do_no_harm() {
                 refused += u32::from(host.agent.start_pool(start_pool(&mut random, pool), program(does)).is_err());
             } else {
                 let command = command(&mut random);
-                refused += u32::from(host.try_to_say(command).is_err());
+                refused += u32::from(host.try_send(command).is_err());
             }
             if random.below(4) == 0 {
                 let until = Instant::now() + Duration::from_millis(random.below(4));
@@ -35,8 +35,8 @@ fn random_commands_do_no_harm() {
             }
         }
         assert!(refused > 0, "seed {seed}: nothing was nonsense");
-        let told = host.told.iter().filter(|event| matches!(event, Event::PoolStarted(_))).count();
-        assert!(told > 0 || seed > 0, "seed {seed}: no pool was started");
+        let started = host.events.iter().filter(|event| matches!(event, Event::PoolStarted(_))).count();
+        assert!(started > 0 || seed > 0, "seed {seed}: no pool was started");
         host.end();
     }
 }
@@ -112,7 +112,7 @@ impl Random {
         usize::try_from(self.below(length as u64)).expect("a small number")
     }
 
-    /// Small ones, and the ends of what a number can be.
+    /// Returns a small number, or one at the end of the range.
     fn number(&mut self) -> u32 {
         [0, 1, 2, 3, u32::MAX][self.index(5)]
     }

@@ -1,4 +1,4 @@
-//! What workers write.
+//! The output of workers.
 
 use std::time::{Duration, Instant};
 
@@ -7,27 +7,27 @@ use farpool_proto::v1::{FailureKind, OutputStream};
 use crate::pools::host::{Event, Host};
 
 crate::pools::cases![
-    both_streams_are_told_line_by_line,
-    a_line_that_is_not_finished_is_told_as_it_is,
-    all_is_told_before_the_death,
-    a_flood_is_slowed_down_and_holds_up_nobody_else,
-    held_outcomes_and_output_come_when_they_are_wanted,
+    both_streams_are_reported_line_by_line,
+    an_unfinished_line_is_reported_as_it_is,
+    all_output_is_reported_before_the_death,
+    a_flood_is_slowed_down_and_delays_nobody_else,
+    held_outcomes_and_output_arrive_when_released,
 ];
 
-fn both_streams_are_told_line_by_line() {
+fn both_streams_are_reported_line_by_line() {
     let mut host = Host::new(1);
     host.pool(1);
     let pid = host.run(1, "pid");
     host.run(1, "out first\nsecond\n");
     host.run(1, "err third\n");
     host.wait_for_output(1, "second\n");
-    host.wait(|told| {
+    host.wait(|events| {
         let is_it = |event: &Event| matches!(event, Event::Output(output) if output.stream() == OutputStream::Stderr);
-        told.iter().any(is_it).then_some(())
+        events.iter().any(is_it).then_some(())
     });
     assert_eq!(host.output(1, OutputStream::Stdout), "first\nsecond\n");
     assert_eq!(host.output(1, OutputStream::Stderr), "third\n");
-    for event in &host.told {
+    for event in &host.events {
         if let Event::Output(output) = event {
             assert_eq!((output.pid.to_string(), output.data.last()), (pid.clone(), Some(&b'\n')));
         }
@@ -35,7 +35,7 @@ fn both_streams_are_told_line_by_line() {
     host.end();
 }
 
-fn a_line_that_is_not_finished_is_told_as_it_is() {
+fn an_unfinished_line_is_reported_as_it_is() {
     let mut host = Host::new(1);
     host.pool(1);
     host.run(1, "out half");
@@ -46,7 +46,7 @@ fn a_line_that_is_not_finished_is_told_as_it_is() {
     host.end();
 }
 
-fn all_is_told_before_the_death() {
+fn all_output_is_reported_before_the_death() {
     let mut host = Host::new(1);
     host.pool(1);
     host.run(1, "out before");
@@ -54,18 +54,18 @@ fn all_is_told_before_the_death() {
     let [dies] = host.assign(1, ["exit 3"]);
     let failure = host.outcome(dies).expect_err("it died");
     assert_eq!((failure.kind(), failure.stderr.as_str()), (FailureKind::WorkerDied, "the last words"));
-    let before = &host.told[..host.place_of(dies)];
+    let before = &host.events[..host.position_of(dies)];
     for (stream, expected) in [(OutputStream::Stdout, "before"), (OutputStream::Stderr, "the last words")] {
-        let told = before.iter().filter_map(|event| match event {
+        let events = before.iter().filter_map(|event| match event {
             Event::Output(output) if output.stream() == stream => Some(&output.data[..]),
             _ => None,
         });
-        assert_eq!(String::from_utf8_lossy(&told.collect::<Vec<_>>().concat()), expected);
+        assert_eq!(String::from_utf8_lossy(&events.collect::<Vec<_>>().concat()), expected);
     }
     host.end();
 }
 
-fn a_flood_is_slowed_down_and_holds_up_nobody_else() {
+fn a_flood_is_slowed_down_and_delays_nobody_else() {
     let mut host = Host::new(2);
     host.pool(1);
     host.pool(2);
@@ -79,30 +79,30 @@ fn a_flood_is_slowed_down_and_holds_up_nobody_else() {
     let others = began.elapsed();
     host.result(flood);
     let bytes = lines * "a line of sixteen\n".len();
-    host.wait(|told| {
-        let told = told.iter().map(|event| match event {
+    host.wait(|events| {
+        let events = events.iter().map(|event| match event {
             Event::Output(output) if output.pool == 1 => output.data.len(),
             _ => 0,
         });
-        (told.sum::<usize>() == bytes).then_some(())
+        (events.sum::<usize>() == bytes).then_some(())
     });
-    // A mebibyte, of which a quarter may come at once.
+    // 1 MiB, a quarter of which may arrive at once.
     let took = began.elapsed();
     assert!(took > Duration::from_millis(650), "{took:?}");
     assert!(others < took / 2, "{others:?} of {took:?}");
     host.end();
 }
 
-fn held_outcomes_and_output_come_when_they_are_wanted() {
+fn held_outcomes_and_output_arrive_when_released() {
     let mut host = Host::new(1);
     host.pool(1);
     host.run(1, "echo ready");
     host.agent.hold(true);
-    let before = host.told.len();
+    let before = host.events.len();
     let [chunk] = host.assign(1, ["out printed\n"]);
     host.drive_for(Duration::from_millis(30));
-    let told = host.told[before..].iter().any(|event| matches!(event, Event::RunDone(_) | Event::Output(_)));
-    assert!(!told, "{:?}", &host.told[before..]);
+    let arrived = host.events[before..].iter().any(|event| matches!(event, Event::RunDone(_) | Event::Output(_)));
+    assert!(!arrived, "{:?}", &host.events[before..]);
     host.agent.hold(false);
     host.result(chunk);
     host.wait_for_output(1, "printed\n");

@@ -1,4 +1,4 @@
-//! The program that the agent starts: a fork server whose workers are processes, and which do what their items say.
+//! The program that the agent starts: a fork server whose workers are processes that do what their items say.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 use crate::pools::claims;
 
-/// Serves until the agent closes the connection, or does what its first argument says instead.
+/// Serves until the agent closes the connection, or behaves as its first argument says.
 pub(crate) fn serve() {
     match std::env::args().nth(1).as_deref() {
         Some(sick) if sick.starts_with("forks-nothing:") => return fork_nothing(&sick["forks-nothing:".len()..]),
@@ -34,9 +34,9 @@ pub(crate) fn serve() {
     fork();
 }
 
-/// Has its workers be processes.
+/// Runs workers as processes.
 fn fork() {
-    // As real ones are: whoever loses its parent is a child of this process.
+    // As in a real fork server, orphans become children of this process.
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let agent = Arc::new(stdin());
     Reply::Hello.send(agent.as_fd()).expect("the agent listens");
@@ -54,22 +54,22 @@ fn fork() {
     for pid in workers.lock().unwrap().values() {
         let _ = killpg(*pid, Signal::SIGKILL);
     }
-    // The threads that wait for them may be cut short: whoever is left is reaped by init.
+    // The threads that wait for them may be cut short: init reaps the rest.
 }
 
-/// Ends as soon as a worker is asked for, as long as this file is there.
+/// Ends as soon as a worker is requested, while this file exists.
 fn fork_nothing(file: &str) {
     if !fs::exists(file).unwrap() {
         return fork();
     }
-    note_try(file);
+    record_try(file);
     let agent = stdin();
     Reply::Hello.send(agent.as_fd()).expect("the agent listens");
     let _ = Request::receive(agent.as_fd());
 }
 
-/// Notes in the file that somebody has tried.
-fn note_try(file: &str) {
+/// Records an attempt in the file.
+fn record_try(file: &str) {
     fs::OpenOptions::new().append(true).open(file).and_then(|mut file| file.write_all(b".")).expect("it is there");
 }
 
@@ -102,14 +102,14 @@ fn stdin() -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Works until the agent says stop or is gone.
+/// Works until the agent sends Stop or is gone.
 pub(crate) fn work() {
     let Ok(Some((_, fds))) = Request::receive(stdin().as_fd()) else { return };
-    // Has it die at its start as long as a file is there.
+    // Dies at its start while a file exists.
     if let Some(file) = std::env::args().nth(1).as_deref().and_then(|does| does.strip_prefix("sick:"))
         && fs::exists(file).unwrap()
     {
-        note_try(file);
+        record_try(file);
         std::process::exit(3);
     }
     let [memory, socket, stdout, stderr] = <[OwnedFd; 4]>::try_from(fds).expect("a worker gets four descriptors");
@@ -122,7 +122,7 @@ pub(crate) fn work() {
     Worker { memory, socket, input, output, finished: 0 }.work();
 }
 
-/// At its end it takes its time, if it is told to.
+/// Delays its exit if configured to.
 fn linger() {
     if std::env::args().nth(1).as_deref() == Some("lingers") {
         std::thread::sleep(Duration::from_secs(10));
@@ -192,30 +192,30 @@ impl Worker {
                 std::thread::sleep(Duration::from_millis(rest.parse().unwrap()));
                 String::new()
             }
-            // Tells that it runs, and waits for a word through a named pipe.
+            // Prints that it runs, and waits at a gate.
             "hear" => {
                 print(std::io::stdout(), "listening\n");
-                hear(rest)
+                wait_for_gate(rest)
             }
-            // The same, without using its slot.
+            // Does the same, but lends its slot.
             "lend" => {
                 self.memory.status().begin_waiting();
                 self.ring();
                 print(std::io::stdout(), "lending\n");
-                let heard = hear(rest);
+                let read = wait_for_gate(rest);
                 self.memory.status().end_waiting();
                 self.ring();
-                heard
+                read
             }
-            // Makes the tokens of its items of this secret from now on, and does what follows.
+            // Makes the tokens of its items from this secret from now on, and does the rest.
             "secret" => {
                 let (secret, then) = rest.split_once(' ').unwrap();
                 self.memory.status().set_item_secret(secret.parse().unwrap());
                 self.perform(then)
             }
             "both" => {
-                let (lends, hears) = rest.split_once(' ').unwrap();
-                self.perform(&format!("lend {lends}")) + &self.perform(&format!("hear {hears}"))
+                let (lends, waits) = rest.split_once(' ').unwrap();
+                self.perform(&format!("lend {lends}")) + &self.perform(&format!("hear {waits}"))
             }
             "program" | "programs" => claims::start_all(rest),
             "orphan" => claims::start_orphan(rest),
@@ -272,9 +272,9 @@ fn print(mut to: impl Write, text: &str) -> String {
     String::new()
 }
 
-/// Waits for a word through a named pipe.
-pub(crate) fn hear(path: &str) -> String {
-    let mut word = [0; 5];
-    fs::File::open(path).and_then(|mut pipe| pipe.read_exact(&mut word)).expect("there is a named pipe");
-    String::from_utf8_lossy(&word).into_owned()
+/// Waits until the gate with this named pipe opens. Returns what was read.
+pub(crate) fn wait_for_gate(path: &str) -> String {
+    let mut text = [0; 5];
+    fs::File::open(path).and_then(|mut pipe| pipe.read_exact(&mut text)).expect("there is a named pipe");
+    String::from_utf8_lossy(&text).into_owned()
 }

@@ -13,10 +13,10 @@ use crate::pools::host::{Event, Host, program, start};
 
 crate::pools::cases![
     two_pools_run_two_programs,
-    what_cannot_be_started_is_rejected,
+    programs_that_cannot_start_are_rejected,
     the_loader_is_quoted,
-    what_does_not_reach_init_is_rejected,
-    what_ends_before_init_is_quoted,
+    a_program_that_does_not_reach_init_is_rejected,
+    the_output_of_a_program_that_ends_before_init_is_quoted,
     a_pool_without_a_program_is_refused,
     nothing_comes_before_pool_started,
 ];
@@ -29,17 +29,17 @@ fn two_pools_run_two_programs() {
         let chosen =
             Program { environment: Some(environment), directory: Some(directory.clone()), ..program("serves") };
         host.agent.start_pool(StartPool { pool, ..start() }, chosen).unwrap();
-        host.say(crate::pools::protocol::start_job(pool, pool));
+        host.send(crate::pools::protocol::start_job(pool, pool));
     }
     for (pool, value) in [(1, "one"), (2, "two")] {
-        // Nothing but what was chosen, and what tells the worker that it is one.
+        // Only the chosen variables, and the one with the worker's role.
         assert_eq!(host.run(pool, "environment"), format!("FARPOOL_ROLE=worker\nFARPOOL_TEST={value}\n"));
         assert_eq!(host.run(pool, "directory"), directory.display().to_string());
     }
     host.end();
 }
 
-/// The failure of a pool with this program; everything of it is gone by then.
+/// Returns the failure of a pool with this program, once all of its processes have ended.
 fn rejected(program: Program) -> Failure {
     let mut host = Host::with({
         let mut settings = Settings::host(2);
@@ -73,7 +73,7 @@ impl File {
         File(path)
     }
 
-    /// This executable, with one text in it exchanged for another as long.
+    /// This executable, with one text replaced by another of the same length.
     fn own_with(name: &str, from: &str, to: &str) -> File {
         assert_eq!(from.len(), to.len());
         let mut bytes = own();
@@ -101,7 +101,7 @@ fn program_at(path: &Path) -> Program {
     Program { path: path.to_owned(), ..program("serves") }
 }
 
-fn what_cannot_be_started_is_rejected() {
+fn programs_that_cannot_start_are_rejected() {
     let host = Host::new(1).agent.host().to_owned();
     let mut foreign = own();
     let other = if foreign[18] == 183 { (62, "x86_64") } else { (183, "aarch64") };
@@ -129,17 +129,17 @@ fn the_loader_is_quoted() {
     check(loader.program(), &["on host", "the loader that it names does not exist"]);
 }
 
-fn what_does_not_reach_init_is_rejected() {
+fn a_program_that_does_not_reach_init_is_rejected() {
     check(program("hangs"), &["did not reach farpool::init() within 200ms on host", "first line of main"]);
 }
 
-fn what_ends_before_init_is_quoted() {
+fn the_output_of_a_program_that_ends_before_init_is_quoted() {
     check(program("complains"), &["exit status: 127", "before it reached farpool::init()", "cannot load libx.so"]);
 }
 
 fn a_pool_without_a_program_is_refused() {
     let mut host = Host::new(1);
-    host.say(crate::pools::protocol::Command::StartPool(Box::new(StartPool { pool: 3, ..start() })));
+    host.send(crate::pools::protocol::Command::StartPool(Box::new(StartPool { pool: 3, ..start() })));
     let failure = host.pool_fault(3);
     assert_eq!(failure.kind(), FailureKind::Unavailable);
     host.end();
@@ -150,7 +150,7 @@ fn nothing_comes_before_pool_started() {
     host.pool(4);
     host.run(4, "echo something");
     let about_pool = |event: &Event| !matches!(event, Event::Credit(_));
-    let first = host.told.iter().find(|event| about_pool(event));
+    let first = host.events.iter().find(|event| about_pool(event));
     assert!(matches!(first, Some(Event::PoolStarted(started)) if started.pool == 4), "{first:?}");
     host.end();
 }

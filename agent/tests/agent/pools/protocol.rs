@@ -1,4 +1,4 @@
-//! What a coordinator may say, and what makes no sense.
+//! Valid and invalid commands of a coordinator.
 
 pub(crate) use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::{
@@ -6,17 +6,17 @@ use farpool_proto::v1::{
     Version, WorkerSettings,
 };
 
-use crate::pools::host::{Event, Host, Word, is_alive, program, segment, start};
+use crate::pools::host::{Event, Gate, Host, is_alive, program, segment, start};
 
 crate::pools::cases![
     one_assign_for_several_pools,
-    what_makes_no_sense_is_refused,
+    invalid_commands_are_refused,
     a_bad_pool_fails_alone,
     a_bad_job_fails_alone,
-    words_about_a_pool_that_has_failed_are_no_nonsense,
+    commands_about_a_failed_pool_are_valid,
     stopped_pools_forget_their_jobs,
     fewer_workers_and_more,
-    draining_gives_back_what_has_not_begun,
+    draining_returns_items_that_have_not_begun,
     a_chunk_that_must_stay_together_is_finished_when_draining,
     a_welcome_is_ignored,
 ];
@@ -33,21 +33,21 @@ fn one_assign_for_several_pools() {
     let mut host = Host::new(2);
     host.pool(1);
     host.pool(2);
-    host.say(start_job(1, 11));
+    host.send(start_job(1, 11));
     let chunks = vec![chunk(1, 1, 1), chunk(2, 2, 1), chunk(3, 11, 1), chunk(4, 2, 1)];
     let segments = ["echo a", "echo b", "echo c", "echo d"].map(segment).to_vec();
-    host.say(Command::Assign(Assign { chunks, segments }));
+    host.send(Command::Assign(Assign { chunks, segments }));
     assert_eq!([1, 2, 3, 4].map(|chunk| host.result(chunk)), ["a", "b", "c", "d"]);
     host.end();
 }
 
-fn what_makes_no_sense_is_refused() {
+fn invalid_commands_are_refused() {
     let check = |body: Command, words: &str| {
         let mut host = Host::new(1);
         host.pool(1);
-        let refused = host.try_to_say(body).expect_err("it makes no sense").to_string();
+        let refused = host.try_send(body).expect_err("it makes no sense").to_string();
         assert!(refused.contains(words), "{refused}");
-        // It is the session that is over; the agent is whole.
+        // Only the session is over; the agent is intact.
         host.end();
     };
     let assign = |chunks: &[Chunk], items: &[&str]| {
@@ -106,52 +106,52 @@ fn a_bad_job_fails_alone() {
     host.pool(1);
     let worker = host.run(1, "pid");
     let function = vec![0; 1_100_000].into();
-    host.say(Command::StartJob(StartJob { pool: 1, job: 5, function, ..StartJob::default() }));
-    // More items than are told of in one turn, and another chunk that is not wanted any more.
+    host.send(Command::StartJob(StartJob { pool: 1, job: 5, function, ..StartJob::default() }));
+    // More items than are reported in one turn, and another chunk that is no longer wanted.
     let many = vec!["echo"; 3000];
     let segments = many.iter().chain(&["echo"]).copied().map(segment).collect();
-    host.say(Command::Assign(Assign { chunks: vec![chunk(70, 5, 3000), chunk(71, 5, 1)], segments }));
-    host.say(Command::CancelChunks(CancelChunks { chunks: vec![71] }));
-    let faults = |told: &[Event]| {
-        let faults = told.iter().filter_map(|event| match event {
+    host.send(Command::Assign(Assign { chunks: vec![chunk(70, 5, 3000), chunk(71, 5, 1)], segments }));
+    host.send(Command::CancelChunks(CancelChunks { chunks: vec![71] }));
+    let faults = |events: &[Event]| {
+        let faults = events.iter().filter_map(|event| match event {
             Event::ItemFault(fault) => Some((fault.chunk, fault.item, fault.failure.clone().unwrap_or_default())),
             _ => None,
         });
         faults.collect::<Vec<_>>()
     };
-    let told = host.wait(|told| (faults(told).len() >= 3000).then(|| faults(told)));
-    for (at, (chunk, item, failure)) in (700..).zip(&told) {
+    let events = host.wait(|events| (faults(events).len() >= 3000).then(|| faults(events)));
+    for (at, (chunk, item, failure)) in (700..).zip(&events) {
         assert_eq!((*chunk, *item, failure.kind()), (70, at, FailureKind::InvalidArgument), "{failure:?}");
         assert!(failure.message.contains(": 1100000"), "{failure:?}");
     }
     assert_eq!(host.run(1, "pid"), worker, "the other job goes on as if nothing had been");
-    assert_eq!(faults(&host.told).len(), 3000);
-    host.say(Command::EndJob(EndJob { job: 5, kill: false }));
+    assert_eq!(faults(&host.events).len(), 3000);
+    host.send(Command::EndJob(EndJob { job: 5, kill: false }));
     host.agent.drain();
     host.wait_until(|agent| agent.is_drained());
     host.end();
 }
 
-/// The coordinator could not know yet.
-fn words_about_a_pool_that_has_failed_are_no_nonsense() {
+/// The coordinator could not know that yet.
+fn commands_about_a_failed_pool_are_valid() {
     let mut host = Host::new(1);
     host.pool(1);
     host.agent.start_pool(StartPool { pool: 2, ..start() }, program("complains")).unwrap();
-    host.say(start_job(2, 2));
+    host.send(start_job(2, 2));
     host.pool_fault(2);
-    host.say(start_job(2, 22));
+    host.send(start_job(2, 22));
     host.wait_for_event(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == 2));
-    host.say(start_job(2, 222));
+    host.send(start_job(2, 222));
     let chunks = vec![chunk(1, 2, 1), chunk(2, 1, 1), chunk(3, 22, 1), chunk(4, 222, 1)];
     let segments = ["echo a", "echo b", "echo c", "echo d"].map(segment).to_vec();
-    host.say(Command::Assign(Assign { chunks, segments }));
-    host.say(Command::Retract(Retract { chunks: vec![1, 3] }));
-    host.say(Command::ResizePool(ResizePool { pool: 2, processes: 3 }));
+    host.send(Command::Assign(Assign { chunks, segments }));
+    host.send(Command::Retract(Retract { chunks: vec![1, 3] }));
+    host.send(Command::ResizePool(ResizePool { pool: 2, processes: 3 }));
     assert_eq!(host.result(2), "b");
-    host.say(Command::EndJob(EndJob { job: 22, kill: true }));
+    host.send(Command::EndJob(EndJob { job: 22, kill: true }));
     // Now the coordinator knows.
-    host.say(Command::StopPool(StopPool { pool: 2, now: true }));
-    assert!(host.try_to_say(start_job(2, 3)).is_err());
+    host.send(Command::StopPool(StopPool { pool: 2, now: true }));
+    assert!(host.try_send(start_job(2, 3)).is_err());
     host.end();
 }
 
@@ -159,11 +159,11 @@ fn stopped_pools_forget_their_jobs() {
     let mut host = Host::new(1);
     host.pool(1);
     assert_eq!(host.run(1, "echo a"), "a");
-    host.say(Command::StopPool(StopPool { pool: 1, now: false }));
+    host.send(Command::StopPool(StopPool { pool: 1, now: false }));
     host.wait_for_event(|event| matches!(event, Event::PoolStopped(_)));
     assert!(host.agent.is_empty());
-    // The same numbers may come again.
-    host.told.clear();
+    // The same numbers may be used again.
+    host.events.clear();
     host.pool(1);
     assert_eq!(host.run(1, "echo b"), "b");
     host.end();
@@ -172,55 +172,55 @@ fn stopped_pools_forget_their_jobs() {
 fn fewer_workers_and_more() {
     let mut host = Host::new(3);
     host.pool_of(StartPool { pool: 1, processes: 2, ..start() });
-    let words = [Word::new("fewer-1"), Word::new("fewer-2")];
-    let hears = words.each_ref().map(|word| format!("hear {}", word.path()));
-    let running = host.assign(1, [&hears[0], &hears[1]]);
+    let gates = [Gate::new("fewer-1"), Gate::new("fewer-2")];
+    let waiting_items = gates.each_ref().map(|gate| format!("hear {}", gate.path()));
+    let running = host.assign(1, [&waiting_items[0], &waiting_items[1]]);
     host.wait_for_output(1, "listening\nlistening\n");
-    host.say(Command::ResizePool(ResizePool { pool: 1, processes: 1 }));
-    words.iter().for_each(Word::say);
+    host.send(Command::ResizePool(ResizePool { pool: 1, processes: 1 }));
+    gates.iter().for_each(Gate::open);
     running.into_iter().for_each(|chunk| drop(host.result(chunk)));
     let pids = host.assign(1, ["pid"; 6]).map(|chunk| host.result(chunk));
     assert!(pids.iter().all(|pid| *pid == pids[0]), "more than one worker runs items: {pids:?}");
-    host.say(Command::ResizePool(ResizePool { pool: 1, processes: 3 }));
-    let words = [Word::new("more-1"), Word::new("more-2"), Word::new("more-3")];
-    let hears = words.each_ref().map(|word| format!("hear {}", word.path()));
-    host.told.clear();
-    let running = host.assign(1, [&hears[0], &hears[1], &hears[2]]);
+    host.send(Command::ResizePool(ResizePool { pool: 1, processes: 3 }));
+    let gates = [Gate::new("more-1"), Gate::new("more-2"), Gate::new("more-3")];
+    let waiting_items = gates.each_ref().map(|gate| format!("hear {}", gate.path()));
+    host.events.clear();
+    let running = host.assign(1, [&waiting_items[0], &waiting_items[1], &waiting_items[2]]);
     host.wait_for_output(1, "listening\nlistening\nlistening\n");
-    words.iter().for_each(Word::say);
+    gates.iter().for_each(Gate::open);
     running.into_iter().for_each(|chunk| drop(host.result(chunk)));
     host.end();
 }
 
-fn returned(told: &[Event], chunk: u64) -> Option<u64> {
-    told.iter().find_map(|event| match event {
+fn returned(events: &[Event], chunk: u64) -> Option<u64> {
+    events.iter().find_map(|event| match event {
         Event::Returned(back) if back.chunk == chunk => Some(back.count),
         _ => None,
     })
 }
 
-fn draining_gives_back_what_has_not_begun() {
+fn draining_returns_items_that_have_not_begun() {
     let mut host = Host::new(1);
     host.pool(1);
     host.pool(2);
-    let word = Word::new("drain");
-    let [runs] = host.assign(1, [&format!("hear {}", word.path())]);
+    let gate = Gate::new("drain");
+    let [runs] = host.assign(1, [&format!("hear {}", gate.path())]);
     host.wait_for_output(1, "listening");
     let waiting = [host.assign(1, ["echo a"]), host.assign(2, ["echo b"])].concat();
-    host.say(Command::Drain(Drain {}));
+    host.send(Command::Drain(Drain {}));
     host.agent.drain();
-    // What was on its way is given back too.
+    // Items in flight are returned too.
     let [late] = host.assign(2, ["echo c"]);
     for chunk in waiting.into_iter().chain([late]) {
-        assert_eq!(host.wait(|told| returned(told, chunk)), 1);
+        assert_eq!(host.wait(|events| returned(events, chunk)), 1);
     }
     host.agent.start_pool(StartPool { pool: 3, ..start() }, program("serves")).unwrap();
     assert!(host.pool_fault(3).message.contains("leaving"));
     assert!(!host.agent.is_drained());
-    word.say();
+    gate.open();
     assert_eq!(host.result(runs), "go on");
     assert!(host.agent.is_drained());
-    let draining = host.told.iter().filter(|event| matches!(event, Event::Draining(_))).count();
+    let draining = host.events.iter().filter(|event| matches!(event, Event::Draining(_))).count();
     assert_eq!(draining, 1, "it is said once");
     host.end();
 }
@@ -228,22 +228,22 @@ fn draining_gives_back_what_has_not_begun() {
 fn a_chunk_that_must_stay_together_is_finished_when_draining() {
     let mut host = Host::new(1);
     host.pool(1);
-    host.say(Command::StartJob(StartJob { whole_chunks: true, ..job_of(1, 8) }));
-    let word = Word::new("whole");
-    let items = [&format!("hear {}", word.path()), "echo b", "echo c"].map(segment).to_vec();
-    host.say(Command::Assign(Assign { chunks: vec![chunk(1, 8, 3)], segments: items }));
+    host.send(Command::StartJob(StartJob { whole_chunks: true, ..job_of(1, 8) }));
+    let gate = Gate::new("whole");
+    let items = [&format!("hear {}", gate.path()), "echo b", "echo c"].map(segment).to_vec();
+    host.send(Command::Assign(Assign { chunks: vec![chunk(1, 8, 3)], segments: items }));
     host.wait_for_output(1, "listening");
     host.agent.drain();
-    word.say();
+    gate.open();
     let items: u64 = 3;
-    host.wait(|told| {
-        let done = told.iter().map(|event| match event {
+    host.wait(|events| {
+        let done = events.iter().map(|event| match event {
             Event::RunDone(done) if done.chunk == 1 => done.ends.len() as u64 / 4,
             _ => 0,
         });
         (done.sum::<u64>() == items).then_some(())
     });
-    assert!(returned(&host.told, 1).is_none());
+    assert!(returned(&host.events, 1).is_none());
     assert!(host.agent.is_drained());
     host.end();
 }
@@ -254,7 +254,7 @@ pub(crate) fn job_of(pool: u64, job: u64) -> StartJob {
 
 fn a_welcome_is_ignored() {
     let mut host = Host::new(1);
-    host.say(Command::Welcome(Version::default()));
+    host.send(Command::Welcome(Version::default()));
     host.pool(1);
     let pid = host.run(1, "pid");
     assert!(is_alive(&pid));

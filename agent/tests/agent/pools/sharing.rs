@@ -5,22 +5,22 @@ use std::time::{Duration, Instant};
 
 use farpool_proto::v1::{StartPool, StopPool, WorkerSettings};
 
-use crate::pools::host::{Event, Host, Word, is_alive, start};
+use crate::pools::host::{Event, Gate, Host, is_alive, start};
 use crate::pools::protocol::Command;
 
 crate::pools::cases![
-    a_warm_worker_of_an_idle_pool_gives_way,
-    nobody_gives_way_for_nothing,
+    a_warm_worker_of_an_idle_pool_exits_for_another_pool,
+    no_worker_exits_without_need,
     more_pools_than_slots_take_turns,
-    a_long_queue_makes_way_for_another_pool,
+    a_long_queue_yields_to_another_pool,
     workers_are_replaced_while_others_run,
-    workers_that_leave_slowly_keep_no_slots,
-    a_pool_that_has_no_turn_is_finished_before_it_stops,
-    a_pool_that_ends_leaves_its_slots,
+    slowly_exiting_workers_keep_no_slots,
+    a_pool_without_a_turn_finishes_before_it_stops,
+    an_ended_pool_frees_its_slots,
     one_credit_for_all_pools,
 ];
 
-fn a_warm_worker_of_an_idle_pool_gives_way() {
+fn a_warm_worker_of_an_idle_pool_exits_for_another_pool() {
     let mut host = Host::new(1);
     host.pool(1);
     let first = host.run(1, "pid");
@@ -32,18 +32,18 @@ fn a_warm_worker_of_an_idle_pool_gives_way() {
     host.end();
 }
 
-fn nobody_gives_way_for_nothing() {
+fn no_worker_exits_without_need() {
     let mut host = Host::new(2);
     host.pool(1);
     let both = |host: &mut Host, name: &str| {
-        let words = [Word::new(&format!("{name}-1")), Word::new(&format!("{name}-2"))];
-        let hears = words.each_ref().map(|word| format!("hear {}", word.path()));
-        host.told.clear();
-        let chunks = host.assign(1, [&hears[0], &hears[1]]);
+        let gates = [Gate::new(&format!("{name}-1")), Gate::new(&format!("{name}-2"))];
+        let waiting_items = gates.each_ref().map(|gate| format!("hear {}", gate.path()));
+        host.events.clear();
+        let chunks = host.assign(1, [&waiting_items[0], &waiting_items[1]]);
         host.wait_for_output(1, "listening\nlistening\n");
-        words.iter().for_each(Word::say);
+        gates.iter().for_each(Gate::open);
         chunks.into_iter().for_each(|chunk| drop(host.result(chunk)));
-        host.told
+        host.events
             .iter()
             .filter_map(|event| match event {
                 Event::Output(output) => Some(output.pid.to_string()),
@@ -53,9 +53,9 @@ fn nobody_gives_way_for_nothing() {
     };
     let pids = both(&mut host, "warm");
     assert_eq!(pids.len(), 2);
-    // A pool that has nothing to do takes nothing, and one that wants a slot takes one.
+    // An idle pool takes nothing, and one that wants a slot takes one.
     host.pool(2);
-    assert_eq!(both(&mut host, "still-warm"), pids, "{:?}", host.told);
+    assert_eq!(both(&mut host, "still-warm"), pids, "{:?}", host.events);
     host.run(2, "pid");
     assert_eq!(pids.iter().filter(|pid| is_alive(pid)).count(), 1);
     host.end();
@@ -69,14 +69,14 @@ fn more_pools_than_slots_take_turns() {
     for chunk in chunks.iter().flatten() {
         host.result(*chunk);
     }
-    // Everybody had begun before anybody was through.
-    let first = chunks.each_ref().map(|chunks| chunks.iter().map(|&chunk| host.place_of(chunk)).min().unwrap());
-    let last = chunks.each_ref().map(|chunks| chunks.iter().map(|&chunk| host.place_of(chunk)).max().unwrap());
+    // All had begun before any was finished.
+    let first = chunks.each_ref().map(|chunks| chunks.iter().map(|&chunk| host.position_of(chunk)).min().unwrap());
+    let last = chunks.each_ref().map(|chunks| chunks.iter().map(|&chunk| host.position_of(chunk)).max().unwrap());
     assert!(first.iter().max() < last.iter().min(), "{first:?} {last:?}");
     host.end();
 }
 
-fn a_long_queue_makes_way_for_another_pool() {
+fn a_long_queue_yields_to_another_pool() {
     let mut host = Host::new(2);
     host.pool(1);
     host.pool(2);
@@ -87,9 +87,9 @@ fn a_long_queue_makes_way_for_another_pool() {
     for chunk in long {
         host.result(chunk);
     }
-    assert!(host.place_of(short) < host.place_of(long[150]));
+    assert!(host.position_of(short) < host.position_of(long[150]));
     // Each of them had one outcome.
-    let outcomes = host.told.iter().filter(|event| matches!(event, Event::RunDone(_) | Event::ItemFault(_))).count();
+    let outcomes = host.events.iter().filter(|event| matches!(event, Event::RunDone(_) | Event::ItemFault(_))).count();
     assert_eq!(outcomes, 201);
     host.end();
 }
@@ -106,12 +106,12 @@ fn workers_are_replaced_while_others_run() {
     host.end();
 }
 
-/// Each worker of one pool runs one item, and then takes ten seconds to go.
-fn workers_that_leave_slowly_keep_no_slots() {
+/// Each worker of one pool runs one item, and then takes ten seconds to exit.
+fn slowly_exiting_workers_keep_no_slots() {
     const SLOTS: usize = 2;
     let mut host = Host::new(SLOTS as u32);
     let settings = WorkerSettings { max_tasks_per_child: 1, ..start().settings.unwrap() };
-    host.pool_that(StartPool { pool: 1, settings: Some(settings), ..start() }, "lingers");
+    host.pool_with(StartPool { pool: 1, settings: Some(settings), ..start() }, "lingers");
     host.pool(2);
     let slow = host.assign(1, ["pid"; 60]);
     let (mut pids, mut most) = (Vec::new(), 0);
@@ -120,7 +120,7 @@ fn workers_that_leave_slowly_keep_no_slots() {
         pids.push(host.result(chunk));
         most = most.max(pids.iter().filter(|pid| is_alive(pid)).count());
         if at % 10 == 9 {
-            // By then as many are leaving as may.
+            // By then as many are exiting as allowed.
             let begun = Instant::now();
             let quick = host.assign(2, ["echo quick"; 4]);
             quick.into_iter().for_each(|chunk| assert_eq!(host.result(chunk), "quick"));
@@ -128,46 +128,46 @@ fn workers_that_leave_slowly_keep_no_slots() {
         }
     }
     eprintln!("{most} workers of the slow pool at once, and the other one waited for {slowest:?} at most");
-    // Those on their way out, and in each slot one that runs and one that was just killed.
+    // The exiting workers, and in each slot one that runs and one that was just killed.
     assert!(most <= SLOTS + 4 + 2 * SLOTS, "{most} workers of the slow pool were there at once");
     assert!(slowest < Duration::from_secs(5), "the other pool waited for {slowest:?}");
     host.end();
 }
 
-fn a_pool_that_has_no_turn_is_finished_before_it_stops() {
+fn a_pool_without_a_turn_finishes_before_it_stops() {
     let mut host = Host::new(1);
     host.pool(1);
     host.pool(2);
-    let word = Word::new("turn");
-    let [runs] = host.assign(1, [&format!("hear {}", word.path())]);
+    let gate = Gate::new("turn");
+    let [runs] = host.assign(1, [&format!("hear {}", gate.path())]);
     host.wait_for_output(1, "listening");
     let [waits] = host.assign(2, ["echo late"]);
-    host.say(Command::StopPool(StopPool { pool: 2, now: false }));
-    word.say();
+    host.send(Command::StopPool(StopPool { pool: 2, now: false }));
+    gate.open();
     host.result(runs);
     assert_eq!(host.result(waits), "late");
     host.wait_for_event(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == 2));
     host.end();
 }
 
-fn a_pool_that_ends_leaves_its_slots() {
+fn an_ended_pool_frees_its_slots() {
     let mut host = Host::new(1);
     host.pool(1);
-    let word = Word::new("ends");
-    host.assign(1, [&format!("hear {}", word.path())]);
+    let gate = Gate::new("ends");
+    host.assign(1, [&format!("hear {}", gate.path())]);
     host.wait_for_output(1, "listening");
     host.pool(2);
     let [waits] = host.assign(2, ["echo next"]);
-    host.say(Command::StopPool(StopPool { pool: 1, now: true }));
+    host.send(Command::StopPool(StopPool { pool: 1, now: true }));
     assert_eq!(host.result(waits), "next");
     host.end();
 }
 
 fn one_credit_for_all_pools() {
     let mut host = Host::new(4);
-    host.wait(|told| (!told.is_empty()).then_some(()));
+    host.wait(|events| (!events.is_empty()).then_some(()));
     assert_eq!(host.credit(), Some(4));
-    let bytes = host.told.iter().find_map(|event| match event {
+    let bytes = host.events.iter().find_map(|event| match event {
         Event::Credit(credit) => Some(credit.bytes),
         _ => None,
     });
@@ -175,10 +175,10 @@ fn one_credit_for_all_pools() {
     let threads = WorkerSettings { threads: 3, ..start().settings.unwrap() };
     host.pool_of(StartPool { pool: 1, settings: Some(threads), ..start() });
     host.wait_for_event(|event| matches!(event, Event::Credit(credit) if credit.chunks == 12));
-    // Half of what is given ahead, since both pools may have all slots.
+    // Half of the chunks in advance, since both pools may have all slots.
     host.pool(2);
     host.wait_for_event(|event| matches!(event, Event::Credit(credit) if credit.chunks == 8));
-    host.say(Command::StopPool(StopPool { pool: 1, now: true }));
+    host.send(Command::StopPool(StopPool { pool: 1, now: true }));
     host.wait_for_event(|event| matches!(event, Event::PoolStopped(_)));
     assert_eq!(host.credit(), Some(4));
     host.end();
