@@ -103,7 +103,7 @@ impl Agents {
     }
 
     /// Begins a session. Returns its first messages.
-    pub(super) fn join(
+    pub(super) fn begin_session(
         &mut self,
         round: &mut Round,
         new: NewSession<AgentCommand, AgentEvent, AgentId>,
@@ -186,7 +186,7 @@ impl Agents {
     /// Lets an agent be read, now or when there is room. `is_full`: the memory is full of results.
     ///
     /// The agent that is read alone is read until its message is complete; see [`Partials`].
-    pub(super) fn let_report(&mut self, round: &Round, id: AgentId, is_full: bool) {
+    pub(super) fn resume_reading(&mut self, round: &Round, id: AgentId, is_full: bool) {
         let Some(agent) = self.sessions.get_mut(&id) else { return };
         let has_sent_enough = agent.partial + agent.reported_while_full > round.memory.bound / LITTLE_PART;
         if is_full && has_sent_enough && !self.partials.is_alone(id) {

@@ -91,7 +91,7 @@ impl Clients {
     }
 
     /// Begins a session. Returns its first messages, and an older session of the same secret, which the caller has to end.
-    pub(super) fn join(
+    pub(super) fn begin_session(
         &mut self,
         round: &mut Round,
         new: NewSession<ClientEvent, ClientMessage, ClientId>,

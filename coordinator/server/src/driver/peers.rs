@@ -32,7 +32,7 @@ impl Driver {
             warn!(self.round.link.log, address, reason = status.message(), "client refused");
             return new.outgoing.fail(status);
         }
-        let (input, older) = self.clients.join(&mut self.round, new, &opening);
+        let (input, older) = self.clients.begin_session(&mut self.round, new, &opening);
         if let Some(older) = older {
             self.end_client(older, Err(replaced(opening.role)));
         }
@@ -93,7 +93,7 @@ impl Driver {
             return new.outgoing.fail(status);
         }
         let slots = opening.slots;
-        let input = self.agents.join(&mut self.round, new, opening);
+        let input = self.agents.begin_session(&mut self.round, new, opening);
         let id = input.id;
         self.handle_agent(input);
         if let Some((older, why)) = self.agents.welcome(&self.round, id, slots) {
@@ -103,7 +103,7 @@ impl Driver {
 
     pub(super) fn resume_agent(&mut self, request: ResumeRequest<AgentCommand, AgentEvent, AgentId>) {
         if let Some(id) = self.agents.resume(&self.round, request) {
-            self.let_report(id);
+            self.resume_reading(id);
             self.round.coordinator.agent_away(id, false, self.round.now, &mut self.round.out);
         }
     }
@@ -112,7 +112,7 @@ impl Driver {
         let (id, is_full) = (input.id, self.is_full_of_results());
         match self.agents.handle_input(&mut self.round, input, is_full) {
             AfterInput::Nothing => {}
-            AfterInput::TurnEnds => self.let_report(id),
+            AfterInput::TurnEnds => self.resume_reading(id),
             AfterInput::Ends(End::Meant) => self.end_agent(id, Ok(())),
             AfterInput::Ends(End::Final(why)) => self.end_agent(id, Err(why)),
             AfterInput::Ends(End::Broken(why)) => self.agent_connection_lost(id, why),
@@ -179,7 +179,7 @@ impl Driver {
             self.end_client(id, Err(why));
         }
         let released = self.slow_readers.take_released(&mut self.clients, &mut self.agents, is_full);
-        released.into_iter().for_each(|id| self.let_report(id));
+        released.into_iter().for_each(|id| self.resume_reading(id));
     }
 
     /// Ends agents that are too slow with a large message while others wait, and lets the next ones send.
@@ -232,9 +232,9 @@ impl Driver {
     }
 
     /// Lets an agent be read, now or when there is room.
-    fn let_report(&mut self, id: AgentId) {
+    fn resume_reading(&mut self, id: AgentId) {
         let is_full = self.is_full_of_results();
-        self.agents.let_report(&self.round, id, is_full);
+        self.agents.resume_reading(&self.round, id, is_full);
     }
 
     fn is_full_of_results(&mut self) -> bool {
@@ -242,7 +242,7 @@ impl Driver {
         memory.is_full_of_results(round, &mut holders)
     }
 
-    /// Checks that a session may begin with a message of so many bytes. `again`: there was room for it before.
+    /// Checks that a session may begin with a message of this size. `again`: there was room for it before.
     fn admit(&mut self, bytes: u64, again: bool) -> Result<(), Status> {
         let (memory, holders, round) = self.memory();
         memory.admit(round, &holders, bytes, again)

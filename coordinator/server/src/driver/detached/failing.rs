@@ -25,7 +25,7 @@ impl Failing {
     }
 
     /// Returns whether clients should no longer wait.
-    pub(super) fn is_for_long(&self, now: u64) -> bool {
+    pub(super) fn has_lasted(&self, now: u64) -> bool {
         self.since + PATIENCE_NS <= now
     }
 

@@ -72,7 +72,7 @@ impl Player {
     }
 
     /// Gives out items once it is durable that they may have been given out.
-    pub(super) fn was_noted(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId) {
+    pub(super) fn give_noted(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.feed.noting = false;
             self.give(tracked, round, id);

@@ -170,7 +170,7 @@ impl Jobs {
                     round.coordinator.client_acknowledged(id, events, round.now, &mut round.out);
                     changed.extend(player.job_of(id));
                 }
-                OnDurable::Give(id) => player.was_noted(tracked, round, id),
+                OnDurable::Give(id) => player.give_noted(tracked, round, id),
                 OnDurable::Received(job, id, items, bytes) => intake.has_received(job, id, items, bytes),
                 OnDurable::Withdrawn(id) => intake.was_withdrawn(id),
                 OnDurable::Complete(job) => {

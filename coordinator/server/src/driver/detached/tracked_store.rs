@@ -250,7 +250,7 @@ impl TrackedStore {
 
     /// Returns why no job can be detached, if writing has failed for too long.
     pub(super) fn cannot_keep(&self, now: u64) -> Option<Status> {
-        let failing = self.failing.as_ref().filter(|failing| failing.is_for_long(now))?;
+        let failing = self.failing.as_ref().filter(|failing| failing.has_lasted(now))?;
         let (directory, why) = (self.store.location(), &failing.why);
         Some(Status::failed_precondition(format!(
             "the journal in {directory} cannot be written to: {why}. Nothing of the job is kept; detach it again when there is room"
