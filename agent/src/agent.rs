@@ -119,7 +119,7 @@ impl Agent {
         }
     }
 
-    /// Returns whether [`Agent::drain`] is complete: nothing runs any more, and all outcomes were reported.
+    /// Returns whether [`Agent::drain`] is complete: nothing runs, and all outcomes were reported.
     pub fn is_drained(&self) -> bool {
         self.draining && self.events.is_empty() && self.pools.iter().all(WorkerPool::holds_nothing)
     }

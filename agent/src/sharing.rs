@@ -98,7 +98,7 @@ impl Sharing {
         Some(HealthReport { reason: reason.unwrap_or_default().to_owned(), pool: 0 })
     }
 
-    /// Makes sure that the next round is at this time at the latest.
+    /// Makes sure that the next round is no later than this.
     pub(crate) fn wake_at(&mut self, due: Option<u64>) {
         self.due = [self.due, due].into_iter().flatten().min();
     }

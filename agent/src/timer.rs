@@ -23,7 +23,7 @@ impl Timer {
         Ok(Timer { fd, at: None })
     }
 
-    /// Makes the timer expire at `time` at the latest. It may expire earlier, for a time that was set before.
+    /// Makes the timer expire no later than `time`. It may expire earlier, for a time that was set before.
     pub fn ring_by(&mut self, time: u64) -> nix::Result<()> {
         if self.at.is_some_and(|at| at <= time) {
             return Ok(());

@@ -188,7 +188,7 @@ impl Pools {
         fork_server::Program {
             path: resources.program.path().to_owned(),
             arguments: program.arguments.iter().map(text).collect(),
-            // Ours come last: of two with the same name, the last one wins.
+            // These are last: of two variables with the same name, the last one wins.
             environment: Some(chosen.chain(own).collect()),
             directory: Some(resources.workplace.path().to_owned()),
         }

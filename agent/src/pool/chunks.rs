@@ -44,7 +44,7 @@ impl Piece {
     }
 }
 
-/// Items that a worker is to be given, and what it must know about their chunk and job.
+/// Items to be given to a worker, and what it must know about their chunk and job.
 #[derive(Debug)]
 pub(super) struct Assignment<'a> {
     pub(super) piece: Piece,

@@ -187,7 +187,7 @@ impl WorkerPool {
 
     /// Starts a job and returns its number in this pool.
     pub(crate) fn start_job(&mut self, start: StartJob) -> u32 {
-        // Its number may be that of a job which is over, whose function is another one.
+        // An earlier job with another function may have had this number.
         self.forget_functions();
         self.work.start_job(start, &self.round.host)
     }

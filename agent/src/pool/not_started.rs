@@ -34,13 +34,13 @@ pub(super) fn no_memory(host: &Host, why: &str) -> Failure {
     failure(host, false, format!("cannot start workers on host {}: {why}", host.name))
 }
 
-/// The program did not reach `farpool::init()`. `what` it did instead, and what it `said` on stderr.
-pub(super) fn not_ready(launcher: &Launcher, host: &Host, what: &str, said: &str) -> Failure {
+/// The program did not reach `farpool::init()`. `what`: what it did instead.
+pub(super) fn not_ready(launcher: &Launcher, host: &Host, what: &str, stderr: &str) -> Failure {
     let (program, shipped) = (launcher.program(), launcher.is_shipped());
     // The loader's message names the program by the client's path, which may not exist here.
     let called = program.arguments.first().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let said = if called.is_empty() { said.to_owned() } else { said.replace(&*called, &program.name()) };
-    let advice = if said.is_empty() { "make it the first line of main" } else { &said };
+    let stderr = if called.is_empty() { stderr.to_owned() } else { stderr.replace(&*called, &program.name()) };
+    let advice = if stderr.is_empty() { "make it the first line of main" } else { &stderr };
     let message = if shipped {
         format!("the program {} {what} on host {}: {advice}", program.name(), host.name)
     } else {

@@ -62,7 +62,7 @@ pub(super) struct Output {
     forwarder: Option<Forwarder>,
     /// The streams of the workers, in the order in which these were started.
     workers: Vec<Streams>,
-    /// The fork server's stderr, unless it is that of this process.
+    /// The fork server's stderr, unless it shares this process's stderr.
     fork_server: Option<Stream>,
     /// Output is not read, regardless of other pools.
     held_by_pool: bool,

@@ -146,8 +146,8 @@ impl WorkerPool {
 
     /// The pool fails, since the program has not reached `farpool::init()`; `what` it did instead.
     fn fail_before_init(&mut self, what: &str) {
-        let said = self.output.fork_server_exited(self.server(), &mut self.round);
-        self.fail(not_started::not_ready(&self.launcher, &self.round.host, what, &said));
+        let stderr = self.output.fork_server_exited(self.server(), &mut self.round);
+        self.fail(not_started::not_ready(&self.launcher, &self.round.host, what, &stderr));
     }
 
     // ---- starting workers

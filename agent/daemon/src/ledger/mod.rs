@@ -2,7 +2,7 @@
 //!
 //! The ledger sits between the session with a coordinator and the agent. For the agent, pools, jobs and chunks have
 //! numbers that never change. The coordinator's names for them change with its sessions. The ledger keeps each outcome
-//! until the coordinator says that its client has it. It resends it to a coordinator that has adopted its chunk.
+//! until the coordinator reports that the client has it, and resends it to a coordinator that has adopted its chunk.
 //!
 //! During a session the ledger only translates, which costs a few lookups for each chunk and none for an item. When a
 //! session is lost ([`Ledger::session_lost`]), its pools are *held*: they keep running, and what they report is kept. The next

@@ -160,7 +160,7 @@ impl Work {
     ) -> Result<(), ProtocolError> {
         let mut keys: Vec<usize> =
             self.jobs.iter().filter(|(_, job)| job.pool as usize == pool).map(|(key, _)| key).collect();
-        // If two jobs have the same number, the agent has at most one of them: it comes first.
+        // If two jobs have the same number, the agent has at most one of them, which is first.
         keys.sort_by_key(|&key| !self.jobs[key].active);
         for key in keys {
             let name = names.remove(&self.jobs[key].start.number);

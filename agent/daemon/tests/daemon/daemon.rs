@@ -15,7 +15,7 @@ pub(crate) struct Daemon(daemon::Daemon);
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
-    pub(crate) said: String,
+    pub(crate) output: String,
 }
 
 impl Daemon {
@@ -111,7 +111,7 @@ impl Daemon {
         // Its stderr is closed, so this does not take long.
         let status = self.0.wait(PATIENCE).unwrap_or_else(|wrong| panic!("{wrong}"));
         assert_eq!(status.signal(), None, "{}", self.0.said());
-        Ended { code: status.code(), said: self.0.said().trim_end().to_owned() }
+        Ended { code: status.code(), output: self.0.said().trim_end().to_owned() }
     }
 }
 

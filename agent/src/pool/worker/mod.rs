@@ -63,7 +63,7 @@ pub(super) struct Remains {
     pub(super) was_idle: bool,
     /// It had finished items before.
     pub(super) finished_any: bool,
-    /// What it said last about the item that it ran.
+    /// Its last note about the item that it ran.
     pub(super) note: Option<String>,
     /// The items that it ran, the last one first.
     pub(super) victims: Vec<Victim>,
@@ -137,7 +137,7 @@ impl Worker {
 
     // ---- its process
 
-    /// Records what the fork server says about its process. Returns false if that is invalid.
+    /// Records the process that the fork server reports. Returns false if the report is invalid.
     pub(super) fn spawned(&mut self, pid: u32, process: Option<Process>) -> bool {
         self.life.spawned(pid, process)
     }

@@ -167,7 +167,7 @@ async fn gives_up_draining() {
     let ended = running.daemon.ended().await;
     assert!(
         ended.code == Some(0)
-            && ended.said.contains("orphan timeout expired; killing all running items orphan-timeout=1s"),
+            && ended.output.contains("orphan timeout expired; killing all running items orphan-timeout=1s"),
         "{ended:?}"
     );
     assert!(program.is_over());

@@ -112,7 +112,7 @@ async fn a_coordinator_of_another_version_takes_over() {
     running.coordinator.arrival().await.refuse(status);
     let program = running.program();
     let ended = running.daemon.ended().await;
-    assert!(ended.code == Some(1) && ended.said.contains("1.2.3 here, and 4.5.6 there"), "{ended:?}");
+    assert!(ended.code == Some(1) && ended.output.contains("1.2.3 here, and 4.5.6 there"), "{ended:?}");
     assert!(program.is_over());
 }
 

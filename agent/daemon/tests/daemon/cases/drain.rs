@@ -55,7 +55,7 @@ async fn check_drains(ask: impl FnOnce(&mut Running)) {
     assert_eq!((done, returned), (1, CHUNKS - 1));
     drop(running.session);
     let ended = running.daemon.ended().await;
-    assert!(ended.code == Some(0) && ended.said.contains("draining; "), "{ended:?}");
+    assert!(ended.code == Some(0) && ended.output.contains("draining; "), "{ended:?}");
     drop(running.coordinator);
 }
 
@@ -114,7 +114,7 @@ async fn drains_during_a_program_fetch() {
     while session.next().await.is_some() {}
     drop(session);
     let ended = daemon.ended().await;
-    assert!(ended.code == Some(0) && !ended.said.contains("protocol"), "{ended:?}");
+    assert!(ended.code == Some(0) && !ended.output.contains("protocol"), "{ended:?}");
 }
 
 async fn a_session_that_ends_while_it_drains() {
@@ -124,7 +124,7 @@ async fn a_session_that_ends_while_it_drains() {
     running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
     running.session.fail(Status::invalid_argument("what a draining"));
     let ended = running.daemon.ended().await;
-    assert!(ended.code == Some(0) && ended.said.contains("what a draining"), "{ended:?}");
+    assert!(ended.code == Some(0) && ended.output.contains("what a draining"), "{ended:?}");
 }
 
 /// The coordinator violates the protocol, and a signal arrives before the workers are gone: the agent does not begin another

@@ -59,14 +59,14 @@ async fn check_fatal(status: Status, words: &str) {
     let daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     coordinator.arrival().await.refuse(status.clone());
     let ended = daemon.ended().await;
-    assert!(ended.code == Some(1) && ended.said.contains(words), "{ended:?}");
+    assert!(ended.code == Some(1) && ended.output.contains(words), "{ended:?}");
 
     // The same later in a session.
     let daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (session, _) = coordinator.session().await;
     session.fail(status);
     let ended = daemon.ended().await;
-    assert!(ended.code == Some(1) && ended.said.contains(words), "{ended:?}");
+    assert!(ended.code == Some(1) && ended.output.contains(words), "{ended:?}");
 }
 
 async fn another_coordinators_version() {
@@ -78,7 +78,7 @@ async fn another_coordinators_version() {
     let ended = daemon.ended().await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     for words in ["farpool 9.8.7", &format!("protocol {}", PROTOCOL + 70), &version().release, "same release"] {
-        assert!(ended.said.contains(words), "{words}: {ended:?}");
+        assert!(ended.output.contains(words), "{words}: {ended:?}");
     }
 }
 

@@ -34,7 +34,7 @@ async fn other_processes_cannot_read_its_memory() {
 async fn check(arguments: &[&str], code: i32, words: &[&str]) {
     let ended = Daemon::with(arguments).ended().await;
     assert_eq!(ended.code, Some(code), "{arguments:?}: {ended:?}");
-    words.iter().for_each(|words| assert!(ended.said.contains(words), "{arguments:?}: {words}: {ended:?}"));
+    words.iter().for_each(|words| assert!(ended.output.contains(words), "{arguments:?}: {words}: {ended:?}"));
 }
 
 async fn wrong_settings() {
@@ -161,7 +161,7 @@ async fn variables() {
     assert_eq!(daemon.ended().await.code, Some(0));
     for (value, words) in [("", "--insecure"), ("0", "--insecure"), ("no", "--insecure"), ("flase", "flase")] {
         let ended = Daemon::with_variables(&[("FARPOOL_INSECURE", value)], &arguments).ended().await;
-        assert!(ended.code == Some(2) && ended.said.contains(words), "{value:?}: {ended:?}");
+        assert!(ended.code == Some(2) && ended.output.contains(words), "{value:?}: {ended:?}");
     }
 }
 
