@@ -27,10 +27,10 @@ use super::settings::Limits;
 pub(super) enum Input {
     NewClient(NewSession<ClientEvent, ClientMessage, ClientId>),
     ResumeClient(ResumeRequest<ClientEvent, ClientMessage, ClientId>),
-    ClientInput(SessionInput<ClientMessage, ClientId>),
+    FromClient(SessionInput<ClientMessage, ClientId>),
     NewAgent(NewSession<AgentCommand, AgentEvent, AgentId>),
     ResumeAgent(ResumeRequest<AgentCommand, AgentEvent, AgentId>),
-    AgentInput(SessionInput<AgentEvent, AgentId>),
+    FromAgent(SessionInput<AgentEvent, AgentId>),
     /// Data was read for a detached job.
     ReadDone(ReadResult),
     Control(ControlRequest),
@@ -51,8 +51,8 @@ impl Input {
     /// Returns the cost of handling it, in messages.
     pub(super) fn messages(&self) -> usize {
         match self {
-            Self::ClientInput(input) => input.messages(),
-            Self::AgentInput(input) => input.messages(),
+            Self::FromClient(input) => input.messages(),
+            Self::FromAgent(input) => input.messages(),
             Self::NewClient(new) => BEGINNING + new.messages.len(),
             Self::NewAgent(new) => BEGINNING + new.messages.len(),
             _ => 1,

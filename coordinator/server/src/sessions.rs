@@ -46,7 +46,7 @@ impl Kind<ClientEvent, ClientMessage, ClientId> {
             low: settings.low_queue(),
             begin: Input::NewClient,
             resume: Input::ResumeClient,
-            input: Input::ClientInput,
+            input: Input::FromClient,
         }
     }
 }
@@ -62,7 +62,7 @@ impl Kind<AgentCommand, AgentEvent, AgentId> {
             low: usize::MAX,
             begin: Input::NewAgent,
             resume: Input::ResumeAgent,
-            input: Input::AgentInput,
+            input: Input::FromAgent,
         }
     }
 }

@@ -73,7 +73,7 @@ fn run_thread(shared: &Arc<Shared>, driver: &SessionDriver, terms: Terms, opener
 }
 
 /// Runs the whole conversation as a future.
-pub(super) async fn talk<C: Connect>(
+pub(super) async fn run<C: Connect>(
     shared: Arc<Shared>,
     connect: C,
     terms: Terms,

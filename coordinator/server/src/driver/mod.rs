@@ -179,8 +179,8 @@ impl Driver {
 
     fn handle_input(&mut self, input: Input) {
         match input {
-            Input::ClientInput(input) => self.handle_client(input),
-            Input::AgentInput(input) => self.handle_agent(input),
+            Input::FromClient(input) => self.handle_client(input),
+            Input::FromAgent(input) => self.handle_agent(input),
             Input::NewClient(new) => self.begin_client(new),
             Input::ResumeClient(request) => self.resume_client(request),
             Input::NewAgent(new) => self.begin_agent(new),
