@@ -106,11 +106,6 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().queue().waiting()
     }
 
-    /// Returns the bytes that the window does not cover: messages that wait to be sent, and what was sent beyond it.
-    pub fn held_back(&self) -> usize {
-        self.session().queue().held_back()
-    }
-
     /// Changes how few bytes count as drained: see [`outgoing`].
     pub fn set_low(&self, bytes: usize) {
         self.session().queue().low = bytes;

@@ -244,11 +244,6 @@ impl<M> Queue<M> {
         self.size - self.sent
     }
 
-    /// Returns the bytes that wait to be sent, and those that were sent beyond the window.
-    pub(crate) fn held_back(&self) -> usize {
-        self.size - self.sent.min(self.window)
-    }
-
     /// Whether no further message is begun until some are acknowledged. At the end all are sent.
     pub(crate) fn is_window_full(&self) -> bool {
         self.sent >= self.window && self.end.is_none()

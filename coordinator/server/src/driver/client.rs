@@ -1,5 +1,6 @@
 //! A client's session, as the loop knows it.
 
+use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Output, OutputStream};
 use prost::Message;
@@ -105,7 +106,7 @@ impl Client {
 
     /// Returns how many bytes are held for it, not counting what the coordinator stores and what counts for detached jobs.
     pub(super) fn held(&self) -> u64 {
-        let elsewhere = if self.is_served() { self.session.outgoing.held_back() as u64 } else { 0 };
+        let elsewhere = if self.is_served() { unread(&self.session.outgoing) } else { 0 };
         self.sent_by_client() + self.sent_and_waiting().saturating_sub(elsewhere)
     }
 
@@ -258,4 +259,15 @@ pub(super) fn cost_of(messages: &[ClientMessage]) -> u64 {
     // The answers to small messages take more memory than the messages themselves.
     let takes = |message: &ClientMessage| (message.encoded_len() + size_of::<ClientMessage>()) as u64;
     messages.iter().map(takes).sum::<u64>().min(MOST_IN_A_FRAME)
+}
+
+/// How many bytes may be in flight to a client that reads a detached job before they count as unread. A session's window
+/// may be larger, and its size changes with the number of sessions.
+const IN_FLIGHT: u64 = 1 << 20;
+
+/// Returns how many bytes a client that reads a detached job has not read: those that wait to be sent, and those beyond
+/// what may be in flight.
+pub(super) fn unread(outgoing: &Outgoing<ClientEvent>) -> u64 {
+    let (held, waiting) = (outgoing.bytes() as u64, outgoing.waiting() as u64);
+    waiting + held.saturating_sub(waiting).saturating_sub(IN_FLIGHT)
 }

@@ -15,7 +15,7 @@ use farpool_store::{Ended, Outcomes, Read, ReadError, Unread};
 use tonic::Status;
 
 use super::super::super::link::ReadResult;
-use super::super::client::Client;
+use super::super::client::{Client, unread};
 use super::super::round::Round;
 use super::checks::{check_id, not_found};
 use super::detaching::welcome;
@@ -60,14 +60,14 @@ struct Attached {
 }
 
 impl Attached {
-    /// Returns how many bytes it holds in addition to its window.
+    /// Returns how many bytes it holds, without those that may be in flight.
     fn held(&self) -> u64 {
         self.untaken() + self.reading.unwrap_or(0)
     }
 
     /// Returns how many bytes it has not read.
     fn untaken(&self) -> u64 {
-        self.outgoing.held_back() as u64
+        unread(&self.outgoing)
     }
 
     fn send(&self, body: Body) {
