@@ -23,6 +23,8 @@ pub(super) enum Role {
 pub(super) struct Client {
     pub(super) session: Session<ClientEvent>,
     pub(super) role: Role,
+    /// Its first message was handled. A session has no second one of the kind.
+    pub(super) begun: bool,
     /// Size of the message that opened its pool, which is kept, in bytes.
     pub(super) opening: u64,
     /// Bytes of a message that has not arrived completely.
@@ -85,6 +87,7 @@ impl Client {
         Self {
             session,
             role,
+            begun: false,
             opening,
             partial: 0,
             counted: 0,

@@ -166,6 +166,7 @@ impl Clients {
         }
         let sent = overdue.map(|(sent, held)| (sent, round.bytes_of(id).saturating_sub(held)));
         let client = self.sessions.get_mut(&id)?;
+        client.begun = true;
         if let Some((sent, more)) = sent {
             client.count_sent(sent, more);
         }

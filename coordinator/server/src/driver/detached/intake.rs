@@ -56,10 +56,14 @@ impl Intake {
         id: ClientId,
         messages: Vec<ClientMessage>,
     ) -> Option<u64> {
+        let mut begins = !client.begun;
         for message in messages {
             let Some(session) = self.sessions.get_mut(&id) else {
-                // Messages after the end of a session are ignored.
-                let Some(client_message::Body::OpenPool(pool)) = message.body else { break };
+                // Messages after the end of a session are ignored, also those that could begin one.
+                let (true, Some(client_message::Body::OpenPool(pool))) = (std::mem::take(&mut begins), message.body)
+                else {
+                    break;
+                };
                 self.sessions.insert(id, Detaching::new(round, client, pool));
                 continue;
             };

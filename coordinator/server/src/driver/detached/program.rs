@@ -45,6 +45,10 @@ impl Intake {
         job: u64,
         pinned: Result<Option<InUse>, Status>,
     ) -> Option<u64> {
+        // An earlier search may have found it.
+        if tracked.is_pinned(job) {
+            return None;
+        }
         let receiving = self.receiving(job)?;
         match pinned {
             Ok(Some(program)) => {

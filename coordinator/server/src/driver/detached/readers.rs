@@ -124,6 +124,7 @@ impl Readers {
         id: ClientId,
         messages: Vec<ClientMessage>,
     ) {
+        let mut begins = !client.begun;
         for message in messages {
             match (self.all.get_mut(&id), message.body) {
                 (Some(attached), Some(client_message::Body::AwaitingItems(awaiting))) => {
@@ -132,14 +133,16 @@ impl Readers {
                 (Some(_), _) => {
                     return self.end(id, Err(Status::invalid_argument("only AwaitingItems may follow Attach")));
                 }
-                (None, Some(client_message::Body::Attach(attach))) => match begin(tracked, round, client, &attach) {
-                    Ok(attached) => {
-                        self.all.insert(id, attached);
-                        self.serve(tracked, round, id);
+                (None, Some(client_message::Body::Attach(attach))) if std::mem::take(&mut begins) => {
+                    match begin(tracked, round, client, &attach) {
+                        Ok(attached) => {
+                            self.all.insert(id, attached);
+                            self.serve(tracked, round, id);
+                        }
+                        Err(status) => return self.ends.push((id, Err(status))),
                     }
-                    Err(status) => return self.ends.push((id, Err(status))),
-                },
-                // Messages after the end of a session are ignored.
+                }
+                // Messages after the end of a session are ignored, also those that could begin one.
                 (None, _) => return,
             }
         }

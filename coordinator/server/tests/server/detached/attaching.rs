@@ -260,6 +260,30 @@ async fn a_session_that_reads_outlives_its_connections() {
     assert!(ended && next == ITEMS && cuts > 0, "{next} after {cuts} cuts");
 }
 
+/// Nothing is read for a session that has ended, whatever its client has sent behind the first message.
+#[tokio::test]
+async fn a_session_reads_one_job() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    for (name, number) in [("one", 1), ("two", 2)] {
+        detached(&server, detach(name, number), 2).await;
+    }
+    let _agent = Agent::echo(&server, 1, 2).await;
+    for name in ["one", "two"] {
+        assert_eq!(all(&server, name).await.0.len(), 2);
+    }
+    let mut reader = Client::over(server.connect().await).await;
+    // The first one ends at once: there is nothing to read.
+    for (name, first) in [("one", u64::MAX), ("two", 0)] {
+        let attach = Attach { first, wait: true, secret: secret(9), ..reading(name) };
+        reader.send(Request::Attach(Box::new(attach)));
+    }
+    assert!(matches!(reader.next().await, Event::DetachedJob(job) if job.name == "one"));
+    assert!(matches!(reader.next().await, Event::JobEnded(_)));
+    assert!(matches!(reader.next().await, Event::PoolClosed(_)));
+    assert_eq!(reader.try_next().await.expect("it is no error"), None);
+}
+
 #[tokio::test]
 async fn jobs_are_described() {
     let scratch = Scratch::new();
