@@ -49,17 +49,24 @@ pub(super) fn next_whole(source: &mut Source<'_>, bad: u64) -> io::Result<Option
 pub(super) fn is_torn_record(source: &mut Source<'_>, from: u64) -> io::Result<bool> {
     let Some(last) = source.last_written(from)? else { return Ok(true) };
     let start = source.bytes(from, LEAST)?;
-    let Some(header) = start.first_chunk::<HEADER>().filter(|_| start.len() == LEAST && could_begin(start)) else {
-        return Ok(false);
-    };
+    let Some(header) = start.first_chunk::<HEADER>() else { return Ok(false) };
     let lengths = Lengths::of(header);
     let (all, head) = (u64::from(lengths.all), u64::from(lengths.head));
+    let begins = if last < from + LEAST as u64 - 1 {
+        // The write ended within the first bytes, at the end of a page.
+        (2..=all).contains(&head) && start.get(HEADER).is_none_or(|byte| *byte == 0 || is_tag(*byte))
+    } else {
+        could_begin(start)
+    };
+    if !begins {
+        return Ok(false);
+    }
     let (end, length) = (from + HEADER as u64 + all, source.length());
     let was_cut = length < end || (last < end && length - last > NEVER_WRITTEN);
     if !was_cut {
         return Ok(false);
     }
-    if length - from < HEADER as u64 + head {
+    if last + 1 - from < HEADER as u64 + head {
         return Ok(head <= LONGEST_CUT);
     }
     source.has_head(from, lengths)

@@ -14,6 +14,9 @@ use crate::scratch::Scratch;
 
 const JOBS: u64 = 9;
 
+/// Bytes of a record's header.
+const HEADER: usize = 16;
+
 fn open(directory: &Path) -> (Journal, Vec<String>) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -123,7 +126,9 @@ fn bytes_behind_the_last_record_are_kept_unless_it_was_being_written() {
     let segment = write(scratch.path());
     let whole = fs::read(&segment).expect("it can be read");
     // A record that was cut off when the process was killed, and zeros of a file that was longer than what was written.
-    for torn in [&whole[52..52 + 20], &[0; 700][..]] {
+    let header_and_zeros = [&whole[52..52 + HEADER], &[0; 700][..]].concat();
+    let parts = [20, HEADER + 1, HEADER].map(|length| &whole[52..52 + length]);
+    for torn in parts.into_iter().chain([&header_and_zeros[..], &[0; 700]]) {
         fs::write(&segment, [&whole[..], torn].concat()).expect("it can be written");
         let (journal, warnings) = open(scratch.path());
         assert!(warnings.len() == 1 && warnings[0].contains("It is cut off there"), "{warnings:?}");
