@@ -302,10 +302,11 @@ impl Attempt<'_> {
     }
 }
 
-/// A segment is removed because nothing in it is needed. It must not count as missing, although the note may name it.
+/// A segment is removed because nothing in it is needed. It must not count as missing, although the note may name it;
+/// and as long as it is there, all of it counts as durable: it may say that jobs were discarded.
 fn goes(storage: &dyn Storage, segment: u32) {
     if storage.synced().is_some_and(|(noted, _)| noted == segment) {
-        storage.note_synced(segment, 0);
+        storage.note_synced(segment + 1, 0);
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::cut::written;
 use super::super::model::{Act, World, batch, contents_after_damage, open, open_disk};
 use super::{finished, records, settle, untouched};
 use crate::log::Journal;
-use crate::log::simulated::Simulated;
+use crate::log::simulated::{Done, Simulated};
 use crate::log::storage::Storage;
 use crate::{Ended, Phase};
 
@@ -176,4 +176,31 @@ fn a_discarded_job_does_not_return_if_a_record_or_seal_knows() {
     let (journal, _) = open(files, 64 << 10);
     let names: Vec<String> = journal.expect("it opens").jobs().map(|job| job.name().to_owned()).collect();
     assert_eq!(names, ["job 3"]);
+}
+
+#[test]
+fn a_discarded_job_does_not_return_if_its_damaged_segment_cannot_be_set_aside() {
+    let mut world = World::new(64 << 10);
+    world.act(&Act::Open { long: 9 });
+    world.act(&Act::Items { job: 0, count: 2, long: 40 });
+    world.act(&Act::Forget { job: 0 });
+    world.journal.sync().expect("the disk works");
+    let (mut files, synced) = (world.disk.files(), world.disk.synced());
+    let items = records(&files).into_iter().find(|(.., body)| matches!(body, Body::Items(_))).expect("it is there").1;
+    files.get_mut(&1).expect("it is there")[items as usize] ^= 1;
+    let disk = Arc::new(Simulated::new(files));
+    disk.set_synced(synced);
+    disk.fail(Some(Box::new(|done| {
+        matches!(done, Done::SetAside(_)).then(|| (std::io::Error::from_raw_os_error(5), 0))
+    })));
+    let (journal, _) = open_disk(&disk, 64 << 10);
+    let mut journal = journal.expect("it opens");
+    while disk.synced() == synced {
+        journal.progress();
+        std::thread::yield_now();
+    }
+    drop(journal);
+    disk.fail(None);
+    let (journal, _) = open_disk(&disk, 64 << 10);
+    assert_eq!(journal.expect("it opens").jobs().count(), 0);
 }
