@@ -1,6 +1,6 @@
 //! Measures how many items per second go through the coordinator, messages in and messages out, without a network.
 //!
-//! Run with `cargo bench -p farpool-coordinator`. One thread plays all parts, so the figures include what the client
+//! Run with `cargo bench -p farpool-coordinator`. One thread acts as client, coordinator and agent, so the figures include what the client
 //! and the agent need to make and read messages.
 
 use std::time::Instant;

@@ -44,7 +44,7 @@ impl Drain {
         let Some(since) = self.alone_since else { return false };
         // The next coordinator resumes detached jobs, and agents keep their items until then. Clients that detach or read them come
         // back to it.
-        let others = || round.coordinator.pool_clients().any(|(_, client)| !detached.plays(client));
+        let others = || round.coordinator.pool_clients().any(|(_, client)| !detached.is_internal(client));
         clients.with_pools().next().is_none() && (!others() || round.now.saturating_sub(since) >= WORKERS_NS)
     }
 }

@@ -211,7 +211,7 @@ impl Driver {
     /// Returns the programs, and the clients that can be asked for them.
     pub(super) fn programs(&mut self) -> (&mut Programs, Askable<'_>, &Round) {
         let Self { programs, clients, detached, round, .. } = self;
-        (programs, Askable { clients, played: detached.played().collect() }, round)
+        (programs, Askable { clients, internal: detached.internal_clients().collect() }, round)
     }
 
     /// Keeps or ends the session of a client whose connection is lost.

@@ -39,8 +39,8 @@ pub(super) enum Upload {
 /// The clients that can be asked for programs.
 pub(super) struct Askable<'a> {
     pub(super) clients: &'a Clients,
-    /// The played clients of detached jobs, which cannot be asked: if the coordinator lacks their programs, nobody has them.
-    pub(super) played: Vec<ClientId>,
+    /// The internal clients of detached jobs, which cannot be asked: the coordinator is the only one that can have their programs.
+    pub(super) internal: Vec<ClientId>,
 }
 
 struct Wanted {
@@ -187,7 +187,7 @@ impl Programs {
     /// Asks a client that was not asked yet. Returns false if there is none.
     fn ask_next(&mut self, round: &Round, askable: &Askable<'_>, digest: Digest) -> bool {
         let Some(wanted) = self.wanted.get_mut(&digest) else { return false };
-        let except: Vec<ClientId> = wanted.asked.iter().chain(&askable.played).copied().collect();
+        let except: Vec<ClientId> = wanted.asked.iter().chain(&askable.internal).copied().collect();
         let Some(id) = round.coordinator.client_with_program(digest.as_bytes(), &except) else { return false };
         let Some(client) = askable.clients.get(id) else { return false };
         wanted.asked.push(id);

@@ -59,8 +59,8 @@ fn status(round: &mut Round, clients: &Clients, agents: &Agents, detached: &Deta
     for pool in &mut status.pools {
         let client = of_pools.get(&pool.pool);
         let address = client.and_then(|&client| clients.get(client)?.session.address);
-        let nobody = if client.is_some_and(|&client| detached.plays(client)) { "detached" } else { "" };
-        pool.client = address.map_or_else(|| nobody.to_owned(), |address| address.to_string());
+        let no_address = if client.is_some_and(|&client| detached.is_internal(client)) { "detached" } else { "" };
+        pool.client = address.map_or_else(|| no_address.to_owned(), |address| address.to_string());
     }
     status
 }

@@ -40,7 +40,7 @@ impl Jobs {
             // An incomplete job has no outcomes that could be kept.
             _ if is_received => return self.forget(round, number, reply),
             Phase::Running => {
-                let reply = self.player.cancel(tracked, round, number, reply);
+                let reply = self.runner.cancel(tracked, round, number, reply);
                 if reply.is_some() {
                     tracked.end(number, true, None, round.now, &round.link);
                 }

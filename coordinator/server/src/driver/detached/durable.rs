@@ -10,7 +10,7 @@ use tonic::Status;
 
 /// What to do when an entry is durable.
 pub(super) enum OnDurable {
-    /// Acknowledge a played client's events up to this one.
+    /// Acknowledge an internal client's events up to this one.
     Acknowledge(ClientId, u64),
     /// Give items to the pool: the store has noted that they may have been given out.
     Give(ClientId),

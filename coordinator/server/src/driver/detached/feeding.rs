@@ -15,7 +15,7 @@ use super::super::super::link::ReadResult;
 use super::super::round::Round;
 use super::durable::OnDurable;
 use super::feed::{READ_BYTES, Step, failure};
-use super::player::Player;
+use super::runner::Runner;
 use super::tracked_store::TrackedStore;
 
 /// The most steps that one job takes in a round.
@@ -24,7 +24,7 @@ const STEPS: usize = 16;
 /// How often to check whether jobs that have nothing in memory may read items, in ns.
 const CHECK_NS: u64 = 50_000_000;
 
-impl Player {
+impl Runner {
     /// Returns whether another round has something to do, even without input.
     pub(super) fn has_more(&self) -> bool {
         !self.hungry.is_empty()

@@ -14,22 +14,22 @@ use super::super::round::Round;
 use super::durable::OnDurable;
 use super::intake::{Intake, SessionEnd};
 use super::open::Opened;
-use super::player::Player;
 use super::readers::Readers;
+use super::runner::Runner;
 use super::tracked_store::TrackedStore;
 
 /// All detached jobs: those that are received, run, and read.
 pub(super) struct Jobs {
     pub(super) tracked: TrackedStore,
     pub(super) intake: Intake,
-    pub(super) player: Player,
+    pub(super) runner: Runner,
     pub(super) readers: Readers,
 }
 
 impl Jobs {
     pub(super) fn new(opened: Opened) -> Self {
-        let (intake, player, readers) = (Intake::default(), Player::default(), Readers::default());
-        Self { tracked: TrackedStore::new(opened), intake, player, readers }
+        let (intake, runner, readers) = (Intake::default(), Runner::default(), Readers::default());
+        Self { tracked: TrackedStore::new(opened), intake, runner, readers }
     }
 
     /// Resumes the jobs that were in the store when it was opened.
@@ -43,7 +43,7 @@ impl Jobs {
             info!(round.link.log, running, ended, incomplete, "detached jobs are in the journal");
         }
         feeding.into_iter().for_each(|job| self.intake.expect_rest(job, round.now));
-        self.player.start_all(&self.tracked, round);
+        self.runner.start_all(&self.tracked, round);
     }
 
     /// Handles messages of a session that detaches or reads a job.
@@ -81,10 +81,10 @@ impl Jobs {
 
     /// Handles data that a task has read.
     pub(super) fn handle_read(&mut self, round: &mut Round, read: ReadResult) {
-        let Self { tracked, intake, player, readers } = self;
+        let Self { tracked, intake, runner, readers } = self;
         match read {
-            ReadResult::Opening(job, opening) => player.handle_opening(tracked, round, job, opening),
-            ReadResult::Items(id, items) => player.handle_items(tracked, round, id, items),
+            ReadResult::Opening(job, opening) => runner.handle_opening(tracked, round, job, opening),
+            ReadResult::Items(id, items) => runner.handle_items(tracked, round, id, items),
             ReadResult::Outcomes(id, outcomes) => readers.handle_outcomes(tracked, round, id, outcomes),
             ReadResult::Program(job, pinned) => {
                 let gone = intake.handle_program(tracked, round, job, pinned);
@@ -97,7 +97,7 @@ impl Jobs {
     pub(super) fn next_check(&self, round: &Round) -> Option<u64> {
         let patience = nanos(round.link.limits.detach);
         let away = self.intake.first_away_since().map(|since| since.saturating_add(patience));
-        let checks = [self.next_try(), self.player.next_check(), self.readers.next_check(round.memory.bound)];
+        let checks = [self.next_try(), self.runner.next_check(), self.readers.next_check(round.memory.bound)];
         [self.tracked.next_expiry(), away].into_iter().chain(checks).flatten().min()
     }
 
@@ -117,13 +117,13 @@ impl Jobs {
         if self.next_try().is_some_and(|at| at <= round.now) {
             self.tracked.try_now(round.now);
         }
-        if self.player.check(round) {
+        if self.runner.check(round) {
             self.readers.serve_all(&self.tracked, round);
-            self.player.start_all(&self.tracked, round);
+            self.runner.start_all(&self.tracked, round);
         }
         self.readers.check_if_due(&self.tracked, round);
-        self.player.pause_for_the_store(&self.tracked, round);
-        self.player.feed_all(&mut self.tracked, round);
+        self.runner.pause_for_the_store(&self.tracked, round);
+        self.runner.feed_all(&mut self.tracked, round);
     }
 
     /// Hands new entries to the store's writer, if the writer is idle.
@@ -136,7 +136,7 @@ impl Jobs {
     /// Forgets a job that the store has dropped.
     pub(super) fn job_dropped(&mut self, round: &mut Round, number: u64) {
         self.intake.drop_job(&mut self.tracked, round, number);
-        self.player.job_dropped(&mut self.tracked, round, number);
+        self.runner.job_dropped(&mut self.tracked, round, number);
         self.readers.serve_jobs(&self.tracked, round, &[number]);
     }
 
@@ -162,27 +162,27 @@ impl Jobs {
 
     /// Carries out the actions that waited for an acknowledgement of the store.
     fn handle_durable(&mut self, round: &mut Round) {
-        let Self { tracked, intake, player, readers } = self;
+        let Self { tracked, intake, runner, readers } = self;
         let mut changed = Vec::new();
         while let Some(then) = tracked.next_durable() {
             match then {
                 OnDurable::Acknowledge(id, events) => {
                     round.coordinator.client_acknowledged(id, events, round.now, &mut round.out);
-                    changed.extend(player.job_of(id));
+                    changed.extend(runner.job_of(id));
                 }
-                OnDurable::Give(id) => player.give_noted(tracked, round, id),
+                OnDurable::Give(id) => runner.give_noted(tracked, round, id),
                 OnDurable::Received(job, id, items, bytes) => intake.has_received(job, id, items, bytes),
                 OnDurable::Withdrawn(id) => intake.was_withdrawn(id),
                 OnDurable::Complete(job) => {
                     if intake.is_complete(tracked, round, job) {
-                        player.start(tracked, round, job);
+                        runner.start(tracked, round, job);
                         readers.serve_jobs(tracked, round, &[job]);
                     }
                 }
                 OnDurable::Ended(job) => {
                     tracked.has_ended(job);
                     changed.push(job);
-                    player.has_ended(tracked, round, job);
+                    runner.has_ended(tracked, round, job);
                 }
                 OnDurable::Answer(reply) => drop(reply.send(Ok(()))),
             }

@@ -1,9 +1,11 @@
-//! Detached jobs: the store that keeps them, and the played clients of their pools.
+//! Detached jobs: the store that keeps them, and the internal clients of their pools.
 //!
 //! A job arrives in a client's session (`detaching`, `intake`), and its pool passes from the session to the store. When it is complete
-//! there, it runs in that pool. To the coordinator, the pool's client looks like any other. It is played here (`player`): it reads
-//! items from disk as far as there is room (`feeding`), and stores the outcomes. Agents keep their reports until these are durable.
-//! Clients that read the job get what is on disk (`readers`). After a restart, the played client reopens the pool, like a client
+//! there, it runs in that pool. To the coordinator, the pool's client looks like any other, but it is internal: the runner (`runner`)
+//! acts as the client. It reads items from disk as far as there is room (`feeding`), and stores the outcomes. Agents keep their reports
+//! until these are durable.
+//!
+//! Clients that read the job get what is on disk (`readers`). After a restart, the internal client reopens the pool, like a client
 //! that has lost its coordinator.
 //!
 //! The driver owns the sessions of clients that detach and read. Their messages are handled here; [`Detached::take_ends`] returns the
@@ -26,11 +28,11 @@ mod find;
 mod intake;
 mod jobs;
 mod open;
-mod player;
 mod program;
 mod readers;
 mod receiving;
 mod refuse;
+mod runner;
 mod tracked_store;
 
 use std::future::pending;
@@ -87,7 +89,7 @@ impl Detached {
 
     /// Returns whether another round has something to do, even without input.
     pub(super) fn has_more(&self) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.player.has_more())
+        self.jobs.as_ref().is_some_and(|jobs| jobs.runner.has_more())
     }
 
     /// Returns when the next round is due.
@@ -159,27 +161,27 @@ impl Detached {
         }
     }
 
-    /// Returns whether this client is played.
-    pub(super) fn plays(&self, client: ClientId) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.player.job_of(client).is_some())
+    /// Returns whether this client is internal: the pool runs a detached job.
+    pub(super) fn is_internal(&self, client: ClientId) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.runner.job_of(client).is_some())
     }
 
-    /// Returns the played clients.
-    pub(super) fn played(&self) -> impl Iterator<Item = ClientId> {
-        self.jobs.iter().flat_map(|jobs| jobs.player.clients())
+    /// Returns the internal clients.
+    pub(super) fn internal_clients(&self) -> impl Iterator<Item = ClientId> {
+        self.jobs.iter().flat_map(|jobs| jobs.runner.clients())
     }
 
-    /// Keeps an event for a played client.
+    /// Keeps an event for an internal client.
     pub(super) fn post(&mut self, client: ClientId, event: ClientEvent) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.player.post(client, event);
+            jobs.runner.post(client, event);
         }
     }
 
     /// Handles the events that were kept.
     pub(super) fn handle_pool_events(&mut self, round: &mut Round) {
         if let Some(jobs) = &mut self.jobs {
-            jobs.player.handle_events(&mut jobs.tracked, round);
+            jobs.runner.handle_events(&mut jobs.tracked, round);
         }
     }
 
@@ -245,7 +247,7 @@ impl Detached {
     /// Returns how many bytes are held: parts that wait for the store, items, and outcomes that wait for readers.
     pub(super) fn held(&self) -> u64 {
         let held = |jobs: &Jobs| {
-            jobs.intake.held() + jobs.readers.holds() + jobs.player.held() + jobs.tracked.store().backlog()
+            jobs.intake.held() + jobs.readers.holds() + jobs.runner.held() + jobs.tracked.store().backlog()
         };
         self.jobs.as_ref().map_or(0, held)
     }

@@ -1,4 +1,4 @@
-//! The played clients of detached jobs: sends their messages and handles their events.
+//! Runs detached jobs: opens each one's pool as its internal client, sends that client's messages, and handles its events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,9 +23,9 @@ use super::tracked_store::TrackedStore;
 /// The delay before a failed read is retried, in ns.
 const AGAIN_NS: u64 = 1_000_000_000;
 
-/// All running jobs. They have the store's numbers.
+/// Runs the detached jobs. Jobs have the store's numbers.
 #[derive(Default)]
-pub(super) struct Player {
+pub(super) struct Runner {
     /// Complete jobs whose opening is being read.
     starting: BTreeSet<u64>,
     /// The running jobs by their pools' clients, and vice versa.
@@ -70,7 +70,7 @@ pub(super) struct Run {
     cancels: Vec<oneshot::Sender<Result<(), Status>>>,
 }
 
-impl Player {
+impl Runner {
     /// Starts all complete jobs that do not run.
     pub(super) fn start_all(&mut self, tracked: &TrackedStore, round: &Round) {
         let running = tracked.store().jobs().filter(|job| job.phase() == Phase::Running && !tracked.is_received(job));
@@ -180,7 +180,7 @@ impl Player {
         }
     }
 
-    /// Keeps an event for a played client.
+    /// Keeps an event for an internal client.
     pub(super) fn post(&mut self, client: ClientId, event: ClientEvent) {
         if self.runs.contains_key(&client) {
             self.events.push((client, event));
@@ -205,12 +205,12 @@ impl Player {
         self.notified = notified;
     }
 
-    /// Returns the job of a played client.
+    /// Returns the job of an internal client.
     pub(super) fn job_of(&self, client: ClientId) -> Option<u64> {
         self.runs.get(&client).map(|run| run.job)
     }
 
-    /// Returns the played clients.
+    /// Returns the internal clients.
     pub(super) fn clients(&self) -> impl Iterator<Item = ClientId> {
         self.runs.keys().copied()
     }
