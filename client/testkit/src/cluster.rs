@@ -165,7 +165,7 @@ impl Cluster {
     pub fn check_at_rest(&mut self) -> Result<(), String> {
         for daemon in self.agents.iter_mut().chain([&mut self.coordinator]) {
             if let Some(status) = daemon.ended() {
-                return Err(format!("the {} has ended with {status}; it said:\n{}", daemon.name(), daemon.tail()));
+                return Err(format!("the {} has ended with {status}; its output:\n{}", daemon.name(), daemon.tail()));
             }
         }
         self.left_workers()
@@ -219,8 +219,8 @@ fn end(daemon: &mut Daemon) -> String {
     match daemon.wait(PATIENCE) {
         Ok(status) if status.success() => String::new(),
         // The case may have killed it.
-        Ok(_) if daemon.said().contains("SIGTERM") => String::new(),
-        Ok(status) => format!("the {} ended with {status}; it said:\n{}", daemon.name(), daemon.said()),
+        Ok(_) if daemon.output().contains("SIGTERM") => String::new(),
+        Ok(status) => format!("the {} ended with {status}; its output:\n{}", daemon.name(), daemon.output()),
         Err(wrong) => wrong,
     }
 }

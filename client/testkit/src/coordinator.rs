@@ -60,7 +60,7 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
 
     /// Lets the agent resume this session.
     pub async fn resume(self, session: &mut Session) {
-        let opening = Opening::read(self.events, LIMIT, PATIENCE).await.expect("it says something");
+        let opening = Opening::read(self.events, LIMIT, PATIENCE).await.expect("the agent sends its first message");
         let Opening::Resume { resume, rest } = opening else { panic!("it has a session to resume") };
         let frames = session.outgoing.reconnect(resume.received).expect("it has received what was sent");
         let (replies, cut) = Cuttable::new(Replies::from(frames));
@@ -70,10 +70,11 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
     }
 
     /// Refuses to resume an unknown session. Returns the agent's request.
-    pub async fn resumes_in_vain(self) -> Resume {
-        let opening = Opening::<AgentEvent>::read(self.events, LIMIT, PATIENCE).await.expect("it says something");
+    pub async fn refuse_resume(self) -> Resume {
+        let opening =
+            Opening::<AgentEvent>::read(self.events, LIMIT, PATIENCE).await.expect("the agent sends its first message");
         let Opening::Resume { resume, .. } = opening else { panic!("it has a session to resume") };
-        let _ = self.reply.send(Err(Status::not_found("who is that?")));
+        let _ = self.reply.send(Err(Status::not_found("unknown session")));
         resume
     }
 

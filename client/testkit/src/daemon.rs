@@ -107,7 +107,7 @@ impl Daemon {
                 Some(line) => return line,
                 None if over || Instant::now() > deadline => {
                     drop(lines);
-                    panic!("{} does not say {words:?}; it said:\n{}", self.name, self.tail());
+                    panic!("{} wrote no line with {words:?}; its output:\n{}", self.name, self.tail());
                 }
                 None => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -117,16 +117,16 @@ impl Daemon {
         }
     }
 
-    /// The same for async tests, which limit the time themselves.
-    pub async fn says(&mut self, words: &str) -> String {
+    /// Waits for the next line that contains these words, and returns it. The caller limits the time.
+    pub async fn wait_for_line(&mut self, words: &str) -> String {
         let mut consumed = self.consumed;
         let line = self.find_after(&mut consumed, words).await;
         self.consumed = consumed;
         line
     }
 
-    /// The same for a line that may have been written before.
-    pub async fn says_ever(&self, words: &str) -> String {
+    /// Waits for a line that contains these words, and returns it. It may have been written before an earlier wait.
+    pub async fn wait_for_line_since_start(&self, words: &str) -> String {
         self.find_after(&mut 0, words).await
     }
 
@@ -143,12 +143,12 @@ impl Daemon {
         });
         match line.await {
             Some(line) => line,
-            None => panic!("{} has ended without {words:?}; it said:\n{}", self.name, self.said()),
+            None => panic!("{} has ended and wrote no line with {words:?}; its output:\n{}", self.name, self.output()),
         }
     }
 
-    /// Waits until its output has ended, because it and everything it has started have exited.
-    pub async fn falls_silent(&mut self) {
+    /// Waits for the end of its output: it and all processes it has started have exited.
+    pub async fn wait_for_eof(&mut self) {
         poll_fn(|context| {
             let mut lines = self.output.lines();
             lines.waker = Some(context.waker().clone());
@@ -157,23 +157,23 @@ impl Daemon {
         .await;
     }
 
-    /// Returns how many lines with these words it has written so far. Later waits only find later lines.
-    pub fn times_said(&mut self, words: &str) -> usize {
+    /// Returns how many lines with these words it has written so far. Later waits ignore these lines.
+    pub fn count_lines(&mut self, words: &str) -> usize {
         let lines = self.output.lines();
         self.consumed = lines.lines.len();
         lines.lines.iter().filter(|line| line.contains(words)).count()
     }
 
     /// Returns all its output so far.
-    pub fn said(&self) -> String {
+    pub fn output(&self) -> String {
         self.output.lines().lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
     /// Returns the end of its output, for messages.
     pub fn tail(&self) -> String {
-        let said = self.said();
-        let from = said.ceil_char_boundary(said.len().saturating_sub(SHOWN_BYTES));
-        said[from..].lines().map(|line| format!("    {line}\n")).collect()
+        let output = self.output();
+        let from = output.ceil_char_boundary(output.len().saturating_sub(SHOWN_BYTES));
+        output[from..].lines().map(|line| format!("    {line}\n")).collect()
     }
 
     /// Returns its exit status, if it has exited.
@@ -191,7 +191,7 @@ impl Daemon {
                     return Ok(status);
                 }
                 None if start.elapsed() > patience => {
-                    return Err(format!("{} is still there after {patience:?}; it said:\n{}", self.name, self.tail()));
+                    return Err(format!("{} still runs after {patience:?}; its output:\n{}", self.name, self.tail()));
                 }
                 None => thread::sleep(Duration::from_millis(1)),
             }

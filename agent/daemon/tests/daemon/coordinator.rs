@@ -66,7 +66,7 @@ impl Coordinator {
 
     /// The next agent asks to resume an unknown session, and then begins another one.
     pub(crate) async fn session_after_failed_resume(&mut self) -> (Session, AgentHello) {
-        self.arrival().await.resumes_in_vain().await;
+        self.arrival().await.refuse_resume().await;
         self.session().await
     }
 

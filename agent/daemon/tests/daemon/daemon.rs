@@ -54,12 +54,12 @@ impl Daemon {
 
     /// Waits for a log line with these words, and returns it.
     pub(crate) async fn wait_for_line(&mut self, words: &str) -> String {
-        self.0.says(words).await
+        self.0.wait_for_line(words).await
     }
 
     /// Returns how many log lines had these words so far.
     pub(crate) fn count_lines(&mut self, words: &str) -> usize {
-        self.0.times_said(words)
+        self.0.count_lines(words)
     }
 
     /// Returns its numbers of voluntary and involuntary context switches.
@@ -107,11 +107,11 @@ impl Daemon {
 
     /// Waits until it ends.
     pub(crate) async fn ended(mut self) -> Ended {
-        self.0.falls_silent().await;
+        self.0.wait_for_eof().await;
         // Its stderr is closed, so this does not take long.
         let status = self.0.wait(PATIENCE).unwrap_or_else(|wrong| panic!("{wrong}"));
-        assert_eq!(status.signal(), None, "{}", self.0.said());
-        Ended { code: status.code(), output: self.0.said().trim_end().to_owned() }
+        assert_eq!(status.signal(), None, "{}", self.0.output());
+        Ended { code: status.code(), output: self.0.output().trim_end().to_owned() }
     }
 }
 
@@ -119,7 +119,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.0.kill();
         if std::thread::panicking() {
-            eprintln!("the daemon had said:\n{}", self.0.said());
+            eprintln!("the daemon's output:\n{}", self.0.output());
         }
     }
 }

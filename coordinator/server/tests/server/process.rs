@@ -49,7 +49,7 @@ impl Running {
 
     /// Waits for a line with these words, and returns it.
     pub(crate) async fn line(&mut self, words: &str) -> String {
-        soon(words, self.0.says_ever(words)).await
+        soon(words, self.0.wait_for_line_since_start(words)).await
     }
 
     pub(crate) async fn address(&mut self) -> SocketAddr {
@@ -257,10 +257,10 @@ async fn a_client_that_disconnects_after_closing_its_pool_is_not_lost() {
     }
     // They are given up in the order in which they disconnected.
     server.line("client session closed").await;
-    assert_eq!(server.0.times_said("client session closed"), 1, "{}", server.0.said());
+    assert_eq!(server.0.count_lines("client session closed"), 1, "{}", server.0.output());
     server.signal(Signal::SIGTERM);
     server.line("shut down").await;
-    assert_eq!(server.0.times_said("client session closed"), 1, "{}", server.0.said());
+    assert_eq!(server.0.count_lines("client session closed"), 1, "{}", server.0.output());
 }
 
 #[tokio::test]

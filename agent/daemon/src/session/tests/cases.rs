@@ -125,7 +125,7 @@ async fn orphaned_workers_are_killed_in_time() {
             let attempt = daemon.attempt().await;
             // A coordinator that does not know the session changes nothing until it sends a welcome.
             if knows && !session_lost {
-                attempt.refuse_to_resume().await;
+                attempt.refuse_resume().await;
                 session_lost = true;
             }
         }
@@ -170,7 +170,7 @@ async fn every_coordinator_gets_the_credit() {
     start_pool(&peer);
     until(&mut peer, |event| matches!(event, Event::Credit(_))).await;
     peer.cut();
-    daemon.attempt().await.refuse_to_resume().await;
+    daemon.attempt().await.refuse_resume().await;
     let (mut peer, _) = daemon.attempt().await.accept().await;
     until(&mut peer, |event| *event == Event::Credit(Credit { chunks: 10, bytes: 0 })).await;
 }
@@ -188,7 +188,7 @@ async fn the_last_messages_arrive() {
         peer.cut();
         sleep(2 * ITEM).await;
         if session_lost {
-            daemon.attempt().await.refuse_to_resume().await;
+            daemon.attempt().await.refuse_resume().await;
             let (mut other, hello) = daemon.attempt().await.accept().await;
             other.send(adopt(&hello.held[0], 1, 2, |item| Some(7000 + item)));
             assert_eq!(result(&mut other).await, (7000, 0));
@@ -286,7 +286,7 @@ async fn check_all_outcomes_arrive(seed: u64, troubles: Vec<(u8, u16)>) -> Vec<(
             }
             1 => {
                 peer.cut();
-                daemon.attempt().await.refuse_to_resume().await;
+                daemon.attempt().await.refuse_resume().await;
                 if after % 2 == 0 {
                     drop(daemon.attempt().await);
                 }

@@ -50,8 +50,8 @@ impl ConnectAttempt {
     }
 
     /// Answers that the session is unknown.
-    pub(super) async fn refuse_to_resume(self) {
-        self.0.resumes_in_vain().await;
+    pub(super) async fn refuse_resume(self) {
+        self.0.refuse_resume().await;
     }
 
     /// Never answers.
