@@ -2,7 +2,7 @@
 
 use farpool_proto::v1::PoolAt;
 use farpool_proto::v1::client_event::Body as Event;
-use farpool_session::by_hand;
+use farpool_session::caller_driven;
 
 use super::*;
 use crate::error::ErrorKind;
@@ -12,7 +12,7 @@ fn opened_session(reconnect_timeout: Duration) -> (Server, Peer, Pool, impl Fn()
     let server = Server::start();
     let address = server.address.clone();
     let settings = Settings { reconnect_timeout, ..settings(0) };
-    let client = thread::spawn(move || by_hand::open_counting(address, settings, Arc::new(Terminal)).unwrap());
+    let client = thread::spawn(move || caller_driven::open_counting(address, settings, Arc::new(Terminal)).unwrap());
     let peer = server.session();
     peer.welcome(2);
     let (session, calls) = client.join().unwrap();

@@ -38,7 +38,7 @@ fn a_job_is_sent_and_its_outcomes_are_returned() {
 #[test]
 fn the_program_is_sent_on_request_while_jobs_continue() {
     let (server, peer, pool) = opened();
-    let own = farpool_session::by_hand::own_digest().unwrap();
+    let own = farpool_session::caller_driven::own_digest().unwrap();
     // Nothing is sent for a program that is not this one.
     peer.send(Event::ProgramWanted(ProgramWanted { digest: vec![1; 32].into() }));
     peer.send(Event::ProgramWanted(ProgramWanted { digest: own.clone() }));

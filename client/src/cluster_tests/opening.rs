@@ -35,7 +35,7 @@ fn a_coordinator_receives_everything_about_the_pool() {
     let program = Program::unpacked(&sent.program).unwrap().unwrap();
     let own = std::fs::read("/proc/self/exe").unwrap();
     assert_eq!(program.size, own.len() as u64);
-    assert_eq!(program.digest, farpool_session::by_hand::own_digest().unwrap());
+    assert_eq!(program.digest, farpool_session::caller_driven::own_digest().unwrap());
     assert_eq!((&*program.environment[0].name, &*program.environment[0].value), (&b"A"[..], &b"b"[..]));
     assert_eq!(program.directory, std::env::current_dir().unwrap().into_os_string().into_encoded_bytes());
     assert!(!program.arguments.is_empty());

@@ -418,7 +418,7 @@ fn a_job_cancelled_while_disconnected_ends_at_once() {
 #[test]
 fn an_interrupted_program_is_sent_again() {
     let (server, peer, pool) = opened_with_reconnect();
-    let own = farpool_session::by_hand::own_digest().unwrap();
+    let own = farpool_session::caller_driven::own_digest().unwrap();
     server.hold_next_program();
     peer.send(Event::ProgramWanted(ProgramWanted { digest: own.clone() }));
     server.wait_for_held_program();
@@ -434,7 +434,7 @@ fn an_interrupted_program_is_sent_again() {
 #[test]
 fn a_program_that_is_requested_while_it_is_sent_is_sent_again() {
     let (server, peer, pool) = opened_with_reconnect();
-    let own = farpool_session::by_hand::own_digest().unwrap();
+    let own = farpool_session::caller_driven::own_digest().unwrap();
     let request = || peer.send(Event::ProgramWanted(ProgramWanted { digest: own.clone() }));
     server.hold_next_program();
     request();

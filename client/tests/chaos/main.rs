@@ -101,7 +101,7 @@ fn play_isolated(plan: Plan) -> Result<(), Failed> {
             .map_err(|reason| println!("no namespaces here, so only cables fail, and no disk is full: {reason}"))
             .ok(),
     };
-    let Some(mut command) = command else { return play(plan).map_err(Failed::from) };
+    let Some(mut command) = command else { return run(plan).map_err(Failed::from) };
     command.args(["--seed", &plan.seed.to_string(), "--seconds", &plan.seconds.to_string(), "--nocapture"]);
     let status = command.status()?;
     match status.code() {
@@ -111,7 +111,7 @@ fn play_isolated(plan: Plan) -> Result<(), Failed> {
     }
 }
 
-fn play(plan: Plan) -> Result<(), String> {
+fn run(plan: Plan) -> Result<(), String> {
     binaries::make_daemons();
     let folder = folder::all().join(format!("chaos.{}", hosts::run_number()));
     fs::create_dir_all(&folder).expect("cargo's folder for tests can be written");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_proto::v1::{FailureKind, OpenJob, OpenPool, Program, WorkerSettings};
-use farpool_session::by_hand;
+use farpool_session::caller_driven;
 use farpool_session::{Error, ErrorKind, Job, Outcome, Session};
 use farpool_testkit::random::Random;
 use tokio::task::JoinSet;
@@ -86,7 +86,7 @@ pub(crate) async fn fill(
 ) -> bool {
     let connector = ClientConnector { host, network: network.clone(), address: address.clone() };
     let (client, _, opened, conversation) =
-        by_hand::open(connector, open_pool(0, random), RECONNECT_TIMEOUT, Arc::new(ClientFront(host)));
+        caller_driven::open(connector, open_pool(0, random), RECONNECT_TIMEOUT, Arc::new(ClientFront(host)));
     let conversation = tokio::spawn(conversation);
     if opened.await.is_err() {
         return false;
@@ -148,7 +148,7 @@ impl Script {
         let processes = random.pick(&[0, 0, 1, 3]);
         let open = open_pool(processes, random);
         let (client, handle, opened, conversation) =
-            by_hand::open(self.connector.clone(), open, RECONNECT_TIMEOUT, Arc::new(ClientFront(host)));
+            caller_driven::open(self.connector.clone(), open, RECONNECT_TIMEOUT, Arc::new(ClientFront(host)));
         let mut tasks = JoinSet::new();
         let (sender, mut receiver) = tokio::sync::oneshot::channel();
         tasks.spawn(async move { drop(sender.send(conversation.await)) });
@@ -279,11 +279,11 @@ impl JobRun {
                 let count = self.random.within(1..self.batch + 1).min(self.items - sent);
                 let items: Vec<Bytes> = (sent..sent + count).map(|at| encode(mark(self.tag, at)).into()).collect();
                 if count > 0 {
-                    self.job.send(&items).expect("a session by hand takes all");
+                    self.job.send(&items).expect("a caller-driven session accepts everything");
                 }
                 sent += count;
                 if sent == self.items {
-                    self.job.end_input().expect("a session by hand takes all");
+                    self.job.end_input().expect("a caller-driven session accepts everything");
                     ended = true;
                 }
                 if self.random.one_in(20) {

@@ -14,7 +14,7 @@ use farpool_proto::v1::{
     DiscardDetachedReply, DiscardDetachedRequest, EventFrame, Output,
 };
 use farpool_session::Front;
-use farpool_session::by_hand::{Connect, Connection, DetachedConnection};
+use farpool_session::caller_driven::{Connect, Connection, DetachedConnection};
 use futures_core::Stream;
 use prost::Message;
 use tokio::sync::mpsc;

@@ -1,6 +1,6 @@
 //! Seeds of histories that found the bugs described here, or that find them when the fix is removed.
 
-/// They are always played, besides those that are requested.
+/// They always run, besides those that are requested.
 pub(crate) const SEEDS: &[(u64, &str)] = &[
     (0, "the report of a chunk's slower copy counts too"),
     (2, "messages sent on a lost connection are not resent on the next one"),

@@ -11,7 +11,7 @@
 //! - the client programs (`client.rs`; those that detach and attach: `detached/`);
 //! - the faults (`world/faults.rs`).
 //!
-//! The real code has a few seams for this: `by_hand.rs` in `client/session/src/cluster/` and in its `detached/`, `in_process.rs`
+//! The real code has a few seams for this: `caller_driven.rs` in `client/session/src/cluster/` and in its `detached/`, `in_process.rs`
 //! and `blocking.rs` in `coordinator/server/src/`, `in_time.rs` in `coordinator/store/src/log/`, and the traits `Workers` and
 //! `Connect` in `agent/daemon/src/session/parts.rs`. No feature of a crate switches anything in the daemons for tests.
 //!
@@ -41,7 +41,7 @@
 //!   report kept for a coordinator that never comes. A job for all slots keeps all of them busy.
 //!
 //! # How to run it
-//! `cargo test -p farpool --test simulation` plays as many histories as [`doses`] says, and all that have found a bug
+//! `cargo test -p farpool --test simulation` runs as many histories as [`doses`] says, and all that have found a bug
 //! before ([`found`]). It prints the seeds that fail. `cargo test -p farpool --test simulation -- --seed N` replays one
 //! and prints it, message by message. `--from N` and `--seeds N` choose others, as do the variables SIMULATION_FROM and
 //! SIMULATION_SEEDS.
@@ -98,11 +98,11 @@ fn run(arguments: &[String]) -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let count = number("--seeds").or(variable("SIMULATION_SEEDS")).unwrap_or_else(doses::histories);
     let from = number("--from").or(variable("SIMULATION_FROM")).unwrap_or(0);
-    play_many(from, count)
+    run_many(from, count)
 }
 
-/// Plays the history of a seed.
-fn play(seed: u64, max_lines: usize) -> Report {
+/// Runs the history of a seed.
+fn run_seed(seed: u64, max_lines: usize) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("there is memory");
     runtime.block_on(async {
@@ -116,7 +116,7 @@ fn play(seed: u64, max_lines: usize) -> Report {
 }
 
 fn replay(seed: u64) -> ExitCode {
-    let report = play(seed, usize::MAX);
+    let report = run_seed(seed, usize::MAX);
     report.lines.iter().for_each(|line| println!("{line}"));
     println!("seed {seed}: {} events, digest {:016x}", report.events, report.digest);
     match report.violation {
@@ -128,7 +128,7 @@ fn replay(seed: u64) -> ExitCode {
     }
 }
 
-fn play_many(from: u64, count: u64) -> ExitCode {
+fn run_many(from: u64, count: u64) -> ExitCode {
     let requested = from..from.saturating_add(count);
     let known = found::SEEDS.iter().map(|(seed, _)| *seed).filter(|seed| !requested.contains(seed));
     let seeds: Vec<u64> = known.chain(requested.clone()).collect();
@@ -139,10 +139,10 @@ fn play_many(from: u64, count: u64) -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                    let report = play(seed, 0);
+                    let report = run_seed(seed, 0);
                     events.fetch_add(report.events, Ordering::Relaxed);
                     // Now and then this checks that a seed gives the same history.
-                    let again = seed % 50 == 0 && play(seed, 0).digest != report.digest;
+                    let again = seed % 50 == 0 && run_seed(seed, 0).digest != report.digest;
                     let violation =
                         if again { Some("the same seed gave another history".to_owned()) } else { report.violation };
                     if let Some(violation) = violation {
@@ -155,8 +155,8 @@ fn play_many(from: u64, count: u64) -> ExitCode {
     let mut failed = failed.into_inner().expect("the lock is not poisoned");
     failed.sort();
     let (took, events) = (began.elapsed(), events.into_inner());
-    let played = seeds.len();
-    println!("{played} histories of {events} events in {took:.1?}, {} of them with a violation", failed.len());
+    let histories = seeds.len();
+    println!("{histories} histories of {events} events in {took:.1?}, {} of them with a violation", failed.len());
     for (seed, violation) in &failed {
         println!("seed {seed}: {violation}");
         if let Some((_, what)) = found::SEEDS.iter().find(|(known, _)| known == seed) {
@@ -166,7 +166,7 @@ fn play_many(from: u64, count: u64) -> ExitCode {
     match failed.first() {
         None => ExitCode::SUCCESS,
         Some((seed, _)) => {
-            play(*seed, MAX_LINES).lines.iter().for_each(|line| println!("{line}"));
+            run_seed(*seed, MAX_LINES).lines.iter().for_each(|line| println!("{line}"));
             println!("to replay it: cargo test -p farpool --test simulation -- --seed {seed}");
             ExitCode::FAILURE
         }

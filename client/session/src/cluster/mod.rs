@@ -8,7 +8,7 @@
 
 mod backoff;
 mod borrower;
-pub mod by_hand;
+pub mod caller_driven;
 mod connect;
 mod conversation;
 pub(crate) mod detached;

@@ -2,7 +2,7 @@
 
 use farpool_proto::v1::DetachedJob;
 use farpool_session::Error;
-use farpool_session::by_hand::{DetachedClient, ReadEvent};
+use farpool_session::caller_driven::{DetachedClient, ReadEvent};
 use farpool_testkit::random::Random;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};

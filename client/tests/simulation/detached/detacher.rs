@@ -1,7 +1,7 @@
 //! A client that detaches a job.
 
 use farpool_proto::v1::{Detach, Items, OpenJob, OpenPool, Program};
-use farpool_session::by_hand::{DetachedClient, DetachingJob};
+use farpool_session::caller_driven::{DetachedClient, DetachingJob};
 use farpool_session::{Error, ErrorKind};
 use farpool_testkit::random::Random;
 use tokio::task::JoinSet;

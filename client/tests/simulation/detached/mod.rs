@@ -7,7 +7,7 @@ mod known_jobs;
 use std::time::Duration;
 
 use farpool_proto::v1::OpenJob;
-use farpool_session::by_hand::ReadEvent;
+use farpool_session::caller_driven::ReadEvent;
 use farpool_testkit::random::{Random, mix};
 use tokio::time::{Instant, sleep};
 

@@ -5,7 +5,7 @@
 
 mod ask;
 mod attempts;
-pub(super) mod by_hand;
+pub(super) mod caller_driven;
 pub(super) mod connection;
 mod read;
 mod send;

@@ -145,7 +145,7 @@ fn answer(out: &Outgoing<ClientEvent>, message: ClientMessage) -> bool {
 }
 
 #[test]
-fn a_session_driven_by_hand_survives_losses() {
+fn a_caller_driven_session_survives_losses() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let echo = Echo::default();

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::Address;
 pub use super::connect::{Connect, Connection};
 use super::conversation::{self, Opener, Terms};
-pub use super::detached::by_hand::{DetachedClient, DetachedOutcomes, DetachingJob, ReadEvent};
+pub use super::detached::caller_driven::{DetachedClient, DetachedOutcomes, DetachingJob, ReadEvent};
 pub use super::detached::connection::DetachedConnection;
 use super::location::{DetachSettings, JobLocation};
 use super::purpose::Purpose;
@@ -54,7 +54,7 @@ pub fn open<C: Connect>(
     let conversation = conversation::run(Arc::clone(&shared), connect, terms, opener);
     let opened = async { receiver.await.unwrap_or_else(|_| Err(Error::protocol("the conversation has ended"))) };
     let handle = SessionHandle(Arc::clone(&shared));
-    (Session::over(Arc::new(ByHand(shared))), handle, opened, conversation)
+    (Session::over(Arc::new(CallerDriven(shared))), handle, opened, conversation)
 }
 
 /// Opens a session as [`Session::open`] does. Also returns a function that counts the calls whose threads have driven it.
@@ -104,9 +104,9 @@ impl SessionHandle {
     }
 }
 
-struct ByHand(Arc<Shared>);
+struct CallerDriven(Arc<Shared>);
 
-impl Carrier for ByHand {
+impl Carrier for CallerDriven {
     fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
         self.0.submit(inbox, messages)
     }
