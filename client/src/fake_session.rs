@@ -68,7 +68,7 @@ impl FakeSession {
     }
 
     /// Items finish only when the test calls [`FakeSession::deliver`].
-    pub(crate) fn by_hand(self) -> Self {
+    pub(crate) fn manual_delivery(self) -> Self {
         Self { drives: false, ..self }
     }
 

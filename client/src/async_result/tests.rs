@@ -14,13 +14,13 @@ fn double(n: u64) -> u64 {
     2 * n
 }
 
-fn by_hand() -> (Arc<FakeSession>, Pool) {
-    FakeSession::mapping(double).by_hand().pool()
+fn manual_pool() -> (Arc<FakeSession>, Pool) {
+    FakeSession::mapping(double).manual_delivery().pool()
 }
 
 #[test]
 fn an_outcome_can_be_awaited_polled_and_taken_once() {
-    let (session, pool) = by_hand();
+    let (session, pool) = manual_pool();
     let mut result = pool.job(double).label("x").apply_async((4,));
     assert!(!result.ready() && !result.wait(Duration::from_millis(2)));
     assert_eq!(result.successful().unwrap_err().kind(), ErrorKind::InvalidArgument);
@@ -76,7 +76,7 @@ fn a_thread_feeds_what_exceeds_the_window() {
     fn len(bytes: Vec<u8>) -> usize {
         bytes.len()
     }
-    let (session, pool) = FakeSession::mapping(len).by_hand().pool();
+    let (session, pool) = FakeSession::mapping(len).manual_delivery().pool();
     let result = pool.map_async(len, (0..150).map(|_| vec![7; 1 << 20]));
     while session.most_bytes() < WINDOW as usize {
         thread::sleep(Duration::from_millis(1));
@@ -91,7 +91,7 @@ fn a_thread_feeds_what_exceeds_the_window() {
 
 #[test]
 fn cancel_ends_the_job_and_its_feeder() {
-    let (session, pool) = by_hand();
+    let (session, pool) = manual_pool();
     let one = pool.apply_async(double, (1,));
     let endless = pool.map_async(double, 0..);
     endless.cancel();
@@ -104,7 +104,7 @@ fn cancel_ends_the_job_and_its_feeder() {
 
 #[test]
 fn dropping_it_leaves_the_job_running() {
-    let (session, pool) = by_hand();
+    let (session, pool) = manual_pool();
     drop(pool.map_async(double, 0..3));
     assert_eq!((session.open(), session.cancelled()), (1, 0));
     assert_eq!(session.deliver(9), 3);
@@ -113,7 +113,7 @@ fn dropping_it_leaves_the_job_running() {
 
 #[test]
 fn callbacks_run_once_before_or_after_the_outcome() {
-    let (session, pool) = by_hand();
+    let (session, pool) = manual_pool();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let note = |name: &'static str| {
         let seen = Arc::clone(&seen);
@@ -146,7 +146,7 @@ fn an_error_callback_runs_only_for_an_error() {
 
 #[test]
 fn a_dropped_result_still_calls_back() {
-    let (session, pool) = by_hand();
+    let (session, pool) = manual_pool();
     let (send, receive) = mpsc::channel();
     drop(pool.map_async(double, 0..3).callback(move |values| send.send(values.clone()).unwrap()));
     session.deliver(3);
@@ -155,7 +155,7 @@ fn a_dropped_result_still_calls_back() {
 
 #[test]
 fn a_panicking_callback_affects_nothing_else() {
-    let (session, pool) = by_hand();
+    let (session, pool) = manual_pool();
     let result = pool.apply_async(double, (1,)).callback(|_| panic!("on purpose"));
     session.deliver(1);
     assert_eq!(result.get().unwrap(), 2);
@@ -189,7 +189,7 @@ impl Wake for CountWakes {
 
 #[test]
 fn a_future_is_woken_after_the_end_and_the_callbacks() {
-    let (session, pool) = by_hand();
+    let (session, pool) = manual_pool();
     let wakes = Arc::new(CountWakes(AtomicU64::new(0)));
     let waker = Waker::from(Arc::clone(&wakes));
     let mut context = Context::from_waker(&waker);

@@ -80,7 +80,7 @@ fn the_bytes_ahead_of_the_consumer_are_bounded() {
     }
     const ITEM: usize = 100 << 10;
     // Results arrive together and are taken one by one, while several items fit into a batch.
-    let (session, pool) = FakeSession::mapping(same).by_hand().pool();
+    let (session, pool) = FakeSession::mapping(same).manual_delivery().pool();
     let (pulled, numbers) = counted();
     let mut imap = pool.job(same).buffersize(100_000).imap(numbers.map(|_| vec![0; ITEM]));
     thread::scope(|scope| {
@@ -178,7 +178,7 @@ impl Wake for CountWakes {
 
 #[test]
 fn a_stream_wakes_its_task_for_outcomes_and_the_end() {
-    let (session, pool) = FakeSession::mapping(double).by_hand().pool();
+    let (session, pool) = FakeSession::mapping(double).manual_delivery().pool();
     let wakes = Arc::new(CountWakes(AtomicU64::new(0)));
     let waker = Waker::from(Arc::clone(&wakes));
     let mut context = Context::from_waker(&waker);
@@ -194,7 +194,7 @@ fn a_stream_wakes_its_task_for_outcomes_and_the_end() {
 
 #[test]
 fn a_stream_wakes_its_task_for_room() {
-    let (session, pool) = FakeSession::mapping(double).by_hand().window(1).pool();
+    let (session, pool) = FakeSession::mapping(double).manual_delivery().window(1).pool();
     let wakes = Arc::new(CountWakes(AtomicU64::new(0)));
     let waker = Waker::from(Arc::clone(&wakes));
     let mut context = Context::from_waker(&waker);

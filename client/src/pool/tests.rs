@@ -175,7 +175,7 @@ fn a_closed_pool_finishes_and_rejects_new_calls() {
 
 #[test]
 fn a_terminated_pool_cancels_and_rejects_new_calls() {
-    let (session, pool) = FakeSession::mapping(double).by_hand().pool();
+    let (session, pool) = FakeSession::mapping(double).manual_delivery().pool();
     let before = pool.map_async(double, 0..100);
     pool.close();
     pool.terminate();
@@ -206,7 +206,7 @@ fn check_closed(pool: &Pool, message: &str) {
 
 #[test]
 fn every_call_and_join_return_the_error_of_a_failed_pool() {
-    let (session, pool) = FakeSession::mapping(double).by_hand().pool();
+    let (session, pool) = FakeSession::mapping(double).manual_delivery().pool();
     let running = pool.apply_async(double, (1,));
     session.fail(&farpool_session::Error::new(ErrorKind::InitializerFailed, "no such file"));
     for error in [running.get().unwrap_err(), pool.map(double, [1]).unwrap_err(), pool.apply(double, (1,)).unwrap_err()]
@@ -221,7 +221,7 @@ fn every_call_and_join_return_the_error_of_a_failed_pool() {
 
 #[test]
 fn dropping_a_pool_terminates_it() {
-    let (session, pool) = FakeSession::mapping(double).by_hand().pool();
+    let (session, pool) = FakeSession::mapping(double).manual_delivery().pool();
     let running = pool.apply_async(double, (1,));
     drop(pool);
     assert_eq!((session.cancelled(), session.open()), (1, 0));
