@@ -102,7 +102,7 @@ impl<T: Send + 'static> AsyncResult<T> {
         let waiting = self.session.as_ref().and_then(|session| session.here().ok()?.waiting());
         let why = waiting.map_or_else(String::new, |reason| format!(", because the pool is waiting: {reason}"));
         let waited = format!("the outcome was not ready after {timeout:?}{why}");
-        Err(self.outcome.inbox().tell(Error::new(ErrorKind::WaitTimedOut, waited)))
+        Err(self.outcome.inbox().add_context(Error::new(ErrorKind::WaitTimedOut, waited)))
     }
 
     /// Blocks until the outcome is ready, but no longer than `timeout`; returns whether it is ready.
@@ -167,7 +167,7 @@ impl<T: Send + 'static> AsyncResult<T> {
         Err(self
             .outcome
             .inbox()
-            .tell(Error::invalid("the outcome is not ready yet: check ready() first, or call wait(..)")))
+            .add_context(Error::invalid("the outcome is not ready yet: check ready() first, or call wait(..)")))
     }
 
     /// Cancels the job: running items are killed, and the outcome becomes [`ErrorKind::Cancelled`], unless it is already
@@ -250,7 +250,7 @@ impl<T: Send + 'static> AsyncResult<T> {
 
     /// Rejects calls from a fork of the pool's process.
     fn check(&self) -> Result<(), Error> {
-        fork::check_pool(self.outcome.owner()).map_err(|error| self.outcome.inbox().tell(error))
+        fork::check_pool(self.outcome.owner()).map_err(|error| self.outcome.inbox().add_context(error))
     }
 
     /// Waits for the outcome until the deadline; returns whether it is ready.

@@ -42,7 +42,7 @@ impl<R: Data> Collector<R> {
             News::Failed { first, count, error, held: _ } => {
                 farpool_session::there_are(first, count, inbox.pulled())?;
                 self.outcomes += count;
-                self.fail(first, || inbox.tell(error.of_item(first)));
+                self.fail(first, || inbox.add_context(error.of_item(first)));
                 Ok(())
             }
         }
@@ -66,7 +66,7 @@ impl<R: Data> Collector<R> {
                 // The job has already failed: only an error with a lower index can still change its outcome.
                 Ok(_) => {}
                 Err(error) => {
-                    self.fail(item, || inbox.tell(Error::new(ErrorKind::Codec, error.0).of_item(item)));
+                    self.fail(item, || inbox.add_context(Error::new(ErrorKind::Codec, error.0).of_item(item)));
                 }
             }
         }

@@ -44,7 +44,7 @@ pub(crate) fn run_all<A: Args, R: Data>(
 /// Runs one item and returns its result.
 pub(crate) fn run_one<A: Args, R: Data>(mut call: Call, args: &A, payload_limit: u64) -> Result<R, Error> {
     feeder::feed_one(args, call.inbox.job(), payload_limit, &mut call.messages)
-        .map_err(|error| call.inbox.tell::<Error>(error))?;
+        .map_err(|error| call.inbox.add_context::<Error>(error))?;
     call.inbox.set_pulled(1);
     call.flush_and_wait()?;
     let mut news = VecDeque::new();
@@ -64,7 +64,7 @@ pub(crate) fn run_one<A: Args, R: Data>(mut call: Call, args: &A, payload_limit:
 /// Returns the error of a job that ended before all its items had an outcome.
 pub(crate) fn ended_early(inbox: &Inbox) -> Error {
     inbox.end_error().map_or_else(
-        || inbox.tell(Error::protocol("the job ended although outcomes of items are missing")),
+        || inbox.add_context(Error::protocol("the job ended although outcomes of items are missing")),
         Error::from,
     )
 }
@@ -75,8 +75,8 @@ fn outcome<R: Data>(news: News, inbox: &Inbox) -> Result<R, Error> {
             let mut results = Results::new(first, data, ends, inbox.pulled())?;
             let (item, bytes) =
                 results.next().unwrap_or_else(|| Err(farpool_session::Error::protocol("a result is empty")))?;
-            codec::decode(bytes).map_err(|error| inbox.tell(Error::new(ErrorKind::Codec, error.0).of_item(item)))
+            codec::decode(bytes).map_err(|error| inbox.add_context(Error::new(ErrorKind::Codec, error.0).of_item(item)))
         }
-        News::Failed { first, error, .. } => Err(inbox.tell(error.of_item(first))),
+        News::Failed { first, error, .. } => Err(inbox.add_context(error.of_item(first))),
     }
 }

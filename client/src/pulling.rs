@@ -43,7 +43,7 @@ pub(crate) fn refuse_own(inbox: &Inbox) -> Result<(), Error> {
     if !JOBS.with_borrow(|jobs| jobs.iter().any(|job| std::ptr::eq(*job, inbox))) {
         return Ok(());
     }
-    Err(inbox.tell(Error::invalid(
+    Err(inbox.add_context(Error::invalid(
         "the input waits for the outcome of its own job, which cannot be ready before the input has ended: run the job with \
          imap_from_thread, and feed its input through a channel",
     )))
@@ -73,7 +73,7 @@ pub(crate) fn wait_for(inbox: &Inbox) -> Result<Waiting, Error> {
     }
     if reached.iter().any(|job| own.contains(job)) {
         drop(all);
-        return Err(inbox.tell(Error::invalid(
+        return Err(inbox.add_context(Error::invalid(
             "the inputs of several jobs wait for each other's outcomes, and no outcome can be ready before its job's input \
              has ended: run one of the jobs with imap_from_thread, and feed the others' inputs through channels",
         )));

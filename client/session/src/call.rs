@@ -55,21 +55,21 @@ impl Call {
             self.opened = true;
             self.session.submit(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true)
         };
-        sent.map_err(|error| self.inbox.tell(error))
+        sent.map_err(|error| self.inbox.add_context(error))
     }
 
     /// Sends all messages of a job of one item, and waits for news of it. It may return early.
     pub fn flush_and_wait(&mut self) -> Result<(), Error> {
         self.opened = true;
         let called = self.session.call(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
-        called.map_err(|error| self.inbox.tell(error))
+        called.map_err(|error| self.inbox.add_context(error))
     }
 
     /// Sends all messages of a job that nobody waits for yet.
     pub fn flush_soon(&mut self) -> Result<(), Error> {
         self.opened = true;
         let sent = self.session.submit_soon(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
-        sent.map_err(|error| self.inbox.tell(error))
+        sent.map_err(|error| self.inbox.add_context(error))
     }
 
     /// Lets the job continue when this is dropped.

@@ -98,7 +98,9 @@ impl<T> SharedOutcome<T> {
             }
             Value::Taken { succeeded } => {
                 state.value = Value::Taken { succeeded };
-                Err(self.inbox.tell(Error::invalid("the outcome was already taken, and it can be taken only once")))
+                Err(self
+                    .inbox
+                    .add_context(Error::invalid("the outcome was already taken, and it can be taken only once")))
             }
             Value::Lent => unreachable!("it is settled, so no callback runs"),
         }
@@ -195,7 +197,7 @@ impl<T: Send + 'static> SharedOutcome<T> {
     fn decode_guarded(&self) -> Result<T, Error> {
         panic::catch_unwind(AssertUnwindSafe(|| (self.decode)(&self.inbox))).unwrap_or_else(|panic| {
             let message = format!("decoding the outcome panicked: {}", panics::message(&*panic));
-            Err(self.inbox.tell(Error::new(ErrorKind::Codec, message)))
+            Err(self.inbox.add_context(Error::new(ErrorKind::Codec, message)))
         })
     }
 }

@@ -125,7 +125,7 @@ impl Arrivals {
                     if count > 1 {
                         self.put_back(item + 1, Arrival::Failed(item + 1, count - 1, error.clone()));
                     }
-                    return Ok(Some(Err(inbox.tell(error.of_item(item)))));
+                    return Ok(Some(Err(inbox.add_context(error.of_item(item)))));
                 }
             }
         }
@@ -152,5 +152,5 @@ impl Arrivals {
 
 #[cold]
 fn undecodable(item: u64, message: String, inbox: &Inbox) -> Error {
-    inbox.tell(Error::new(ErrorKind::Codec, message).of_item(item))
+    inbox.add_context(Error::new(ErrorKind::Codec, message).of_item(item))
 }

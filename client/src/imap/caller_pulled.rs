@@ -92,7 +92,7 @@ impl<T: Data, I: Iterator<Item = T>> CallerPulled<I> {
     }
 
     fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
-        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.tell::<Error>(error))?;
+        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.add_context::<Error>(error))?;
         // At most one batch before each outcome: a slow input must not delay outcomes that are here.
         if self.window.is_due(self.ahead()) {
             self.feed()?;

@@ -118,7 +118,7 @@ impl ThreadPulled {
     }
 
     fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
-        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.tell::<Error>(error))?;
+        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.add_context::<Error>(error))?;
         if let Some(start) = self.start.take() {
             start(&mut self.call)?;
         }
@@ -194,7 +194,7 @@ fn start<T: Data>(
         thread::Builder::new().name("farpool-feeder".to_owned()).stack_size(codec::STACK).spawn(move || pulling.feed());
     spawned.map(drop).map_err(|error| {
         let message = format!("cannot start the thread that feeds the job: {error}");
-        call.inbox.tell(Error::new(ErrorKind::Unavailable, message))
+        call.inbox.add_context(Error::new(ErrorKind::Unavailable, message))
     })
 }
 

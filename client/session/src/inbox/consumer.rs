@@ -71,7 +71,7 @@ impl Inbox {
             (None, End::Closed) => Error::new(ErrorKind::Closed, "the pool was closed before the call"),
         };
         drop(state);
-        Some(self.tell(error))
+        Some(self.add_context(error))
     }
 
     /// Returns the name of the call that started the job, such as `map`.
@@ -84,8 +84,8 @@ impl Inbox {
         &self.label
     }
 
-    /// Adds to an error which job it is about. The error is the session's, or the front's version of it.
-    pub fn tell<E: From<Error>>(&self, error: impl Into<Error>) -> E {
+    /// Adds the name of the call and the label of the job to an error. The error is the session's, or the front's version of it.
+    pub fn add_context<E: From<Error>>(&self, error: impl Into<Error>) -> E {
         error.into().of_job(self.verb, &self.label).into()
     }
 

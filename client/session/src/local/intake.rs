@@ -137,7 +137,7 @@ impl Intake {
         let mut messages = spare.messages.drain(..);
         for (inbox, count) in spare.inboxes.drain(..) {
             if let Err(error) = engine.admit(&inbox, messages.by_ref().take(count)) {
-                inbox.break_with(inbox.tell::<Error>(error));
+                inbox.break_with(inbox.add_context::<Error>(error));
                 engine.inboxes.wake_later(Some(inbox.end(End::Cancelled)));
             }
         }

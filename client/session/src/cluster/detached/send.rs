@@ -50,7 +50,7 @@ impl JobSender {
         conversation.with_program(detach_settings.program.clone()).start(opener)?;
         let _lent = farpool_worker::lend();
         let silent = || Error::protocol("the thread that talks to the coordinator ended unexpectedly");
-        receiver.recv().unwrap_or_else(|_| Err(sending.session.0.inbox.tell(silent())))?;
+        receiver.recv().unwrap_or_else(|_| Err(sending.session.0.inbox.add_context(silent())))?;
         Ok(sending)
     }
 
