@@ -2,6 +2,8 @@
 
 mod arrivals;
 mod caller_pulled;
+mod consumer;
+mod lazy_job;
 #[cfg(test)]
 mod tests;
 mod thread_pulled;
@@ -19,9 +21,10 @@ use futures_core::Stream;
 use crate::args::Data;
 use crate::error::Error;
 pub(crate) use arrivals::Order;
-pub(crate) use caller_pulled::CallerPulled;
-use caller_pulled::Step;
-pub(crate) use thread_pulled::ThreadPulled;
+pub(crate) use consumer::Consumer;
+use consumer::Step;
+pub(crate) use lazy_job::{Input, LazyJob};
+pub(crate) use window::Window;
 
 /// The outcomes of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered): an [`Iterator`] and
 /// a [`Stream`].
@@ -56,10 +59,7 @@ pub struct Imap<I: Iterator, R> {
 }
 
 enum ImapState<I> {
-    /// The consumer's thread pulls the input.
-    CallerPulled(Owned<Box<CallerPulled<I>>>),
-    /// A separate thread pulls the input.
-    ThreadPulled(Owned<Box<ThreadPulled>>),
+    Started(Owned<Box<LazyJob<I>>>),
     /// The job could not be started.
     Failed(Option<Error>),
 }
@@ -80,8 +80,7 @@ impl<I: Iterator, R> Imap<I, R> {
     /// ```
     pub fn attempts(&self) -> u32 {
         match &self.state {
-            ImapState::CallerPulled(job) => job.attempts(),
-            ImapState::ThreadPulled(job) => job.attempts(),
+            ImapState::Started(job) => job.attempts(),
             ImapState::Failed(_) => 0,
         }
     }
@@ -91,23 +90,14 @@ impl<I: Iterator, R> Imap<I, R> {
     /// for another attempt still get it, and items whose worker or host is lost are retried as before.
     pub fn stop_retries(&mut self) {
         match &mut self.state {
-            ImapState::CallerPulled(job) => job.stop_retries(),
-            ImapState::ThreadPulled(job) => job.stop_retries(),
+            ImapState::Started(job) => job.stop_retries(),
             ImapState::Failed(_) => {}
         }
     }
 
-    pub(crate) fn new(job: Result<CallerPulled<I>, Error>) -> Self {
+    pub(crate) fn new(job: Result<LazyJob<I>, Error>) -> Self {
         let state = match job {
-            Ok(job) => ImapState::CallerPulled(Owned::of(job.owner(), Box::new(job))),
-            Err(error) => ImapState::Failed(Some(error)),
-        };
-        Self { state, results: PhantomData }
-    }
-
-    pub(crate) fn from_thread(job: Result<ThreadPulled, Error>) -> Self {
-        let state = match job {
-            Ok(job) => ImapState::ThreadPulled(Owned::of(job.owner(), Box::new(job))),
+            Ok(job) => ImapState::Started(Owned::of(job.owner(), Box::new(job))),
             Err(error) => ImapState::Failed(Some(error)),
         };
         Self { state, results: PhantomData }
@@ -118,18 +108,15 @@ impl<T: Data, I: Iterator<Item = T>, R: Data> Iterator for Imap<I, R> {
     type Item = Result<R, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let job = match &mut self.state {
+            ImapState::Started(job) => job,
+            ImapState::Failed(error) => return error.take().map(Err),
+        };
         loop {
-            let step = match &mut self.state {
-                ImapState::CallerPulled(job) => job.step(),
-                ImapState::ThreadPulled(job) => job.step(),
-                ImapState::Failed(error) => return error.take().map(Err),
-            };
-            match (step, &self.state) {
-                (Step::Outcome(outcome), _) => return Some(outcome),
-                (Step::Over, _) => return None,
-                (Step::Wait, ImapState::CallerPulled(run)) => run.wait(),
-                (Step::Wait, ImapState::ThreadPulled(fed)) => fed.wait(),
-                (Step::Wait, ImapState::Failed(_)) => return None,
+            match job.step() {
+                Step::Outcome(outcome) => return Some(outcome),
+                Step::Over => return None,
+                Step::Wait => job.wait(),
             }
         }
     }
@@ -141,21 +128,16 @@ impl<T: Data, I: Iterator<Item = T>, R: Data> Stream for Imap<I, R> {
     type Item = Result<R, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let job = match &mut self.state {
+            ImapState::Started(job) => job,
+            ImapState::Failed(error) => return Poll::Ready(error.take().map(Err)),
+        };
         loop {
-            let step = match &mut self.state {
-                ImapState::CallerPulled(job) => job.step(),
-                ImapState::ThreadPulled(job) => job.step(),
-                ImapState::Failed(error) => return Poll::Ready(error.take().map(Err)),
-            };
-            let news = match (step, &self.state) {
-                (Step::Outcome(outcome), _) => return Poll::Ready(Some(outcome)),
-                (Step::Over, _) => return Poll::Ready(None),
-                (Step::Wait, ImapState::CallerPulled(run)) => run.wake_for_news(context.waker()),
-                (Step::Wait, ImapState::ThreadPulled(fed)) => fed.wake_for_news(context.waker()),
-                (Step::Wait, ImapState::Failed(_)) => return Poll::Ready(None),
-            };
-            if !news {
-                return Poll::Pending;
+            match job.step() {
+                Step::Outcome(outcome) => return Poll::Ready(Some(outcome)),
+                Step::Over => return Poll::Ready(None),
+                Step::Wait if !job.wake_for_news(context.waker()) => return Poll::Pending,
+                Step::Wait => {}
             }
         }
     }

@@ -1,37 +1,27 @@
 //! A lazy job with a separate thread that pulls its input, so that the input may depend on outcomes.
 
-use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
 use std::thread::{self, Thread};
 
-use farpool_session::fork::{self, Owned, Owner};
-use farpool_session::{Call, End, Inbox, News, Room, Session};
+use farpool_session::fork::Owned;
+use farpool_session::{Call, End, Inbox, Room, Session};
 
 use super::arrivals::Arrivals;
-use super::arrivals::Order;
-use super::caller_pulled::Step;
+use super::consumer::{Consumer, Step};
 use super::window::Window;
 use crate::args::Data;
 use crate::codec;
 use crate::error::{Error, ErrorKind};
 use crate::feeder::Feeder;
 use crate::panics;
-use crate::progress::Progress;
 use crate::singles::Singles;
 
-/// The consumer's side of the job.
+/// The input of a lazy job, which a separate thread pulls. This is the consumer's side of it.
 pub(crate) struct ThreadPulled {
-    call: Call,
     /// Starts the thread that pulls; `None` once it has started.
     start: Option<Start>,
     shared: Arc<Shared>,
-    arrivals: Arrivals,
-    /// Empty between steps; kept to reuse its memory.
-    news: VecDeque<News>,
-    ended: bool,
-    _progress: Option<Progress>,
 }
 
 /// Opens the job and starts its feeding thread.
@@ -55,98 +45,41 @@ struct SharedState {
 }
 
 impl ThreadPulled {
-    pub(crate) fn new<T: Data>(
-        call: Call,
+    pub(super) fn new<T: Data>(
         feeder: Feeder<Singles<impl Iterator<Item = T> + Send + 'static>>,
-        order: Order,
-        buffersize: Option<u64>,
-        chunksize: u64,
-        progress: Option<Progress>,
+        window: Window,
     ) -> Self {
-        let window = Window::new(buffersize, chunksize, call.session.slots());
         let state = SharedState { window, pulled: 0, taken: 0, held: 0, thread: None, abandoned: false };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         let with_thread = Arc::clone(&shared);
         let start = Box::new(move |call: &mut Call| start(call, feeder, with_thread));
-        Self {
-            call,
-            start: Some(start),
-            shared,
-            arrivals: Arrivals::new(order),
-            news: VecDeque::new(),
-            ended: false,
-            _progress: progress,
-        }
+        Self { start: Some(start), shared }
     }
 
-    pub(super) fn owner(&self) -> Owner {
-        self.call.session.owner()
-    }
-
-    pub(super) fn attempts(&self) -> u32 {
-        self.arrivals.attempts()
-    }
-
-    pub(super) fn stop_retries(&mut self) {
-        self.call.stop_retries();
-    }
-
-    /// Makes one step towards the next outcome.
-    pub(super) fn step<R: Data>(&mut self) -> Step<R> {
-        if self.ended {
-            return Step::Over;
-        }
-        match self.try_step() {
-            Ok(step) => step,
-            Err(error) => {
-                self.ended = true;
-                self.call.cancel();
-                Step::Outcome(Err(error))
-            }
-        }
-    }
-
-    /// Blocks until there is news.
-    pub(super) fn wait(&self) {
-        self.call.session.wait(&self.call.inbox, None);
-    }
-
-    /// Wakes the task at the next news; returns whether there is some already.
-    pub(super) fn wake_for_news(&self, waker: &Waker) -> bool {
-        self.call.inbox.set_waker(waker);
-        self.call.inbox.has_news()
-    }
-
-    fn try_step<R: Data>(&mut self) -> Result<Step<R>, Error> {
-        fork::check_pool(self.owner()).map_err(|error| self.call.inbox.add_context::<Error>(error))?;
+    pub(super) fn step<R: Data>(&mut self, consumer: &mut Consumer) -> Result<Step<R>, Error> {
         if let Some(start) = self.start.take() {
-            start(&mut self.call)?;
+            start(&mut consumer.call)?;
         }
         loop {
-            if let Some(outcome) = self.arrivals.pop(&self.call.inbox)? {
-                self.shared.note_taken(&self.arrivals, self.call.session.slots());
+            if let Some(outcome) = consumer.pop()? {
+                self.shared.note_taken(&consumer.arrivals, consumer.call.session.slots());
                 return Ok(Step::Outcome(outcome));
             }
-            if !self.call.inbox.has_news() {
+            if !consumer.has_news() {
                 return Ok(Step::Wait);
             }
-            let ended = self.call.inbox.take(&mut self.news);
-            let dried_up = ended && self.news.is_empty();
-            self.news.drain(..).try_for_each(|news| self.arrivals.add(news, &self.call.inbox))?;
-            if dried_up {
-                self.ended = true;
-                self.call.settle();
-                return match self.call.inbox.end_error() {
+            if consumer.take_news()? {
+                consumer.finish();
+                return match consumer.call.inbox.end_error() {
                     Some(error) => Ok(Step::Outcome(Err(error.into()))),
                     None => Ok(Step::Over),
                 };
             }
         }
     }
-}
 
-impl Drop for ThreadPulled {
-    fn drop(&mut self) {
+    /// Lets the thread end: the consumer was dropped.
+    pub(super) fn abandon(&self) {
         let mut state = self.shared.state();
         state.abandoned = true;
         if let Some(thread) = &state.thread {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 ///
 /// Without a `buffersize` it starts at a few items per slot, and doubles whenever the consumer uses it up within [`MOMENT`]: tiny
 /// items need thousands in flight to keep workers busy, while a few long items are enough.
-pub(super) struct Window {
+pub(crate) struct Window {
     items: u64,
     /// Upper bound.
     most: u64,
@@ -26,7 +26,7 @@ const SMALL: u64 = 64;
 const MOMENT: Duration = Duration::from_millis(50);
 
 impl Window {
-    pub(super) fn new(buffersize: Option<u64>, chunksize: u64, slots: u32) -> Self {
+    pub(crate) fn new(buffersize: Option<u64>, chunksize: u64, slots: u32) -> Self {
         let (items, most) = match buffersize {
             Some(items) => (items, items),
             None => Self::bounds(chunksize, slots),

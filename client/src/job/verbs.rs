@@ -10,7 +10,7 @@ use crate::background;
 use crate::error::Error;
 use crate::feeder::{self, Feeder};
 use crate::function::{self, Captureless, Function};
-use crate::imap::{CallerPulled, Imap, Order, ThreadPulled};
+use crate::imap::{Consumer, Imap, Input, LazyJob, Order, Window};
 use crate::map;
 use crate::progress::Progress;
 use crate::singles::Singles;
@@ -182,7 +182,7 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_imap("imap", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput)
+        self.run_imap("imap", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput, Input::caller)
     }
 
     /// As [`Pool::imap_unordered`](crate::Pool::imap_unordered).
@@ -203,7 +203,7 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_imap("imap_unordered", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome)
+        self.run_imap("imap_unordered", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome, Input::caller)
     }
 
     /// As [`imap`](Self::imap), but a separate thread pulls the input: so the input may block, even on outcomes of this job.
@@ -243,7 +243,7 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_imap_from_thread("imap_from_thread", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput)
+        self.run_imap("imap_from_thread", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput, Input::thread)
     }
 
     /// As [`imap_from_thread`](Self::imap_from_thread), but the outcomes come in the order of completion.
@@ -265,11 +265,12 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_imap_from_thread(
+        self.run_imap(
             "imap_unordered_from_thread",
             self.describe::<(T,), R>(),
             items.into_iter(),
             Order::AsTheyCome,
+            Input::thread,
         )
     }
 }
@@ -330,27 +331,15 @@ impl<F> Job<'_, F> {
         &self,
         verb: &'static str,
         function: Bytes,
-        input: I,
+        items: I,
         order: Order,
+        input: fn(Feeder<Singles<I>>, Window) -> Input<I>,
     ) -> Imap<I, R> {
         Imap::new(self.call(verb, function, Interest::Outcomes).map(|call| {
-            let feeder = self.feeder(&call, Singles(input));
+            let feeder = self.feeder(&call, Singles(items));
             let progress = self.show_progress(&call, feeder.size().1);
-            CallerPulled::new(call, feeder, order, self.options.buffersize, self.options.chunksize(), progress)
-        }))
-    }
-
-    fn run_imap_from_thread<T: Data, R: Data, I: Iterator<Item = T> + Send + 'static>(
-        &self,
-        verb: &'static str,
-        function: Bytes,
-        input: I,
-        order: Order,
-    ) -> Imap<I, R> {
-        Imap::from_thread(self.call(verb, function, Interest::Outcomes).map(|call| {
-            let feeder = self.feeder(&call, Singles(input));
-            let progress = self.show_progress(&call, feeder.size().1);
-            ThreadPulled::new(call, feeder, order, self.options.buffersize, self.options.chunksize(), progress)
+            let window = Window::new(self.options.buffersize, self.options.chunksize(), call.session.slots());
+            LazyJob::new(Consumer::new(call, order, progress), input(feeder, window))
         }))
     }
 }
