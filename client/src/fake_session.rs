@@ -156,7 +156,7 @@ impl Carrier for FakeSession {
         let soon = Instant::now() + Duration::from_millis(1);
         inbox.park(Some(deadline.map_or(soon, |deadline| deadline.min(soon))));
         let idle = self.idle_waits.fetch_add(1, Ordering::Relaxed);
-        assert!(idle < 5000, "nothing left to finish, and still somebody waits");
+        assert!(idle < 5000, "nothing is left to finish, but a thread still waits");
     }
 
     fn wait_closed(&self, deadline: Option<Instant>) -> bool {

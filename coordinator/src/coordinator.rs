@@ -40,7 +40,7 @@ impl Coordinator {
         let mut round = Round::new(now, &self.config, &mut self.core, out, &mut self.notes);
         let answer = happens(&mut self.parts, &mut round);
         end_and_review(&mut self.parts, &mut round);
-        debug_assert!(self.notes.is_empty(), "what is to follow follows in the same round");
+        debug_assert!(self.notes.is_empty(), "notes are handled in the same round");
         answer
     }
 }

@@ -74,7 +74,7 @@ impl Payloads {
                 break;
             }
         }
-        assert_eq!(first, end, "items that are cut out are here");
+        assert_eq!(first, end, "all requested items are stored");
         pieces
     }
 

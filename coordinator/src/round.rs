@@ -70,7 +70,7 @@ impl<'a> Round<'a> {
 
     #[inline]
     pub(crate) fn reuse(&mut self, actions: Vec<Action>) {
-        debug_assert!(actions.is_empty() && self.notes.actions.is_empty(), "all that is asked for is followed");
+        debug_assert!(actions.is_empty() && self.notes.actions.is_empty(), "all actions and notes were handled");
         self.notes.actions = actions;
     }
 

@@ -136,6 +136,6 @@ impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: exactly the reservation made in `open`; nothing borrowed from `self` outlives it.
         let unmapped = unsafe { munmap(self.base.cast(), MAPPED_BYTES) };
-        debug_assert!(unmapped.is_ok(), "an own mapping can be unmapped");
+        debug_assert!(unmapped.is_ok(), "a mapping of this process can be unmapped");
     }
 }

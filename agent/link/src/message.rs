@@ -210,7 +210,7 @@ mod tests {
             let request = Request::Spawn { worker: 7 };
             request.send(theirs.as_fd(), &vec![write.as_raw_fd(); count]).expect("they fit");
             drop(write);
-            let (received, fds) = Request::receive(ours.as_fd()).expect("it is whole").expect("and not the end");
+            let (received, fds) = Request::receive(ours.as_fd()).expect("it is complete").expect("and not the end");
             assert_eq!((received, fds.len()), (request, count));
             drop(fds);
             all_closed(read);

@@ -162,7 +162,7 @@ mod tests {
         let path = folder.join(OsStr::from_bytes(name));
         std::os::unix::fs::symlink("/bin/sleep", &path).expect("it is new");
         let child = Command::new(&path).arg("3600").spawn().expect("there is a sleep");
-        fs::remove_dir_all(&folder).expect("it is there");
+        fs::remove_dir_all(&folder).expect("it exists");
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
         (child, pid)
     }

@@ -73,7 +73,7 @@ impl Writer {
 
     /// Marks the next `bytes` bytes of the space as written. The reader sees them after [`Writer::publish`].
     pub fn advance(&mut self, bytes: usize) {
-        assert!(bytes <= self.known_room(), "only what was room can have been written");
+        assert!(bytes <= self.known_room(), "more was written than there was room for");
         self.written += bytes as u64;
     }
 
@@ -163,7 +163,7 @@ impl Reader {
 
     /// Marks the next `bytes` bytes as read. The writer may reuse them after [`Reader::publish`].
     pub fn consume(&mut self, bytes: usize) {
-        assert!(bytes <= self.known(), "only what was there can have been read");
+        assert!(bytes <= self.known(), "more was read than was available");
         self.read += bytes as u64;
     }
 

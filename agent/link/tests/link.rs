@@ -33,7 +33,7 @@ proptest! {
         let (mut written, mut read) = (0_u64, 0_u64);
         for (write, bytes) in steps {
             if write {
-                let room = writer.room(bytes).expect("nobody garbles it");
+                let room = writer.room(bytes).expect("the other side's position is valid");
                 prop_assert!(room as u64 >= (RING_BYTES as u64 - (written - read)).min(bytes as u64));
                 prop_assert!(room as u64 <= RING_BYTES as u64 - (written - read));
                 let bytes = bytes.min(room);
@@ -44,10 +44,10 @@ proptest! {
                 writer.publish();
                 written += bytes as u64;
             } else {
-                let there = reader.available(bytes).expect("nobody garbles it").min(bytes);
+                let there = reader.available(bytes).expect("the other side's position is valid").min(bytes);
                 prop_assert_eq!(there as u64, (written - read).min(bytes as u64));
                 let mut copy = Vec::new();
-                reader.copy_into(0, there, &mut copy).expect("so much is there");
+                reader.copy_into(0, there, &mut copy).expect("that many bytes are readable");
                 for (at, byte) in copy.iter().enumerate() {
                     prop_assert_eq!(*byte, pattern(read + at as u64));
                 }
@@ -79,7 +79,7 @@ fn pattern(at: u64) -> u8 {
 #[test]
 fn unpublished_bytes_are_invisible() {
     let (mut writer, mut reader) = ends();
-    writer.room(8).expect("nobody garbles it");
+    writer.room(8).expect("the other side's position is valid");
     writer.space()[..8].copy_from_slice(b"farpool!");
     writer.advance(8);
     assert_eq!(reader.available(1), Ok(0));
@@ -91,11 +91,11 @@ fn unpublished_bytes_are_invisible() {
 #[test]
 fn copies_are_bounded_by_what_is_available() {
     let (mut writer, mut reader) = ends();
-    writer.room(8).expect("nobody garbles it");
+    writer.room(8).expect("the other side's position is valid");
     writer.space()[..8].copy_from_slice(b"farpool!");
     writer.advance(8);
     writer.publish();
-    assert_eq!(reader.copy::<1>(0), None, "nobody has looked yet");
+    assert_eq!(reader.copy::<1>(0), None, "there is no position yet");
     assert_eq!(reader.available(1), Ok(8));
     assert_eq!((reader.copy(4), reader.copy::<0>(8)), (Some(*b"ool!"), Some([])));
     let mut copy = b"here: ".to_vec();
@@ -140,7 +140,7 @@ fn changing_bytes_are_decoded_from_one_copy() {
         let mut good = 0;
         for _ in 0..DECODED {
             let mut copy = Vec::new();
-            reader.copy_into(0, honest.len(), &mut copy).expect("so much is there");
+            reader.copy_into(0, honest.len(), &mut copy).expect("that many bytes are readable");
             let first = Failure::decode(&*copy);
             assert_eq!(first, Failure::decode(&*copy), "the copy has changed");
             good += u32::from(first.is_ok());
@@ -175,7 +175,7 @@ fn invalid_positions_are_detected() {
     honest.publish();
     assert_eq!(reader.available(1), Ok(100));
     liar.publish();
-    assert_eq!(reader.available(101), Err(Corrupt), "what was written cannot have been unwritten");
+    assert_eq!(reader.available(101), Err(Corrupt), "the written position went back");
 
     // A reader has read bytes that were never written.
     let mut writer = Writer::new(ours, Direction::ToWorker);
@@ -198,7 +198,7 @@ fn two_threads_stream_through_a_ring() {
         scope.spawn(move || {
             let mut written = 0;
             while written < TOTAL {
-                let room = writer.room(4096).expect("nobody garbles it").min(70_000);
+                let room = writer.room(4096).expect("the other side's position is valid").min(70_000);
                 for (at, byte) in writer.space()[..room].iter_mut().enumerate() {
                     *byte = pattern(written + at as u64);
                 }
@@ -212,9 +212,9 @@ fn two_threads_stream_through_a_ring() {
         });
         let (mut read, mut copy) = (0, Vec::new());
         while read < TOTAL {
-            let there = reader.available(1).expect("nobody garbles it");
+            let there = reader.available(1).expect("the other side's position is valid");
             copy.clear();
-            reader.copy_into(0, there, &mut copy).expect("so much is there");
+            reader.copy_into(0, there, &mut copy).expect("that many bytes are readable");
             assert!(copy.iter().enumerate().all(|(at, byte)| *byte == pattern(read + at as u64)));
             reader.consume(there);
             reader.publish();
@@ -286,7 +286,7 @@ fn doorbells_are_needed_once_and_only_on_request() {
     assert!(worker.status().agent_needs_doorbell(10));
     assert!(!worker.status().agent_needs_doorbell(11), "one doorbell is enough");
     agent.status().agent_sleeps(20);
-    assert!(worker.status().agent_is_asleep(), "other news do not wait for the twentieth item");
+    assert!(worker.status().agent_is_asleep(), "other changes wake the agent before the twentieth item");
     assert!(!worker.status().agent_is_asleep());
     assert!(!agent.status().worker_needs_doorbell());
     worker.status().worker_sleeps();

@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_chunk_of_two_segments_is_cut_at_any_item() {
         let segments = [segment(10, &[13, 13, 20], 10), segment(0, &[5], 5)];
-        let chunk = Chunk::new(1, 1, 0, 100, segments.into_iter()).expect("it is sound");
+        let chunk = Chunk::new(1, 1, 0, 100, segments.into_iter()).expect("the segments are valid");
         assert_eq!(chunk.count, 4);
         let stretch = chunk.stretch(101).expect("item 101 is in it");
         assert_eq!((stretch.start, stretch.offset, stretch.items()), (13, 3, 2));

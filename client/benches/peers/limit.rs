@@ -269,7 +269,7 @@ fn round_trips(over: Transport, ours: usize, theirs: usize) -> Vec<f64> {
 fn bandwidth(over: Transport, messages: usize) -> f64 {
     let mut other = Forked::new(over, move |mut socket| {
         let mut buffer = vec![0; MIB];
-        (0..messages).for_each(|_| socket.read_exact(&mut buffer).expect("a message comes"));
+        (0..messages).for_each(|_| socket.read_exact(&mut buffer).expect("a message arrives"));
         socket.write_all(&[0]).expect("the sender listens");
     });
     let message = vec![1; MIB];

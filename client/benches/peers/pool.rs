@@ -52,7 +52,7 @@ impl Measures for Side {
                 let pool = self.pool.insert(pool);
                 // Until all eight workers have started.
                 for _ in 0..2 {
-                    pool.job(nap).chunksize(1).map(vec![0.05; 32]).expect("naps end well");
+                    pool.job(nap).chunksize(1).map(vec![0.05; 32]).expect("naps succeed");
                 }
             }
             workload => {
@@ -89,10 +89,10 @@ impl Measures for Side {
             "W8" => {
                 let pool = self.open(2);
                 let pool = self.pool.insert(pool);
-                assert_eq!(pool.apply(identity, (1,)).expect("one item ends well"), 1);
+                assert_eq!(pool.apply(identity, (1,)).expect("one item succeeds"), 1);
                 let started: u64 = std::env::var(START_VARIABLE).ok().and_then(|ns| ns.parse().ok()).unwrap_or(0);
                 let took = (monotonic_ns() - started) as f64 / 1e6;
-                pool.job(nap).chunksize(1).map([0.02; 8]).expect("naps end well");
+                pool.job(nap).chunksize(1).map([0.02; 8]).expect("naps succeed");
                 vec![took]
             }
             "W9" => pulled(self.pool()),
@@ -149,7 +149,7 @@ fn submitted(pool: &Pool) -> Vec<f64> {
 fn latencies(pool: &Pool, calls: usize) -> Vec<f64> {
     let one = || {
         let start = Instant::now();
-        pool.apply(identity, (1,)).expect("one item ends well");
+        pool.apply(identity, (1,)).expect("one item succeeds");
         start.elapsed().as_secs_f64() * 1e6
     };
     let mut latencies: Vec<f64> = (0..calls).map(|_| one()).collect();
@@ -172,7 +172,7 @@ fn start_to_finish(open: impl Fn() -> Pool) -> Values {
         .collect();
     let end = Instant::now();
     pool.close();
-    pool.join().expect("the pool ends well");
+    pool.join().expect("the pool closes without an error");
     let to_end = milliseconds(end);
     assert_eq!((results.len(), &results[99]), (100, &factorial(100)));
     warm.sort_by(f64::total_cmp);
@@ -209,7 +209,7 @@ fn finish_transfer(start: Instant, good: usize) -> f64 {
 fn naps(pool: &Pool, ascending: bool) -> f64 {
     let sleeps = tasks::sleeps(ascending);
     let start = Instant::now();
-    let results = pool.map(nap, sleeps).expect("naps end well");
+    let results = pool.map(nap, sleeps).expect("naps succeed");
     assert_eq!(results.len(), 400);
     start.elapsed().as_secs_f64() * 1e3
 }
@@ -231,7 +231,7 @@ fn killed(pool: &Pool) -> Values {
         }
     }
     assert_eq!(good, 99);
-    assert_eq!(pool.apply(identity, (7,)).expect("the pool goes on"), 7);
+    assert_eq!(pool.apply(identity, (7,)).expect("the pool continues"), 7);
     let text = std::fs::read_to_string(&log).expect("the items have written it");
     let _ = std::fs::remove_file(&log);
     let runs = text.lines().filter_map(|line| line.split_once(' ')?.0.parse::<u32>().ok());

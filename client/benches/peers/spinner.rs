@@ -19,7 +19,7 @@ pub(crate) fn one_on_each_core() -> Spinners {
 /// The main function of such a process.
 pub(crate) fn spin(core: &str) -> ! {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("a spinner can be tied to its parent");
-    let _pinned = crate::limit::pin(core.parse().expect("a spinner is told its core"));
+    let _pinned = crate::limit::pin(core.parse().expect("the spinner has a core as argument"));
     // SAFETY: nice(2) takes a number and touches no memory.
     unsafe { libc::nice(19) };
     loop {

@@ -20,7 +20,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Serves on this listener until the process is killed.
 pub(crate) fn serve(listener: std::net::TcpListener) {
-    listener.set_nonblocking(true).expect("sockets can be so");
+    listener.set_nonblocking(true).expect("the option can be set");
     run(async {
         let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime knows sockets");
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -54,7 +54,7 @@ pub(crate) fn round_trips(port: u16, bytes: usize, warm_up: usize, count: usize)
 /// Runs a task as the daemons do: spawned, on a runtime of this thread.
 fn run<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
-    runtime.block_on(async { tokio::spawn(task).await.expect("the task ends well") })
+    runtime.block_on(async { tokio::spawn(task).await.expect("the task ends without an error") })
 }
 
 struct Frames(mpsc::Receiver<AgentFrame>);

@@ -69,7 +69,7 @@ fn worker() -> Vec<f64> {
     let first = notes.wait(|notes| notes.first().copied());
     let killed = kill(first.pid);
     let again = notes.wait(|notes| notes.iter().filter(|note| note.item == first.item).nth(1).copied());
-    map.get().expect("it goes on");
+    map.get().expect("it continues");
     vec![since(killed, again.at_ns)]
 }
 
@@ -98,7 +98,7 @@ fn silent() -> Vec<f64> {
         let mut seen = BTreeSet::new();
         notes.iter().find(|note| !seen.insert(note.item) && !silent.contains(&note.pid)).copied()
     });
-    map.get().expect("it goes on");
+    map.get().expect("it continues");
     let all = begun.elapsed().as_secs_f64();
     cluster.agents.iter_mut().for_each(|agent| agent.signal(Signal::SIGCONT));
     vec![since(stopped, again.at_ns), all, undisturbed]
@@ -152,7 +152,7 @@ fn disturbed(cluster: &mut Cluster, kill: impl FnOnce(&mut Cluster) -> BTreeSet<
     let (notes, begun) = (Notes::new(&cluster.folder), Instant::now());
     let items: Vec<_> = (0..ITEMS).map(|item| (notes.path(), item, NAP_MS)).collect();
     let outcomes = pool.job(|(path, item, took)| nap(path, item, took)).chunksize(1).imap_unordered(items);
-    let mut outcomes = outcomes.map(|outcome| (outcome.expect("it goes on").0, monotonic_ns()));
+    let mut outcomes = outcomes.map(|outcome| (outcome.expect("it continues").0, monotonic_ns()));
     outcomes.by_ref().take(BEFORE).for_each(drop);
     let killed = monotonic_ns();
     let dead = kill(cluster);
@@ -197,7 +197,7 @@ fn since(start: u64, end: u64) -> f64 {
 fn wait_until(is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(60), "it does not become so");
+        assert!(start.elapsed() < Duration::from_secs(60), "the condition never becomes true");
         thread::sleep(Duration::from_millis(1));
     }
 }

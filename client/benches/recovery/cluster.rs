@@ -33,7 +33,7 @@ impl Cluster {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let folder = programs().join(format!("run-{run}"));
-        fs::create_dir_all(&folder).expect("there is a folder for what is temporary");
+        fs::create_dir_all(&folder).expect("the folder for temporary files exists");
         let port = Port::reserve();
         let mut coordinator = start_coordinator(&port);
         coordinator.wait_for(LISTENS);

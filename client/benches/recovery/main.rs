@@ -68,7 +68,7 @@ fn measure(chosen: &[&Case], runs: usize) {
         let mut measured: Vec<Vec<f64>> = vec![Vec::new(); case.measures.len()];
         for _ in 0..runs {
             let seconds = (case.run)();
-            assert_eq!(seconds.len(), case.measures.len(), "{} measures something else than it says", case.name);
+            assert_eq!(seconds.len(), case.measures.len(), "{} reports other measures than it declares", case.name);
             measured.iter_mut().zip(seconds).for_each(|(all, one)| all.push(one));
         }
         for (what, seconds) in case.measures.iter().zip(&mut measured) {

@@ -57,7 +57,7 @@ impl Notes {
 /// The function of items: notes that the item begins, and sleeps.
 pub(crate) fn nap(path: String, item: u64, milliseconds: u64) -> (u64, u32) {
     let pid = std::process::id();
-    let mut file = OpenOptions::new().append(true).open(path).expect("the run's folder is there");
+    let mut file = OpenOptions::new().append(true).open(path).expect("the run's folder exists");
     file.write_all(format!("{item} {pid} {}\n", monotonic_ns()).as_bytes()).expect("it can be written");
     thread::sleep(Duration::from_millis(milliseconds));
     (item, pid)

@@ -119,7 +119,8 @@ fn callbacks_run_once_before_or_after_the_outcome() {
         let seen = Arc::clone(&seen);
         move |value: &u64| seen.lock().unwrap().push((name, *value, thread::current().name().map(str::to_owned)))
     };
-    let result = pool.apply_async(double, (4,)).callback(note("before")).error_callback(|_| panic!("no error came"));
+    let result =
+        pool.apply_async(double, (4,)).callback(note("before")).error_callback(|_| panic!("there was no error"));
     assert!(seen.lock().unwrap().is_empty());
     session.deliver(1);
     let result = result.callback(note("after"));
@@ -134,7 +135,7 @@ fn an_error_callback_runs_only_for_an_error() {
     let (send, receive) = mpsc::channel();
     let result = pool
         .map_async(double, 0..3)
-        .callback(|_| panic!("no value came"))
+        .callback(|_| panic!("there was no value"))
         .error_callback(move |error| send.send(error.message().to_owned()).unwrap());
     assert!(result.wait(SOON));
     assert_eq!(receive.try_recv().unwrap(), "oh");
@@ -199,7 +200,7 @@ fn a_future_is_woken_after_the_end_and_the_callbacks() {
     assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
     session.deliver(1);
     assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
-    let Poll::Ready(values) = plain.as_mut().poll(&mut context) else { panic!("the outcome is there") };
+    let Poll::Ready(values) = plain.as_mut().poll(&mut context) else { panic!("the outcome has arrived") };
     assert_eq!(values.unwrap(), [0, 2]);
 
     let (go, wait) = mpsc::channel::<()>();

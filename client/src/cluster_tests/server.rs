@@ -166,7 +166,7 @@ impl Peer {
 
     /// Receives the client's next message.
     pub(super) fn receive(&self) -> Body {
-        self.messages.recv_timeout(SOON).expect("the client says something")
+        self.messages.recv_timeout(SOON).expect("the client sends a message")
     }
 
     /// Waits until the client's connection has ended.

@@ -162,7 +162,7 @@ impl Jobs {
     fn add(&mut self, items: Items) {
         let Some(job) = self.jobs.get_mut(&items.job) else { return };
         assert!(items.first >= job.next && !job.input_ended, "indices rise, before the end of the input");
-        assert!(job.sent < job.limit || job.unfinished < job.chunksize, "items came without room for them");
+        assert!(job.sent < job.limit || job.unfinished < job.chunksize, "items arrived without room for them");
         job.sent += (items.data.len() + items.ends.len()) as u64;
         let mut rest = Results::new(items.first, items.data, items.ends, u64::MAX).unwrap();
         while let Some(item) = rest.next() {
@@ -196,7 +196,7 @@ impl Jobs {
 
     fn end_if_finished(&mut self, job: u64) {
         if self.jobs.get(&job).is_some_and(|job| job.input_ended && job.unfinished == 0) {
-            self.jobs.remove(&job).expect("it was there").inbox.end(End::Finished).wake();
+            self.jobs.remove(&job).expect("it existed").inbox.end(End::Finished).wake();
         }
     }
 

@@ -205,7 +205,7 @@ fn a_stream_wakes_its_task_for_room() {
         assert_eq!((poll(), woken()), (Poll::Pending, 0));
         assert_eq!((session.deliver(9), woken()), (1, 1));
         assert_eq!([poll(), poll()], [Poll::Ready(Some(2 * item)), Poll::Pending]);
-        assert_eq!(session.deliver(9), 0, "an item came without room for it");
+        assert_eq!(session.deliver(9), 0, "an item arrived without room for it");
         session.grant();
         assert_eq!(woken(), 1);
     }

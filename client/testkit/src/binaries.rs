@@ -70,7 +70,7 @@ fn build(programs: &[PathBuf], sources: SystemTime, what: &[&str]) {
         .arg(folder.parent().expect("a profile's folder is in the target folder"))
         .current_dir(workspace())
         .status();
-    assert!(built.expect("cargo is there where the tests were built").success(), "{what:?} could not be built");
+    assert!(built.expect("cargo is installed where the tests were built").success(), "{what:?} could not be built");
 }
 
 /// Returns the folder where cargo puts executables, usually `target/debug`.

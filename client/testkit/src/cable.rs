@@ -91,7 +91,7 @@ impl Cable {
 
 impl State {
     fn links(&self) -> MutexGuard<'_, Links> {
-        self.links.lock().expect("nobody panics with it")
+        self.links.lock().expect("the lock is not poisoned")
     }
 
     fn join(self: &Arc<Self>, client: TcpStream, target: SocketAddr) -> io::Result<()> {

@@ -111,7 +111,7 @@ impl Session {
 
     /// Returns the next event.
     pub async fn event(&mut self) -> Event {
-        self.next().await.expect("the session goes on")
+        self.next().await.expect("the session continues")
     }
 
     /// Returns the next event; `None`: the agent has ended its side.

@@ -45,7 +45,7 @@ impl<S: Stream<Item = Result<T, Status>> + Unpin, T> Stream for Cuttable<S> {
             this.cut = None;
             if cut.is_ok() {
                 this.stream = None;
-                return Poll::Ready(Some(Err(Status::unavailable("somebody has cut it"))));
+                return Poll::Ready(Some(Err(Status::unavailable("the test has cut the connection"))));
             }
         }
         match &mut this.stream {

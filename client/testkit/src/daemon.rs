@@ -111,7 +111,7 @@ impl Daemon {
                 }
                 None => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    lines = output.changed.wait_timeout(lines, left).expect("nobody panics with it").0;
+                    lines = output.changed.wait_timeout(lines, left).expect("the lock is not poisoned").0;
                 }
             }
         }
@@ -219,7 +219,7 @@ pub fn log(name: &str, folder: &Path) -> std::path::PathBuf {
 
 impl Captured {
     fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().expect("nobody panics with it")
+        self.lines.lock().expect("the lock is not poisoned")
     }
 
     /// Reads to the end.
@@ -240,7 +240,7 @@ impl Captured {
     /// Waits until all output is read, but not long: another process may hold the pipe open.
     fn wait_until_over(&self) {
         let over = self.changed.wait_timeout_while(self.lines(), LAST_OUTPUT, |lines| !lines.over);
-        drop(over.expect("nobody panics with it"));
+        drop(over.expect("the lock is not poisoned"));
     }
 
     fn change(&self, change: impl FnOnce(&mut Lines)) {

@@ -17,7 +17,7 @@ impl Port {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free");
         let address = listener.local_addr().expect("it is bound");
         let caller = TcpStream::connect(address).expect("it listens");
-        let (answerer, _) = listener.accept().expect("somebody has connected");
+        let (answerer, _) = listener.accept().expect("a peer has connected");
         drop(listener);
         // A child that another thread is just starting holds the listener, too, until it calls exec.
         while TcpStream::connect(address).is_ok() {

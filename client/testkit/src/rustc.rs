@@ -32,7 +32,7 @@ pub fn compile_as(kind: &str, source: &Path, output: &Path, options: &[&str]) ->
         .arg(format!("-Ldependency={}", libraries.display()))
         .args(options)
         .output()
-        .expect("rustc is there where the tests were built")
+        .expect("rustc is installed where the tests were built")
 }
 
 fn rustc() -> OsString {

@@ -32,7 +32,7 @@ impl Served {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let listener = TcpListener::bind(address).await.expect("the port is free");
-                listens.send(listener.local_addr().expect("it listens")).expect("somebody asks");
+                listens.send(listener.local_addr().expect("it listens")).expect("the caller waits for the address");
                 tokio::select! {
                     served = services.serve_with_incoming(TcpIncoming::from(listener)) => {
                         served.expect("it serves until it is stopped");

@@ -32,7 +32,7 @@ pub fn left_after(limit: Duration, there: impl Fn() -> Vec<Process>) -> Vec<Proc
 pub fn until(is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "it does not become so within {PATIENCE:?}");
+        assert!(start.elapsed() < PATIENCE, "the condition is not true within {PATIENCE:?}");
         std::thread::sleep(PAUSE);
     }
 }

@@ -209,7 +209,7 @@ impl Worker {
             // The item runs until the test has opened this pipe for writing and closed it again.
             _ => {
                 let pipe = misbehaviour.strip_prefix("until-written:");
-                pipe.map(std::fs::read).transpose().expect("the pipe is there");
+                pipe.map(std::fs::read).transpose().expect("the pipe exists");
                 return false;
             }
         }

@@ -43,7 +43,7 @@ impl Disk {
         if !self.is_mounted {
             return false;
         }
-        let mut ballast = File::create(self.ballast()).expect("nothing is in its way");
+        let mut ballast = File::create(self.ballast()).expect("the file can be created");
         while ballast.write(&[0; 64 << 10]).is_ok() {}
         true
     }

@@ -65,7 +65,7 @@ impl JobRecords {
             fs::read_dir(&self.folder).expect("the test's folder can be read").flatten().map(|file| file.path());
         let job_specs = files.filter(|path| path.extension().is_some_and(|ending| ending == "job_spec"));
         let read = |path| fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let mut all: Vec<JobSpec> = job_specs.map(|path| read(path).expect("the files are whole")).collect();
+        let mut all: Vec<JobSpec> = job_specs.map(|path| read(path).expect("the files are complete")).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }

@@ -36,6 +36,6 @@ impl Log {
 
 /// Appends a line in one write, so that lines of several processes do not mix.
 pub(crate) fn note(path: &str, line: impl Display) {
-    let mut file = OpenOptions::new().append(true).open(path).expect("the log is there");
+    let mut file = OpenOptions::new().append(true).open(path).expect("the log exists");
     file.write_all(format!("{line}\n").as_bytes()).expect("the log can be written");
 }

@@ -63,7 +63,7 @@ enum Mode {
 pub(crate) fn main(suites: &[Suite]) -> ExitCode {
     if let Ok(name) = env::var(CASE) {
         let mut cases = suites.iter().flat_map(|suite| [suite.both.concat(), suite.cluster_only.concat()].concat());
-        let case = cases.find(|case| case.name == name).expect("the parent names a case that there is");
+        let case = cases.find(|case| case.name == name).expect("the parent names an existing case");
         (case.run)();
         processes::assert_none_left();
         return ExitCode::SUCCESS;

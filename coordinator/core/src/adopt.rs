@@ -64,7 +64,7 @@ impl Core {
     }
 
     pub(crate) fn items_resent(&mut self, id: JobId) {
-        self.jobs.get_mut(id).expect("items are of a job that is open").queue.all_resent();
+        self.jobs.get_mut(id).expect("the items' job is open").queue.all_resent();
         self.requeued(id);
     }
 
@@ -102,7 +102,7 @@ impl Core {
         let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
         // A place that is being given up first waits for what it holds, so this may be adopted too.
         place.is_some_and(|place| matches!(place.stage, Stage::Ready | Stage::Leaving))
-            && state.labels.include(&self.lanes.get(job.lane).expect("a job's lane is there").require)
+            && state.labels.include(&self.lanes.get(job.lane).expect("the job's lane exists").require)
             && (1..=job.policy.retries.saturating_add(1)).contains(&attempt)
     }
 

@@ -110,7 +110,7 @@ impl Core {
     }
 
     fn fits(&self, lane: LaneId, agent: AgentId) -> bool {
-        let lane = self.lanes.get(lane).expect("a pool's lane is there");
+        let lane = self.lanes.get(lane).expect("the pool's lane exists");
         self.fleet.agents.get(agent).is_some_and(|agent| agent.labels.include(&lane.require))
     }
 
@@ -161,7 +161,7 @@ impl Core {
                 // It stops everywhere anyway.
                 continue;
             }
-            let state = pool.places.get_mut(place).expect("an agent's place is there");
+            let state = pool.places.get_mut(place).expect("the agent's place exists");
             if state.stage == Stage::Leaving && state.count == 0 && !draining {
                 state.stage = Stage::Stopping;
                 self.fleet.agents.get_mut(agent).expect("it was just found").leaving -= 1;
@@ -201,7 +201,7 @@ impl Core {
     /// slots.
     fn commitment(&self, id: PoolId, agent: AgentId) -> (bool, u64) {
         let unhealthy_at = self.pools.get(id).is_some_and(|pool| pool.unhealthy_at.contains(&agent));
-        let (unhealthy, part) = self.fleet.agents.get(agent).expect("an agent with open slots is there").commitment();
+        let (unhealthy, part) = self.fleet.agents.get(agent).expect("an agent with open slots exists").commitment();
         (unhealthy || unhealthy_at, part)
     }
 

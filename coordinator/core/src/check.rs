@@ -33,7 +33,7 @@ impl Core {
             let held: Vec<ChunkId> = agent.held.iter(&self.chunks).collect();
             let (mut retracting, mut bytes, mut movable) = (0, 0, false);
             for &chunk in &held {
-                let chunk = self.chunks.get(chunk).expect("a chunk that is listed exists");
+                let chunk = self.chunks.get(chunk).expect("a listed chunk exists");
                 assert_eq!(chunk.agent, id, "a chunk is listed at another agent");
                 bytes += chunk.item_bytes * chunk.done.left();
                 movable |= chunk.hold == Hold::Assigned;
@@ -48,7 +48,7 @@ impl Core {
             let places = agent.places.iter().filter_map(|&(pool, place)| self.pools.get(pool)?.places.get(place));
             assert_eq!(agent.leaving as usize, places.filter(|place| place.stage == Stage::Leaving).count());
             for (at, &(pool, place)) in agent.places.iter().enumerate() {
-                let place = self.pools.get(pool).and_then(|pool| pool.places.get(place)).expect("a place is there");
+                let place = self.pools.get(pool).and_then(|pool| pool.places.get(place)).expect("the place exists");
                 assert_eq!((place.agent, place.listed_at as usize), (id, at), "a place is listed elsewhere");
             }
         }
@@ -63,8 +63,8 @@ impl Core {
         let (mut at_agents, twice) = (HashMap::<JobId, u64>::new(), self.check_twins());
         for (_, chunk) in self.chunks.iter() {
             let left: u64 = chunk.done.holes(chunk.run).map(|hole| hole.count).sum();
-            assert!(left > 0 && left == chunk.done.left(), "a chunk is done and still there, or miscounts");
-            assert!(self.jobs.get(chunk.job).is_some(), "a chunk of a job that is over");
+            assert!(left > 0 && left == chunk.done.left(), "a finished chunk still exists, or its count is wrong");
+            assert!(self.jobs.get(chunk.job).is_some(), "a chunk of a job that has finished");
             *at_agents.entry(chunk.job).or_default() += left;
         }
         for (id, job) in self.jobs.iter() {
@@ -72,7 +72,7 @@ impl Core {
             let [at_agents, twice] = [&at_agents, &twice].map(|counts| counts.get(&id).copied().unwrap_or(0));
             let at_agents = at_agents - twice;
             assert_eq!(job.outcomes + job.queue.items() + at_agents, job.arrived, "{id:?} has lost or doubled items");
-            assert!(!job.is_over(), "{id:?} is over and still there");
+            assert!(!job.is_over(), "{id:?} has finished and still exists");
         }
     }
 
@@ -93,9 +93,9 @@ impl Core {
         for (id, pool) in self.pools.iter() {
             let (mut allotted, mut offered) = (0, 0);
             for (place_id, place) in pool.places.iter() {
-                let agent = self.fleet.agents.get(place.agent).expect("a place's agent is there");
+                let agent = self.fleet.agents.get(place.agent).expect("the place's agent exists");
                 assert_eq!(pool.places.id_at(place.agent), Some(place_id));
-                assert!(agent.labels.include(&pool.require), "{id:?} is where it may not be");
+                assert!(agent.labels.include(&pool.require), "{id:?} is at an agent that may not run it");
                 let counts = held.remove(&(id, place_id)).unwrap_or_default();
                 assert_eq!(counts, (place.count, place.retracting), "{id:?} miscounts at {:?}", place.agent);
                 assert_eq!(place.promised, promised.get(&(id, place.agent)).copied().unwrap_or(0));
@@ -111,7 +111,7 @@ impl Core {
             assert_eq!((pool.allotted, pool.offered), (allotted, offered), "{id:?} is allotted something else");
             self.check_limit(id, pool);
         }
-        assert!(held.is_empty(), "chunks are at places that are not there");
+        assert!(held.is_empty(), "chunks are at places that do not exist");
         for (id, agent) in self.fleet.agents.iter() {
             assert_eq!(agent.committed, committed.get(&id).copied().unwrap_or(0));
         }
@@ -134,7 +134,7 @@ impl Core {
         for (id, pool) in self.pools.iter() {
             let mut ready = 0;
             for &lane_id in &pool.lanes {
-                let lane = self.lanes.get(lane_id).expect("a pool's lane is there");
+                let lane = self.lanes.get(lane_id).expect("the pool's lane exists");
                 assert_eq!(lane.pool, id);
                 lane.ready.check(&self.turns);
                 let job = lane.ready.first().filter(|_| !pool.paused);
@@ -152,7 +152,7 @@ impl Core {
         let mut jobs: HashMap<_, u32> = HashMap::new();
         for (id, job) in self.jobs.iter() {
             *jobs.entry(job.lane).or_default() += 1;
-            let lane = self.lanes.get(job.lane).expect("a job's lane is there");
+            let lane = self.lanes.get(job.lane).expect("the job's lane exists");
             let turn = job.queue.next(job.policy.chunksize).map(|_| (job.policy.priority, job.used));
             let found = lane.ready.key(id.index(), &self.turns).map(|turn| (turn.priority.0, turn.used));
             assert_eq!(found, turn, "{id:?} is misplaced");
@@ -182,7 +182,7 @@ impl Core {
             let limited = pool.filter(|pool| pool.limit.is_some());
             let mut slots = 0;
             for agent_id in self.reaches.agents(id) {
-                let agent = self.fleet.agents.get(agent_id).expect("an agent in a reach is there");
+                let agent = self.fleet.agents.get(agent_id).expect("an agent in a reach exists");
                 let place = limited.and_then(|pool| pool.places.get(pool.places.id_at(agent_id)?));
                 slots += u64::from(place.map_or(agent.slots(), |place| place.workers));
                 let keys = place.map_or_else(|| agent.keys(), |place| place.keys(agent));

@@ -121,7 +121,7 @@ impl Core {
             Event::AgentJoined { agent, slots, labels } => self.join_agent(agent, slots, labels, actions),
             Event::AgentCredit { agent, chunks, bytes } => {
                 let set = self.fleet.set_credit(agent, Credit { chunks, bytes }, &mut self.reaches);
-                assert!(set, "credit of {agent:?}, which is not there");
+                assert!(set, "credit of {agent:?}, which does not exist");
             }
             Event::AgentHealthChanged { agent, unhealthy } => self.set_unhealthy(agent, unhealthy, actions),
             Event::AgentDraining { agent } => self.drain_agent(agent, actions),

@@ -21,7 +21,7 @@ impl Core {
     #[inline]
     pub(crate) fn requeued(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let lane = self.lanes.get_mut(job.lane).expect("a job's lane is there");
+        let lane = self.lanes.get_mut(job.lane).expect("the job's lane exists");
         let was_ready = lane.ready.key(id.index(), &self.turns).is_some();
         let is_ready = job.queue.next(job.policy.chunksize).is_some();
         if was_ready == is_ready {
@@ -38,11 +38,11 @@ impl Core {
     /// Charges the job with the slot time that its chunk at this agent is expected to use.
     #[inline]
     pub(crate) fn served(&mut self, id: JobId, agent: AgentId, ns: u64) {
-        let job = self.jobs.get_mut(id).expect("a job that is served is open");
-        let lane = self.lanes.get_mut(job.lane).expect("a job's lane is there");
+        let job = self.jobs.get_mut(id).expect("the served job is open");
+        let lane = self.lanes.get_mut(job.lane).expect("the job's lane exists");
         lane.clocks.serve(job.policy.priority, job.used);
         let pool = self.pools.get_mut(lane.pool).expect("a lane's pool is open");
-        let agent = self.fleet.agents.get_mut(agent).expect("an agent that serves is there");
+        let agent = self.fleet.agents.get_mut(agent).expect("the serving agent exists");
         let behind = if std::mem::take(&mut pool.fresh) { 0 } else { MOST_BEHIND_NS };
         pool.used = pool.used.max(agent.clock.saturating_sub(behind));
         agent.clock = agent.clock.max(pool.used);
@@ -68,7 +68,7 @@ impl Core {
     /// Updates the order after jobs of the lane changed.
     #[inline]
     pub(crate) fn lane_changed(&mut self, id: LaneId) {
-        let lane = self.lanes.get_mut(id).expect("a lane that changes is there");
+        let lane = self.lanes.get_mut(id).expect("the changed lane exists");
         let pool = self.pools.get_mut(lane.pool).expect("a lane's pool is open");
         let turn = match lane.ready.first() {
             Some((_, job)) if !pool.paused => Some(Turn { pool_used: pool.used, job }),
@@ -100,7 +100,7 @@ impl Core {
     /// Updates the order for the lane and, since its pool's time has changed, for the pool's other lanes.
     #[inline]
     fn lanes_changed(&mut self, id: LaneId) {
-        let pool = self.lanes.get(id).expect("a lane that changes is there").pool;
+        let pool = self.lanes.get(id).expect("the changed lane exists").pool;
         match self.pools.get(pool).expect("a lane's pool is open").lanes[..] {
             [_] => self.lane_changed(id),
             _ => self.pool_changed(pool),
@@ -114,7 +114,7 @@ impl Core {
         }
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.used = change(job.used, ns);
-        let lane = self.lanes.get_mut(job.lane).expect("a job's lane is there");
+        let lane = self.lanes.get_mut(job.lane).expect("the job's lane exists");
         if lane.ready.key(id.index(), &self.turns).is_some() {
             lane.ready.set(id.index(), Some(job.turn()), &mut self.turns);
         }

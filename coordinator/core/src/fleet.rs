@@ -37,28 +37,28 @@ impl Fleet {
     /// The agent holds the chunk from now on.
     #[inline]
     pub(crate) fn hold(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>, reaches: &mut Reaches) {
-        let chunk = chunks.get(id).expect("a chunk that is held exists");
+        let chunk = chunks.get(id).expect("a held chunk exists");
         let (agent, bytes) = (chunk.agent, chunk.item_bytes * chunk.done.left());
         let held = self.change(agent, reaches, |agent| {
             agent.count += 1;
             agent.bytes += bytes;
             agent.held.push(id, chunks);
         });
-        held.expect("a chunk goes to an agent that is there");
+        held.expect("the agent that gets a chunk exists");
     }
 
     /// The agent does not hold the chunk any more.
     #[inline]
     pub(crate) fn release(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>, reaches: &mut Reaches) {
-        let chunk = chunks.get(id).expect("a chunk that is held exists");
+        let chunk = chunks.get(id).expect("a held chunk exists");
         let (agent, bytes) = (chunk.agent, chunk.item_bytes * chunk.done.left());
-        debug_assert!(!matches!(chunk.hold, Hold::Retracting { .. }), "somebody waits for it");
+        debug_assert!(!matches!(chunk.hold, Hold::Retracting { .. }), "another agent waits for the chunk");
         let released = self.change(agent, reaches, |agent| {
             agent.count -= 1;
             agent.bytes -= bytes;
             agent.held.unlink(id, chunks);
         });
-        released.expect("a chunk is at an agent that is there");
+        released.expect("the chunk's agent exists");
     }
 
     /// The agent has finished items of a chunk, of so many bytes.

@@ -21,7 +21,7 @@ impl Held {
     /// Adds the chunk at the head of the list that fits its hold.
     #[inline]
     pub(crate) fn push(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>) {
-        let chunk = chunks.get_mut(id).expect("a chunk that is held exists");
+        let chunk = chunks.get_mut(id).expect("a held chunk exists");
         let head = self.head(chunk.hold);
         chunk.links = Links { newer: NONE, older: *head };
         let second = std::mem::replace(head, id.index());
@@ -33,7 +33,7 @@ impl Held {
     /// Removes the chunk from its list; its hold must be what it was when it was added.
     #[inline]
     pub(crate) fn unlink(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>) {
-        let chunk = chunks.get_mut(id).expect("a chunk that is held exists");
+        let chunk = chunks.get_mut(id).expect("a held chunk exists");
         let Links { newer, older } = std::mem::take(&mut chunk.links);
         let hold = chunk.hold;
         match at(newer, chunks) {

@@ -33,14 +33,14 @@ impl Core {
         if count == 0 {
             return;
         }
-        let job = self.jobs.get_mut(id).expect("items are of a job that is open");
+        let job = self.jobs.get_mut(id).expect("the items' job is open");
         job.queue.arrive(Run::new(first, count), bytes);
         job.arrived += count;
         self.requeued(id);
     }
 
     pub(crate) fn input_ended(&mut self, id: JobId, actions: &mut Vec<Action>) {
-        let job = self.jobs.get_mut(id).expect("the input that ends is of a job that is open");
+        let job = self.jobs.get_mut(id).expect("the job whose input ends is open");
         job.queue.end();
         // Items that waited for the rest of their chunk need not wait any more.
         self.requeued(id);
@@ -54,7 +54,7 @@ impl Core {
     }
 
     pub(crate) fn cancel_job(&mut self, id: JobId, actions: &mut Vec<Action>) {
-        let job = self.jobs.get(id).expect("a job that is cancelled is open");
+        let job = self.jobs.get(id).expect("the cancelled job is open");
         let agents: Vec<AgentId> = job.agents.indices().filter_map(|index| self.fleet.agents.id_at(index)).collect();
         for agent in agents {
             for chunk in self.chunks_of(agent, |chunk| chunk.job == id) {
@@ -87,7 +87,7 @@ impl Core {
 
     /// Takes the chunk from its agent.
     pub(crate) fn drop_chunk(&mut self, id: ChunkId) -> Chunk {
-        let chunk = self.chunks.get(id).expect("a chunk that is held exists");
+        let chunk = self.chunks.get(id).expect("a held chunk exists");
         match chunk.hold {
             Hold::Assigned | Hold::Kept | Hold::Overtaken => {}
             Hold::Retracting { .. } => self.set_hold(id, Hold::Kept),
@@ -96,7 +96,7 @@ impl Core {
         self.fleet.release(id, &mut self.chunks, &mut self.reaches);
         let chunk = self.chunks.remove(id).expect("it was just found");
         let pool = self.jobs.get(chunk.job).and_then(|job| self.pools.get_mut(job.pool)).expect("its pool is open");
-        pool.places.get_mut(chunk.place).expect("a chunk's place is there").count -= 1;
+        pool.places.get_mut(chunk.place).expect("the chunk's place exists").count -= 1;
         chunk
     }
 
@@ -147,7 +147,7 @@ impl Core {
     fn remove_job(&mut self, id: JobId) -> Option<Job> {
         let job = self.jobs.take(id)?;
         self.speculating -= usize::from(job.speculates());
-        let lane = self.lanes.get_mut(job.lane).expect("a job's lane is there");
+        let lane = self.lanes.get_mut(job.lane).expect("the job's lane exists");
         lane.open_jobs -= 1;
         if lane.ready.key(id.index(), &self.turns).is_some() {
             lane.ready.set(id.index(), None, &mut self.turns);

@@ -63,7 +63,7 @@ impl Core {
     }
 
     pub(crate) fn pause_pool(&mut self, id: PoolId, paused: bool) {
-        self.pools.get_mut(id).expect("a pool that is paused is open").paused = paused;
+        self.pools.get_mut(id).expect("the paused pool is open").paused = paused;
         self.pool_changed(id);
         // Chunks were not taken back during the pause.
         let pool = self.pools.get(id).expect("it was just found");
@@ -76,12 +76,12 @@ impl Core {
     }
 
     pub(crate) fn close_pool(&mut self, id: PoolId, actions: &mut Vec<Action>) {
-        self.pools.get_mut(id).expect("a pool that is closed was open").closing = true;
+        self.pools.get_mut(id).expect("the closed pool was open").closing = true;
         let left: Vec<JobId> = self.jobs.iter().filter(|(_, job)| job.pool == id).map(|(id, _)| id).collect();
         for job in left {
             self.cancel_job(job, actions);
         }
-        let pool = self.pools.get(id).expect("a pool that is closed was open");
+        let pool = self.pools.get(id).expect("the closed pool was open");
         let (lanes, places) = (pool.lanes.clone(), pool.places.iter().map(|(id, _)| id).collect::<Vec<_>>());
         for lane in lanes {
             self.close_lane(lane);
@@ -128,7 +128,7 @@ impl Core {
             return;
         };
         let was_leaving = std::mem::replace(&mut place.stage, Stage::Unfit) == Stage::Leaving;
-        self.fleet.agents.get_mut(agent).expect("a place's agent is there").leaving -= u32::from(was_leaving);
+        self.fleet.agents.get_mut(agent).expect("the place's agent exists").leaving -= u32::from(was_leaving);
         let held = self.chunks_of(agent, |chunk| chunk.place == id && self.pool_of(chunk.job) == Some(pool));
         for chunk in held {
             let chunk = self.drop_chunk(chunk);
@@ -154,7 +154,7 @@ impl Core {
 
     pub(crate) fn drain_agent(&mut self, id: AgentId, actions: &mut Vec<Action>) {
         let drained = self.fleet.change(id, &mut self.reaches, |agent| std::mem::replace(&mut agent.draining, true));
-        if drained.expect("an agent that drains is there") {
+        if drained.expect("the draining agent exists") {
             return;
         }
         let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
@@ -167,7 +167,7 @@ impl Core {
     }
 
     pub(crate) fn lose_agent(&mut self, id: AgentId, actions: &mut Vec<Action>) {
-        assert!(self.fleet.agents.get(id).is_some(), "{id:?} is lost, which is not there");
+        assert!(self.fleet.agents.get(id).is_some(), "lost agent {id:?} does not exist");
         let held: Vec<ChunkId> = self.chunks_of(id, |_| true);
         let mut touched = Vec::new();
         for chunk in held {
@@ -247,7 +247,7 @@ impl Core {
     /// Closes a lane without open jobs.
     fn close_lane(&mut self, id: LaneId) {
         self.stop_sharing(id, false);
-        let own = self.lanes.get(id).expect("a lane that is closed is there").own;
+        let own = self.lanes.get(id).expect("the closed lane exists").own;
         let agents: Vec<AgentId> = self.reaches.agents(own).collect();
         for agent in agents {
             self.leave_reach(id, agent);
@@ -304,7 +304,7 @@ impl Core {
     pub(crate) fn add_place(&mut self, id: PoolId, agent: AgentId, workers: u32) -> PlaceId {
         let promised = self.promised_to(id, agent);
         let pool = self.pools.get_mut(id).expect("a pool that starts is open");
-        let places = &mut self.fleet.agents.get_mut(agent).expect("a place is at an agent that is there").places;
+        let places = &mut self.fleet.agents.get_mut(agent).expect("the place's agent exists").places;
         let listed_at = places.len() as u32;
         let stage = Stage::Starting;
         let place = Place { agent, stage, retired: false, workers, count: 0, retracting: 0, promised, listed_at };
@@ -347,15 +347,15 @@ impl Core {
     fn remove_place(&mut self, id: PoolId, place: PlaceId) {
         self.free(id, place, 0);
         let pool = self.pools.get_mut(id).expect("a place's pool is open");
-        let place = pool.places.take(place).expect("a place that is removed is there");
+        let place = pool.places.take(place).expect("the removed place exists");
         debug_assert_eq!(place.count, 0);
-        let agent = self.fleet.agents.get_mut(place.agent).expect("a place's agent is there");
+        let agent = self.fleet.agents.get_mut(place.agent).expect("the place's agent exists");
         agent.leaving -= u32::from(place.stage == Stage::Leaving);
         let places = &mut agent.places;
         places.swap_remove(place.listed_at as usize);
         if let Some(&(moved, at)) = places.get(place.listed_at as usize) {
             let moved = self.pools.get_mut(moved).and_then(|pool| pool.places.get_mut(at));
-            moved.expect("an agent's place is there").listed_at = place.listed_at;
+            moved.expect("the agent's place exists").listed_at = place.listed_at;
         }
     }
 
@@ -372,7 +372,7 @@ impl Core {
         let Some(state) = self.fleet.agents.get(agent).filter(|_| place.stage == Stage::Ready) else { return };
         for lane in pool.lanes.iter().filter_map(|&lane| self.lanes.get(lane)) {
             if state.labels.include(&lane.require) {
-                let own = self.reaches.all.get_mut(lane.own).expect("a lane's reach is there");
+                let own = self.reaches.all.get_mut(lane.own).expect("the lane's reach exists");
                 own.slots += u64::from(more);
                 self.reaches.look(lane.own);
             }

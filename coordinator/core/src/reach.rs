@@ -70,7 +70,7 @@ impl Reaches {
     /// Adds a lane, removes it, or changes its turn.
     #[inline]
     pub(crate) fn set_lane(&mut self, id: ReachId, lane: LaneId, turn: Option<Turn>) {
-        let reach = self.all.get_mut(id).expect("a lane's reach is there");
+        let reach = self.all.get_mut(id).expect("the lane's reach exists");
         let positions = if reach.owner.is_some() { &mut self.own } else { &mut self.common };
         reach.lanes.set(lane.index(), turn, positions);
         self.reorder(id);
@@ -78,7 +78,7 @@ impl Reaches {
 
     /// Adds an agent; it is outdated at first.
     pub(crate) fn join(&mut self, id: ReachId, agent: AgentId, slots: u32, of_agent: &mut Memberships) {
-        let reach = self.all.get_mut(id).expect("the reach that is joined is there");
+        let reach = self.all.get_mut(id).expect("the joined reach exists");
         reach.slots += u64::from(slots);
         let number = reach.vacant.pop().unwrap_or_else(|| {
             reach.members.push(Member { agent: None, listed_at: 0, outdated: false });
@@ -107,7 +107,7 @@ impl Reaches {
         }
         self.swap(of_agent, at, of_agent.all.len() - 1);
         of_agent.all.pop();
-        let reach = self.all.get_mut(id).expect("the reach that is left is there");
+        let reach = self.all.get_mut(id).expect("the reach being left exists");
         reach.slots -= u64::from(slots);
         reach.members[number as usize].agent = None;
         reach.vacant.push(number);
@@ -122,7 +122,7 @@ impl Reaches {
     pub(crate) fn outdate(&mut self, of_agent: &mut Memberships, spare: bool) {
         for at in of_agent.outdated..of_agent.all.len() {
             let (id, number) = of_agent.all[at];
-            let reach = self.all.get_mut(id).expect("an agent's reach is there");
+            let reach = self.all.get_mut(id).expect("the agent's reach exists");
             reach.members[number as usize].outdated = true;
             reach.outdated.push(number);
             // Otherwise it is in the order already.
@@ -229,7 +229,7 @@ impl Reaches {
     /// Removes a reach that no agent and no lane is in.
     pub(crate) fn close(&mut self, id: ReachId) {
         self.order.set(id.index(), None);
-        let reach = self.all.remove(id).expect("a reach that is closed was there");
+        let reach = self.all.remove(id).expect("the closed reach existed");
         debug_assert!(reach.lanes.is_empty() && reach.members.iter().all(|member| member.agent.is_none()));
     }
 
@@ -246,7 +246,7 @@ impl Reaches {
     #[inline]
     fn set_listed_at(&mut self, of_agent: &Memberships, at: usize) {
         let (id, number) = of_agent.all[at];
-        self.all.get_mut(id).expect("an agent's reach is there").members[number as usize].listed_at = at as u32;
+        self.all.get_mut(id).expect("the agent's reach exists").members[number as usize].listed_at = at as u32;
     }
 }
 

@@ -16,11 +16,11 @@ impl Core {
         {
             self.refresh(reach);
             let Some((number, _)) = self.reaches.all.get(reach).and_then(|reach| reach.room.first()) else { continue };
-            let agent = self.reaches.agent(reach, number).expect("who has room is there");
-            let lane = self.reaches.first_lane(reach).expect("a reach in the order has a lane to be served");
-            let lane = self.lanes.get_at(lane).expect("a lane that is to be served is there");
-            let (job, _) = lane.ready.first().expect("a lane that is to be served has a job");
-            let job = self.jobs.id_at(job).expect("a job that is to be served is open");
+            let agent = self.reaches.agent(reach, number).expect("an agent with room is in the reach");
+            let lane = self.reaches.first_lane(reach).expect("a reach in the order has a lane to serve");
+            let lane = self.lanes.get_at(lane).expect("the lane to serve exists");
+            let (job, _) = lane.ready.first().expect("the lane to serve has a job");
+            let job = self.jobs.id_at(job).expect("the job to serve is open");
             self.assign(agent, job, now, actions);
         }
     }
@@ -31,7 +31,7 @@ impl Core {
         let Some(reach) = self.reaches.all.get(id) else { return };
         let pool = reach.owner.and_then(|lane| self.lanes.get(lane)).and_then(|lane| self.pools.get(lane.pool));
         while let Some((number, agent_id)) = self.reaches.next_outdated(id) {
-            let agent = self.fleet.agents.get_mut(agent_id).expect("an agent that is in a reach is there");
+            let agent = self.fleet.agents.get_mut(agent_id).expect("an agent in a reach exists");
             let keys = match pool.filter(|pool| pool.limit.is_some()) {
                 None => agent.keys(),
                 Some(pool) => {
@@ -54,7 +54,7 @@ impl Core {
         let count = if job.policy.chunksize.is_some() {
             piece.run.count
         } else {
-            let lane = self.lanes.get(job.lane).expect("a job's lane is there");
+            let lane = self.lanes.get(job.lane).expect("the job's lane exists");
             let workers = |reach| self.reaches.all.get(reach).map_or(0, |reach| reach.slots);
             let workers = workers(lane.own) + lane.common.map_or(0, workers);
             let fits = self.config.chunk_target_bytes.checked_div(item_bytes).unwrap_or(u64::MAX).max(1);
@@ -83,7 +83,7 @@ impl Core {
         state.count += 1;
         if pool.limit.is_some() && state.count > state.workers {
             // It waits for a worker, and one at another place may be free sooner.
-            self.reaches.look(self.lanes.get(job.lane).expect("a job's lane is there").own);
+            self.reaches.look(self.lanes.get(job.lane).expect("the job's lane exists").own);
         }
         self.served(id, agent, charged_ns);
         let chunk = self.chunks.insert(Chunk {

@@ -16,8 +16,8 @@ use crate::shares::Share;
 impl Core {
     /// The lane's chunks may be handed out to the agent if it has the required labels.
     pub(crate) fn enter_reach(&mut self, id: LaneId, agent: AgentId) {
-        let lane = self.lanes.get(id).expect("a pool's lane is there");
-        let state = self.fleet.agents.get(agent).expect("an agent that runs a pool is there");
+        let lane = self.lanes.get(id).expect("the pool's lane exists");
+        let state = self.fleet.agents.get(agent).expect("an agent that runs a pool exists");
         if !state.labels.include(&lane.require) {
             return;
         }
@@ -29,7 +29,7 @@ impl Core {
         self.join_own(id, agent);
         match common {
             Some(common) => {
-                let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
+                let share = self.shares.all.get_mut(&common).expect("the lane's shared reach is known");
                 *share.waiting.entry(agent).or_default() += 1;
                 self.settle_agent(common, agent);
             }
@@ -39,7 +39,7 @@ impl Core {
 
     /// Stops handing out the lane's chunks to the agent.
     pub(crate) fn leave_reach(&mut self, id: LaneId, agent: AgentId) {
-        let common = self.lanes.get(id).expect("a pool's lane is there").common;
+        let common = self.lanes.get(id).expect("the pool's lane exists").common;
         let Some(common) = common else {
             self.leave_own(id, agent);
             return;
@@ -78,11 +78,11 @@ impl Core {
 
     /// Moves the lane to its own reach. `keep_agents`: the agents of the shared reach move along.
     pub(crate) fn stop_sharing(&mut self, id: LaneId, keep_agents: bool) {
-        let lane = self.lanes.get_mut(id).expect("a lane that shares is there");
+        let lane = self.lanes.get_mut(id).expect("the sharing lane exists");
         let Some(common) = lane.common.take() else { return };
         let own = lane.own;
         self.reaches.set_lane(common, id, None);
-        self.reaches.all.get_mut(own).expect("a lane's reach is there").partner = None;
+        self.reaches.all.get_mut(own).expect("the lane's reach exists").partner = None;
         for agent in self.reaches.agents(own).collect::<Vec<_>>() {
             self.stop_waiting(common, agent);
         }
@@ -90,11 +90,11 @@ impl Core {
         if keep_agents {
             shared.iter().for_each(|&agent| self.join_own(id, agent));
         }
-        let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
+        let share = self.shares.all.get_mut(&common).expect("the lane's shared reach is known");
         share.lanes.retain(|&other| other != id);
         if share.lanes.is_empty() {
             for agent in shared {
-                let state = self.fleet.agents.get_mut(agent).expect("an agent in a reach is there");
+                let state = self.fleet.agents.get_mut(agent).expect("an agent in a reach exists");
                 let slots = state.slots();
                 self.reaches.leave(common, slots, &mut state.reaches);
             }
@@ -110,7 +110,7 @@ impl Core {
 
     /// Lets the lane share with those that require the same labels, if all agents of their reach are ready for it.
     fn try_to_share(&mut self, id: LaneId) {
-        let lane = self.lanes.get(id).expect("a lane that would share is there");
+        let lane = self.lanes.get(id).expect("the lane that may share exists");
         let pool = self.pools.get(lane.pool).expect("a lane's pool is open");
         let own = lane.own;
         if pool.limit.is_some() || self.reaches.len(own) == 0 {
@@ -137,7 +137,7 @@ impl Core {
             self.leave_own(id, agent);
         }
         self.lanes.get_mut(id).expect("it was just found").common = Some(common);
-        self.reaches.all.get_mut(own).expect("a lane's reach is there").partner = Some(common);
+        self.reaches.all.get_mut(own).expect("the lane's reach exists").partner = Some(common);
         let turn = self.lanes.get(id).expect("it was just found").turn;
         self.reaches.set_lane(common, id, turn);
         let share = self.shares.all.get_mut(&common).expect("it was just found or made");
@@ -149,7 +149,7 @@ impl Core {
 
     /// Moves an agent that is ready for all sharing lanes into the shared reach.
     fn settle_agent(&mut self, common: ReachId, agent: AgentId) {
-        let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
+        let share = self.shares.all.get_mut(&common).expect("the lane's shared reach is known");
         if share.waiting.get(&agent) != Some(&share.lanes.len()) {
             return;
         }
@@ -157,13 +157,13 @@ impl Core {
         for lane in share.lanes.clone() {
             self.leave_own(lane, agent);
         }
-        let state = self.fleet.agents.get_mut(agent).expect("an agent in a reach is there");
+        let state = self.fleet.agents.get_mut(agent).expect("an agent in a reach exists");
         let slots = state.slots();
         self.reaches.join(common, agent, slots, &mut state.reaches);
     }
 
     fn stop_waiting(&mut self, common: ReachId, agent: AgentId) {
-        let share = self.shares.all.get_mut(&common).expect("what lanes have in common is known");
+        let share = self.shares.all.get_mut(&common).expect("the lane's shared reach is known");
         let count = share.waiting.get_mut(&agent).expect("an agent in an own reach of a lane that shares waits");
         *count -= 1;
         if *count == 0 {
@@ -172,9 +172,9 @@ impl Core {
     }
 
     fn join_own(&mut self, id: LaneId, agent: AgentId) {
-        let lane = self.lanes.get(id).expect("a pool's lane is there");
+        let lane = self.lanes.get(id).expect("the pool's lane exists");
         let workers = self.workers_at(lane.pool, agent);
-        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
+        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool exists");
         self.reaches.join(lane.own, agent, workers, &mut state.reaches);
         if self.reaches.len(lane.own) == 1 {
             self.reaches.set_lane(lane.own, id, lane.turn);
@@ -183,9 +183,9 @@ impl Core {
 
     /// Returns false if it was not a member.
     fn leave_own(&mut self, id: LaneId, agent: AgentId) -> bool {
-        let lane = self.lanes.get(id).expect("a pool's lane is there");
+        let lane = self.lanes.get(id).expect("the pool's lane exists");
         let workers = self.workers_at(lane.pool, agent);
-        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool is there");
+        let state = self.fleet.agents.get_mut(agent).expect("an agent that runs a pool exists");
         let left = self.reaches.leave(lane.own, workers, &mut state.reaches);
         if left && self.reaches.len(lane.own) == 0 {
             // A reach without agents need not be kept up to date.
@@ -204,16 +204,19 @@ impl Core {
     pub(crate) fn check_shares(&self) {
         for (require, common) in &self.shares.by_require {
             let share = &self.shares.all[common];
-            assert!(!share.lanes.is_empty(), "nobody has it in common");
+            assert!(!share.lanes.is_empty(), "no lane shares it");
             let mut waiting: HashMap<AgentId, usize> = HashMap::new();
             for &lane in &share.lanes {
-                let lane = self.lanes.get(lane).expect("a lane that shares is there");
+                let lane = self.lanes.get(lane).expect("the sharing lane exists");
                 assert_eq!((lane.common, &lane.require), (Some(*common), require));
                 assert!(self.pools.get(lane.pool).is_some_and(|pool| pool.limit.is_none()));
                 self.reaches.agents(lane.own).for_each(|agent| *waiting.entry(agent).or_default() += 1);
             }
             assert_eq!(share.waiting, waiting);
-            assert!(waiting.values().all(|&count| count < share.lanes.len()), "an agent could be had in common");
+            assert!(
+                waiting.values().all(|&count| count < share.lanes.len()),
+                "an agent that is ready for all lanes is not shared"
+            );
         }
         assert_eq!(self.shares.all.len(), self.shares.by_require.len());
         let sharing = self.lanes.iter().filter(|(_, lane)| lane.common.is_some()).count();

@@ -50,7 +50,7 @@ impl Core {
     /// Gives another agent, which has room for it, a copy of the unfinished items of a chunk: up to the first one that
     /// is finished or was tried before.
     pub(crate) fn copy(&mut self, id: ChunkId, to: AgentId, now: u64, actions: &mut Vec<Action>) {
-        let chunk = self.chunks.get(id).expect("a chunk that is copied is there");
+        let chunk = self.chunks.get(id).expect("the copied chunk exists");
         let (job_id, overtaken) = (chunk.job, chunk.overtaken());
         let job = self.jobs.get_mut(job_id).expect("a chunk's job is open");
         let hole = first_left(chunk);
@@ -72,7 +72,7 @@ impl Core {
     /// The other copy delivered the outcomes of these items. If nothing else of the chunk remains, it is cancelled.
     #[cold]
     pub(crate) fn overtake(&mut self, id: ChunkId, run: Run, actions: &mut Vec<Action>) {
-        let chunk = self.chunks.get_mut(id).expect("a chunk's twin is there");
+        let chunk = self.chunks.get_mut(id).expect("the chunk's twin exists");
         let marked = chunk.left_of(run).collect::<Vec<_>>();
         let mut bytes = 0;
         for run in marked {
@@ -91,7 +91,7 @@ impl Core {
     /// The other copy is gone.
     #[cold]
     pub(crate) fn unlink_twin(&mut self, id: ChunkId) {
-        let chunk = self.chunks.get_mut(id).expect("a chunk's twin is there");
+        let chunk = self.chunks.get_mut(id).expect("the chunk's twin exists");
         chunk.hold = if chunk.overtaken() { Hold::Overtaken } else { Hold::Kept };
     }
 
@@ -105,10 +105,10 @@ impl Core {
         let mut twice = HashMap::new();
         for (id, chunk) in self.chunks.iter() {
             let Some(twin) = chunk.twin() else { continue };
-            let other = self.chunks.get(twin).expect("a chunk's twin is there");
+            let other = self.chunks.get(twin).expect("the chunk's twin exists");
             assert_eq!((other.twin(), other.job), (Some(id), chunk.job), "{twin:?} is not the twin of {id:?}");
             assert_ne!(other.agent, chunk.agent, "two copies at one agent");
-            assert!(self.jobs.get(chunk.job).is_some_and(Job::speculates), "a copy that nobody asked for");
+            assert!(self.jobs.get(chunk.job).is_some_and(Job::speculates), "a copy of a job that does not speculate");
             let common = |run| other.left_of(run).map(|run| run.count).sum::<u64>();
             if id < twin {
                 *twice.entry(chunk.job).or_default() += chunk.done.holes(chunk.run).map(common).sum::<u64>();
@@ -133,7 +133,7 @@ pub(crate) fn not_left_of(
 
 /// Returns the first unfinished items of a chunk.
 fn first_left(chunk: &Chunk) -> Run {
-    chunk.done.holes(chunk.run).next().expect("something is left of a chunk that is there")
+    chunk.done.holes(chunk.run).next().expect("an existing chunk has unfinished items")
 }
 
 /// Returns the attempt number of the first of them.

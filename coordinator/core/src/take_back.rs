@@ -40,7 +40,7 @@ impl Core {
         while let Some(from) = self.reaches.all.get(reach).and_then(|reach| reach.surplus.first())
             && let Some(to) = self.idle_in(reach, None)
         {
-            let agent = self.reaches.agent(reach, from.0).expect("who has a surplus is there");
+            let agent = self.reaches.agent(reach, from.0).expect("an agent with a surplus is in the reach");
             match self.newest_in(reach, agent) {
                 Some(chunk) => self.retract(agent, chunk, to, actions),
                 // Its spare chunks are of other lanes.
@@ -62,7 +62,7 @@ impl Core {
         while let Some((number, _)) = self.reaches.all.get(from).and_then(|reach| reach.surplus.first())
             && let Some(idle) = self.idle_in(to, None)
         {
-            let agent = self.reaches.agent(from, number).expect("who has a surplus is there");
+            let agent = self.reaches.agent(from, number).expect("an agent with a surplus is in the reach");
             let Some(chunk) = self.newest_in(own, agent) else { return };
             self.retract(agent, chunk, idle, actions);
             self.refresh(from);
@@ -105,7 +105,7 @@ impl Core {
 
     /// Returns an agent other than `but` that is idle and may run chunks of the lane.
     fn idle_for(&mut self, lane: LaneId, except: AgentId) -> Option<AgentId> {
-        let lane = self.lanes.get(lane).expect("a job's lane is there");
+        let lane = self.lanes.get(lane).expect("the job's lane exists");
         let (own, common) = (lane.own, lane.common);
         for reach in std::iter::once(own).chain(common) {
             self.refresh(reach);
@@ -133,7 +133,7 @@ impl Core {
         let held = &self.fleet.agents.get(agent)?.held;
         held.movable(&self.chunks).take(MOST_LOOKED_THROUGH).find(|&chunk| {
             let job = self.chunks.get(chunk).and_then(|chunk| self.jobs.get(chunk.job)).expect("its job is open");
-            let lane = self.lanes.get(job.lane).expect("a job's lane is there");
+            let lane = self.lanes.get(job.lane).expect("the job's lane exists");
             let paused = self.pools.get(job.pool).expect("a job's pool is open").paused;
             !paused && (lane.own == id || lane.common == Some(id))
         })
@@ -147,13 +147,13 @@ impl Core {
     /// Changes the hold of a chunk.
     pub(crate) fn set_hold(&mut self, id: ChunkId, hold: Hold) {
         let Self { chunks, jobs, pools, fleet, reaches, .. } = self;
-        let chunk = chunks.get(id).expect("a chunk that is held exists");
+        let chunk = chunks.get(id).expect("a held chunk exists");
         let (agent, place, before) = (chunk.agent, chunk.place, chunk.hold);
         let pool = jobs.get(chunk.job).and_then(|job| pools.get_mut(job.pool)).expect("a chunk's pool is open");
         for (hold, more) in [(before, false), (hold, true)] {
             let Hold::Retracting { to } = hold else { continue };
             let count = |number: &mut u32| *number = if more { *number + 1 } else { *number - 1 };
-            count(&mut pool.places.get_mut(place).expect("a chunk's place is there").retracting);
+            count(&mut pool.places.get_mut(place).expect("the chunk's place exists").retracting);
             fleet.change(agent, reaches, |agent| count(&mut agent.retracting));
             // It may have left.
             if let Some(promised) = pool.places.id_at(to).and_then(|to| pool.places.get_mut(to)) {

@@ -13,7 +13,7 @@ use crate::pool::Stage;
 
 impl Core {
     pub(crate) fn set_unhealthy(&mut self, id: AgentId, unhealthy: bool, actions: &mut Vec<Action>) {
-        let agent = self.fleet.agents.get_mut(id).expect("an agent that is unhealthy is there");
+        let agent = self.fleet.agents.get_mut(id).expect("the unhealthy agent exists");
         if std::mem::replace(&mut agent.unhealthy, unhealthy) != unhealthy && unhealthy {
             self.move_from(id, actions);
         }
@@ -82,6 +82,6 @@ impl Core {
         let state = self.pools.get_mut(pool).and_then(|pool| pool.places.get_mut(place)).expect("it was just found");
         state.stage = Stage::Leaving;
         let agent = state.agent;
-        self.fleet.agents.get_mut(agent).expect("a place's agent is there").leaving += 1;
+        self.fleet.agents.get_mut(agent).expect("the place's agent exists").leaving += 1;
     }
 }

@@ -34,7 +34,7 @@ pub struct Window {
 impl Window {
     /// Creates a window of `size` bytes, at least 1, for a job with this explicit chunk size.
     pub fn new(size: u64, chunksize: Option<NonZeroU64>) -> Self {
-        assert!(size > 0, "nothing could ever come through");
+        assert!(size > 0, "no message could ever be admitted");
         let chunksize = chunksize.map_or(0, NonZeroU64::get);
         Self { size, chunksize, limit: size, arrived: 0, freed: 0, unfinished: 0 }
     }
@@ -70,7 +70,7 @@ impl Window {
     pub fn finish(&mut self, items: u64, bytes: u64) -> Option<u64> {
         self.unfinished -= items;
         self.freed += bytes;
-        debug_assert!(self.freed <= self.arrived, "more went than came");
+        debug_assert!(self.freed <= self.arrived, "more bytes were freed than arrived");
         // A message for every quarter of a window costs nothing compared to the items, and the client never runs dry.
         let limit = self.freed + self.size;
         if limit - self.limit < self.size.div_ceil(4) {

@@ -366,7 +366,7 @@ mod tests {
         assert!(admits(&meter));
         tokio::time::advance(Duration::from_secs(2)).await;
         let Poll::Ready(Err(status)) = meter.poll_admitted(&mut Context::from_waker(Waker::noop())) else {
-            panic!("it may go on for ever")
+            panic!("the frame has no time limit")
         };
         assert!(status.message().contains("not complete within 1s"), "{status}");
     }

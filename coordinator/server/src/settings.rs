@@ -242,7 +242,7 @@ mod tests {
         let (sender, lines) = std::sync::mpsc::channel();
         settings.log = Log::to(move |line| sender.send(line.to_owned()).expect("it is read"));
         settings.announce();
-        lines.recv().expect("it says something")
+        lines.recv().expect("it has an error")
     }
 
     #[test]

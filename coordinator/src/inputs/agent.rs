@@ -108,7 +108,7 @@ fn report(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, event: FromA
         FromAgent::WastedOutcomes { items } => round.count_all_late(items),
         FromAgent::HealthReport { reason, pool: Some(pool) } => place::unhealthy(parts, round, agent, pool, reason),
         FromAgent::HealthReport { reason, pool: None } => unhealthy(parts, round, agent, reason),
-        FromAgent::Hello(_) | FromAgent::PoolStopped { .. } => unreachable!("taken in before"),
+        FromAgent::Hello(_) | FromAgent::PoolStopped { .. } => unreachable!("handled above"),
     }
 }
 

@@ -118,9 +118,9 @@ mod tests {
         lends.open(client(1), TICKET);
         assert_eq!(changes(&mut lends, Some(5), &[1]), [], "it does not wait");
         lends.note_waiting(client(1), true);
-        assert_eq!(changes(&mut lends, Some(5), &[]), [], "nothing of it is unfinished");
+        assert_eq!(changes(&mut lends, Some(5), &[]), [], "it has no unfinished items");
         assert_eq!(changes(&mut lends, Some(5), &[1]), [(5, 7, true)]);
-        assert_eq!(changes(&mut lends, Some(5), &[1]), [], "it is said once");
+        assert_eq!(changes(&mut lends, Some(5), &[1]), [], "it is reported once");
         lends.note_waiting(client(1), false);
         assert_eq!(changes(&mut lends, Some(5), &[1]), [(5, 7, false)]);
     }
@@ -160,7 +160,7 @@ mod tests {
         let mut lends = Lends::default();
         lends.open(client(1), TICKET);
         lends.note_waiting(client(1), true);
-        assert_eq!(changes(&mut lends, None, &[1]), [], "the agent is not there");
+        assert_eq!(changes(&mut lends, None, &[1]), [], "the agent does not exist");
         assert_eq!(changes(&mut lends, Some(5), &[1]), [(5, 7, true)]);
         assert_eq!(changes(&mut lends, None, &[1]), []);
         assert_eq!(changes(&mut lends, Some(6), &[1]), [(6, 7, true)]);

@@ -88,7 +88,7 @@ fn abandon(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
 }
 
 fn stop(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
-    parts.pools.get_mut(id).expect("a pool that is stopped is there").stop();
+    parts.pools.get_mut(id).expect("the stopped pool exists").stop();
     drop_jobs(parts, round, id, now);
 }
 

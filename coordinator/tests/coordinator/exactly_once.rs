@@ -121,7 +121,7 @@ fn listen(wire: &mut Wire, received: &mut BTreeMap<u64, Received>) {
     for event in wire.to_clients[0].drain(..) {
         match event {
             client_event::Body::ItemsDone(done) => {
-                let job = received.get_mut(&done.job).expect("of a job that is there");
+                let job = received.get_mut(&done.job).expect("the job is open");
                 assert!(job.ended.is_none());
                 for (at, result) in payloads(&done.data, 0, &done.ends).into_iter().enumerate() {
                     assert_eq!(job.done.insert(done.first + at as u64, result), None, "delivered twice");
@@ -131,7 +131,7 @@ fn listen(wire: &mut Wire, received: &mut BTreeMap<u64, Received>) {
                 }
             }
             client_event::Body::ItemsFailed(failed) => {
-                let job = received.get_mut(&failed.job).expect("of a job that is there");
+                let job = received.get_mut(&failed.job).expect("the job is open");
                 assert!(job.ended.is_none());
                 let failure = failed.failure.expect("with its failure");
                 let outcome = (failure.kind(), failure.attempts);
@@ -140,11 +140,11 @@ fn listen(wire: &mut Wire, received: &mut BTreeMap<u64, Received>) {
                 }
             }
             client_event::Body::JobEnded(ended) => {
-                let job = received.get_mut(&ended.job).expect("of a job that is there");
+                let job = received.get_mut(&ended.job).expect("the job is open");
                 assert_eq!(job.ended.replace(ended.cancelled), None, "ended twice");
             }
             client_event::Body::Window(window) => {
-                let limit = &mut received.get_mut(&window.job).expect("of a job that is there").limit;
+                let limit = &mut received.get_mut(&window.job).expect("the job is open").limit;
                 assert!(window.limit > std::mem::replace(limit, window.limit), "the limit falls");
             }
             client_event::Body::Welcome(_) | client_event::Body::Waiting(_) => {}
@@ -198,7 +198,7 @@ proptest! {
                     Some((first, count)) if received[&job].may_be_sent(jobs[job as usize].0) => {
                         batches.pop_front();
                         let batch: Vec<_> = (first..first + count).map(|item| text(job, item)).collect();
-                        let received = received.get_mut(&job).expect("it is there");
+                        let received = received.get_mut(&job).expect("it exists");
                         received.sent_bytes += batch.iter().map(|item| item.len() as u64 + 4).sum::<u64>();
                         received.sent_items += count;
                         wire.send(0, items(job, first, &batch));

@@ -169,7 +169,7 @@ fn items_with_results_that_count_as_failed_are_counted() {
     wire.send(0, items(1, 0, &["a", "b", "c"]));
     let chunks = assigned(&mut wire, 0);
     wire.report(0, done(&chunks[0], 0, 1));
-    let Report::RunDone(run) = done(&chunks[1], 0, 1) else { unreachable!("that is what it is") };
+    let Report::RunDone(run) = done(&chunks[1], 0, 1) else { unreachable!("it is a variant of that kind") };
     wire.report(0, Report::RunDone(RunDone { failed: true, ..run.clone() }));
     // A repeated report is late.
     wire.report(0, Report::RunDone(RunDone { failed: true, ..run }));

@@ -89,7 +89,7 @@ fn a_pool_gets_nothing_where_it_is_unhealthy() {
     let bad = POOL;
     wire.send(0, items(0, 0, &["a"; 9]));
     let chunks = assigned(&mut wire, 0);
-    assert_eq!(chunks.len(), 4, "all that the agent takes");
+    assert_eq!(chunks.len(), 4, "as many as the agent accepts");
     wire.to_clients[0].clear();
     wire.report(0, Report::HealthReport(HealthReport { reason: "10 workers in a row died".to_owned(), pool: bad }));
     wire.expect(&[

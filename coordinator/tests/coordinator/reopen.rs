@@ -347,7 +347,7 @@ fn a_pool_that_is_being_reopened_can_end() {
         if by_client {
             wire.send(0, cancel(0));
         } else {
-            let job = wire.coordinator.find_job("2").expect("it is there");
+            let job = wire.coordinator.find_job("2").expect("it exists");
             assert!(wire.serve(|coordinator, now, out| coordinator.cancel_job(job, now, out)));
         }
         wire.expect(&["client0: job 0 cancelled"]);
@@ -422,7 +422,7 @@ fn no_window_bounds_a_resend_but_its_memory_is_counted() {
     assert!(!wire.coordinator.lacks_chunk(wire.clients[0]));
     let refused = wire.try_send(0, items(0, 3, &["a"])).expect_err("from here on the window counts");
     assert_eq!(refused.kind(), &RefusedKind::WindowOverrun { job: 0, limit: 10 });
-    let refused = wire.try_send(0, reopened()).expect_err("that was said");
+    let refused = wire.try_send(0, reopened()).expect_err("the agent reported it");
     assert_eq!(refused.kind(), &RefusedKind::NotReopening);
     wire.client();
     wire.send(1, open_pool_as(8, 0, None));

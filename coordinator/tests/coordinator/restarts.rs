@@ -162,7 +162,7 @@ impl Node {
         while let Some(command) = wire.to_agents[session].pop_front() {
             match command {
                 StartPool(start) => {
-                    assert!(self.chunks.is_empty(), "it was started anew and not stopped");
+                    assert!(self.chunks.is_empty(), "it was started again without being stopped");
                     (self.pool, self.adopted, self.jobs) = (Some(start.pool), true, BTreeMap::new());
                 }
                 AdoptPool(adopt) => self.adopt(wire, &adopt, begun),
@@ -280,7 +280,7 @@ impl Client {
 
     /// Sends what has been fed of a job.
     fn send(&mut self, wire: &mut Wire, number: u64) {
-        let job = self.jobs.get_mut(&number).expect("it is there");
+        let job = self.jobs.get_mut(&number).expect("it exists");
         if job.sent < job.fed {
             let batch: Vec<_> = (job.sent..job.fed).map(|item| text(number, item)).collect();
             wire.send(self.number, items(number, job.sent, &batch));
@@ -328,20 +328,20 @@ impl Client {
             comes |= matches!(&event, client_event::Body::PoolAt(at) if !at.gone);
             match event {
                 client_event::Body::ItemsDone(done) => {
-                    let job = self.jobs.get_mut(&done.job).expect("of a job that is there");
+                    let job = self.jobs.get_mut(&done.job).expect("the job is open");
                     for (item, result) in (done.first..).zip(payloads(&done.data, 0, &done.ends)) {
                         assert_eq!(result, text(done.job, item).to_uppercase());
                         assert_eq!(job.outcomes.insert(item, true), None, "delivered twice");
                     }
                 }
                 client_event::Body::ItemsFailed(failed) => {
-                    let job = self.jobs.get_mut(&failed.job).expect("of a job that is there");
+                    let job = self.jobs.get_mut(&failed.job).expect("the job is open");
                     for item in failed.first..failed.first + failed.count {
                         assert_eq!(job.outcomes.insert(item, false), None, "failed twice");
                     }
                 }
                 client_event::Body::JobEnded(ended) => {
-                    let job = self.jobs.get_mut(&ended.job).expect("of a job that is there");
+                    let job = self.jobs.get_mut(&ended.job).expect("the job is open");
                     assert!(!std::mem::replace(&mut job.ended, true) && !ended.cancelled);
                 }
                 client_event::Body::PoolAt(at) if at.gone => drop(self.at.remove(&at.agent[0])),

@@ -397,14 +397,14 @@ fn the_window_rises_as_items_have_outcomes() {
     for first in 0..4 {
         wire.send(0, thirties(first, 1));
     }
-    let refused = wire.try_send(0, thirties(4, 1)).expect_err("120 bytes are there");
+    let refused = wire.try_send(0, thirties(4, 1)).expect_err("120 bytes have arrived");
     assert_eq!(refused.kind(), &RefusedKind::WindowOverrun { job: 7, limit: 100 });
     assert_eq!(wire.coordinator.stored_bytes(), 120 + 4 * MESSAGE_COST);
     let chunks = assigned(&mut wire, 0);
     wire.report(0, fault(&chunks[0], 0, FailureKind::WorkerDied));
     wire.expect(&["client0: job 7 failed 0: WorkerDied on host0, attempts 1", "client0: job 7 window 130"]);
     wire.send(0, thirties(4, 1));
-    wire.try_send(0, thirties(5, 1)).expect_err("120 bytes are there again");
+    wire.try_send(0, thirties(5, 1)).expect_err("120 bytes are held again");
     wire.report(0, done(&chunks[1], 0, 1));
     wire.expect(&[r#"client0: job 7 done 1: ["ABCDEFGHIJKLMNOPQRSTUVWXYZ"]"#, "client0: job 7 window 160"]);
     // Another job has a window of its own, and a job whose input has ended gets no new limit.
@@ -454,13 +454,13 @@ fn a_chunk_larger_than_the_window_becomes_whole() {
     for first in 0..4 {
         wire.send(0, thirties(2 * first, 2));
     }
-    wire.try_send(0, thirties(8, 1)).expect_err("a whole chunk is there");
+    wire.try_send(0, thirties(8, 1)).expect_err("a whole chunk has arrived");
     let chunks = assigned(&mut wire, 0);
     assert_eq!(chunks[0].items.len(), 8);
     wire.report(0, done(&chunks[0], 0, 1));
     wire.expect(&[r#"client0: job 7 done 0: ["ABCDEFGHIJKLMNOPQRSTUVWXYZ"]"#]);
     wire.send(0, thirties(8, 2));
-    wire.try_send(0, thirties(10, 1)).expect_err("nine items are there");
+    wire.try_send(0, thirties(10, 1)).expect_err("nine items have arrived");
     // The client leaves items out up to the next chunk: this one runs as it is.
     wire.report(0, done(&chunks[0], 1, 7));
     wire.send(0, thirties(16, 7));

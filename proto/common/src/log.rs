@@ -103,7 +103,7 @@ mod tests {
     fn read() -> (Log, Arc<Mutex<Vec<String>>>) {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let own = Arc::clone(&lines);
-        (Log::to(move |line| own.lock().expect("nobody panics with it").push(line.to_owned())), lines)
+        (Log::to(move |line| own.lock().expect("the lock is not poisoned").push(line.to_owned())), lines)
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         // Events outside of any log, such as those of libraries.
         tracing::error!("outside");
         info!(Log::silent(), host, "nobody reads this");
-        let lines = |log: &(Log, Arc<Mutex<Vec<String>>>)| log.1.lock().expect("nobody panics with it").clone();
+        let lines = |log: &(Log, Arc<Mutex<Vec<String>>>)| log.1.lock().expect("the lock is not poisoned").clone();
         assert_eq!(lines(&one), ["INFO agent joined host=node1 address=127.0.0.1:5000 slots=4"]);
         assert_eq!(
             lines(&two),
@@ -129,6 +129,6 @@ mod tests {
         let (log, lines) = read();
         log.within(|| tracing::debug!("a detail"));
         log.within(|| drop(tracing::info_span!("a span", host = 1).entered()));
-        assert!(lines.lock().expect("nobody panics with it").is_empty());
+        assert!(lines.lock().expect("the lock is not poisoned").is_empty());
     }
 }

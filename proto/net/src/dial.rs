@@ -66,7 +66,7 @@ mod tests {
         let address: Address =
             listener.local_addr().expect("it has one").to_string().parse().expect("it is an address");
         drop(listener);
-        let error = connect(&endpoint(&address, Duration::from_secs(5))).await.expect_err("nobody is there");
+        let error = connect(&endpoint(&address, Duration::from_secs(5))).await.expect_err("nothing listens there");
         assert!(matches!(error, DialError::Unreachable(_)), "{error:?}");
         assert!(error.to_string().contains("Connection refused"), "{error}");
         assert_eq!(causes(&error), error.to_string());

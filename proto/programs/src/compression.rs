@@ -128,7 +128,7 @@ mod tests {
     fn file(scratch: &Scratch, bytes: &[u8]) -> File {
         let path = scratch.path().join("file");
         fs::write(&path, bytes).expect("written");
-        File::open(path).expect("there")
+        File::open(path).expect("it exists")
     }
 
     #[test]

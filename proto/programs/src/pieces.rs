@@ -151,12 +151,12 @@ mod tests {
     fn file(scratch: &Scratch, bytes: &[u8]) -> File {
         let path = scratch.path().join("program");
         std::fs::write(&path, bytes).expect("written");
-        File::open(path).expect("there")
+        File::open(path).expect("it exists")
     }
 
     /// Returns the executable that the pieces contain.
     async fn whole(mut stream: Pieces, digest: Digest, size: usize) -> Vec<u8> {
-        let first = next(&mut stream).await.expect("there is always a first one");
+        let first = next(&mut stream).await.expect("there is always a first piece");
         assert_eq!((&first.digest[..], first.size), (&digest.as_bytes()[..], size as u64));
         let mut whole = first.data.to_vec();
         while let Some(piece) = next(&mut stream).await {

@@ -97,12 +97,13 @@ mod tests {
                 assert_eq!((*found, announced), (digest, size));
                 Ok(())
             };
-            let sent = Pieces::of_executable(File::open(path).expect("there"), digest, size).expect("there is memory");
-            let kept = receive(sent.replies(), &coordinator, wanted).await.expect("it is whole");
+            let sent =
+                Pieces::of_executable(File::open(path).expect("it exists"), digest, size).expect("there is memory");
+            let kept = receive(sent.replies(), &coordinator, wanted).await.expect("it is complete");
             assert_eq!(kept.size(), size);
-            let sent = Pieces::of_compressed(kept.open().expect("there"), digest, kept.size());
-            let received = receive(sent.replies(), &agent, wanted).await.expect("it is whole");
-            assert!(fs::read(received.path()).expect("there") == bytes);
+            let sent = Pieces::of_compressed(kept.open().expect("it exists"), digest, kept.size());
+            let received = receive(sent.replies(), &agent, wanted).await.expect("it is complete");
+            assert!(fs::read(received.path()).expect("it exists") == bytes);
         }
     }
 
@@ -139,7 +140,7 @@ mod tests {
             let unwanted = |_: &Digest, _| Err(Status::not_found("nobody asked"));
             let error = receive(Made([first(b"abc", 3, &abc)].into()), &store, unwanted).await.expect_err("unwanted");
             assert_eq!(error.message(), "nobody asked");
-            assert_eq!(store.directory().read_dir().expect("there").count(), 0);
+            assert_eq!(store.directory().read_dir().expect("it exists").count(), 0);
         }
     }
 }

@@ -101,7 +101,7 @@ impl Daemon {
     }
 
     pub(crate) fn signal(&mut self, signal: Signal) {
-        assert!(self.0.ended().is_none(), "it is there");
+        assert!(self.0.ended().is_none(), "the daemon runs");
         self.0.signal(signal);
     }
 

@@ -17,7 +17,7 @@ pub(crate) fn digest(program: &[u8]) -> Digest {
     let path = std::env::temp_dir().join(format!("farpool-digest-{}-{:p}", std::process::id(), program));
     std::fs::write(&path, program).expect("written");
     let digest = std::fs::File::open(&path).and_then(|file| digest_of(&file)).expect("read");
-    std::fs::remove_file(path).expect("it is there");
+    std::fs::remove_file(path).expect("it exists");
     digest
 }
 

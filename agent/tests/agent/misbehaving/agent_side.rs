@@ -37,7 +37,7 @@ pub(crate) fn run_items(misbehaviour: &str) -> Outcome {
     let job =
         StartJob { pool: POOL, job: JOB, function: vec![1].into(), timeout_ns: 0, whole_chunks: true, number: JOB };
     for body in [Command::StartPool(Box::new(start)), Command::StartJob(job), Command::Assign(chunks())] {
-        agent.command(AgentCommand { body: Some(body) }).expect("the commands make sense");
+        agent.command(AgentCommand { body: Some(body) }).expect("the commands are valid");
     }
     let mut stopped = false;
     let outcome = wait_for(&mut agent, |events, so_far: &mut (usize, Vec<String>)| {
@@ -55,7 +55,7 @@ pub(crate) fn run_items(misbehaviour: &str) -> Outcome {
     });
     let end = EndJob { job: JOB, kill: true };
     for body in [Command::EndJob(end), Command::StopPool(StopPool { pool: POOL, now: true })] {
-        agent.command(AgentCommand { body: Some(body) }).expect("the commands make sense");
+        agent.command(AgentCommand { body: Some(body) }).expect("the commands are valid");
     }
     wait_for(&mut agent, |events, (): &mut ()| {
         stopped |= events.iter().any(|event| matches!(event, Event::PoolStopped(_)));

@@ -65,7 +65,7 @@ fn chunks_that_share_a_worker_survive() {
     assert_eq!(behind[1..].iter().map(|&chunk| host.result(chunk)).collect::<Vec<_>>(), ["b", "c"]);
     assert!(!is_reported(&host.events, runs) && !is_reported(&host.events, cancelled));
     let faults = host.events.iter().filter(|event| matches!(event, Event::ItemFault(_))).count();
-    assert_eq!(faults, 0, "nothing has died that had not begun");
+    assert_eq!(faults, 0, "only items that had begun failed");
     host.end();
 }
 

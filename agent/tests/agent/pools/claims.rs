@@ -25,7 +25,7 @@ pub(crate) fn connect(agent: u128) -> UnixStream {
 /// The program: prints whether its claim was granted, and keeps its connection until its named pipe lets it end.
 pub(crate) fn claim() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [agent, secret, position, ticket, pipe] = &words[..] else { panic!("what is {words:?}?") };
+    let [agent, secret, position, ticket, pipe] = &words[..] else { panic!("unknown claim {words:?}") };
     let mut stream = connect(agent.parse().unwrap());
     let (ticket, secret) = (ticket.parse().unwrap(), secret.parse().unwrap());
     stream.write_all(&Claim { ticket, secret, position: position.parse().unwrap() }.to_bytes()).unwrap();

@@ -55,7 +55,7 @@ impl Host {
     }
 
     pub(crate) fn send(&mut self, body: Command) {
-        self.try_send(body).expect("it makes sense");
+        self.try_send(body).expect("it is valid");
     }
 
     /// Assigns items to the only job of a pool, one per chunk. Returns the chunks' numbers.
@@ -127,14 +127,14 @@ impl Host {
     /// Drives the agent until `look` finds something in its events.
     pub(crate) fn wait<T>(&mut self, mut look: impl FnMut(&[Event]) -> Option<T>) -> T {
         self.drive(Instant::now() + PATIENCE, |_, events| look(events)).unwrap_or_else(|| {
-            panic!("the agent is still waiting for something; it has told {:?}", self.events);
+            panic!("the agent is still waiting for something; it reported {:?}", self.events);
         })
     }
 
     /// Drives the agent until the condition holds.
     pub(crate) fn wait_until(&mut self, is_so: impl Fn(&Agent) -> bool) {
         let holds = self.drive(Instant::now() + PATIENCE, |agent, _| is_so(agent).then_some(()));
-        assert!(holds.is_some(), "the agent has told {:?}", self.events);
+        assert!(holds.is_some(), "the agent reported {:?}", self.events);
     }
 
     /// Drives the agent until `look` finds an effect of it.

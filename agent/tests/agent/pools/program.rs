@@ -70,7 +70,7 @@ fn fork_nothing(file: &str) {
 
 /// Records an attempt in the file.
 fn record_try(file: &str) {
-    fs::OpenOptions::new().append(true).open(file).and_then(|mut file| file.write_all(b".")).expect("it is there");
+    fs::OpenOptions::new().append(true).open(file).and_then(|mut file| file.write_all(b".")).expect("it exists");
 }
 
 fn spawn(agent: &Arc<OwnedFd>, workers: &Arc<Mutex<HashMap<u32, Pid>>>, worker: u32, fds: &[OwnedFd]) {
@@ -220,7 +220,7 @@ impl Worker {
             "program" | "programs" => claims::start_all(rest),
             "orphan" => claims::start_orphan(rest),
             "exit" => std::process::exit(rest.parse().unwrap()),
-            other => panic!("what is {other:?}?"),
+            other => panic!("unknown order {other:?}"),
         }
     }
 

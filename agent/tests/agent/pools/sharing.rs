@@ -129,7 +129,7 @@ fn slowly_exiting_workers_keep_no_slots() {
     }
     eprintln!("{most} workers of the slow pool at once, and the other one waited for {slowest:?} at most");
     // The exiting workers, and in each slot one that runs and one that was just killed.
-    assert!(most <= SLOTS + 4 + 2 * SLOTS, "{most} workers of the slow pool were there at once");
+    assert!(most <= SLOTS + 4 + 2 * SLOTS, "{most} workers of the slow pool existed at once");
     assert!(slowest < Duration::from_secs(5), "the other pool waited for {slowest:?}");
     host.end();
 }

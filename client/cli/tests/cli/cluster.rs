@@ -131,7 +131,7 @@ fn a_copied_token_lends_no_slot() {
         .spawn();
     let start = Instant::now();
     while status(cluster.address())["jobs"].as_array().unwrap().len() < 2 {
-        assert!(start.elapsed() < Duration::from_secs(20), "the other job is not there");
+        assert!(start.elapsed() < Duration::from_secs(20), "the other job does not exist");
     }
     // Long enough for an item to run, if it had a slot.
     std::thread::sleep(Duration::from_millis(300));
@@ -174,7 +174,7 @@ fn wait_until_commands_are_gone(folder: &Folder) {
     let pids = fs::read_to_string(folder.file("pids")).unwrap();
     let start = Instant::now();
     while pids.lines().any(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(false)) {
-        assert!(start.elapsed() < Duration::from_secs(1), "commands are still there");
+        assert!(start.elapsed() < Duration::from_secs(1), "commands still run");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -80,7 +80,7 @@ fn output_beyond_the_limit_is_an_error_and_results_are_kept() {
         let done = limited(map(program, arguments), Some(&out)).input(items).run();
         let story = "farpool: cannot write to stdout: File too large";
         assert!(done.code == Some(125) && done.stderr().contains(story), "{name}: {:?} {}", done.code, done.stderr());
-        assert_eq!(fs::metadata(&out).unwrap().len(), LIMIT, "{name}: all that there is room for");
+        assert_eq!(fs::metadata(&out).unwrap().len(), LIMIT, "{name}: everything that fits");
         assert!(!indices(&results).is_empty(), "{name}");
     }
 }

@@ -61,7 +61,7 @@ impl Network {
     }
 
     fn add_host(&mut self, number: usize) {
-        self.add_namespace(&number.to_string()).expect("there is one more already");
+        self.add_namespace(&number.to_string()).expect("one more exists already");
         let (switch, host) = (&self.names[0], &self.names[number]);
         for command in [
             format!("-n {switch} link add port{number} type veth peer name eth0 netns {host}"),
@@ -96,7 +96,7 @@ impl Network {
     fn run(&self, host: usize, program: &Path, arguments: &[&str]) -> Vec<u8> {
         let mut command = self.command(host, program);
         command.args(arguments).env("FARPOOL_ADDRESS", url()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().expect("ip is there");
+        let child = command.spawn().expect("ip is installed");
         let pid = Pid::from_raw(child.id().cast_signed());
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || sender.send(child.wait_with_output()));

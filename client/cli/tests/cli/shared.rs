@@ -27,7 +27,7 @@ struct Kept {
 impl Shared {
     /// Returns a cluster with this many agents (node1 and so on), each with this many slots.
     pub(crate) fn of(agents: usize, slots: usize) -> Shared {
-        let mut idle = IDLE.lock().expect("nobody panics with it");
+        let mut idle = IDLE.lock().expect("the lock is not poisoned");
         let at = idle.iter().position(|kept| (kept.agents, kept.slots) == (agents, slots));
         let kept = at.map(|at| idle.swap_remove(at));
         drop(idle);
@@ -39,7 +39,7 @@ impl Shared {
 
     /// Returns the address for clients.
     pub(crate) fn address(&self) -> &str {
-        &self.0.as_ref().expect("it is there until it is dropped").local.address
+        &self.0.as_ref().expect("it exists until it is dropped").local.address
     }
 }
 
@@ -50,7 +50,7 @@ impl Drop for Shared {
         if !std::thread::panicking() {
             waiting::until_gone(PATIENCE, || workers(&kept.local));
             waiting::until(|| is_at_rest(&kept.local));
-            IDLE.lock().expect("nobody panics with it").push(kept);
+            IDLE.lock().expect("the lock is not poisoned").push(kept);
         }
     }
 }

@@ -47,7 +47,7 @@ fn only_the_owner_drops() {
         drops.load(Ordering::SeqCst) == 0
     }));
     drop(owned);
-    assert_eq!(drops.load(Ordering::SeqCst), 2, "both are dropped here, the copy when the closure was");
+    assert_eq!(drops.load(Ordering::SeqCst), 2, "both are dropped in this process, the copy together with the closure");
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Inbox {
     /// Moves all outcomes into `news`, which is empty. Returns whether the job has ended, so that no more will arrive.
     #[inline]
     pub fn take(&self, news: &mut VecDeque<News>) -> bool {
-        debug_assert!(news.is_empty(), "what was there would be lost");
+        debug_assert!(news.is_empty(), "earlier news would be lost");
         let mut state = self.state();
         self.unseen.store(false, Ordering::Relaxed);
         *news = state.take_news(std::mem::take(news));

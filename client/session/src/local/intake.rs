@@ -154,7 +154,7 @@ impl IntakeState {
         if self.portions.back().is_none_or(|jobs| jobs.inboxes.len() >= PORTION) {
             self.portions.push_back(Jobs::default());
         }
-        self.portions.back_mut().expect("one was just added if there was none")
+        self.portions.back_mut().expect("a portion was just added if there was none")
     }
 }
 

@@ -67,7 +67,7 @@ fn a_late_callback_runs_at_once() {
     assert_eq!(receiver.recv().unwrap(), 16);
     assert_eq!(result.get_timeout(Duration::MAX).unwrap(), 16);
     // After the outcome was taken, the callback does not run, and nothing hangs.
-    let result = result.callback(|_| panic!("there is no value any more"));
+    let result = result.callback(|_| panic!("the value was taken"));
     assert!(result.wait(Duration::from_secs(20)));
 }
 

@@ -55,7 +55,7 @@ fn check(
     let ended = format!("0 ends {}", first_worker(&log, 0).expect("it has begun"));
     waiting::until(|| log.count(&ended) == 1);
     assert_eq!((log.count(format!("1 begins {hangs}")), log.lines().len()), (1, 7));
-    assert!(processes::Process::of(hangs).is_some(), "nobody has told it to end");
+    assert!(processes::Process::of(hangs).is_some(), "it ended without being told to");
     let before = operators::status(&cluster);
     assert_eq!((operators::agents(&before).len(), &before["late_messages"]), (1, &0.into()), "{before}");
 

@@ -120,7 +120,7 @@ fn calls_in_a_fork_are_rejected() {
         refused(&first.successful().unwrap_err(), parent);
         first.cancel();
         refused(&first.get().unwrap_err(), parent);
-        let Poll::Ready(outcome) = poll(next()) else { panic!("nobody would wake it") };
+        let Poll::Ready(outcome) = poll(next()) else { panic!("the fork sleeps without a deadline") };
         refused(&outcome.unwrap_err(), parent);
         let (send, receive) = mpsc::channel();
         let with_callbacks = next()
@@ -326,7 +326,7 @@ fn a_killed_client_whose_fork_survives() {
     client.end();
     let left = || workers.iter().filter_map(|pid| processes::Process::of(*pid)).collect::<Vec<_>>();
     waiting::until_gone(seconds(5), left);
-    assert!(processes::Process::of(fork).is_some_and(|fork| fork.state != 'Z'), "it has lived on");
+    assert!(processes::Process::of(fork).is_some_and(|fork| fork.state != 'Z'), "it kept running");
     processes::send(fork, Signal::SIGKILL).unwrap();
     waiting::until_gone(seconds(5), || client.processes());
 }

@@ -222,7 +222,7 @@ fn everything_in_the_table() {
     assert_eq!(mask(&worker, "SigIgn") & !(3 << 31), 1 << 12, "SIGPIPE is ignored, as in every Rust program");
     assert_eq!((&worker.limits, &worker.nice, &worker.oom_score_adj), (&own.limits, &own.nice, &own.oom_score_adj));
     assert_eq!(worker.nice, "5");
-    assert_eq!(worker.left_open, !cluster::is_on_cluster(), "as in what a client starts, and never of an agent");
+    assert_eq!(worker.left_open, !cluster::is_on_cluster(), "inherited from a client, never from an agent");
     assert_eq!((&*worker.terminal, &*worker.stdin), ("0", "/dev/null"));
     assert_eq!((&worker.policy, worker.io_priority), (&own.policy, own.io_priority));
     assert_eq!((&*worker.policy, worker.io_priority), ("3", BEST_EFFORT_6.into()));

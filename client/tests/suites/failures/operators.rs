@@ -39,7 +39,7 @@ pub(crate) fn until(cluster: &Cluster, is_so: impl Fn(&Value) -> bool) {
         if is_so(&status) {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "it does not become so: {status}");
+        assert!(start.elapsed() < PATIENCE, "the condition never becomes true: {status}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -34,7 +34,7 @@ fn a_worker_killed_while_it_runs() {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         let error = doomed.get().unwrap_err();
-        assert!(killed_at.elapsed() < seconds(1), "the caller knew after {:?}", killed_at.elapsed());
+        assert!(killed_at.elapsed() < seconds(1), "the caller got the error after {:?}", killed_at.elapsed());
         check_error(&error, ErrorKind::WorkerDied, 0, 1, &[words]);
         assert_eq!(error.pid(), Some(pid));
     }

@@ -59,7 +59,7 @@ fn a_result_beyond_the_limit() {
         let outcomes: Vec<_> = pool.imap(make, [5, length, 7]).collect();
         assert_eq!((outcomes[0].as_ref().unwrap().len(), outcomes[2].as_ref().unwrap().len()), (5, 7));
         too_large(outcomes[1].as_ref().unwrap_err(), 1);
-        assert_eq!(outcomes[1].as_ref().unwrap_err().pid(), Some(pid), "the worker lives on");
+        assert_eq!(outcomes[1].as_ref().unwrap_err().pid(), Some(pid), "the worker keeps running");
     }
     still_works(&pool);
 }

@@ -164,7 +164,7 @@ fn an_unhealthy_places_allotment_goes_to_others() {
     assert_eq!(workers(&world, 0), [1, 2]);
     world.schedule();
     world.set_place_unhealthy(0, 0);
-    assert_eq!(workers(&world, 0), [1, 2], "nobody else has a slot");
+    assert_eq!(workers(&world, 0), [1, 2], "no other agent has a free slot");
     while !world.agents[&0].chunks.is_empty() {
         let first = world.agents[&0].chunks[0].first;
         world.give_back(0, 0, first, 1);
@@ -190,7 +190,7 @@ fn a_new_place_counts_retractions_for_its_predecessor() {
     world.join(1, 3);
     world.schedule();
     let asked = world.agents[&0].chunks.iter().filter(|chunk| chunk.asked_back).count();
-    assert_eq!(asked, 1, "one is to go to the other");
+    assert_eq!(asked, 1, "one chunk is asked back for the other agent");
     world.join(1, 3);
     world.set_place_unhealthy(1, 0);
     assert_eq!(workers(&world, 0), [1, 0, 1]);

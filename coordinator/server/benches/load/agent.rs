@@ -55,7 +55,7 @@ impl Agent {
         client = client.max_decoding_message_size(http2::MAX_GRPC_MESSAGE);
         let replies = client.session(frames).await.expect("the coordinator takes the agent").into_inner();
         let mut incoming = queue.incoming(replies, connect::MESSAGE_LIMIT);
-        let welcome = incoming.next().await.expect("the coordinator answers").expect("the session goes on");
+        let welcome = incoming.next().await.expect("the coordinator answers").expect("the session continues");
         let mut agent = self;
         tokio::task::spawn_local(async move {
             agent.handle(welcome, &queue);

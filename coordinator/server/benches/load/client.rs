@@ -70,7 +70,7 @@ impl Client {
     }
 
     async fn handle_events(&mut self, figures: &Figures) {
-        let events = self.incoming.next().await.expect("the session holds").expect("the session goes on");
+        let events = self.incoming.next().await.expect("the session holds").expect("the session continues");
         for event in events {
             match event.body {
                 Some(client_event::Body::Welcome(welcome)) => self.limit = welcome.window,

@@ -44,7 +44,7 @@ impl Agent {
         let slots = hello.slots;
         agent.send(Report::Hello(Box::new(hello)));
         agent.send(Report::Credit(Credit { chunks: slots * 2, bytes: 0 }));
-        let mut orders = agent.next().await.expect("the session goes on").expect("the session goes on");
+        let mut orders = agent.next().await.expect("the session continues").expect("the session continues");
         assert!(matches!(orders.remove(0), Order::Welcome(_)), "not welcomed");
         agent.early = orders;
         agent
@@ -89,7 +89,8 @@ impl Agent {
     /// Waits for a StartPool, reports the pool as started, and returns it.
     pub(crate) async fn pool(&mut self) -> u64 {
         loop {
-            let orders = soon("a pool", self.next()).await.expect("the session goes on").expect("the session goes on");
+            let orders =
+                soon("a pool", self.next()).await.expect("the session continues").expect("the session continues");
             for order in orders {
                 if let Order::StartPool(start) = &order {
                     let pool = start.pool;

@@ -69,8 +69,8 @@ async fn delayed_messages_arrive_without_another_call() {
     client.end_items(1);
     let (mut ended, mut settled) = (false, false);
     while !(ended && settled) {
-        let orders = soon("what it may forget", agent.next()).await.expect("the session goes on");
-        for order in orders.expect("the session goes on") {
+        let orders = soon("what it may forget", agent.next()).await.expect("the session continues");
+        for order in orders.expect("the session continues") {
             ended |= matches!(&order, Order::EndJob(end) if !end.kill);
             settled |= matches!(order, Order::Settled(_));
             let runs = matches!(order, Order::Assign(_));
@@ -145,7 +145,7 @@ async fn items_of_a_lost_agent_run_elsewhere() {
     // It starts the pool and accepts chunks, but runs nothing.
     let assigned = |order: &crate::agent::Order| matches!(order, crate::agent::Order::Assign(_));
     loop {
-        let orders = idle.next().await.expect("the session goes on").expect("the session goes on");
+        let orders = idle.next().await.expect("the session continues").expect("the session continues");
         if orders.iter().any(assigned) {
             break;
         }

@@ -43,9 +43,9 @@ impl Client {
     pub(crate) async fn opened_over(channel: Channel, open: OpenPool) -> Self {
         let mut client = Self::over(channel).await;
         client.send(Request::OpenPool(Box::new(open)));
-        match client.try_next().await.expect("the session goes on") {
+        match client.try_next().await.expect("the session continues") {
             Some(Event::Welcome(_)) => client,
-            other => panic!("not welcomed but {other:?}"),
+            other => panic!("unexpected event instead of Welcome: {other:?}"),
         }
     }
 
@@ -100,7 +100,7 @@ impl Client {
     /// Returns the next event, other than a welcome and those about slots and windows.
     pub(crate) async fn next(&mut self) -> Event {
         loop {
-            match self.try_next().await.expect("the session goes on").expect("the session goes on") {
+            match self.try_next().await.expect("the session continues").expect("the session continues") {
                 Event::Welcome(_) | Event::PoolOpened(_) | Event::Waiting(_) | Event::Window(_) | Event::PoolAt(_) => {}
                 other => return other,
             }
@@ -110,7 +110,7 @@ impl Client {
     /// Reads events until one reports that its pool runs at the agent with this [`secret`].
     pub(crate) async fn wait_for_agent(&mut self, agent: u8) {
         loop {
-            match self.try_next().await.expect("the session goes on").expect("the session goes on") {
+            match self.try_next().await.expect("the session continues").expect("the session continues") {
                 Event::PoolAt(at) if !at.gone && at.agent == id(agent) => return,
                 _ => {}
             }
@@ -172,7 +172,7 @@ impl Client {
                     results.extend((done.first..).zip(items));
                 }
                 Event::JobEnded(ended) if ended.job == job => break,
-                other => panic!("no result but {other:?}"),
+                other => panic!("unexpected event instead of a result: {other:?}"),
             }
         }
         results.sort();
@@ -183,13 +183,13 @@ impl Client {
     pub(crate) async fn close(mut self) {
         self.send(Request::ClosePool(ClosePool { now: false }));
         loop {
-            match self.try_next().await.expect("the session goes on") {
+            match self.try_next().await.expect("the session continues") {
                 Some(Event::PoolClosed(_)) => break,
                 Some(_) => {}
                 None => panic!("the session ended before the pool"),
             }
         }
-        self.end().await.expect("the session ends well");
+        self.end().await.expect("the session ends without an error");
     }
 }
 

@@ -111,7 +111,7 @@ async fn ten_thousand_jobs_of_one_client_do_not_slow_others() {
         match greedy.next().await {
             Event::ItemsDone(done) => assert_eq!(&done.data[..], done.job.to_le_bytes()),
             Event::JobEnded(_) => ended += 1,
-            other => panic!("no result but {other:?}"),
+            other => panic!("unexpected event instead of a result: {other:?}"),
         }
     }
     drop(greedy);

@@ -23,7 +23,7 @@ async fn impatient() -> Server {
 /// Checks that the server closes the connection after these bytes.
 async fn is_closed(server: &Server, bytes: &[u8]) {
     let mut stream = TcpStream::connect(server.address).await.expect("the server accepts");
-    stream.write_all(bytes).await.expect("the connection is there");
+    stream.write_all(bytes).await.expect("the connection is open");
     let mut answer = Vec::new();
     // A reset counts too.
     let _ = soon("the end of the connection", stream.read_to_end(&mut answer)).await;

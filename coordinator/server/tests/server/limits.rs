@@ -34,7 +34,7 @@ async fn a_pool_beyond_its_limits_is_refused() {
     check(|open| of(open, |program| program.arguments = vec![vec![0; 3 << 20].into()]), "arguments and environment")
         .await;
     fn of(open: &mut OpenPool, change: fn(&mut Program)) {
-        let mut program = Program::unpacked(&open.program).expect("it is one").expect("it is there");
+        let mut program = Program::unpacked(&open.program).expect("it is one").expect("it exists");
         change(&mut program);
         open.program = program.packed();
     }
@@ -109,7 +109,7 @@ async fn the_size_of_a_kept_failure_is_bounded() {
     agent.send(Report::PoolFault(Box::new(PoolFault { pool, failure })));
     let failure = match client.next().await {
         Event::PoolFailed(failed) => failed.failure.unwrap_or_default(),
-        other => panic!("the pool did not fail but {other:?}"),
+        other => panic!("unexpected event instead of the pool's failure: {other:?}"),
     };
     assert!((4000..5000).contains(&failure.message.len()), "{}", failure.message.len());
 }

@@ -67,7 +67,7 @@ async fn the_memory_is_bounded_and_nothing_is_dropped() {
     Client::open(&server).await.check_works(1).await;
     let mut clients = Vec::new();
     for client in reading {
-        clients.push(client.await.expect("all of them come"));
+        clients.push(client.await.expect("all of them arrive"));
     }
     let held = server.until("an empty memory", |status| status.jobs.is_empty()).await.held_bytes;
     // The latest results are not acknowledged.
@@ -99,7 +99,7 @@ async fn a_client_that_does_not_read_slows_only_itself() {
         now = done(&status);
         assert!(status.held_bytes < 120 << 20, "{}", status.held_bytes);
     }
-    assert!(now < ITEMS, "all was done though nobody read it");
+    assert!(now < ITEMS, "everything ran although the results were not read");
     let mut neighbour = Client::open(&server).await;
     neighbour.check_works(1).await;
     let results = slow.results(1).await;
@@ -247,7 +247,7 @@ async fn unread_output_is_dropped_and_counted() {
                 left_out += bytes.expect("it says how much");
             }
             Event::Output(output) => read += output.data.len(),
-            other => panic!("no output but {other:?}"),
+            other => panic!("unexpected event instead of output: {other:?}"),
         }
     }
     assert_eq!(read + left_out, LINES * line.len());
@@ -277,7 +277,7 @@ async fn a_chunk_larger_than_the_free_memory_still_runs() {
     clients.iter().for_each(|client| client.end_items(1));
     let reading = clients.into_iter().map(|mut client| tokio::spawn(async move { client.results(1).await.len() }));
     for results in reading.collect::<Vec<_>>() {
-        assert_eq!(results.await.expect("they come"), 15);
+        assert_eq!(results.await.expect("they arrive"), 15);
     }
 }
 
@@ -378,7 +378,7 @@ async fn resent_items_may_take_all_of_the_memory() {
     let taking =
         clients.into_iter().map(|mut client| tokio::spawn(async move { client.results(1).await.len() as u64 }));
     for taken in taking.collect::<Vec<_>>() {
-        assert_eq!(soon("the results", taken).await.expect("all of them come"), ITEMS);
+        assert_eq!(soon("the results", taken).await.expect("all of them arrive"), ITEMS);
     }
 }
 
@@ -420,7 +420,7 @@ async fn very_many_jobs_wait_for_memory_and_none_is_lost() {
         match client.next().await {
             Event::ItemsDone(_) => done += 1,
             Event::JobEnded(job) => ended += u64::from(!job.cancelled),
-            other => panic!("no outcome but {other:?}"),
+            other => panic!("unexpected event instead of an outcome: {other:?}"),
         }
     }
     assert_eq!(done, JOBS);

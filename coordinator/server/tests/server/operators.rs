@@ -43,16 +43,17 @@ async fn a_job_can_be_cancelled() {
     let status = server.until("the job", |status| status.jobs.len() == 1).await;
     let job = status.jobs[0].job.clone();
     let mut operators = server.operators().await;
-    operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect("the job is there");
+    operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect("the job exists");
     match client.next().await {
         Event::JobEnded(ended) => assert!(ended.cancelled),
-        other => panic!("the job did not end but {other:?}"),
+        other => panic!("unexpected event instead of the job's end: {other:?}"),
     }
     let again = operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect_err("it has ended");
     assert_eq!(again.code(), Code::NotFound);
     assert!(again.message().contains(&format!("job {job} is no longer open: it has ended")), "{again}");
     for job in ["99", "nonsense", ""] {
-        let error = operators.cancel_job(CancelJobRequest { job: job.to_owned() }).await.expect_err("it is not there");
+        let error =
+            operators.cancel_job(CancelJobRequest { job: job.to_owned() }).await.expect_err("it does not exist");
         assert_eq!(error.code(), Code::NotFound);
         assert!(error.message().contains(&format!("{job:?}")), "{error}");
     }
@@ -67,11 +68,11 @@ async fn an_agent_can_be_drained() {
     client.check_works(1).await;
     let mut operators = server.operators().await;
     let drain = |agent: &str| DrainAgentRequest { agent: agent.to_owned() };
-    let error = operators.drain_agent(drain("host9")).await.expect_err("it is not there");
+    let error = operators.drain_agent(drain("host9")).await.expect_err("it does not exist");
     assert_eq!(error.code(), Code::NotFound);
     assert!(error.message().contains("host1"), "{error}");
-    operators.drain_agent(drain("host1")).await.expect("it is there");
-    soon("the agent's end", first).await.expect("it does not panic").expect("it leaves in peace");
+    operators.drain_agent(drain("host1")).await.expect("it exists");
+    soon("the agent's end", first).await.expect("it does not panic").expect("it leaves without an error");
     server.until("the agent's end", |status| status.agents.len() == 1).await;
     client.check_works(2).await;
 }
@@ -106,7 +107,7 @@ async fn health_and_reflection_work() {
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let answers = reflection.server_reflection_info(tokio_stream::once(ask)).await.expect("it answers");
-    let answer = soon("the list", answers.into_inner().next()).await.expect("there is one").expect("it is whole");
+    let answer = soon("the list", answers.into_inner().next()).await.expect("there is one").expect("it is complete");
     let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("no list") };
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
     for name in ["farpool.v1.Clients", "farpool.v1.Agents", "farpool.v1.Operators", "grpc.health.v1.Health"] {
@@ -135,7 +136,7 @@ async fn a_hundred_status_requests_block_nobody() {
         let (mut operators, answers) = (server.operators().await, std::sync::Arc::clone(&answers));
         callers.push(tokio::spawn(async move {
             loop {
-                let status = operators.status(farpool_proto::v1::StatusRequest {}).await.expect("it is told");
+                let status = operators.status(farpool_proto::v1::StatusRequest {}).await.expect("the request succeeds");
                 assert!(status.into_inner().pools.len() >= POOLS);
                 answers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }

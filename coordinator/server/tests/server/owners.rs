@@ -70,7 +70,7 @@ async fn only_its_owner_resumes_a_session() {
         client.check_works(u64::from(other)).await;
     }
     proxy.cut();
-    client.resume(proxy.connect().await, 9).await.expect("it goes on");
+    client.resume(proxy.connect().await, 9).await.expect("it continues");
     client.check_works(9).await;
 }
 
@@ -133,7 +133,7 @@ async fn agents_keep_the_owner_of_a_pool() {
     let mut agent = Agent::joined(&server, 1, 1).await;
     let _client = Client::opened_over(connect(&server, ADA).await, open_pool_as(9)).await;
     let start = loop {
-        let orders = soon("a pool", agent.next()).await.expect("the session goes on").expect("the session goes on");
+        let orders = soon("a pool", agent.next()).await.expect("the session continues").expect("the session continues");
         let start =
             orders.into_iter().find_map(|order| if let Order::StartPool(start) = order { Some(start) } else { None });
         if let Some(start) = start {
@@ -179,7 +179,7 @@ async fn names_of_detached_jobs_are_unique_within_a_tenant() {
     let agent = Agent::echo(&server, 1, 2).await;
     let check = async |server: &Server, who, expected: &[(&str, u64)]| {
         let mut jobs = DetachedJobsClient::new(connect(server, who).await);
-        let list = jobs.list(ListDetachedRequest {}).await.expect("it is told").into_inner().jobs;
+        let list = jobs.list(ListDetachedRequest {}).await.expect("the request succeeds").into_inner().jobs;
         let found: Vec<_> = list.iter().map(|job| (&*job.name, job.items)).collect();
         assert_eq!(found, expected, "{who}");
         for (name, items) in expected {
@@ -196,7 +196,7 @@ async fn names_of_detached_jobs_are_unique_within_a_tenant() {
     let cancelled = local.cancel(CancelDetachedRequest { name: "one".to_owned(), ..Default::default() }).await;
     assert_eq!(cancelled.expect_err("there is none").code(), Code::NotFound);
     let mut eve = DetachedJobsClient::new(connect(&server, EVE).await);
-    eve.discard(DiscardDetachedRequest { name: "one".to_owned(), ..Default::default() }).await.expect("it is there");
+    eve.discard(DiscardDetachedRequest { name: "one".to_owned(), ..Default::default() }).await.expect("it exists");
     check(&server, EVE, &[]).await;
     check(&server, ADA, &[("one", 3)]).await;
     // The same holds after a restart.
@@ -207,7 +207,7 @@ async fn names_of_detached_jobs_are_unique_within_a_tenant() {
     check(&server, EVE, &[]).await;
     detached_over(&server, connect(&server, EVE).await, detach("one", 4), 1).await;
     let mut eve = DetachedJobsClient::new(connect(&server, EVE).await);
-    let list = eve.list(ListDetachedRequest {}).await.expect("it is told").into_inner().jobs;
+    let list = eve.list(ListDetachedRequest {}).await.expect("the request succeeds").into_inner().jobs;
     assert_eq!((list.len(), list[0].state()), (1, DetachedState::Running));
 }
 
@@ -218,7 +218,7 @@ async fn listing_a_job_is_not_enough_to_continue_it() {
     let _receiving = detaching(server.connect().await, detach("one", 1)).await;
     let mut jobs = DetachedJobsClient::new(server.connect().await);
     let listed = loop {
-        let list = jobs.list(ListDetachedRequest {}).await.expect("it is told").into_inner().jobs;
+        let list = jobs.list(ListDetachedRequest {}).await.expect("the request succeeds").into_inner().jobs;
         if let [job] = &list[..] {
             break job.id.clone();
         }

@@ -66,7 +66,7 @@ impl Running {
     /// Returns its peak memory in bytes.
     pub(crate) fn peak(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system says it");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system reports it");
         let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number");
         kib << 10
     }
@@ -295,7 +295,7 @@ async fn the_memory_of_the_process_is_bounded() {
 /// A container, or a service with a limit, on a host with control groups of version 1.
 #[tokio::test]
 async fn the_limit_of_a_control_group_counts() {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").expect("the system says it");
+    let groups = std::fs::read_to_string("/proc/self/cgroup").expect("the system reports it");
     let own = groups.lines().find_map(|line| line.split_once(":memory:")).map_or("", |(_, path)| path);
     let group = PathBuf::from(format!("/sys/fs/cgroup/memory{own}/farpool-test-{}", std::process::id()));
     if own.is_empty() || std::fs::create_dir(&group).is_err() {
@@ -332,7 +332,7 @@ async fn other_processes_cannot_read_its_memory() {
     let mut command = Command::new(&program);
     command.args(["--listen", "127.0.0.1:0", "--programs"]).arg(&programs);
     if is_root {
-        std::os::unix::fs::chown(&programs, Some(NOBODY), Some(NOBODY)).expect("root may");
+        std::os::unix::fs::chown(&programs, Some(NOBODY), Some(NOBODY)).expect("root is allowed to");
         command.uid(NOBODY).gid(NOBODY);
     }
     let mut server = Running::start(&mut command);

@@ -32,7 +32,7 @@ async fn opened(server: &Server, digest: &[u8], size: usize) -> Client {
 async fn wanted(client: &mut Client, digest: &[u8]) {
     match client.next().await {
         Event::ProgramWanted(wanted) => assert_eq!(wanted.digest, digest),
-        other => panic!("no program was wanted but {other:?}"),
+        other => panic!("unexpected event instead of ProgramWanted: {other:?}"),
     }
 }
 
@@ -77,7 +77,7 @@ pub(crate) async fn put_over(channel: Channel, pieces: Vec<ProgramPiece>) -> Res
 }
 
 fn files(server: &Server) -> Vec<String> {
-    let entries = std::fs::read_dir(&server.directory).expect("the directory is there");
+    let entries = std::fs::read_dir(&server.directory).expect("the directory exists");
     entries.map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned()).collect()
 }
 
@@ -90,7 +90,7 @@ async fn a_program_is_requested_once_and_kept() {
     wanted(&mut client, &digest).await;
     put(&server, pieces(&program, &digest)).await.expect("it is what was asked for");
     for fetch in fetches {
-        assert!(fetch.await.expect("it does not panic").expect("it comes") == program);
+        assert!(fetch.await.expect("it does not panic").expect("it arrives") == program);
     }
     // From now on no client needs to be asked.
     drop(client);
@@ -116,7 +116,7 @@ async fn a_program_that_arrives_during_a_lookup_is_not_requested_again() {
         }
         sent.await.expect("it does not panic").expect("it is what was asked for");
         for fetch in fetches {
-            assert!(fetch.await.expect("it does not panic").expect("nobody need send it") == program);
+            assert!(fetch.await.expect("it does not panic").expect("the coordinator has the program") == program);
         }
     }
 }
@@ -168,14 +168,14 @@ async fn unrequested_and_invalid_programs_are_refused() {
             assert!(!fetch.is_finished());
             drop(client);
         }
-        fetch.await.expect("it does not panic").expect_err("it did not come");
+        fetch.await.expect("it does not panic").expect_err("it did not arrive");
     }
     let mut client = opened(&server, &digest, program.len()).await;
     let fetch = fetching(&server, &digest);
     wanted(&mut client, &digest).await;
     let error = put(&server, changed(|pieces| pieces[0].size = 1 << 40)).await.expect_err("it is too large");
     assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
-    fetch.await.expect("it does not panic").expect_err("it did not come");
+    fetch.await.expect("it does not panic").expect_err("it did not arrive");
     assert_eq!(files(&server), Vec::<String>::new(), "nothing is left of them");
 }
 
@@ -195,7 +195,7 @@ async fn the_next_client_is_asked_when_one_leaves_or_sends_nothing() {
     let (_silent, rest) = asked(rest, &digest).await;
     let (_last, _) = asked(rest, &digest).await;
     put(&server, pieces(&program, &digest)).await.expect("it is what was asked for");
-    assert!(fetch.await.expect("it does not panic").expect("it comes") == program);
+    assert!(fetch.await.expect("it does not panic").expect("it arrives") == program);
 }
 
 /// Returns the client that is asked for its program, and the others.
@@ -240,15 +240,15 @@ async fn a_client_whose_connection_is_lost_may_send_it_again() {
     }
     sleep(Duration::from_millis(20)).await;
     put(&server, pieces).await.expect("it is still wanted");
-    assert!(fetch.await.expect("it does not panic").expect("it comes") == program);
+    assert!(fetch.await.expect("it does not panic").expect("it arrives") == program);
     drop(client);
 }
 
 #[tokio::test]
 async fn a_program_that_nobody_has_fails_at_once() {
     let server = Server::start().await;
-    let error = fetch(&server, &[9; 32]).await.expect_err("nobody has it");
+    let error = fetch(&server, &[9; 32]).await.expect_err("no client has the program");
     assert_eq!(error.code(), Code::NotFound, "{error}");
-    let error = fetch(&server, &[9; 31]).await.expect_err("it is no digest");
+    let error = fetch(&server, &[9; 31]).await.expect_err("it is not a digest");
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
 }

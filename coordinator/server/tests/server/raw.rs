@@ -21,10 +21,10 @@ pub(crate) async fn call(server: &Server, method: &str, body: Vec<u8>, end: bool
         return status(&head.headers);
     }
     while let Some(data) = soon("the end of the answer", body.data()).await {
-        let data = data.expect("the answer comes");
+        let data = data.expect("the answer arrives");
         let _ = body.flow_control().release_capacity(data.len());
     }
-    let trailers = soon("the status", body.trailers()).await.expect("the answer is whole");
+    let trailers = soon("the status", body.trailers()).await.expect("the answer is complete");
     status(&trailers.expect("the answer has a status"))
 }
 

@@ -22,7 +22,7 @@ async fn server() -> Server {
 /// Returns the first command that `pick` selects. Starts pools, and ignores other commands.
 async fn until<T>(agent: &mut Agent, what: &str, mut pick: impl FnMut(&Order) -> Option<T>) -> T {
     loop {
-        let orders = soon(what, agent.next()).await.expect("the session goes on").expect("the session goes on");
+        let orders = soon(what, agent.next()).await.expect("the session continues").expect("the session continues");
         let mut orders = orders.into_iter();
         while let Some(order) = orders.next() {
             if let Some(found) = pick(&order) {
@@ -134,7 +134,10 @@ async fn a_late_agent_keeps_what_is_still_queued() {
     let mut second = Agent::joined_over(server.connect().await, holding(2, vec![held(80, 1), held(81, 2)])).await;
     client.wait_for_agent(2).await;
     let late = adopted(&mut second).await;
-    assert!(late.chunks.iter().all(|chunk| chunk.held == 81), "the first was given what is left in order: {late:?}");
+    assert!(
+        late.chunks.iter().all(|chunk| chunk.held == 81),
+        "the first agent got the remaining items in order: {late:?}"
+    );
     first.send(result(&adopt, 0, b"A"));
     let _agents = (tokio::spawn(first.work()), tokio::spawn(second.work()));
     // Nothing that the late agent held is lost, whether or not it was assigned to the other one meanwhile.
@@ -142,7 +145,7 @@ async fn a_late_agent_keeps_what_is_still_queued() {
     server.until("the first", |status| status.jobs.first().is_some_and(|job| job.done >= 1)).await;
     match client.next().await {
         Event::ItemsDone(done) => assert!(done.first <= 2),
-        other => panic!("no result but {other:?}"),
+        other => panic!("unexpected event instead of a result: {other:?}"),
     }
 }
 

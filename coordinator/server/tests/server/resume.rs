@@ -29,7 +29,7 @@ async fn gather(client: &mut Client, seen: &mut BTreeSet<u64>, until: usize) -> 
             Ok(Some(Event::ItemsDone(done))) => {
                 for (index, item) in (done.first..).zip(cut(&done.data, 0, &done.ends)) {
                     assert_eq!(item, index.to_le_bytes());
-                    assert!(seen.insert(index), "{index} came twice");
+                    assert!(seen.insert(index), "{index} arrived twice");
                 }
             }
             Ok(Some(Event::ItemsFailed(failed))) => panic!("{failed:?}"),
@@ -61,7 +61,7 @@ async fn a_client_loses_its_connection_repeatedly_and_nothing_else() {
         if round % 3 == 0 {
             sleep(Duration::from_millis(20)).await;
         }
-        client.resume(proxy.connect().await, 9).await.expect("the session goes on");
+        client.resume(proxy.connect().await, 9).await.expect("the session continues");
     }
     client.end_items(1);
     assert!(gather(&mut client, &mut seen, (ROUNDS * ITEMS) as usize).await);
@@ -127,7 +127,7 @@ async fn a_disconnected_agent_gets_nothing_new() {
     sleep(Duration::from_millis(50)).await;
     let status = server.status().await;
     assert_eq!((status.agents[0].chunks, status.jobs[0].assigned), (0, 0));
-    agent.resume(proxy.connect().await, 1).await.expect("it goes on");
+    agent.resume(proxy.connect().await, 1).await.expect("it continues");
     let _agent = tokio::spawn(agent.work());
     assert_eq!(client.results(1).await, [b"item"]);
     assert!(!server.status().await.agents[0].away);
@@ -161,13 +161,13 @@ async fn a_connection_whose_loss_is_unnoticed_is_replaced() {
     client.open_job(1);
     client.items(1, 0, &[b"item"]);
     client.end_items(1);
-    agent.resume(proxy.connect().await, 1).await.expect("it goes on");
-    client.resume(proxy.connect().await, 9).await.expect("it goes on");
+    agent.resume(proxy.connect().await, 1).await.expect("it continues");
+    client.resume(proxy.connect().await, 9).await.expect("it continues");
     let _agent = tokio::spawn(agent.work());
     assert_eq!(client.results(1).await, [b"item"]);
     // The old connections end at last, which has no effect.
     proxy.cut();
-    client.resume(proxy.connect().await, 9).await.expect("it goes on");
+    client.resume(proxy.connect().await, 9).await.expect("it continues");
     let status = server.status().await;
     assert_eq!((status.agents.len(), status.pools.len()), (1, 1));
 }
@@ -288,7 +288,7 @@ async fn reports_are_settled_when_the_client_acknowledges_their_outcomes() {
     client.items(1, 0, &[b"item"]);
     client.end_items(1);
     let orders =
-        async |agent: &mut Agent| soon("an order", agent.next()).await.expect("it goes on").expect("it goes on");
+        async |agent: &mut Agent| soon("an order", agent.next()).await.expect("it continues").expect("it continues");
     let mut given = false;
     while !given {
         for order in orders(&mut agent).await {

@@ -93,7 +93,7 @@ impl Server {
 
     pub(crate) async fn status(&self) -> StatusReply {
         let status = self.operators().await.status(StatusRequest {}).await;
-        status.expect("the status is told").into_inner()
+        status.expect("the status is returned").into_inner()
     }
 
     /// Polls the status until it is as expected.
@@ -101,13 +101,13 @@ impl Server {
         let mut operators = self.operators().await;
         let mut last = StatusReply::default();
         for _ in 0..2000 {
-            last = operators.status(StatusRequest {}).await.expect("the status is told").into_inner();
+            last = operators.status(StatusRequest {}).await.expect("the status is returned").into_inner();
             if is_so(&last) {
                 return last;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{what} did not come about: {last:?}")
+        panic!("{what} never became true: {last:?}")
     }
 
     /// Asks it to shut down.
@@ -117,7 +117,7 @@ impl Server {
 
     /// Waits until it has shut down.
     pub(crate) async fn ended(&mut self) {
-        soon("the server's end", &mut self.done).await.expect("it does not panic").expect("it ends well");
+        soon("the server's end", &mut self.done).await.expect("it does not panic").expect("it ends without an error");
     }
 }
 

@@ -54,6 +54,6 @@ async fn output_reaches_the_client_with_its_host() {
         Event::Output(output) => {
             assert_eq!((output.host.as_str(), output.pid, &output.data[..]), ("host1", 4711, &b"a line\n"[..]))
         }
-        other => panic!("no output but {other:?}"),
+        other => panic!("unexpected event instead of output: {other:?}"),
     }
 }

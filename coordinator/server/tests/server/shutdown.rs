@@ -31,7 +31,8 @@ async fn open_pools_finish_and_new_ones_are_refused() {
     client.close().await;
     server.ended().await;
     for agent in [agent, second] {
-        let status = soon("the agent's end", agent).await.expect("it does not panic").expect_err("it is told why");
+        let status =
+            soon("the agent's end", agent).await.expect("it does not panic").expect_err("the status has a message");
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "the coordinator is shutting down"));
     }
 }

@@ -118,7 +118,8 @@ impl Chunk {
             let end = self.starts.get(at + 1).copied().unwrap_or(self.small.len());
             // A record begins with its header, so what is between its start and its end is its own.
             let sum = if large.peek().is_some_and(|(at, _)| *at <= end) {
-                let header: &[u8; HEADER] = self.small[start..start + HEADER].try_into().expect("a header is as long");
+                let header: &[u8; HEADER] =
+                    self.small[start..start + HEADER].try_into().expect("a header has this length");
                 let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
                 let mut sum = Checksum::new(word(0), word(4), header);
                 let mut from = start + HEADER;

@@ -166,12 +166,12 @@ impl Index {
     pub(super) fn copied(&mut self, part: Part, to: Place) {
         self.segments.written(to);
         if let Part::Pool(pool) = part {
-            self.segments.all.get_mut(&to.segment).expect("it is there").pools.insert(pool);
+            self.segments.all.get_mut(&to.segment).expect("it exists").pools.insert(pool);
         }
         if let Some(number) = part.job()
             && self.segments.has_job(to, number)
         {
-            self.jobs.get_mut(&number).expect("what is copied is of a job that is there").segments += 1;
+            self.jobs.get_mut(&number).expect("the copied record belongs to an existing job").segments += 1;
         }
     }
 
@@ -280,7 +280,7 @@ impl Index {
         if !self.enter(number, place) {
             return;
         }
-        let located = self.jobs.remove(&number).expect("it is there");
+        let located = self.jobs.remove(&number).expect("it exists");
         let pieces = located.items.values().chain(located.outcomes.values()).map(|piece| piece.place);
         for place in pieces.chain(located.opened).chain(located.state) {
             self.segments.release(place);

@@ -47,7 +47,7 @@ pub(super) fn begin(to: &mut Vec<u8>, segment: u32, offset: u32, body: &Body, pa
     // A JournalRecord has no other field.
     body.encode(to);
     let head = to.len() - start - HEADER;
-    let all = u32::try_from(head as u64 + payload).expect("what is too long was refused");
+    let all = u32::try_from(head as u64 + payload).expect("records that are too long were refused");
     for (at, word) in [segment, offset, all, head as u32].into_iter().enumerate() {
         to[start + 4 * at..][..4].copy_from_slice(&word.to_le_bytes());
     }

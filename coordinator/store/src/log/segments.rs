@@ -39,7 +39,7 @@ impl Segments {
     }
 
     pub(super) fn remove(&mut self, segment: u32) -> Segment {
-        let removed = self.all.remove(&segment).expect("it is there");
+        let removed = self.all.remove(&segment).expect("it exists");
         self.bytes -= removed.bytes;
         self.live -= removed.live;
         removed
@@ -80,6 +80,6 @@ impl Segments {
     }
 
     fn at(&mut self, place: Place) -> &mut Segment {
-        self.all.get_mut(&place.segment).expect("places are in segments that are there")
+        self.all.get_mut(&place.segment).expect("every place is in an existing segment")
     }
 }

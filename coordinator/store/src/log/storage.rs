@@ -381,7 +381,7 @@ mod tests {
         }
         let directory = Directory::open(&path).expect("it can be opened");
         directory.create(2).expect("a file can be made");
-        let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
+        let mode = |path: &Path| path.metadata().expect("it exists").permissions().mode() & 0o777;
         let new = path.join("0000000002.farpool-journal");
         assert_eq!([mode(&path), mode(&old), mode(&new)], [0o700, 0o600, 0o600]);
         fs::remove_dir_all(&path).expect("the folder goes away");

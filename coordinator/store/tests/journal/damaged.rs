@@ -48,7 +48,7 @@ fn write(directory: &Path) -> PathBuf {
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).expect("it is there");
+    let entries = fs::read_dir(directory).expect("it exists");
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("it can be read").file_name().into_string().expect("it is text")).collect();
     names.sort();
@@ -98,13 +98,13 @@ fn undamaged_jobs_are_read_and_the_file_is_kept() {
     assert!(warnings[0].contains("1 damaged file (") && warnings.len() == 2, "{warnings:?}");
     assert_eq!(journal.jobs().count(), JOBS as usize);
     for number in (0..JOBS).filter(|number| *number != 4) {
-        let job = journal.find("local", &number.to_string()).expect("it is there");
+        let job = journal.find("local", &number.to_string()).expect("it exists");
         assert_eq!(job.phase(), Phase::Ended(Ended::Finished));
         let [Outcomes::Done { data, .. }] = &outcomes(&journal, job.number)[..] else { panic!("it has an outcome") };
         assert_eq!(*data, vec![number as u8; 500]);
     }
     assert!(names(scratch.path()).contains(&"notes.txt".to_owned()));
-    assert_eq!(fs::read(scratch.path().join("notes.txt")).expect("it is there"), b"not ours");
+    assert_eq!(fs::read(scratch.path().join("notes.txt")).expect("it exists"), b"not ours");
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn files_of_a_later_version_are_refused_and_not_changed() {
     assert!(error.to_string().contains("run the coordinator that wrote it"), "{error}");
     assert_eq!(names(scratch.path()), before);
     assert_eq!(
-        (fs::read(&segment).expect("it is there"), fs::read(&other).expect("it is there")),
+        (fs::read(&segment).expect("it exists"), fs::read(&other).expect("it exists")),
         (file, b"precious".to_vec())
     );
 }
@@ -173,10 +173,10 @@ fn files_of_a_later_version_are_refused_and_not_changed() {
 fn a_missing_segment_is_reported_with_its_durable_size() {
     let scratch = Scratch::new("moved");
     let segment = write(scratch.path());
-    let bytes = fs::metadata(&segment).expect("it is there").len();
+    let bytes = fs::metadata(&segment).expect("it exists").len();
     let away = scratch.path().with_extension("away");
     fs::rename(&segment, &away).expect("it can be moved");
-    let synced = || fs::read(scratch.path().join("synced")).expect("it is there");
+    let synced = || fs::read(scratch.path().join("synced")).expect("it exists");
     let before = synced();
     let (journal, warnings) = open(scratch.path());
     assert_eq!((journal.jobs().count(), warnings.len()), (0, 2), "{warnings:?}");
@@ -186,7 +186,7 @@ fn a_missing_segment_is_reported_with_its_durable_size() {
     assert!(warnings[1].contains("jobs may be missing from the journal as a whole"), "{warnings:?}");
     assert_eq!(journal.describe().damage, warnings);
     drop(journal);
-    assert_eq!(synced(), before, "the note of what was durable is still there");
+    assert_eq!(synced(), before, "the note of what was durable still exists");
     // The user puts the file back.
     fs::rename(&away, &segment).expect("it can be moved");
     let (journal, warnings) = open(scratch.path());

@@ -116,7 +116,10 @@ fn check(directory: &Path, durable: u64) {
     for number in durable.saturating_sub(KEPT - 1).max(1)..=durable {
         let Some(job) = journal.find("local", &number.to_string()) else {
             // It was forgotten by a job that came after the last one known to be durable.
-            assert!(number + KEPT <= durable + 5 + KEPT / 10 * 2, "job {number} is not there, with {durable} durable");
+            assert!(
+                number + KEPT <= durable + 5 + KEPT / 10 * 2,
+                "job {number} does not exist, with {durable} durable"
+            );
             continue;
         };
         assert_eq!(job.phase(), Phase::Ended(Ended::Finished));

@@ -191,7 +191,7 @@ impl Wire {
     fn sort(&mut self) {
         let (mut started, mut received) = (Vec::new(), BTreeSet::new());
         for (to, ClientEvent { body }) in self.out.to_clients.drain(..) {
-            let number = self.clients.iter().position(|&id| id == to).expect("the message is for somebody");
+            let number = self.clients.iter().position(|&id| id == to).expect("the receiver is connected");
             let body = body.expect("the message has a body");
             if matches!(&body, client_event::Body::PoolAt(at) if !at.gone) {
                 received.insert(number);
@@ -199,7 +199,7 @@ impl Wire {
             self.to_clients[number].push_back(body);
         }
         for (to, AgentCommand { body }) in self.out.to_agents.drain(..) {
-            let number = self.agents.iter().position(|&id| id == to).expect("the message is for somebody");
+            let number = self.agents.iter().position(|&id| id == to).expect("the receiver is connected");
             let body = body.expect("the message has a body");
             if let agent_command::Body::StartPool(start) = &body {
                 started.push((number, start.pool));
@@ -406,7 +406,9 @@ pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Request {
 
 /// The same for a job that retries items that count as failed.
 pub(crate) fn open_job_retrying(job: u64, chunksize: u64, retries: u32) -> Request {
-    let Request::OpenJob(mut open) = open_job(job, chunksize, retries) else { unreachable!("that is what it is") };
+    let Request::OpenJob(mut open) = open_job(job, chunksize, retries) else {
+        unreachable!("it is a variant of that kind")
+    };
     open.retry_failed = true;
     Request::OpenJob(open)
 }
@@ -450,7 +452,7 @@ pub(crate) fn done(chunk: &Held, from: usize, count: usize) -> Report {
 
 /// The same with results that count as failed.
 pub(crate) fn failed(chunk: &Held, from: usize, count: usize) -> Report {
-    let Report::RunDone(run) = done(chunk, from, count) else { unreachable!("that is what it is") };
+    let Report::RunDone(run) = done(chunk, from, count) else { unreachable!("it is a variant of that kind") };
     Report::RunDone(RunDone { failed: true, ..run })
 }
 

@@ -77,7 +77,7 @@ fn push_from_another_thread(count: usize) {
     }
     cost.print("queue: push while another thread takes", count, "pushes");
     queue.finish();
-    taker.join().expect("the taker ends well");
+    taker.join().expect("the taker ends without an error");
     println!("    {count} messages in {} frames", taken.load(Ordering::Relaxed));
 }
 

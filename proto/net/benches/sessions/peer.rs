@@ -35,7 +35,7 @@ pub(crate) fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     println!("{}", listener.local_addr().expect("it is bound").port());
     runtime().block_on(async {
-        listener.set_nonblocking(true).expect("sockets can be so");
+        listener.set_nonblocking(true).expect("the option can be set");
         let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime knows sockets");
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
         let service = AgentsServer::new(Peer).max_decoding_message_size(http2::MAX_GRPC_MESSAGE);
@@ -90,7 +90,7 @@ async fn session(mut incoming: Incoming<AgentEvent>, queue: Outgoing<AgentComman
                         queue.push(AgentCommand { body: Some(agent_command::Body::Drain(Drain {})) });
                     }
                 }
-                _ => panic!("nobody sends this: {event:?}"),
+                _ => panic!("unexpected event: {event:?}"),
             }
         }
     }

@@ -18,7 +18,7 @@ const MESSAGE: usize = 64;
 pub(crate) fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     println!("{}", listener.local_addr().expect("it is bound").port());
-    let (mut stream, _) = listener.accept().expect("somebody connects");
+    let (mut stream, _) = listener.accept().expect("a peer connects");
     stream.set_nodelay(true).expect("TCP has this option");
     let (mut message, mut payload) = ([0; MESSAGE], vec![1; MIB]);
     while stream.read_exact(&mut message).is_ok() {
@@ -30,7 +30,7 @@ pub(crate) fn serve() {
             }
             _ => (0..count).try_for_each(|_| stream.write_all(&payload)),
         };
-        done.expect("the other end is there");
+        done.expect("the other end is open");
     }
 }
 
@@ -67,7 +67,7 @@ impl Tcp {
             self.ask(if give { GIVE } else { TAKE }, some as u8);
             for _ in 0..some {
                 let done = if give { self.stream.read_exact(&mut payload) } else { self.stream.write_all(&payload) };
-                done.expect("the other end is there");
+                done.expect("the other end is open");
             }
             if !give {
                 self.stream.read_exact(&mut [0; MESSAGE]).expect("it answers");
@@ -80,6 +80,6 @@ impl Tcp {
     fn ask(&mut self, what: u8, count: u8) {
         let mut message = [0; MESSAGE];
         (message[0], message[1]) = (what, count);
-        self.stream.write_all(&message).expect("the other end is there");
+        self.stream.write_all(&message).expect("the other end is open");
     }
 }

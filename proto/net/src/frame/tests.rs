@@ -56,7 +56,7 @@ fn announced_sizes_take_no_memory() {
     let mut unpacker = Unpacker::new(8 << 30);
     let piece = |bytes: usize| Some(Piece { total: 4 << 30, data: vec![0; bytes].into() });
     for pieces in 1..100 {
-        assert!(unpacker.unpack::<ClientMessage>(Batch::default(), piece(10_000)).expect("it may be").is_empty());
+        assert!(unpacker.unpack::<ClientMessage>(Batch::default(), piece(10_000)).expect("it is allowed").is_empty());
         // They are kept unchanged.
         assert_eq!((unpacker.pieces.len(), unpacker.held()), (pieces, pieces * (10_000 + PIECE_COST)));
     }

@@ -16,7 +16,7 @@ fn message(number: u32) -> AgentEvent {
 fn number(message: &AgentEvent) -> u64 {
     match &message.body {
         Some(Body::Credit(credit)) => u64::from(credit.chunks),
-        other => panic!("nobody sent this: {other:?}"),
+        other => panic!("unexpected message: {other:?}"),
     }
 }
 
@@ -64,11 +64,11 @@ proptest! {
                 }
                 Step::Acknowledge(percent) => {
                     acknowledged += (sent - acknowledged) * percent / 100;
-                    size -= kept.acknowledge(acknowledged).expect("it can be").size;
+                    size -= kept.acknowledge(acknowledged).expect("it is possible").size;
                 }
                 Step::GoBack(percent) => {
                     acknowledged += (sent - acknowledged) * percent / 100;
-                    size -= kept.resend_from(acknowledged).expect("it can be").size;
+                    size -= kept.resend_from(acknowledged).expect("it is possible").size;
                     sent = acknowledged;
                 }
             }

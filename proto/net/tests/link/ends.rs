@@ -39,7 +39,7 @@ fn the_end_follows_pushed_messages_on_each_connection() {
     assert_eq!(queue.pushed(), 1);
     assert_eq!(next_reply(&mut replies), Some(Ok(1)));
     assert_eq!(next_reply(&mut replies), Some(Err(Code::Cancelled)));
-    let mut replies = Replies::from(queue.reconnect(0).expect("nothing was taken in"));
+    let mut replies = Replies::from(queue.reconnect(0).expect("the peer has received nothing"));
     assert_eq!(next_reply(&mut replies), Some(Ok(0)), "the answer");
     assert_eq!(next_reply(&mut replies), Some(Ok(1)));
     assert_eq!(next_reply(&mut replies), Some(Err(Code::Cancelled)));
@@ -53,7 +53,7 @@ fn a_connection_ends_when_another_one_takes_its_place() {
     let new = queue.resume(Bytes::new());
     assert!(has_ended(&mut old));
     drop(old);
-    assert!(!queue.is_gone(), "only the old one is");
+    assert!(!queue.is_gone(), "only the old connection is gone");
     let inbound = Inbound::<ClientEvent>::of([SessionMessage::frame(farpool_net::Parts {
         messages: vec![event(0, 10)].into(),
         ..Default::default()
@@ -76,7 +76,7 @@ fn replies_report_that_another_connection_took_over() {
     let (queue, frames) = outgoing::<ClientEvent>(0, Arc::default());
     let mut old = Replies::from(frames);
     assert_eq!(next_reply(&mut old), None);
-    let _new = queue.reconnect(0).expect("nothing was taken in");
+    let _new = queue.reconnect(0).expect("the peer has received nothing");
     assert_eq!(next_reply(&mut old), Some(Err(Code::Aborted)));
 }
 
@@ -107,7 +107,7 @@ fn messages_pushed_without_a_connection_wait_for_one() {
     drop(frames);
     assert!(queue.is_gone());
     queue.push(event(0, 10));
-    let mut frames = queue.reconnect(0).expect("nothing was taken in");
+    let mut frames = queue.reconnect(0).expect("the peer has received nothing");
     assert!(next_frame(&mut frames).is_some_and(|frame| frame.resumed.is_some() && frame.messages.is_empty()));
     assert!(next_frame(&mut frames).is_some_and(|frame| *frame.messages == [event(0, 10)]));
 }

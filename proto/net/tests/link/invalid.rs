@@ -49,7 +49,7 @@ fn on_a_connection() {
         };
         check(&status, words);
         assert!(incoming.is_garbled());
-        assert!(queue.received() < last, "the last frame is not taken in");
+        assert!(queue.received() < last, "the last frame is not accepted");
         assert!(queue.acknowledged() <= 3);
         // The queue continues.
         assert_eq!(next_frame(&mut sent).map(|frame| frame.messages.len()), Some(1));
@@ -73,7 +73,7 @@ fn about_a_large_message() {
     let inbound = Inbound::<ClientMessage>::default();
     let mut incoming = queue.incoming::<ClientMessage>(Inbound::clone(&inbound), LIMIT);
     inbound.send(acknowledging(1));
-    check(&now(incoming.next()).expect("it is there").expect_err("it is refused"), "but 0 were sent");
+    check(&now(incoming.next()).expect("it exists").expect_err("it is refused"), "but 0 were sent");
     next_frame(&mut sent);
     let mut incoming = queue.incoming::<ClientMessage>(Inbound::<ClientMessage>::of([acknowledging(1)]), LIMIT);
     assert_eq!(receive(&mut incoming), Some(vec![]));
@@ -90,11 +90,11 @@ fn at_the_beginning() {
     refused(vec![ClientFrame { received: 1, ..resuming() }], "a Resume is not alone");
     refused(vec![ClientFrame::default(), resuming()], "a Resume is not alone");
     refused(vec![ClientFrame { received: 1, ..requesting() }], "received 1 messages, but the session starts here");
-    let twice = open(Inbound::of([resuming(), resuming()])).expect("it begins well");
-    let Opening::Resume { rest, .. } = twice else { panic!("it does not begin anew") };
+    let twice = open(Inbound::of([resuming(), resuming()])).expect("it begins without an error");
+    let Opening::Resume { rest, .. } = twice else { panic!("it resumes its session") };
     let (queue, _frames) = outgoing::<ClientEvent>(0, Arc::default());
     let mut incoming = rest.incoming(&queue);
-    check(&now(incoming.next()).expect("it is there").expect_err("it is refused"), "not alone in the first frame");
+    check(&now(incoming.next()).expect("it exists").expect_err("it is refused"), "not alone in the first frame");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn in_a_resume() {
     queue.push(event(3, 10));
     assert_eq!(next_frame(&mut frames).map(|frame| frame.messages.len()), Some(1));
     assert_eq!(receive(&mut incoming), None);
-    let mut frames = queue.reconnect(2).expect("it can be");
+    let mut frames = queue.reconnect(2).expect("it is possible");
     assert_eq!(
         next_frame(&mut frames),
         Some(EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() })
@@ -143,8 +143,7 @@ fn in_the_answer() {
         assert!(next_frame(&mut frames).is_some_and(|frame| frame.resume.is_some()));
         let inbound = Inbound::<ClientEvent>::of(answers);
         end.into_iter().for_each(|end| inbound.end(end));
-        let status =
-            now(queue.resumed::<ClientEvent>(inbound, LIMIT)).expect("it is there").expect_err("it is refused");
+        let status = now(queue.resumed::<ClientEvent>(inbound, LIMIT)).expect("it exists").expect_err("it is refused");
         assert!(next_frame(&mut frames).is_none(), "it waits for a better answer");
         status
     };
@@ -166,7 +165,7 @@ fn answers_that_come_too_late() {
     let (queue, _) = outgoing::<ClientMessage>(0, Arc::default());
     let answer =
         || Inbound::<ClientEvent>::of([EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() }]);
-    let status = now(queue.resumed::<ClientEvent>(answer(), LIMIT)).expect("it is there").expect_err("nobody asked");
+    let status = now(queue.resumed::<ClientEvent>(answer(), LIMIT)).expect("it exists").expect_err("nobody asked");
     assert_eq!(status.code(), Code::Aborted);
     let _frames = queue.resume(Bytes::new());
     let inbound = Inbound::<ClientEvent>::default();
@@ -174,6 +173,6 @@ fn answers_that_come_too_late() {
     assert!(now(waits.as_mut()).is_none());
     let _newer = queue.resume(Bytes::new());
     inbound.send(EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() });
-    assert_eq!(now(waits).expect("it is there").expect_err("it is too late").code(), Code::Aborted);
-    assert!(now(queue.resumed::<ClientEvent>(answer(), LIMIT)).expect("it is there").is_ok());
+    assert_eq!(now(waits).expect("it exists").expect_err("it is too late").code(), Code::Aborted);
+    assert!(now(queue.resumed::<ClientEvent>(answer(), LIMIT)).expect("it exists").is_ok());
 }

@@ -38,8 +38,8 @@ impl Pair {
         let mut up = Wire::new(frames);
         client.push(request(0, 10));
         up.carry(1);
-        let Opening::New { messages, rest } = open(up.inbound()).expect("it begins well") else {
-            panic!("it does not go on")
+        let Opening::New { messages, rest } = open(up.inbound()).expect("it begins without an error") else {
+            panic!("it does not resume")
         };
         assert!(messages == [request(0, 10)]);
         let (coordinator, frames) = outgoing(0, Arc::new(Notify::new()));
@@ -76,7 +76,7 @@ impl Pair {
     pub(crate) fn receive_up(&mut self) -> Option<usize> {
         let messages = receive(&mut self.connection.as_mut()?.coordinator)?;
         for message in &messages {
-            let Some(Request::Items(items)) = &message.body else { panic!("nobody says {message:?}") };
+            let Some(Request::Items(items)) = &message.body else { panic!("unexpected message: {message:?}") };
             assert_eq!(items.first, self.received[0]);
             assert_eq!(items.job, items.data.len() as u64);
             self.received[0] += 1;
@@ -88,7 +88,7 @@ impl Pair {
     pub(crate) fn receive_down(&mut self) -> Option<usize> {
         let messages = receive(&mut self.connection.as_mut()?.client)?;
         for message in &messages {
-            let Some(Event::ItemsDone(done)) = &message.body else { panic!("nobody says {message:?}") };
+            let Some(Event::ItemsDone(done)) = &message.body else { panic!("unexpected message: {message:?}") };
             assert_eq!(done.first, self.received[1]);
             assert_eq!(done.job, done.data.len() as u64);
             self.received[1] += 1;
@@ -117,20 +117,19 @@ impl Pair {
         if breaks == 0 {
             return None;
         }
-        let Opening::Resume { resume, rest } = open(up.inbound()).expect("it begins well") else {
-            panic!("it does not begin anew")
+        let Opening::Resume { resume, rest } = open(up.inbound()).expect("it begins without an error") else {
+            panic!("it resumes its session")
         };
         let Resume { secret, version, received } = resume;
         assert_eq!((&*secret, version), (ID, Some(farpool_proto::version())));
-        let mut down = Wire::new(self.coordinator.reconnect(received).expect("it has heard what was said"));
+        let mut down = Wire::new(self.coordinator.reconnect(received).expect("it has received what was sent"));
         let coordinator = rest.incoming(&self.coordinator);
         if breaks == 1 {
             return None;
         }
         // More than the answer may arrive at once.
         down.carry(breaks - 1);
-        let client =
-            now(self.client.resumed(down.inbound(), LIMIT)).expect("it is there").expect("it is a good answer");
+        let client = now(self.client.resumed(down.inbound(), LIMIT)).expect("it exists").expect("it is a good answer");
         assert!(!self.client.is_gone() && !self.coordinator.is_gone());
         Some(Connection { up, down, client, coordinator })
     }
@@ -144,7 +143,8 @@ impl Pair {
 }
 
 pub(crate) fn open(inbound: Inbound<ClientMessage>) -> Result<Opening<ClientMessage>, Status> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("there can be a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be created");
     runtime.block_on(Opening::read(inbound, LIMIT, Duration::from_millis(20)))
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
 
 /// Returns the messages of the frames that have arrived; none: there are no frames.
 pub(crate) fn receive<M: SessionMessage>(incoming: &mut Incoming<M>) -> Option<Vec<M>> {
-    now(incoming.next()).map(|received| received.expect("the connection holds").expect("the stream goes on"))
+    now(incoming.next()).map(|received| received.expect("the connection is open").expect("the stream continues"))
 }
 
 /// Returns the next frame, if there is one.

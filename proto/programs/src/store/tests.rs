@@ -36,7 +36,8 @@ fn open_as(form: Form, scratch: &Scratch, bound: u64) -> ProgramStore {
 }
 
 fn files(scratch: &Scratch) -> Vec<PathBuf> {
-    let mut files: Vec<_> = scratch.path().read_dir().expect("there").map(|file| file.expect("there").path()).collect();
+    let mut files: Vec<_> =
+        scratch.path().read_dir().expect("it exists").map(|file| file.expect("it exists").path()).collect();
     files.sort();
     files
 }
@@ -57,9 +58,9 @@ fn a_stored_program_can_be_run() {
     assert!(store.get(&digest).is_none());
     let written = put_bytes(&store, &program).expect("it is what was announced");
     assert_eq!(written.path(), scratch.path().join(digest.to_string()));
-    assert_eq!(written.path().metadata().expect("there").permissions().mode() & 0o7777, 0o500);
+    assert_eq!(written.path().metadata().expect("it exists").permissions().mode() & 0o7777, 0o500);
     assert_eq!(written.size(), program.len() as u64);
-    let found = store.get(&digest).expect("it is there");
+    let found = store.get(&digest).expect("it exists");
     assert!(Command::new(found.path()).status().expect("it can be run").success());
     assert_eq!(digest_of(&found.open().expect("it can be read")).expect("read"), digest);
     assert_eq!(files(&scratch).len(), 1);
@@ -170,7 +171,7 @@ fn a_program_larger_than_announced_is_not_written() {
         let store = open_as(form, &scratch, 1 << 20);
         let mut writer = store.writer(digest(1), 1 << 20).expect("there is room");
         check_refused(writer.write(&bomb), StoreErrorKind::Mismatch, &["longer than the 1048576 bytes"]);
-        assert_eq!(files(&scratch)[0].metadata().expect("there").len(), 1 << 20);
+        assert_eq!(files(&scratch)[0].metadata().expect("it exists").len(), 1 << 20);
     }
 }
 
@@ -194,11 +195,11 @@ fn a_program_can_be_kept_compressed() {
     let store = open_as(Form::Compressed, &scratch, 1 << 20);
     let written = put_bytes(&store, &program).expect("there is room");
     assert_eq!(files(&scratch), [scratch.path().join(format!("{digest}.zst"))]);
-    assert!(fs::read(written.path()).expect("there") == compressed(&program));
-    assert_eq!(written.path().metadata().expect("there").permissions().mode() & 0o7777, 0o400);
+    assert!(fs::read(written.path()).expect("it exists") == compressed(&program));
+    assert_eq!(written.path().metadata().expect("it exists").permissions().mode() & 0o7777, 0o400);
     // Another process verifies it by itself.
     for store in [store, open_as(Form::Compressed, &scratch, 1 << 20)] {
-        assert_eq!(store.get(&digest).expect("it is there").size(), program.len() as u64);
+        assert_eq!(store.get(&digest).expect("it exists").size(), program.len() as u64);
     }
     drop(written);
     let file = &files(&scratch)[0];
@@ -216,12 +217,12 @@ fn the_bound_applies_to_bytes_on_disk_in_either_form() {
     let scratch = Scratch::new();
     let store = open_as(Form::Compressed, &scratch, 250);
     let used: Vec<_> = (1..=9).map(|number| put(&store, number).expect("there is room")).collect();
-    let held: u64 = files(&scratch).iter().map(|file| file.metadata().expect("there").len()).sum();
+    let held: u64 = files(&scratch).iter().map(|file| file.metadata().expect("it exists").len()).sum();
     assert!(held < 200, "{held}");
     drop(used);
     let executables = open(&scratch, 250);
     let used = [10, 11].map(|number| put(&executables, number).expect("there is room"));
-    let held: u64 = files(&scratch).iter().map(|file| file.metadata().expect("there").len()).sum();
+    let held: u64 = files(&scratch).iter().map(|file| file.metadata().expect("it exists").len()).sum();
     assert!((201..=250).contains(&held), "{held}");
     drop(used);
 }
@@ -246,7 +247,7 @@ fn leftovers_are_removed_and_foreign_files_stay() {
     fs::write(&left, b"half of it").expect("written");
     let store = open(&scratch, 300);
     assert!(!left.exists() && others.exists());
-    assert_eq!(files(&scratch).len(), 2, "what is being written stays");
+    assert_eq!(files(&scratch).len(), 2, "a program that is being written stays");
     drop(writing);
     drop(store);
     assert_eq!(files(&scratch), [others]);
@@ -284,7 +285,7 @@ fn others_cannot_write_among_the_programs() {
     let scratch = Scratch::new();
     fs::set_permissions(scratch.path(), Permissions::from_mode(0o777)).expect("changed");
     let store = open(&scratch, 1 << 20);
-    let mode = scratch.path().metadata().expect("there").permissions().mode() & 0o7777;
+    let mode = scratch.path().metadata().expect("it exists").permissions().mode() & 0o7777;
     assert_eq!(mode, 0o755);
     // A program that others could have changed is not run.
     let written = put(&store, 1).expect("there is room").path().to_owned();

@@ -64,7 +64,7 @@ impl TestLedger {
 
     /// Handles a command. Returns the events that the coordinator gets.
     fn command(&mut self, command: Command) -> Vec<Event> {
-        self.ledger.command(command).expect("it makes sense");
+        self.ledger.command(command).expect("it is valid");
         self.steps()
     }
 
@@ -99,7 +99,7 @@ impl TestLedger {
     }
 
     fn last(&self) -> &Command {
-        self.agent.last().expect("the agent was told something")
+        self.agent.last().expect("the agent got a command")
     }
 }
 
@@ -152,7 +152,7 @@ fn chunks_are_found_by_name_to_be_retracted_and_cancelled() {
     assert_eq!(test.last(), &Command::Retract(Retract { chunks: vec![chunks[0], chunks[2]] }));
     let back = |chunk, count| Event::Returned(Returned { chunk, attempt: 1, first: 0, count });
     assert_eq!(test.ledger.event(back(chunks[0], 1)), Some(back(3, 1)));
-    assert_eq!(test.ledger.event(back(chunks[0], 1)), None, "it is not here any more");
+    assert_eq!(test.ledger.event(back(chunks[0], 1)), None, "the chunk no longer exists");
     test.command(Command::CancelChunks(CancelChunks { chunks: vec![1, 3] }));
     assert_eq!(test.last(), &Command::CancelChunks(CancelChunks { chunks: vec![chunks[1]] }));
     assert_eq!(test.ledger.event(done(chunks[1], 1, 1)), None);
@@ -163,7 +163,7 @@ fn chunks_are_found_by_name_to_be_retracted_and_cancelled() {
     let before = test.agent.len();
     test.command(Command::Retract(Retract { chunks: vec![1, 3] }));
     test.command(Command::CancelChunks(CancelChunks { chunks: vec![1, 3] }));
-    assert_eq!(test.agent.len(), before, "of chunks that are not here the agent hears nothing");
+    assert_eq!(test.agent.len(), before, "the agent gets no command for unknown chunks");
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn invalid_commands_are_refused() {
     let check = |commands: Vec<Command>, words: &str| {
         let mut test = TestLedger::new();
         let result: Result<(), _> = commands.into_iter().try_for_each(|command| test.ledger.command(command));
-        let error = result.expect_err("it makes no sense").to_string();
+        let error = result.expect_err("it is invalid").to_string();
         assert!(error.contains(words), "{error}");
     };
     let malformed = |first, segments: Vec<Segment>| {

@@ -114,7 +114,7 @@ impl World {
             }
             Command::CancelChunks(cancel) => cancel.chunks.iter().for_each(|chunk| drop(chunks.remove(chunk))),
             Command::Retract(_) | Command::ResizePool(_) => {}
-            other => panic!("this is not for the agent: {other:?}"),
+            other => panic!("unexpected command: {other:?}"),
         }
     }
 
@@ -133,13 +133,13 @@ impl World {
                 let chunk = coordinator.chunks.get_mut(&done.chunk).expect("it is this coordinator's");
                 assert_eq!(chunk.attempt, done.attempt);
                 for item in done.first..done.first + done.ends.len() as u64 / 4 {
-                    assert!(chunk.pending.remove(&item), "item {item} was told twice");
+                    assert!(chunk.pending.remove(&item), "item {item} was reported twice");
                 }
                 coordinator.reports.push(chunk.pool);
             }
             Event::ItemFault(fault) => {
                 let chunk = coordinator.chunks.get_mut(&fault.chunk).expect("it is this coordinator's");
-                assert!(chunk.pending.remove(&fault.item), "item {} was told twice", fault.item);
+                assert!(chunk.pending.remove(&fault.item), "item {} was reported twice", fault.item);
                 coordinator.reports.push(chunk.pool);
             }
             Event::Returned(back) => {
@@ -148,7 +148,7 @@ impl World {
             }
             Event::PoolStopped(stopped) => drop(coordinator.pools.remove(&stopped.pool)),
             Event::PoolStarted(started) => assert!(coordinator.pools.contains(&started.pool)),
-            other => panic!("nobody has said {other:?}"),
+            other => panic!("unexpected event: {other:?}"),
         }
     }
 
@@ -300,7 +300,7 @@ impl World {
             self.finish(6);
         }
         let missing: Vec<_> = self.coordinator.chunks.values().flat_map(|chunk| &chunk.pending).collect();
-        assert!(missing.is_empty(), "nothing was heard of {missing:?}");
+        assert!(missing.is_empty(), "missing outcomes of {missing:?}");
         let report = self.coordinator.reports.len() as u64;
         for pool in self.coordinator.pools.clone() {
             self.command(Command::Settled(Settled { pool, report }));

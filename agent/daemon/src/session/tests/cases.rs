@@ -50,11 +50,11 @@ impl Daemon {
 
     async fn attempt(&mut self) -> ConnectAttempt {
         let attempt = timeout(Duration::from_secs(1000), self.attempts.recv());
-        attempt.await.expect("it tries again for ever").expect("it is there")
+        attempt.await.expect("it never stops retrying").expect("it exists")
     }
 
     fn actions(&self) -> Vec<Action> {
-        self.actions.0.lock().expect("nobody panics").clone()
+        self.actions.0.lock().expect("the lock is not poisoned").clone()
     }
 }
 
@@ -76,7 +76,7 @@ fn assign(peer: &Peer, job: u64, items: std::ops::Range<u64>) {
 
 async fn result(peer: &mut Peer) -> (u64, u64) {
     loop {
-        if let Event::RunDone(done) = peer.event().await.expect("the connection is there") {
+        if let Event::RunDone(done) = peer.event().await.expect("the connection is open") {
             return (done.chunk, done.first);
         }
     }
@@ -84,7 +84,7 @@ async fn result(peer: &mut Peer) -> (u64, u64) {
 
 /// Waits for an event that matches.
 async fn until(peer: &mut Peer, is_it: impl Fn(&Event) -> bool) {
-    while !is_it(&peer.event().await.expect("the connection is there")) {}
+    while !is_it(&peer.event().await.expect("the connection is open")) {}
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,7 +107,7 @@ async fn retries_with_growing_delays() {
     let began = Instant::now();
     peer.cut();
     daemon.attempt().await.resume(&mut peer).await;
-    assert!(began.elapsed() <= Duration::from_millis(51), "a session that lasted begins anew with its waits");
+    assert!(began.elapsed() <= Duration::from_millis(51), "a session that lasted resets the backoff");
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,7 +275,7 @@ async fn check_all_outcomes_arrive(seed: u64, troubles: Vec<(u8, u16)>) -> Vec<(
         while let Ok(event) = tokio::time::timeout_at(calm, peer.event()).await {
             if let Event::RunDone(done) = event.expect("it is not cut") {
                 reports += 1;
-                assert_ne!(outcomes.insert(done.first, session), Some(session), "{} is told twice", done.first);
+                assert_ne!(outcomes.insert(done.first, session), Some(session), "{} is reported twice", done.first);
                 transcript.push((session, done.first));
             }
         }
@@ -319,7 +319,7 @@ proptest! {
         let run = || {
             let case = check_all_outcomes_arrive(seed, troubles.clone());
             let case = async { timeout(Duration::from_secs(3600), case).await };
-            runtime().expect("a runtime").block_on(case).expect("it comes to its end")
+            runtime().expect("a runtime").block_on(case).expect("it ends")
         };
         // The seed alone determines what happens.
         prop_assert_eq!(run(), run());

@@ -70,7 +70,7 @@ async fn another_coordinator_adopts() {
     // The third is no longer wanted.
     session.send(adopt(pool, [0, 1, 3]));
     session.started(11).await;
-    assert_eq!(result(&mut session).await, (100, 2, 0), "what was done before comes first");
+    assert_eq!(result(&mut session).await, (100, 2, 0), "earlier outcomes are sent first");
     drop(item);
     assert_eq!(result(&mut session).await, (101, 2, 1));
     drop(running.pipe.reader().await);

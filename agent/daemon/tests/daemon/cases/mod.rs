@@ -39,7 +39,7 @@ fn run(case: impl Future<Output = ()>) {
         let mut case = pin!(case);
         let done = tokio::time::timeout(PATIENCE, &mut case).await;
         // The case is dropped only after this: its daemons then print their output.
-        assert!(done.is_ok(), "the case has not come to its end within {PATIENCE:?}");
+        assert!(done.is_ok(), "the case has not ended within {PATIENCE:?}");
     });
 }
 

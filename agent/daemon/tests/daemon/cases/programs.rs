@@ -339,7 +339,7 @@ async fn started_with_arguments_variables_and_directory() {
     assert_eq!(environment, [&["CHOSEN=by the client"], &told[..]].concat());
     assert_eq!(start.arguments, ["a program", notes.path().to_str().expect("text"), "none"]);
     // Its client's directory is not on this host: an empty one replaces it, and is removed with the pool.
-    assert_eq!(fs::read_dir(&start.directory).expect("it is there").count(), 0);
+    assert_eq!(fs::read_dir(&start.directory).expect("it exists").count(), 0);
     fs::write(format!("{}/left", start.directory), b"behind").expect("it can be written to");
     session.send(Command::StopPool(StopPool { pool: 1, now: false }));
     session.stopped(1).await;
@@ -356,7 +356,7 @@ async fn starts_in_its_clients_directory() {
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
     let mut pool = start(1, &program, notes.path(), "none");
-    let directory = fs::canonicalize(notes.path()).expect("it is there");
+    let directory = fs::canonicalize(notes.path()).expect("it exists");
     let path = directory.to_str().expect("text").to_owned();
     change(&mut pool, |program| program.directory = path.into());
     session.send(Command::StartPool(Box::new(pool)));

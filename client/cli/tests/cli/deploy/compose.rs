@@ -100,7 +100,7 @@ fn the_binaries_accept_their_arguments() {
 
 #[test]
 fn the_image_has_all_three_binaries() {
-    let text = std::fs::read_to_string(deployed("Dockerfile")).expect("it is there");
+    let text = std::fs::read_to_string(deployed("Dockerfile")).expect("it exists");
     for binary in ["farpool-coordinator", "farpool-agent", "farpool"] {
         assert!(text.contains(&format!("target/release/{binary}")), "{binary} is not installed");
     }

@@ -40,7 +40,7 @@ impl Local {
 
     fn spawn(tag: String, mut command: Command) -> Local {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("bash is there");
+        let mut child = command.spawn().expect("bash is installed");
         let address = address_in(child.stdout.as_mut().expect("it is a pipe"));
         Local { child, address, tag }
     }

@@ -15,7 +15,7 @@ use crate::deploy::tools::{deployed, run};
 const NO_SETTINGS: [&str; 4] = ["config", "help", "print-config", "version"];
 
 fn example(name: &str) -> String {
-    fs::read_to_string(deployed(name)).expect("it is there")
+    fs::read_to_string(deployed(name)).expect("it exists")
 }
 
 /// Returns the lines that would set something without their `#`.

@@ -12,7 +12,7 @@ use crate::deploy::tools::{deployed, is_content, run, tool_of_this_machine};
 const UNITS: [&str; 2] = ["farpool-coordinator.service", "farpool-agent.service"];
 
 fn text_of(unit: &str) -> String {
-    fs::read_to_string(deployed("systemd").join(unit)).expect("it is there")
+    fs::read_to_string(deployed("systemd").join(unit)).expect("it exists")
 }
 
 /// Copies a unit and names the binaries of this build, since systemd requires that they exist.

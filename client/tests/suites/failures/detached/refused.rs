@@ -108,10 +108,10 @@ fn a_full_disk_rejects_the_job() {
     waiting::until(|| records(&segment).len() == 10);
     let bytes = records(&segment)[5..9].iter().sum::<u64>();
     for (round, lacking) in [1, 28, 30, bytes / 2, bytes].into_iter().enumerate() {
-        let limit = fs::metadata(&segment).expect("it is there").len() + bytes - lacking;
+        let limit = fs::metadata(&segment).expect("it exists").len() + bytes - lacking;
         let mut limiting = Command::new("prlimit");
         limiting.args([format!("--pid={}", cluster.coordinator()), format!("--fsize={limit}:")]);
-        assert!(limiting.status().expect("util-linux is there").success());
+        assert!(limiting.status().expect("util-linux is installed").success());
         let error = within(seconds(1), || detach(&format!("lost-{round}")).unwrap_err());
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{lacking} of {bytes} bytes: {error}");
         check_words(&error, &["the journal in", "cannot be written to", "File too large"]);
@@ -123,6 +123,6 @@ fn a_full_disk_rejects_the_job() {
         let job: Detached<u64> = farpool::attach_to(cluster.address(), name).unwrap();
         assert_eq!(within(seconds(20), || job.get().unwrap()), squares(1));
     }
-    assert_eq!(log.lines().len(), 2, "what was refused has run");
+    assert_eq!(log.lines().len(), 2, "a refused job has run");
     cluster.stop().unwrap();
 }

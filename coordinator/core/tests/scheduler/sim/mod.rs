@@ -151,7 +151,7 @@ impl Sim {
             let (began, ends) = (self.now, self.now + time);
             let (attempt, item) = (chunk.attempt, chunk.next);
             self.running.push(Reverse(Running { ends, began, agent: number, chunk: chunk.id, attempt, item }));
-            *self.served.get_mut(&chunk.job).expect("the job is there") += time;
+            *self.served.get_mut(&chunk.job).expect("the job exists") += time;
             chunk.next += 1;
             agent.busy += 1;
             if chunk.next == chunk.end {

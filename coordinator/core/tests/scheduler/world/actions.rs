@@ -34,14 +34,14 @@ impl World {
             Action::ResizePool { agent, pool, workers } => {
                 let fake = self.agent(agent);
                 assert!(!fake.draining && workers.get() <= fake.slots);
-                let place = fake.places.get_mut(&pool.index()).expect("it knows of the pool");
+                let place = fake.places.get_mut(&pool.index()).expect("it knows the pool");
                 assert!(!place.unfit && place.workers < workers.get());
                 place.workers = workers.get();
             }
             Action::StopPool { agent, pool } => {
                 let fake = self.agent(agent);
-                assert_eq!(fake.held_of(pool.index()), 0, "it is not through with what it holds");
-                let place = fake.places.get_mut(&pool.index()).expect("it knows of the pool");
+                assert_eq!(fake.held_of(pool.index()), 0, "it still holds something");
+                let place = fake.places.get_mut(&pool.index()).expect("it knows the pool");
                 assert!(!std::mem::replace(&mut place.stopping, true) && !place.unfit && !fake.draining);
                 self.to_stop.push((agent.index(), pool.index()));
             }
@@ -49,10 +49,10 @@ impl World {
                 assert!(self.agent(agent).knows.insert(job), "{agent:?} was told of {job:?} twice");
             }
             Action::EndJob { agent, job, .. } => {
-                assert!(self.agent(agent).knows.remove(&job), "{agent:?} never knew of {job:?}");
+                assert!(self.agent(agent).knows.remove(&job), "{agent:?} never knew {job:?}");
             }
             Action::Assign { agent, chunk, job, first, count, attempt } => {
-                assert!(self.chunks_seen.insert(chunk), "{chunk:?} was there before");
+                assert!(self.chunks_seen.insert(chunk), "{chunk:?} existed before");
                 let items = first..first + count;
                 let copied = self.job(job).items[&first].copies > 0;
                 if copied {
@@ -65,7 +65,7 @@ impl World {
                 let bytes = self.config.chunk_target_bytes.max(state.item_bytes);
                 assert!(state.policy.chunksize.is_some() || count * state.item_bytes <= bytes, "a chunk of {count}");
                 let fake = self.agent(agent);
-                assert!(fake.knows.contains(&job), "{agent:?} does not know of {job:?}");
+                assert!(fake.knows.contains(&job), "{agent:?} does not know {job:?}");
                 let left = items.collect();
                 let (asked_back, overtaken) = (false, false);
                 fake.chunks.push(FakeChunk {
@@ -93,7 +93,7 @@ impl World {
                 assert!(waits_for_slot || waits_for_worker || splits, "{agent:?} has nothing to spare");
                 let idles = |other: &FakeAgent| other.chunks.len() < other.slots as usize && other.id != agent;
                 let runs = self.agents.values().any(|other| idles(other) && self.takes(other, job));
-                assert!(runs, "what was asked back can run nowhere else");
+                assert!(runs, "a chunk was asked back that can run nowhere else");
                 assert!(!self.pools[&pool].paused);
             }
             Action::CancelChunk { agent, chunk } => {
@@ -156,10 +156,7 @@ impl World {
     }
 
     fn agent(&mut self, id: AgentId) -> &mut FakeAgent {
-        self.agents
-            .get_mut(&id.index())
-            .filter(|agent| agent.id == id)
-            .expect("the action is for an agent that is there")
+        self.agents.get_mut(&id.index()).filter(|agent| agent.id == id).expect("the action is for an existing agent")
     }
 
     fn job(&mut self, id: JobId) -> &mut FakeJob {

@@ -47,7 +47,7 @@ impl World {
     }
 
     pub(crate) fn credit_bytes(&mut self, agent: u32, chunks: u32, bytes: u64) {
-        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        let fake = self.agents.get_mut(&agent).expect("the agent exists");
         (fake.credit, fake.credit_bytes) = (chunks, bytes);
         let id = fake.id;
         self.send(Event::AgentCredit { agent: id, chunks, bytes });
@@ -55,7 +55,7 @@ impl World {
 
     /// The agent answers that the pool runs there.
     pub(crate) fn started(&mut self, agent: u32, pool: u32) {
-        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        let fake = self.agents.get_mut(&agent).expect("the agent exists");
         let place = fake.places.get_mut(&pool).expect("it was told to start the pool");
         (place.started, place.unhealthy) = (true, false);
         let (agent, pool) = (fake.id, self.pools[&pool].id);
@@ -65,7 +65,7 @@ impl World {
     /// The pool's workers die at the agent before they can serve.
     pub(crate) fn set_place_unhealthy(&mut self, agent: u32, pool: u32) -> Vec<Action> {
         self.some_were_unhealthy = true;
-        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        let fake = self.agents.get_mut(&agent).expect("the agent exists");
         fake.places.get_mut(&pool).expect("it was told to start the pool").unhealthy = true;
         let (agent, pool) = (fake.id, self.pools[&pool].id);
         self.send(Event::PlaceUnhealthy { pool, agent })
@@ -73,7 +73,7 @@ impl World {
 
     /// The agent answers that the pool has stopped there.
     pub(crate) fn stopped(&mut self, agent: u32, pool: u32) {
-        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        let fake = self.agents.get_mut(&agent).expect("the agent exists");
         fake.places.remove(&pool).filter(|place| place.stopping).expect("it was told to stop the pool");
         // With the pool it forgets its jobs.
         let jobs = &self.jobs;
@@ -84,12 +84,12 @@ impl World {
 
     /// The agent answers that the pool cannot run there.
     pub(crate) fn unfit(&mut self, agent: u32, pool: u32) -> Vec<Action> {
-        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        let fake = self.agents.get_mut(&agent).expect("the agent exists");
         fake.places.get_mut(&pool).expect("it was told to start the pool").unfit = true;
         let agent = fake.id;
         let gone: Vec<FakeChunk> = fake.chunks.extract_if(.., |chunk| chunk.pool == pool).collect();
         for chunk in gone {
-            let items = &mut self.jobs.get_mut(&chunk.job).expect("the job is there").items;
+            let items = &mut self.jobs.get_mut(&chunk.job).expect("the job exists").items;
             let held = items.iter_mut().filter(|(index, item)| chunk.left.contains(index) && item.outcome.is_none());
             held.for_each(|(_, item)| item.has_not_begun());
         }
@@ -106,7 +106,7 @@ impl World {
 
     /// The agent is leaving: it will give back what has not begun.
     pub(crate) fn drain_agent(&mut self, agent: u32) -> Vec<Action> {
-        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        let fake = self.agents.get_mut(&agent).expect("the agent exists");
         fake.draining = true;
         let id = fake.id;
         self.send(Event::AgentDraining { agent: id })
@@ -118,12 +118,12 @@ impl World {
 
     /// The core considers the agent lost. Returns it, for the case that it comes back.
     pub(crate) fn remove_agent(&mut self, agent: u32) -> FakeAgent {
-        let gone = self.agents.remove(&agent).expect("the agent is there");
+        let gone = self.agents.remove(&agent).expect("the agent exists");
         // The records first: its items are nowhere now, and the first unfinished item of each chunk was running.
         let mut must_fail = Vec::new();
         for chunk in &gone.chunks {
             let wanted: Vec<u64> = self.wanted(chunk).collect();
-            let job = self.jobs.get_mut(&chunk.job).expect("the job is there");
+            let job = self.jobs.get_mut(&chunk.job).expect("the job exists");
             let at_most_once = job.policy.retries == 0;
             for (at, item) in wanted.iter().enumerate() {
                 let state = job.items.get_mut(item).expect("the item has arrived");

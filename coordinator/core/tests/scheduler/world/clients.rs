@@ -38,7 +38,7 @@ impl World {
     }
 
     pub(crate) fn pause(&mut self, number: u32, paused: bool) {
-        let pool = self.pools.get_mut(&number).expect("the pool is there");
+        let pool = self.pools.get_mut(&number).expect("the pool exists");
         pool.paused = paused;
         let pool = pool.id;
         self.send(Event::PoolPaused { pool, paused });
@@ -75,7 +75,7 @@ impl World {
 
     /// `count` items arrive behind a gap of `gap`.
     pub(crate) fn arrive(&mut self, job: u32, gap: u64, count: u64) {
-        let fake = self.jobs.get_mut(&job).expect("the job is there");
+        let fake = self.jobs.get_mut(&job).expect("the job exists");
         let first = fake.next + gap;
         fake.next = first + count;
         fake.items.extend((first..first + count).map(|item| (item, FakeItem::default())));
@@ -84,7 +84,7 @@ impl World {
     }
 
     pub(crate) fn end(&mut self, job: u32) {
-        let fake = self.jobs.get_mut(&job).expect("the job is there");
+        let fake = self.jobs.get_mut(&job).expect("the job exists");
         fake.ended = true;
         let id = fake.id;
         self.send(Event::InputEnded { job: id });
@@ -99,7 +99,7 @@ impl World {
     }
 
     pub(crate) fn stop_retries(&mut self, job: u32) {
-        let fake = self.jobs.get_mut(&job).expect("the job is there");
+        let fake = self.jobs.get_mut(&job).expect("the job exists");
         (fake.policy.retry_panics, fake.policy.retry_failed) = (false, false);
         let job = fake.id;
         assert_eq!(self.send(Event::RetriesStopped { job }), []);

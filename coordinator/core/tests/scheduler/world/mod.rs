@@ -131,11 +131,7 @@ impl World {
         };
         for (number, job) in self.jobs.iter().filter(|(_, job)| job.must_be_handed_out() && !moves(job)) {
             let place = self.agents.iter().find(|(_, agent)| self.takes(agent, job));
-            assert!(
-                place.is_none(),
-                "agent {} has room for what job {number} has, and nothing happens",
-                place.unwrap().0
-            );
+            assert!(place.is_none(), "agent {} has room for job {number}, and nothing is handed out", place.unwrap().0);
         }
         actions
     }
@@ -267,7 +263,7 @@ impl World {
     }
 
     fn agent_at(&mut self, place: u32) -> &mut FakeAgent {
-        self.agents.get_mut(&place).expect("the agent is there")
+        self.agents.get_mut(&place).expect("the agent exists")
     }
 }
 

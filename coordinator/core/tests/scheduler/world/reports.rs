@@ -16,10 +16,10 @@ impl World {
     }
 
     fn report(&mut self, agent: u32, at: usize, (first, count): (u64, u64), busy_ns: u64, failed: bool) {
-        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        let fake = self.agents.get_mut(&agent).expect("the agent exists");
         let (id, chunk) = (fake.id, fake.finish_items(at, first, count));
         let fresh = self.take_off(chunk.job, first, count);
-        let job = self.jobs.get_mut(&chunk.job).expect("the job is there");
+        let job = self.jobs.get_mut(&chunk.job).expect("the job exists");
         let (retries, again) = (job.policy.retries, failed && job.policy.retry_failed && job.policy.retries > 0);
         let (mut accepted, mut retried) = (Vec::new(), Vec::new());
         for item in fresh.into_iter().flat_map(|(first, count)| first..first + count) {
@@ -57,14 +57,14 @@ impl World {
     }
 
     pub(crate) fn fault(&mut self, agent: u32, at: usize, item: u64, fault: Fault) {
-        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        let fake = self.agents.get_mut(&agent).expect("the agent exists");
         let (id, chunk) = (fake.id, fake.finish_items(at, item, 1));
         let event = Event::ItemFaulted { agent: id, chunk: chunk.id, attempt: chunk.attempt, item, fault };
         if self.take_off(chunk.job, item, 1).is_empty() {
             assert_eq!(self.send(event), []);
             return;
         }
-        let job = self.jobs.get_mut(&chunk.job).expect("the job is there");
+        let job = self.jobs.get_mut(&chunk.job).expect("the job exists");
         let state = job.items.get_mut(&item).expect("the item has arrived");
         state.faults += 1;
         let attempts = state.faults;
@@ -88,11 +88,11 @@ impl World {
     }
 
     pub(crate) fn give_back(&mut self, agent: u32, at: usize, first: u64, count: u64) {
-        let fake = self.agents.get_mut(&agent).expect("the agent is there");
+        let fake = self.agents.get_mut(&agent).expect("the agent exists");
         fake.chunks[at].asked_back = false;
         let (id, chunk) = (fake.id, fake.finish_items(at, first, count));
         let fresh = if count == 0 { Vec::new() } else { self.take_off(chunk.job, first, count) };
-        let items = &mut self.jobs.get_mut(&chunk.job).expect("the job is there").items;
+        let items = &mut self.jobs.get_mut(&chunk.job).expect("the job exists").items;
         for (first, count) in fresh {
             items.range_mut(first..first + count).for_each(|(_, item)| item.begun -= 1);
         }
@@ -101,7 +101,7 @@ impl World {
 
     /// An agent reports about these items. Returns the runs of those that no other agent was first with.
     fn take_off(&mut self, job: u32, first: u64, count: u64) -> Vec<(u64, u64)> {
-        let items = &mut self.jobs.get_mut(&job).expect("the job is there").items;
+        let items = &mut self.jobs.get_mut(&job).expect("the job exists").items;
         let all = items.range_mut(first..first + count);
         let fresh: Vec<u64> = all.filter(|(_, item)| item.outcome.is_none()).map(|(&index, _)| index).collect();
         fresh.iter().for_each(|index| items.get_mut(index).expect("it was just found").copies -= 1);

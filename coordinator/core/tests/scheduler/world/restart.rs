@@ -155,7 +155,7 @@ impl World {
         assert_eq!(found.is_none(), nothing);
         self.stale_expected += u64::from(nothing);
         if let Some((name, found)) = found {
-            assert!(self.chunks_seen.insert(name), "{name:?} was there before");
+            assert!(self.chunks_seen.insert(name), "{name:?} existed before");
             assert_eq!(found, attempt);
             self.note_adopted(agent, chunk, adopted, name, attempt);
         }
@@ -175,7 +175,7 @@ impl World {
         for job in lost {
             self.send(Event::FailQueued { job });
             let queued = self.core.progress(job).map_or(0, |progress| progress.queued);
-            assert_eq!(queued, 0, "what may have run waits to run");
+            assert_eq!(queued, 0, "an item that may have run is queued");
         }
     }
 
@@ -194,7 +194,7 @@ impl World {
     }
 
     fn note_adopted(&mut self, agent: u32, chunk: FakeChunk, adopted: Vec<u64>, name: ChunkId, attempt: u32) {
-        let fake = self.jobs.get_mut(&chunk.job).expect("the job is there");
+        let fake = self.jobs.get_mut(&chunk.job).expect("the job exists");
         for index in &adopted {
             let item = fake.items.get_mut(index).expect("it has arrived");
             (item.copies, item.was_handed_out) = (1, true);

@@ -52,7 +52,7 @@ async fn a_cancelled_job_keeps_its_outcomes() {
     let server = scratch.server().await;
     assert_eq!(all(&server, "one").await, there);
     assert_eq!(server.status().await.pools, []);
-    let refused = cancel(&server, "two").await.expect_err("it is not there");
+    let refused = cancel(&server, "two").await.expect_err("it does not exist");
     assert!(refused.code() == Code::NotFound && refused.message().contains("\"two\""), "{refused:?}");
 }
 
@@ -91,7 +91,7 @@ async fn a_discarded_job_is_gone_and_its_name_is_free() {
     detached(&server, detach("one", 3), 0).await;
     assert_eq!(all(&server, "one").await.1, End::Ended);
     discard(&server, "one").await.expect("it is discarded");
-    let refused = discard(&server, "one").await.expect_err("it is not there");
+    let refused = discard(&server, "one").await.expect_err("it does not exist");
     assert_eq!(refused.code(), Code::NotFound);
     server.kill_and_wait().await;
     assert_eq!(list(&scratch.server().await).await, []);
@@ -136,7 +136,7 @@ async fn status_names_missing_segments_of_the_journal() {
     let server = scratch.server().await;
     detached(&server, detach("one", 1), 10).await;
     server.kill_and_wait().await;
-    std::fs::remove_file(scratch.path().join("0000000001.farpool-journal")).expect("it is there");
+    std::fs::remove_file(scratch.path().join("0000000001.farpool-journal")).expect("it exists");
     let server = scratch.server().await;
     let told = server
         .until("what is missing", |status| status.journal.as_ref().is_some_and(|journal| !journal.damage.is_empty()));

@@ -141,7 +141,7 @@ async fn an_invalid_attach_is_refused() {
     let mut stream = session.expect("it is answered").into_inner();
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut items = 0;
-    while let Some(frame) = soon("a frame", stream.message()).await.expect("the stream goes on") {
+    while let Some(frame) = soon("a frame", stream.message()).await.expect("the stream continues") {
         for event in &*frame.messages {
             if let Some(Event::ItemsDone(done)) = &event.body {
                 items += done.ends.len() / 4;
@@ -154,7 +154,7 @@ async fn an_invalid_attach_is_refused() {
 /// Waits for the next LendSlot; returns a byte of its ticket and whether to lend.
 async fn lends(agent: &mut Agent) -> (u8, bool) {
     loop {
-        for order in soon("an order", agent.next()).await.expect("the session goes on").expect("it goes on") {
+        for order in soon("an order", agent.next()).await.expect("the session continues").expect("it continues") {
             match order {
                 Order::LendSlot(lend) => return (lend.ticket[0], lend.lend),
                 order => agent.execute(order),
@@ -192,7 +192,7 @@ async fn a_slot_is_lent_while_its_task_waits_for_an_unfinished_job() {
     assert_eq!(lends(&mut agent).await, (4, false));
     waits(&first, true);
     assert_eq!(lends(&mut agent).await, (3, true));
-    cancel(&server, "one").await.expect("it goes on");
+    cancel(&server, "one").await.expect("it continues");
     assert_eq!(lends(&mut agent).await, (3, false));
 }
 
@@ -240,7 +240,7 @@ async fn a_session_that_reads_outlives_its_connections() {
     loop {
         match reader.try_next().await {
             Ok(Some(Event::ItemsDone(done))) => {
-                assert_eq!(done.first, next, "they come in order, and once");
+                assert_eq!(done.first, next, "they arrive in order, each once");
                 assert_eq!(
                     cut(&done.data, 0, &done.ends),
                     (next..).map(item).take(done.ends.len() / 4).collect::<Vec<_>>()
@@ -254,7 +254,7 @@ async fn a_session_that_reads_outlives_its_connections() {
             Ok(Some(Event::JobEnded(end))) => ended = !end.cancelled,
             Ok(Some(Event::PoolClosed(_))) => break,
             Ok(Some(other)) => panic!("{other:?}"),
-            Ok(None) | Err(_) => reader.resume(proxy.connect().await, 9).await.expect("the session goes on"),
+            Ok(None) | Err(_) => reader.resume(proxy.connect().await, 9).await.expect("the session continues"),
         }
     }
     assert!(ended && next == ITEMS && cuts > 0, "{next} after {cuts} cuts");
@@ -281,20 +281,20 @@ async fn a_session_reads_one_job() {
     assert!(matches!(reader.next().await, Event::DetachedJob(job) if job.name == "one"));
     assert!(matches!(reader.next().await, Event::JobEnded(_)));
     assert!(matches!(reader.next().await, Event::PoolClosed(_)));
-    assert_eq!(reader.try_next().await.expect("it is no error"), None);
+    assert_eq!(reader.try_next().await.expect("it is not an error"), None);
 }
 
 #[tokio::test]
 async fn jobs_are_described() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
-    let refused = describe(&server, "one").await.expect_err("it is not there");
+    let refused = describe(&server, "one").await.expect_err("it does not exist");
     assert_eq!((refused.code(), refused.message()), (Code::NotFound, "there is no detached job \"one\""));
     detached(&server, detach("one", 1), 3).await;
-    let job = describe(&server, "one").await.expect("it is there");
+    let job = describe(&server, "one").await.expect("it exists");
     assert_eq!((job.items, job.state(), &job.id), (3, DetachedState::Running, &id(1)));
     let request = DescribeDetachedRequest { name: "one".to_owned(), id: id(2) };
-    let refused = jobs(&server).await.describe(request).await.expect_err("that one is not there");
+    let refused = jobs(&server).await.describe(request).await.expect_err("that one does not exist");
     assert_eq!(refused.code(), Code::NotFound);
 }
 

@@ -23,7 +23,7 @@ async fn a_broken_session_continues_where_it_was() {
     }
     proxy.cut();
     client.end().await.expect_err("the connection is lost");
-    client.resume(proxy.connect().await, 1).await.expect("the session goes on");
+    client.resume(proxy.connect().await, 1).await.expect("the session continues");
     while there < 500 {
         let now = durable(&server, &mut client).await.0;
         assert!(now >= there, "{now} after {there}");
@@ -32,7 +32,7 @@ async fn a_broken_session_continues_where_it_was() {
     send(&client, 500, 700);
     client.end_items(1);
     until_complete(&server, &mut client, 700).await;
-    client.end().await.expect("the session ends well");
+    client.end().await.expect("the session ends without an error");
     let _agent = Agent::echo(&server, 1, 2).await;
     assert_eq!(all(&server, "one").await, (echoes(0..700), End::Ended));
 }
@@ -138,7 +138,7 @@ async fn names_are_unique() {
     // A client that missed the completion asks again.
     let mut again = detaching(server.connect().await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut again).await, (10, true));
-    again.end().await.expect("it ends well");
+    again.end().await.expect("it ends without an error");
     let mut other = detaching(server.connect().await, detach("one", 2)).await;
     other.must_be_refused(Code::AlreadyExists, "there already is a job \"one\"").await;
     // The same holds while it is incomplete.
@@ -210,12 +210,12 @@ async fn invalid_messages_end_only_their_session() {
     for (requests, words) in wrong {
         let requests = whole().into_iter().chain(requests).collect();
         check(requests, Code::InvalidArgument, words).await;
-        discard(&server, "one").await.expect("what was begun is there");
+        discard(&server, "one").await.expect("the job that was begun exists");
     }
     let small = begin(|opening| opening.pool.settings.as_mut().unwrap().payload_limit = 4);
     let requests = small.into_iter().chain([Request::Items(some_items(0, 1))]).collect();
     check(requests, Code::InvalidArgument, "the pool's limit is 4").await;
-    discard(&server, "one").await.expect("what was begun is there");
+    discard(&server, "one").await.expect("the job that was begun exists");
 
     let mut pool = Client::open(&server).await;
     pool.send(Request::OpenJob(detach("one", 1).job.into()));
@@ -325,7 +325,7 @@ async fn resent_items_are_kept_once() {
     }
     let _agent = Agent::echo(&server, 1, 2).await;
     assert_eq!(all(&server, "one").await, (echoes(0..171), End::Ended));
-    assert_eq!(describe(&server, "one").await.expect("it is there").items, 171);
+    assert_eq!(describe(&server, "one").await.expect("it exists").items, 171);
 }
 
 #[tokio::test]
@@ -361,7 +361,7 @@ async fn the_window_grows_with_durable_items() {
     feed(&server, &mut client, (0..40).map(|at| batch(1, at, &[&large]))).await;
     while durable(&server, &mut client).await.0 < 40 {}
     while client.granted < 56 * MIB {
-        client.try_next().await.expect("the session goes on").expect("the session goes on");
+        client.try_next().await.expect("the session continues").expect("the session continues");
     }
     assert_eq!(client.granted, 56 * MIB);
 }
@@ -376,14 +376,14 @@ async fn a_job_can_be_withdrawn_at_any_time() {
     let items = || Request::Items(some_items(0, 3));
     let withdrawn = async |client: &mut Client| {
         loop {
-            match client.try_next().await.expect("the session goes on").expect("the session goes on") {
+            match client.try_next().await.expect("the session continues").expect("the session continues") {
                 Event::JobEnded(ended) => assert!(ended.cancelled && ended.job == 1),
                 Event::PoolClosed(_) => break,
                 Event::Welcome(_) | Event::Durable(_) | Event::Window(_) | Event::ProgramWanted(_) => {}
                 other => panic!("{other:?}"),
             }
         }
-        client.end().await.expect("the session ends well");
+        client.end().await.expect("the session ends without an error");
         assert_eq!(list(&server).await, []);
     };
     for last in [cancel, close] {
@@ -420,11 +420,11 @@ async fn a_job_can_be_withdrawn_at_any_time() {
     until_complete(&server, &mut client, 3).await;
     // A complete job can no longer be withdrawn.
     client.send(cancel());
-    client.end().await.expect("the session ends well");
+    client.end().await.expect("the session ends without an error");
     let mut client = Client::over(server.connect().await).await;
     detach("one", 1).again(3).messages().into_iter().chain([cancel()]).for_each(|body| client.send(body));
     assert_eq!(durable(&server, &mut client).await, (3, true));
-    client.end().await.expect("the session ends well");
+    client.end().await.expect("the session ends without an error");
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Running)]);
     server.kill_and_wait().await;
     assert_eq!(list(&scratch.server().await).await.len(), 1);

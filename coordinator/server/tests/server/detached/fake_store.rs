@@ -115,13 +115,13 @@ impl Disk {
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
-        self.written.lock().expect("nobody panics with it")
+        self.written.lock().expect("the lock is not poisoned")
     }
 
     /// Waits until it no longer stalls. The error says why nothing can be read.
     async fn readable(&self) -> Result<(), ReadError> {
         let mut mode = self.mode.subscribe();
-        let mode = mode.wait_for(|mode| *mode != Mode::Stalls).await.expect("it is there").clone();
+        let mode = mode.wait_for(|mode| *mode != Mode::Stalls).await.expect("it exists").clone();
         match mode {
             Mode::Fails(why) => Err(ReadError::Unavailable(why.to_owned())),
             _ => Ok(()),

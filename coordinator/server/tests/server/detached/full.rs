@@ -63,7 +63,7 @@ impl SmallDisk {
     /// Fills the disk with a file, and returns its path.
     fn fill(&self) -> PathBuf {
         let ballast = self.0.path().join("ballast");
-        let mut file = File::create(&ballast).expect("nothing is in its way");
+        let mut file = File::create(&ballast).expect("the file can be created");
         while file.write(&[7; 4096]).is_ok() {}
         ballast
     }
@@ -150,7 +150,7 @@ async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
     let client = detaching(server.connect().await, detach("one", 1)).await;
     server.until("a job", |status| status.journal.as_ref().is_some_and(|journal| journal.jobs == 1)).await;
     drop(client);
-    discard(&server, "one").await.expect("it is there");
+    discard(&server, "one").await.expect("it exists");
     disk.fill();
     let start = Instant::now();
     let mut client = detaching(server.connect().await, detach("two", 2)).await;
@@ -208,7 +208,7 @@ async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
     let mut refused = detaching(server.connect().await, detach("two", 2)).await;
     refused.must_be_refused(Code::FailedPrecondition, "No space left").await;
     let (_, there, end) = outcomes(server.connect().await, "one", 0, false).await;
-    assert!(there.len() < 200 && end == End::Open, "{} are there", there.len());
+    assert!(there.len() < 200 && end == End::Open, "{} exist", there.len());
     // Agents keep outcomes that are not durable.
     assert_eq!(*last.borrow_and_update() as usize, there.len());
     std::fs::remove_file(ballast).expect("it can be removed");
@@ -218,7 +218,7 @@ async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
         outcomes.iter().all(|(index, result)| result.as_ref().is_ok_and(|result| *result == item(*index).repeat(1000)))
     );
     let settled = last.wait_for(|report| *report == 200);
-    soon("the last report is settled", settled).await.expect("the agent is told");
+    soon("the last report is settled", settled).await.expect("the agent gets a message");
     server
         .until("a journal that works", |status| {
             status.journal.as_ref().is_some_and(|journal| journal.failing.is_empty())

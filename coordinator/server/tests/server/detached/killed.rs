@@ -148,12 +148,12 @@ async fn a_journal_truncated_anywhere_continues_with_what_it_has() {
     detached(&server, detach("two", 2), 100).await;
     server.kill_and_wait().await;
     let segment = scratch.path().join("0000000001.farpool-journal");
-    let whole = std::fs::read(&segment).expect("it is there");
+    let whole = std::fs::read(&segment).expect("it exists");
     let mut seen = [0; 4];
     for part in 0..24 {
         std::fs::write(&segment, &whole[..whole.len() * part / 24]).expect("it can be written");
         // Nothing shows that it was longer: its end counts as not durable.
-        std::fs::remove_file(scratch.path().join("synced")).expect("it is there");
+        std::fs::remove_file(scratch.path().join("synced")).expect("it exists");
         let server = scratch.server_with(|settings| settings.limits.detach = Duration::from_millis(100)).await;
         let _agent = Agent::echo(&server, 1, 2).await;
         let jobs = states(&server).await;
@@ -170,7 +170,7 @@ async fn a_journal_truncated_anywhere_continues_with_what_it_has() {
         server.until("the end of all jobs", complete).await;
         server.kill_and_wait().await;
         // The bytes that the last round has added.
-        for entry in std::fs::read_dir(scratch.path()).expect("it is there") {
+        for entry in std::fs::read_dir(scratch.path()).expect("it exists") {
             let path = entry.expect("it can be read").path();
             if path.extension().is_some_and(|extension| extension == "farpool-journal") {
                 std::fs::remove_file(path).expect("it can be removed");
@@ -191,7 +191,7 @@ async fn lost_items_fail_and_the_others_run() {
     detached(&server, detach("one", 1), 6000).await;
     server.kill_and_wait().await;
     let segments = || {
-        let entries = std::fs::read_dir(scratch.path()).expect("it is there");
+        let entries = std::fs::read_dir(scratch.path()).expect("it exists");
         let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "farpool-journal"));
         paths.sort();

@@ -127,7 +127,7 @@ pub(crate) async fn detached_over(server: &Server, channel: Channel, detach: Ope
     send(&client, 0, items);
     client.end_items(1);
     until_complete(server, &mut client, items).await;
-    client.end().await.expect("the stream ends well");
+    client.end().await.expect("the stream ends without an error");
 }
 
 pub(crate) fn item(index: u64) -> Vec<u8> {
@@ -169,7 +169,7 @@ pub(crate) async fn durable(server: &Server, client: &mut Client) -> (u64, bool)
 
 /// Handles the next event. Returns how many items are durable, if it reports that.
 async fn handle_next(server: &Server, client: &mut Client) -> Option<(u64, bool)> {
-    match client.try_next().await.expect("the session goes on").expect("the session goes on") {
+    match client.try_next().await.expect("the session continues").expect("the session continues") {
         Event::Durable(durable) => {
             assert_eq!(durable.job, 1);
             return Some((durable.items, durable.complete));
@@ -180,7 +180,7 @@ async fn handle_next(server: &Server, client: &mut Client) -> Option<(u64, bool)
             put(server, pieces(&program, &digest)).await.expect("it was asked for");
         }
         Event::Welcome(_) | Event::Window(_) => {}
-        other => panic!("nothing is durable but {other:?}"),
+        other => panic!("unexpected event instead of Durable: {other:?}"),
     }
     None
 }
@@ -230,7 +230,7 @@ pub(crate) async fn outcomes(channel: Channel, name: &str, first: u64, wait: boo
     let mut client = attach(channel, name, first, wait).await;
     let described = match client.next().await {
         Event::DetachedJob(job) => *job,
-        other => panic!("no job but {other:?}"),
+        other => panic!("unexpected event instead of a job: {other:?}"),
     };
     let (outcomes, end) = rest(&mut client).await;
     (described, outcomes, end)
@@ -239,7 +239,7 @@ pub(crate) async fn outcomes(channel: Channel, name: &str, first: u64, wait: boo
 pub(crate) async fn rest(client: &mut Client) -> (Outcomes, End) {
     let mut outcomes = Outcomes::new();
     let end = loop {
-        match client.try_next().await.expect("the session goes on") {
+        match client.try_next().await.expect("the session continues") {
             Some(Event::ItemsDone(done)) => {
                 outcomes.extend((done.first..).zip(cut(&done.data, 0, &done.ends).into_iter().map(Ok)));
             }
@@ -250,15 +250,15 @@ pub(crate) async fn rest(client: &mut Client) -> (Outcomes, End) {
             Some(Event::JobEnded(ended)) => break if ended.cancelled { End::Cancelled } else { End::Ended },
             Some(Event::PoolFailed(failed)) => break End::Failed(failed.failure.expect("it says why").message),
             Some(Event::PoolClosed(_)) => break End::Open,
-            other => panic!("no outcome but {other:?}"),
+            other => panic!("unexpected event instead of an outcome: {other:?}"),
         }
     };
     if end != End::Open {
         assert!(matches!(client.try_next().await, Ok(Some(Event::PoolClosed(_)))), "that is the last message");
     }
-    client.end().await.expect("the session ends well");
+    client.end().await.expect("the session ends without an error");
     client.out.finish();
-    assert!(outcomes.is_sorted_by(|a, b| a.0 < b.0), "they come in order, and once: {outcomes:?}");
+    assert!(outcomes.is_sorted_by(|a, b| a.0 < b.0), "they arrive in order, each once: {outcomes:?}");
     (outcomes, end)
 }
 
@@ -278,7 +278,7 @@ pub(crate) async fn jobs(server: &Server) -> DetachedJobsClient<Channel> {
 
 pub(crate) async fn list(server: &Server) -> Vec<DetachedJob> {
     let list = jobs(server).await.list(ListDetachedRequest {}).await;
-    list.expect("jobs are told").into_inner().jobs
+    list.expect("the jobs are listed").into_inner().jobs
 }
 
 /// Names and states.

@@ -39,13 +39,13 @@ async fn check_works_beyond_its_window(client: &mut Client) {
             client.items(1, next, &[&[7; 96]]);
             (sent, next) = (sent + 100, next + 1);
         }
-        match client.try_next().await.expect("the session goes on").expect("the session goes on") {
+        match client.try_next().await.expect("the session continues").expect("the session continues") {
             Event::Window(window) => limit = limit.max(window.limit),
             Event::ItemsDone(done) => results += done.ends.len() as u64 / 4,
             _ => {}
         }
     }
-    assert!(client.window < 100 * ITEMS, "that is what it is about");
+    assert!(client.window < 100 * ITEMS, "the test needs this");
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn a_stalled_store_stops_only_those_who_wait_for_it() {
     let request = CancelDetachedRequest { name: "one".to_owned(), ..CancelDetachedRequest::default() };
     let cancelled = tokio::spawn(async move { asking.cancel(request).await });
     'told: loop {
-        for order in soon("its being cancelled", agent.next()).await.expect("it goes on").expect("it goes on") {
+        for order in soon("its being cancelled", agent.next()).await.expect("it continues").expect("it continues") {
             if matches!(order, Order::EndJob(_)) {
                 break 'told;
             }
@@ -160,7 +160,7 @@ async fn acknowledged_outcomes_survive_a_failed_store_and_its_coordinator() {
     agent.abort();
     // The job waits while it cannot be read.
     let server = self::server(&disk, &programs).await;
-    let [job] = &list(&server).await[..] else { panic!("it is there") };
+    let [job] = &list(&server).await[..] else { panic!("it exists") };
     assert_eq!((job.state(), job.done as usize), (DetachedState::Running, written));
     let _agent = Agent::echo(&server, 2, 2).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -242,7 +242,7 @@ async fn a_job_can_be_withdrawn_while_the_store_fails() {
         next.into_iter().for_each(|next| client.send(Request::Items(some_items(next, 5))));
         client.send(Request::CancelJob(CancelJob { job: 1 }));
         loop {
-            match client.try_next().await.expect("it is not refused").expect("the session goes on") {
+            match client.try_next().await.expect("it is not refused").expect("the session continues") {
                 Event::JobEnded(ended) => assert!(ended.cancelled),
                 Event::PoolClosed(_) => break,
                 _ => {}

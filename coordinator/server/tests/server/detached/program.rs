@@ -12,7 +12,7 @@ async fn fetch(server: &Server) -> Vec<u8> {
     let mut agent = AgentsClient::new(server.connect().await);
     let mut pieces = soon("the program", agent.fetch_program(request)).await.expect("it is here").into_inner();
     let mut compressed = Vec::new();
-    while let Some(piece) = soon("a piece", pieces.message()).await.expect("it comes") {
+    while let Some(piece) = soon("a piece", pieces.message()).await.expect("it arrives") {
         compressed.extend_from_slice(&piece.data);
     }
     decompressed(&compressed)
@@ -64,7 +64,7 @@ async fn programs_of_jobs_that_have_not_ended_are_not_removed() {
     server.kill_and_wait().await;
     let server = scratch.server_with(|settings| settings.program_cache = 1).await;
     assert_eq!(states(&server).await.len(), 1);
-    let left = std::fs::read_dir(scratch.path().join("programs")).expect("it is there");
+    let left = std::fs::read_dir(scratch.path().join("programs")).expect("it exists");
     let left: Vec<_> = left.map(|entry| entry.expect("it can be read").file_name()).collect();
-    assert!(left.is_empty(), "nobody needs it any more: {left:?}");
+    assert!(left.is_empty(), "the program is no longer needed: {left:?}");
 }

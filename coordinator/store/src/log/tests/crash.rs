@@ -105,5 +105,5 @@ fn it_continues_after_every_crash() {
         files = disk.files();
         files.last_entry().expect("there is a segment").get_mut().extend([7; 11]);
     }
-    assert!(files.len() < 4, "what nobody wants is gone: {:?}", files.keys());
+    assert!(files.len() < 4, "unneeded segments are removed: {:?}", files.keys());
 }

@@ -85,7 +85,7 @@ fn records_after_a_cut_are_durable() {
     assert_eq!(prefix(&journal, &models, 0), Some(1));
     let number = journal.jobs().next().expect("there is a job").number;
     let (data, ends) = super::model::batch(&[vec![1, 2], vec![3]]);
-    journal.items(number, 0, data, ends).expect("items can come");
+    journal.items(number, 0, data, ends).expect("items are accepted");
     journal.sync().expect("the disk works");
     assert_eq!(contents(&journal).values().next().expect("there is a job").items[&1], [3]);
 }

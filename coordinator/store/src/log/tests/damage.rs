@@ -100,7 +100,7 @@ fn records(files: &Files) -> Vec<(u32, u64, u64, Body)> {
         let mut source = Source::new(&disk, segment).expect("it can be read");
         let mut at = 32;
         while at < source.length() {
-            let (body, place) = source.record(at).expect("it can be read").expect("it is whole");
+            let (body, place) = source.record(at).expect("it can be read").expect("it is complete");
             all.push((segment, at, place.end(), body));
             at = place.end();
         }
@@ -234,7 +234,7 @@ fn check_damage(acts: &[Act], size: u64, harms: &[(usize, prop::sample::Index, H
     disk.set_synced(synced.filter(|_| note));
     let (journal, warnings) = open_disk(&disk, size);
     let mut journal = journal.unwrap_or_else(|error| panic!("it opens: {error}"));
-    assert!(!warnings.is_empty() || damaged == files || !note, "something is said");
+    assert!(!warnings.is_empty() || damaged == files || !note, "there is a warning");
     journal.sync().expect("the disk works");
     let found = contents_after_damage(&journal);
     // Without a note, the last records may not have been durable, and what is behind them is lost.

@@ -46,7 +46,7 @@ fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static
     assert_eq!(failed.kind(), JobStoreErrorKind::Io);
     assert!(failed.to_string().contains(words), "{failed}");
     assert!(world.journal.progress().failed.is_some());
-    let job = world.journal.find("local", "job 1").expect("the job is there").number;
+    let job = world.journal.find("local", "job 1").expect("the job exists").number;
     for refused in [world.journal.would_fit(0), world.journal.forget(job)] {
         let refused = refused.expect_err("nothing can be written");
         assert!(refused.to_string().contains(words), "{refused}");
@@ -56,7 +56,7 @@ fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static
     let (journal, _) = open(world.disk.files(), 1 << 20);
     let found = contents(&journal.expect("it opens"));
     assert!(found == before || found == world.model, "{found:?}");
-    assert!(world.disk.files()[&1].starts_with(&durable[&1]), "what was durable is untouched");
+    assert!(world.disk.files()[&1].starts_with(&durable[&1]), "durable bytes are unchanged");
     // Reports of agents are accepted meanwhile.
     world.act(&Act::Done { job: 0, at: 0, count: 1, long });
     world.disk.fail(None);
@@ -187,6 +187,6 @@ fn missing_records_are_distinguished_from_damaged_ones() {
 }
 
 fn opened(journal: &Journal, name: &str) -> Place {
-    let job = journal.find("local", name).expect("the job is there");
+    let job = journal.find("local", name).expect("the job exists");
     journal.index.place_of(Part::Opened(job.number)).expect("it was opened")
 }

@@ -83,7 +83,7 @@ fn a_missing_last_segment_is_reported_and_affects_other_jobs() {
     journal.sync().expect("the disk works");
     assert!(warnings[0].contains(&format!("segment-{last} is missing")), "{warnings:?}");
     let before = contents(&world.journal);
-    assert_eq!(contents_after_damage(&journal).len(), before.len(), "each has something elsewhere");
+    assert_eq!(contents_after_damage(&journal).len(), before.len(), "every job has records in other segments");
     // The last job lacks the end of its items, and the others may have lost the record that they had ended.
     assert!(has(&warnings, "it is unknown whether all items of the job had arrived"), "{warnings:?}");
     assert!(has(&warnings, "nothing is known to be missing from"), "{warnings:?}");
@@ -119,11 +119,11 @@ fn the_missing_size_of_an_emptied_segment_is_reported() {
 fn a_short_segment_reports_that_jobs_may_be_missing() {
     let world = jobs(SIZE);
     let mut files = world.disk.files();
-    let file = files.get_mut(&1).expect("it is there");
+    let file = files.get_mut(&1).expect("it exists");
     file.truncate(file.len() / 2);
     let (journal, warnings) = open_disk(&disk(files, world.disk.synced()), SIZE);
     let journal = journal.expect("it opens");
-    assert!(journal.jobs().count() < 3, "that is what it is about");
+    assert!(journal.jobs().count() < 3, "the test needs this");
     assert!(
         has(&warnings, "its last ") && has(&warnings, "jobs may be missing from the journal as a whole"),
         "{warnings:?}"
@@ -131,7 +131,7 @@ fn a_short_segment_reports_that_jobs_may_be_missing() {
     // A sealed segment lists all its jobs in the seal: here none is missing.
     let world = jobs(SMALL);
     let mut files = world.disk.files();
-    let file = files.get_mut(&1).expect("it is there");
+    let file = files.get_mut(&1).expect("it exists");
     let middle = file.len() / 2;
     file[middle] ^= 1;
     let (journal, warnings) = open_disk(&disk(files, world.disk.synced()), SMALL);

@@ -162,7 +162,7 @@ impl World {
                 let items: Vec<_> = (0..count).map(|at| vec![(now + at) as u8; long]).collect();
                 let (data, ends) = batch(&items);
                 let number = self.journal.find("local", &name).unwrap().number;
-                self.journal.items(number, first, data, ends).expect("items can come");
+                self.journal.items(number, first, data, ends).expect("items are accepted");
                 job.counts.0 += count;
                 job.items.extend((first..).zip(items));
             }
@@ -286,7 +286,7 @@ pub(super) fn contents(journal: &Journal) -> Model {
         let failed = (job.phase() == Phase::Ended(Ended::Failed)).then(|| job.name());
         assert_eq!(job.failure.as_ref().map(|failure| failure.message.as_str()), failed);
         assert_eq!(located.lost().next(), None);
-        assert!(journal.index.place_of(Part::Pool(located.pool)).is_some(), "its pool is there");
+        assert!(journal.index.place_of(Part::Pool(located.pool)).is_some(), "its pool exists");
     }
     contents_after_damage(journal)
 }

@@ -73,7 +73,7 @@ fn fill(full: Full) -> Filled {
     };
     let (data, ends) = batch(&[vec![1], vec![2]]);
     let first = open(&mut journal, "first");
-    journal.items(first, 0, data.clone(), ends).expect("items can come");
+    journal.items(first, 0, data.clone(), ends).expect("items are accepted");
     journal.end_items(first, 2, 1).expect("they can end");
     let big = open(&mut journal, "big");
     // Some of it is too large to be copied into a batch.
@@ -85,7 +85,7 @@ fn fill(full: Full) -> Filled {
         taken
     };
     for _ in 0..20 {
-        more(&mut journal).expect("items can come");
+        more(&mut journal).expect("items are accepted");
     }
     journal.sync().expect("there is room");
     if full == Full::BehindAnOutcome {
@@ -127,13 +127,13 @@ fn check(full: Full) {
     recovers(&mut journal);
     assert!(disk.files()[&1].len() as u64 > PAGES as u64 * PAGE, "nothing has another place");
     // There is room for the outcomes of the first job, and for another one.
-    let done = journal.job(first).expect("it is there").counts().done;
+    let done = journal.job(first).expect("it exists").counts().done;
     let (data, ends) = batch(&(done..2).map(|at| vec![at as u8]).collect::<Vec<_>>());
     journal.done(first, done, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
     journal.end_job(first, false, None, 2).expect("it can end");
     let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
     let other = journal.open_job(pool, "big", &OpenJob::default(), 3).expect("the name is free");
-    journal.items(other, 0, data, ends).expect("items can come");
+    journal.items(other, 0, data, ends).expect("items are accepted");
     journal.end_items(other, 2 - done, 3).expect("they can end");
     journal.sync().expect("there is room");
     let done = disk.done();
@@ -143,7 +143,7 @@ fn check(full: Full) {
             let journal = journal.unwrap_or_else(|error| panic!("{full:?}, after {end} steps: {error}"));
             let phase = journal.find("local", "first").map(|job| job.phase());
             assert!(matches!(phase, Some(Phase::Running | Phase::Ended(Ended::Finished))), "{full:?}: {phase:?}");
-            assert_eq!(journal.located(first).expect("it is there").lost().count(), 0);
+            assert_eq!(journal.located(first).expect("it exists").lost().count(), 0);
             let is_complete = |job: &crate::Job| job.number == big && job.phase() != Phase::Feeding;
             assert!(!journal.jobs().any(is_complete), "{full:?}, after {end} steps");
             assert!(!warnings.iter().any(|warning| warning.contains("damaged")), "{full:?}: {warnings:?}");
@@ -170,11 +170,11 @@ fn a_job_that_waits_for_room_keeps_its_items() {
     let Filled { disk, mut journal, big, .. } = fill(Full::AndMoreComes);
     disk.fail(None);
     recovers(&mut journal);
-    let there = journal.located(big).expect("it is there");
+    let there = journal.located(big).expect("it exists");
     assert_eq!((there.lost().count(), there.job.phase()), (0, Phase::Feeding));
     let items = there.job.counts().items;
     let (again, warnings) = open_disk(&Arc::new(Simulated::new(disk.files())), SIZE);
     let again = again.expect("it opens");
-    let there = again.located(big).expect("it is there");
+    let there = again.located(big).expect("it exists");
     assert_eq!((there.job.counts().items, there.lost().count(), warnings), (items, 0, Vec::new()));
 }

@@ -135,8 +135,8 @@ fn consecutive_results_are_joined() {
     let number = journal.flush();
     assert_eq!(number, 5);
     journal.sync().expect("the disk works");
-    assert_eq!(journal.located(job).expect("it is there").outcomes_from(0).count(), 2);
-    assert_eq!(journal.located(job).expect("it is there").outcomes_from(400).next().map(|(first, ..)| first), Some(0));
+    assert_eq!(journal.located(job).expect("it exists").outcomes_from(0).count(), 2);
+    assert_eq!(journal.located(job).expect("it exists").outcomes_from(400).next().map(|(first, ..)| first), Some(0));
     assert_eq!(contents(&journal)["many"].outcomes[&700], Ok(700u64.to_le_bytes().to_vec()));
     let there = contents(&journal);
     assert_eq!(contents(&open(disk.files(), 1 << 20).0.expect("it opens")), there);
@@ -156,7 +156,7 @@ fn results_keep_whether_they_failed_and_after_how_many_attempts() {
     journal.flush();
     journal.sync().expect("the disk works");
     let check = |journal: &Journal| {
-        let there = journal.located(job).expect("it is there");
+        let there = journal.located(job).expect("it exists");
         let read = there.outcomes_from(0).map(|(.., place)| match journal.reads.reader.read(place) {
             Ok(Kept::Done { first, ends, failed, attempts, .. }) => (first, ends.len() / 4, failed, attempts),
             other => panic!("{other:?}"),
@@ -207,7 +207,7 @@ fn oversized_records_are_refused() {
     journal.close_pool(pool);
     assert_eq!(kind(journal.open_job(pool, "two", &open, 1)), JobStoreErrorKind::NotFound);
     let (data, ends) = batch(&[vec![1], vec![2]]);
-    journal.items(job, 3, data.clone(), ends.clone()).expect("items can come");
+    journal.items(job, 3, data.clone(), ends.clone()).expect("items are accepted");
     let short = data.slice(1..);
     let refused = |result: Result<(), JobStoreError>, kind| {
         assert_eq!(result.expect_err("it is refused").kind(), kind);
@@ -222,7 +222,7 @@ fn oversized_records_are_refused() {
     refused(journal.forget(job + 1), JobStoreErrorKind::NotFound);
     journal.end_items(job, 5, 1).expect("they can end");
     refused(journal.items(job, 5, data, ends), JobStoreErrorKind::Invalid);
-    assert_eq!(journal.located(job).expect("it is there").lost().collect::<Vec<_>>(), [(0, 3)]);
+    assert_eq!(journal.located(job).expect("it exists").lost().collect::<Vec<_>>(), [(0, 3)]);
 }
 
 #[test]

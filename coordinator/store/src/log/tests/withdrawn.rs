@@ -42,11 +42,11 @@ fn failing(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> + Send +
     for act in [Act::Open { long: 50 }, Act::Items { job: 0, count: 2, long: 5000 }, Act::Sync] {
         world.act(&act);
     }
-    let job = world.journal.find("local", "job 1").expect("it is there").number;
+    let job = world.journal.find("local", "job 1").expect("it exists").number;
     world.disk.fail(Some(Box::new(move |done| fault(done).map(|left| (io::Error::from_raw_os_error(ENOSPC), left)))));
     let more = |journal: &mut Journal, first| {
         let (data, ends) = batch(&[vec![7; 5000], vec![8; 20]]);
-        journal.items(job, first, data, ends).expect("items can come");
+        journal.items(job, first, data, ends).expect("items are accepted");
     };
     let journal = &mut world.journal;
     if !matches!(at, Where::Alone) {
@@ -55,7 +55,7 @@ fn failing(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> + Send +
     if matches!(at, Where::Behind | Where::NotHanded) {
         journal.flush();
     }
-    let items = journal.job(job).expect("it is there").counts().items;
+    let items = journal.job(job).expect("it exists").counts().items;
     journal.end_items(job, items, 1).expect("it was not told that the disk fails");
     if matches!(at, Where::InFront) {
         world.act(&Act::Open { long: 9000 });
@@ -141,7 +141,7 @@ fn withdrawn_records_are_never_found() {
 fn records_that_cannot_be_cut_off_are_not_withdrawn() {
     let fails = |done: &Done| matches!(done, Done::Sync(_) | Done::Truncate(..)).then_some(1 << 20);
     let Failing { mut world, job } = failing(SIZES[0], Where::WithItems, fails);
-    assert!(is_complete(&after(&world.disk.done(), false)), "that is what it is about");
+    assert!(is_complete(&after(&world.disk.done(), false)), "the test needs this");
     let attempts = world.disk.done().len();
     world.journal.withdraw_end(job);
     // It was tried.

@@ -96,9 +96,9 @@ fn a_pool_that_keeps_too_much_is_held() {
     test.ledger.event(large(1));
     assert_eq!(test.ledger.steps(), [Step::Hold { pool, hold: true }]);
     test.ledger.event(large(2));
-    assert!(!test.ledger.has_steps(), "it is said once");
+    assert!(!test.ledger.has_steps(), "it is reported once");
     let settle = |test: &mut TestLedger, report| {
-        test.ledger.command(Command::Settled(Settled { pool: 1, report })).expect("it makes sense");
+        test.ledger.command(Command::Settled(Settled { pool: 1, report })).expect("it is valid");
         test.ledger.steps()
     };
     assert_eq!(settle(&mut test, 1), []);

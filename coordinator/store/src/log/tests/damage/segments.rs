@@ -47,7 +47,7 @@ fn a_damaged_header_hides_no_records() {
     let (files, model) = finished(3);
     for at in 0..32 {
         let mut damaged = files.clone();
-        damaged.get_mut(&1).expect("it is there")[at] ^= 0x41;
+        damaged.get_mut(&1).expect("it exists")[at] ^= 0x41;
         let (journal, warnings) = open(damaged, 1 << 20);
         assert_eq!(contents_after_damage(&journal.expect("it opens")), model, "byte {at}");
         assert!(warnings[0].contains("bytes 0 to 31"), "{warnings:?}");
@@ -70,7 +70,7 @@ fn lost_durable_bytes_are_reported() {
     let (files, _) = finished(3);
     let whole = files[&1].len();
     let mut cut = files.clone();
-    cut.get_mut(&1).expect("it is there").truncate(whole - 300);
+    cut.get_mut(&1).expect("it exists").truncate(whole - 300);
     let disk = Arc::new(Simulated::new(cut));
     disk.set_synced(Some((1, whole as u64)));
     let (journal, warnings) = open_disk(&disk, 1 << 20);
