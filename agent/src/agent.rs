@@ -36,7 +36,7 @@ pub struct Agent {
     /// Pools that ended here before the coordinator stopped them.
     pub(crate) ended: VecDeque<u64>,
     pub(crate) sharing: Sharing,
-    /// `None` if the agent has no id by which programs could find it.
+    /// `None` if the agent has no id: programs could not find it.
     pub(crate) borrowers: Option<Borrowers>,
     pub(crate) draining: bool,
     held: bool,

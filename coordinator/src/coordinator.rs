@@ -158,7 +158,7 @@ impl Coordinator {
 
 /// What operators see and do.
 impl Coordinator {
-    /// Returns the status of agents, pools and jobs, the oldest first, and at most so many pools and jobs. The server
+    /// Returns the status of agents, pools and jobs, the oldest first, and at most this many pools and jobs. The server
     /// fills in what only it knows.
     pub fn status(&self, now: u64, most: usize) -> StatusReply {
         let late_messages = self.late_messages();

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-/// The messages of a frame: a `Vec`, which may be shared with the sender. It keeps what it has sent until it knows that it
-/// arrived, and then has to copy no message for that.
+/// The messages of a frame: a `Vec`, which may be shared with its sender. The sender keeps sent messages until they are
+/// acknowledged; sharing them saves a copy.
 #[derive(Clone)]
 pub struct Batch<M>(Messages<M>);
 
@@ -16,14 +16,14 @@ enum Messages<M> {
 }
 
 impl<M> Batch<M> {
-    /// Messages that somebody else has too.
+    /// Creates a batch of messages that have other owners too.
     pub fn shared(messages: Arc<Vec<M>>) -> Self {
         Self(Messages::Shared(messages))
     }
 }
 
 impl<M: Clone> Batch<M> {
-    /// The messages, copied if somebody else has them too.
+    /// Returns the messages. They are copied if they have other owners.
     pub fn into_vec(self) -> Vec<M> {
         match self.0 {
             Messages::Owned(messages) => messages,

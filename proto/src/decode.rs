@@ -1,8 +1,8 @@
-//! How a coordinator decodes what it is sent: with a look at the parts first, and so that what is kept of a message does not
-//! keep much more alive.
+//! Decodes the messages that a coordinator receives. It checks their parts first, and copies small fields, so that they
+//! keep no large buffer alive.
 //!
-//! A field of bytes is usually decoded as a part of the buffer that the message came in. Ten bytes that are kept would keep the
-//! 4 MiB of their frame. So fields are copied, unless they are most of what they came in.
+//! prost decodes a bytes field as a slice of the message's buffer. A kept field of ten bytes would keep its frame of 4
+//! MiB in memory. So a field is copied, unless it is more than half of its buffer.
 
 use std::fmt;
 
@@ -11,13 +11,13 @@ use prost::Message;
 
 use crate::parts::{self, TooManyParts};
 
-/// Why something is no message.
+/// Why bytes are not a valid message.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// It has more parts than it may.
+    /// It has too many parts.
     Parts(TooManyParts),
-    /// It is none of this type.
+    /// It is not a message of this type.
     Message(prost::DecodeError),
 }
 
@@ -32,26 +32,27 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// The message in these bytes, of which its fields are copies.
+/// Decodes the message in these bytes. Its fields are copies.
 ///
 /// # Errors
-/// If it is none, or has too many parts.
+/// If it is not one, or has too many parts.
 pub fn copied<M: Message + Default + 'static>(encoded: &[u8]) -> Result<M, DecodeError> {
     parts::check::<M>(encoded).map_err(DecodeError::Parts)?;
     M::decode(encoded).map_err(DecodeError::Message)
 }
 
-/// The message in these bytes, which are its own: a field that is most of it shares them, the others are copies.
+/// Decodes the message in these bytes, which it owns. A field that is at least half of them shares them; the others are
+/// copies.
 ///
 /// # Errors
-/// If it is none, or has too many parts.
+/// If it is not one, or has too many parts.
 pub fn owned<M: Message + Default + 'static>(encoded: Bytes) -> Result<M, DecodeError> {
     parts::check::<M>(&encoded).map_err(DecodeError::Parts)?;
     let half = encoded.len() / 2;
     M::decode(Sparing { rest: encoded, half }).map_err(DecodeError::Message)
 }
 
-/// Hands out copies of what is less than half of it.
+/// A buffer that copies the fields shorter than half of it, and shares the others.
 struct Sparing {
     rest: Bytes,
     half: usize,
@@ -88,7 +89,7 @@ mod tests {
         ClientFrame { messages: messages.into(), ..ClientFrame::default() }
     }
 
-    /// Which of the frame's payloads lie in the bytes that it came in.
+    /// Returns for each of the frame's payloads whether it shares the encoded bytes.
     fn shared(decoded: &ClientFrame, encoded: &[u8]) -> Vec<bool> {
         let within = |message: &ClientMessage| match &message.body {
             Some(Body::Items(items)) => encoded.as_ptr_range().contains(&items.data.as_ptr()),

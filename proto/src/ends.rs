@@ -1,4 +1,4 @@
-//! Where payloads end that lie one behind the other: a `u32` each, counted from where the first one begins.
+//! The ends of consecutive payloads: a `u32` each, relative to the start of the first one.
 
 use bytes::Bytes;
 
@@ -13,8 +13,8 @@ static OF_ONE: [[u8; 4]; 256] = {
     ends
 };
 
-/// The ends of so many payloads of this length together, if it is a single short one. These bytes are nobody's, so nobody
-/// counts who shares them: where each payload travels by itself, that is a good part of all there is to do.
+/// Returns the ends of a single short payload of this length; `None` if there are several, or it is long. The bytes are
+/// static, so sharing them needs no reference count. That matters where each payload travels by itself.
 #[inline]
 pub fn of_one(count: u64, length: usize) -> Option<Bytes> {
     OF_ONE.get(length).filter(|_| count == 1).map(|end| Bytes::from_static(end))

@@ -28,10 +28,11 @@ pub mod v1 {
     pub const DESCRIPTORS: &[u8] = include_bytes!("farpool.v1.bin");
 }
 
-/// What two sides of a session must agree in: the messages, and what agents share with workers.
+/// The protocol version. Both sides of a session must have the same one: the messages, and what agents share with
+/// workers.
 pub const PROTOCOL: u32 = 7;
 
-/// What this build says of itself at the start of a session.
+/// The version that this build sends at the start of a session.
 pub fn version() -> v1::Version {
     v1::Version { release: env!("CARGO_PKG_VERSION").to_owned(), protocol: PROTOCOL }
 }

@@ -1,7 +1,8 @@
-//! What a pool, a job and an agent may ask for at most.
+//! The limits on the settings of pools, jobs and agents.
 //!
-//! The client checks its user's options against these, the coordinator what clients and agents send, and an agent what its
-//! coordinator sends. So a setting beyond a limit fails where it was made, and at each further place it fails alone.
+//! The client checks its user's options, the coordinator checks clients and agents, and an agent checks its
+//! coordinator. So an invalid setting fails in the client that made it. If it gets past the client, only its own pool
+//! or job fails.
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ use crate::v1::{Label, OpenJob, Program, WorkerSettings};
 pub const FUNCTION_BYTES: usize = 1_000_000;
 /// How often an item may be run again.
 pub const RETRIES: u32 = 10_000;
-/// The share of one pool against another one.
+/// The weight of a pool relative to others.
 pub const WEIGHT: u32 = 10_000;
 /// Workers of a pool: more than any cluster runs.
 pub const PROCESSES: u32 = 1 << 20;
@@ -40,14 +41,14 @@ pub const ENVIRONMENT_PARTS: usize = 1 << 16;
 /// Bytes of the directory in which a program starts.
 pub const DIRECTORY_BYTES: usize = 4096;
 
-/// Something beyond its limit.
+/// The error for a setting beyond its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BeyondLimit {
-    /// What it is, as in "bytes of the pool's name".
+    /// The name of the setting, such as "bytes of the pool's name".
     pub what: &'static str,
-    /// How much of it there is.
+    /// The value.
     pub found: u64,
-    /// How much there may be.
+    /// The limit.
     pub most: u64,
 }
 
@@ -63,13 +64,13 @@ impl std::error::Error for BeyondLimit {}
 /// Checks one figure.
 ///
 /// # Errors
-/// If it is beyond its limit.
+/// If it exceeds its limit.
 pub fn at_most(what: &'static str, found: impl TryInto<u64>, most: impl TryInto<u64>) -> Result<(), BeyondLimit> {
     let (found, most) = (found.try_into().unwrap_or(u64::MAX), most.try_into().unwrap_or(u64::MAX));
     if found <= most { Ok(()) } else { Err(BeyondLimit { what, found, most }) }
 }
 
-/// Checks a pool's part in its cluster.
+/// Checks a pool's number of workers and its weight.
 ///
 /// # Errors
 /// If something in it is beyond its limit.
@@ -78,7 +79,7 @@ pub fn pool(processes: u32, weight: u32) -> Result<(), BeyondLimit> {
     at_most("shares of the pool (weight)", weight, WEIGHT)
 }
 
-/// Checks what all workers of a pool have in common.
+/// Checks the settings that all workers of a pool share.
 ///
 /// # Errors
 /// If something in it is beyond its limit.
@@ -90,7 +91,8 @@ pub fn settings(settings: &WorkerSettings) -> Result<(), BeyondLimit> {
     at_most("bytes in the pool's name", settings.name.len(), POOL_NAME_BYTES)
 }
 
-/// Checks a program's arguments, environment and directory. What is in them is for the operating system to judge.
+/// Checks the size of a program's arguments, environment and directory. Their contents are left to the operating
+/// system.
 ///
 /// # Errors
 /// If something in it is beyond its limit.
@@ -112,7 +114,7 @@ pub fn function(what: &'static str, bytes: usize) -> Result<(), BeyondLimit> {
     at_most(what, bytes, FUNCTION_BYTES)
 }
 
-/// Checks what a client wants of a job.
+/// Checks the settings of a job.
 ///
 /// # Errors
 /// If something in it is beyond its limit.
@@ -133,7 +135,7 @@ pub fn labels(labels: &[Label]) -> Result<(), BeyondLimit> {
     parts.try_for_each(|part| at_most("bytes in a label's key or value", part.len(), LABEL_BYTES))
 }
 
-/// The beginning of a text, of so many bytes at most; if something is cut off, `...` says so.
+/// Returns the beginning of a text, at most this many bytes; `...` marks that it was cut off.
 pub fn clipped(text: &str, most: usize) -> String {
     const MARK: &str = "...";
     if text.len() <= most {

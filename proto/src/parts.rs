@@ -1,8 +1,8 @@
-//! What a message takes in memory beside its bytes, known before it is decoded.
+//! Estimates the memory that a message needs in addition to its bytes, before it is decoded.
 //!
-//! Two bytes on the wire are enough for a part that takes a hundred in memory: a frame of 4 MiB of empty messages took 200 MiB.
-//! So the parts of what a coordinator is sent are counted first. Only the few fields that may repeat are looked at; payloads are
-//! skipped by their lengths.
+//! A part of two bytes on the wire may take a hundred bytes in memory: a frame of 4 MiB with empty messages took 200
+//! MiB. So the parts of each message to the coordinator are counted first. This looks only at the few repeated fields,
+//! and skips payloads by their lengths.
 
 use std::any::TypeId;
 use std::fmt;
@@ -11,14 +11,15 @@ use bytes::Bytes;
 
 use crate::v1::{AgentEvent, AgentFrame, ClientFrame, ClientMessage, HeldChunk, HeldPool, Label, Program, Variable};
 
-/// What the parts of one message may take, in bytes: enough for the hello of an agent that holds as many chunks as it may.
+/// The most bytes that the parts of one message may take: enough for the hello of an agent that holds the most chunks
+/// allowed.
 const MOST: u64 = 8 << 20;
-/// What a message in a frame counts for, so that no more of them come than senders put into one, and a few.
+/// The bytes that each message in a frame counts for, so that a frame has few more messages than senders put into one.
 const MESSAGE: u64 = MOST / 10_000;
-/// What allocations of the texts of a part take at least.
+/// The least bytes that the texts of a part allocate.
 const TEXTS: u64 = 64;
 
-/// A message with more parts than it may have.
+/// The error for a message with too many parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyParts;
 
@@ -30,12 +31,12 @@ impl fmt::Display for TooManyParts {
 
 impl std::error::Error for TooManyParts {}
 
-/// The fields of a message that count.
+/// The fields of a message that are counted.
 struct Shape(&'static [Field]);
 
 struct Field {
     number: u64,
-    /// What each one takes beside its bytes; of packed numbers, each byte.
+    /// The memory of each one in addition to its bytes; for packed numbers, that of each byte.
     each: u64,
     kind: Kind,
 }
@@ -43,7 +44,7 @@ struct Field {
 enum Kind {
     Message(&'static Shape),
     Bytes,
-    /// Numbers, of which each byte may become one.
+    /// Packed numbers: each byte may be one.
     Packed,
 }
 
@@ -69,10 +70,10 @@ static HELLO: Shape = Shape(&[bytes(5, LABEL), message(6, size_of::<HeldPool>() 
 static AGENT_EVENT: Shape = Shape(&[message(1, 0, &HELLO)]);
 static AGENT_FRAME: Shape = Shape(&[message(1, MESSAGE, &AGENT_EVENT)]);
 
-/// Checks the parts of an encoded message. Types that a coordinator is not sent are not looked at.
+/// Checks the parts of an encoded message. Types that a coordinator does not receive are not checked.
 ///
 /// # Errors
-/// If there are too many of them. What is no message at all is for the decoder to refuse.
+/// If there are too many of them. Invalid messages are left to the decoder.
 #[inline]
 pub fn check<M: 'static>(encoded: &[u8]) -> Result<(), TooManyParts> {
     let is = |other: TypeId| TypeId::of::<M>() == other;
@@ -88,7 +89,7 @@ pub fn check<M: 'static>(encoded: &[u8]) -> Result<(), TooManyParts> {
     count(encoded, shape, &mut left).ok_or(TooManyParts)
 }
 
-/// Takes what the parts need off `left`; none: it is not enough.
+/// Subtracts the memory of the parts from `left`; `None` if that is too little.
 fn count(mut encoded: &[u8], shape: &Shape, left: &mut u64) -> Option<()> {
     while let Some((number, data)) = next(&mut encoded) {
         let Some(field) = shape.0.iter().find(|field| field.number == number) else { continue };
@@ -101,8 +102,8 @@ fn count(mut encoded: &[u8], shape: &Shape, left: &mut u64) -> Option<()> {
     Some(())
 }
 
-/// The number of the next field and its bytes, which are none for what has no length; none: there is no other one, or it cannot
-/// be decoded.
+/// Returns the number of the next field and its bytes (none for a field without a length); `None` if there is no next
+/// field, or it cannot be decoded.
 #[inline]
 fn next<'e>(encoded: &mut &'e [u8]) -> Option<(u64, &'e [u8])> {
     let key = varint(encoded)?;

@@ -1,5 +1,5 @@
-//! A program as pools carry it: encoded, so that a coordinator keeps one copy of it, however many parts it has and agents it
-//! goes to.
+//! The program of a pool, in encoded form: the coordinator keeps one copy of it, however many parts it has and however
+//! many agents get it.
 
 use bytes::Bytes;
 use prost::Message;
@@ -9,15 +9,15 @@ use crate::parts;
 use crate::v1::Program;
 
 impl Program {
-    /// As `OpenPool` and `StartPool` carry it.
+    /// Encodes it for `OpenPool` and `StartPool`.
     pub fn packed(&self) -> Bytes {
         self.encode_to_vec().into()
     }
 
-    /// What a pool carries; none: nothing. What it consists of shares the bytes.
+    /// Decodes a pool's program; `None` if the pool has none. Its fields share the bytes.
     ///
     /// # Errors
-    /// If it is no program, or has too many parts.
+    /// If it is not a program, or has too many parts.
     pub fn unpacked(packed: &Bytes) -> Result<Option<Program>, DecodeError> {
         if packed.is_empty() {
             return Ok(None);

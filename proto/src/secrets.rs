@@ -1,10 +1,10 @@
-//! Messages that bring a secret, as they are shown: without it.
+//! `Debug` for messages that contain a secret: it does not show the secret.
 
 use std::fmt::{Debug, Formatter, Result};
 
 use crate::v1::{AgentHello, Attach, OpenPool, Resume};
 
-/// In the place of a secret.
+/// Shown in place of a secret.
 const HIDDEN: &str = "..";
 
 impl Debug for OpenPool {

@@ -1,4 +1,4 @@
-//! Text from others, made harmless: on its way to a terminal or a log it goes through here and nowhere else.
+//! Makes foreign text safe to print. Text from peers reaches a terminal or a log only through this module.
 //!
 //! Terminals obey what is in a text: escape sequences move the cursor, retitle the window or fill the clipboard, a carriage
 //! return writes over what was shown before, and Unicode's bidirectional controls show a line in another order than it is
@@ -11,7 +11,7 @@ const RESET: &[u8] = b"\x1b[0m";
 /// The longest sequence of colours that is let through, in bytes between `ESC [` and `m`.
 const COLOUR_BYTES: usize = 32;
 
-/// Whether a character does something else than to show itself.
+/// Returns whether a character controls the terminal instead of being shown.
 fn is_order(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -19,7 +19,7 @@ fn is_order(c: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Whether nothing in a text does anything else than to show itself.
+/// Returns whether a text contains only characters that are shown.
 pub fn is_plain(text: &str) -> bool {
     !text.chars().any(is_order)
 }
@@ -34,7 +34,7 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// A text on one line; bytes that are no text become `\u{fffd}`.
+/// A text on one line; invalid UTF-8 becomes `\u{fffd}`.
 pub fn printable(text: &[u8]) -> String {
     Printable(&String::from_utf8_lossy(text)).to_string()
 }
@@ -61,7 +61,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-/// The same for a text in JSON, which stays the same JSON. JSON itself escapes the controls of ASCII alone.
+/// Escapes such characters in JSON, whose meaning stays the same. JSON itself escapes only ASCII control characters.
 pub fn json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -77,9 +77,9 @@ pub fn json(text: &str) -> String {
     escaped
 }
 
-/// What a worker has printed, for a terminal: each line behind the label, which nothing in it can move, change or forge.
-/// Colours stay, up to the end of their line. After a carriage return the line begins anew, with its label, so progress bars
-/// look as they should.
+/// Formats a worker's output for a terminal: each line follows the label, and no output can move, change or forge a
+/// label. Colours stay, up to the end of their line. After a carriage return the line starts again with its label, so
+/// progress bars look right.
 pub fn labelled(label: &str, output: &[u8]) -> Vec<u8> {
     let label = Printable(label).to_string();
     let mut shown = Vec::with_capacity(output.len() + 4 * label.len());
@@ -123,7 +123,8 @@ fn show_part(part: &[u8], shown: &mut Vec<u8>) {
     }
 }
 
-/// How long the sequence is that the text begins with, if it sets colours and the like and does nothing else: `ESC [ ... m`.
+/// Returns the length of the sequence at the start of the text, if it only sets colours and other styles: `ESC [ ...
+/// m`.
 fn colour(text: &str) -> Option<usize> {
     let rest = text.strip_prefix("\x1b[")?;
     let parameters = rest.bytes().take_while(|byte| matches!(byte, b'0'..=b'9' | b';' | b':')).count();
@@ -135,7 +136,7 @@ fn colour(text: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// What takes the clipboard, what moves the cursor, what turns a line round, and what hides.
+    /// Sequences that set the clipboard, move the cursor, reverse a line, or hide text.
     const ORDERS: [&str; 12] = [
         "\x1b]52;c;aGk=\x07",
         "\x1b[2J",
@@ -196,7 +197,7 @@ mod tests {
         check(b"", "");
         check(b"a\tb \xff\xfe", "[n 1] a\tb \u{fffd}\u{fffd}\n");
         check(b"\x1b[31mred\nplain", "[n 1] \x1b[31mred\x1b[0m\n[n 1] plain\n");
-        // A forged line begins with the label of whoever forges it.
+        // A forged line starts with the label of the worker that forged it.
         check(b"10%\r[node1 1] ok", "[n 1] 10%\r\x1b[K[n 1] [node1 1] ok\n");
         check(b"\x1b]52;c;aGk=\x07", "[n 1] \\u{1b}]52;c;aGk=\\u{7}\n");
         check("\u{202e}abc\u{9b}2J\u{8}".as_bytes(), "[n 1] \\u{202e}abc\\u{9b}2J\\u{8}\n");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use prost::Message;
 
-/// Messages that are rare and large: those that are frequent are moved about, and should not have to be as large.
+/// Messages that are rare and large. They are boxed, so that frequent messages, which are moved often, stay small.
 const BOXED: [&str; 15] = [
     "ClientMessage.body.open_pool",
     "ClientMessage.body.open_job",
@@ -23,10 +23,10 @@ const BOXED: [&str; 15] = [
     "JournalRecord.body.sealed",
 ];
 
-/// What has a secret in it shows itself in src/secrets.rs.
+/// Messages with a secret have their `Debug` in src/secrets.rs.
 const SECRET: [&str; 4] = ["OpenPool", "Attach", "AgentHello", "Resume"];
 
-/// The messages of frames, which whoever sends them keeps too.
+/// The messages of frames, which their sender keeps too.
 const SHARED: [&str; 4] = ["ClientMessage", "ClientEvent", "AgentEvent", "AgentCommand"];
 
 const FILES: [&str; 5] = ["journal.proto", "service.proto", "session.proto", "status.proto", "worker.proto"];
@@ -38,7 +38,7 @@ fn the_generated_code_is_up_to_date() {
     let descriptors = protox::compile(&files, [root]).expect("the .proto files compile");
     let out = std::env::temp_dir().join(format!("farpool-proto-{}", std::process::id()));
     std::fs::create_dir_all(&out).expect("a temporary folder");
-    // What reflection shows to whoever asks what there is.
+    // The descriptors that gRPC reflection serves.
     std::fs::write(out.join("farpool.v1.bin"), descriptors.encode_to_vec()).expect("descriptors can be written");
     const SERVICES: &str = "#[cfg(feature = \"services\")]";
     let configured = tonic_prost_build::configure().bytes(".").out_dir(&out);
@@ -59,7 +59,7 @@ fn the_generated_code_is_up_to_date() {
     std::fs::remove_dir_all(&out).expect("the temporary folder goes away");
 }
 
-/// The generator knows no other type for what is repeated than `Vec`.
+/// The generator supports no type but `Vec` for repeated fields.
 fn share_batches(path: &Path) {
     let code = std::fs::read_to_string(path).expect("the generated code");
     let shared = SHARED.iter().fold(code, |code, message| {

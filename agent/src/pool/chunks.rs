@@ -38,13 +38,13 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// Returns what is left without the first `items` items.
+    /// Returns the piece without its first `items` items.
     pub(super) fn after(self, items: u64) -> Piece {
         Piece { first: self.first + items, count: self.count - items, ..self }
     }
 }
 
-/// Items to be given to a worker, and what it must know about their chunk and job.
+/// Items for a worker, and the facts that it needs about their chunk and job.
 #[derive(Debug)]
 pub(super) struct Assignment<'a> {
     pub(super) piece: Piece,

@@ -177,12 +177,12 @@ impl Crew {
         taken
     }
 
-    /// Takes back the items of a chunk that have not begun, with all behind them.
+    /// Takes back the items of a chunk that have not begun, and all items after them.
     pub(super) fn take_back_chunk(&mut self, chunk: u32) -> Vec<Piece> {
         self.workers.iter_mut().flat_map(|worker| worker.take_back_chunk(chunk)).collect()
     }
 
-    /// Takes back cancelled items, with all behind them, and schedules the end of those that run. Returns first the
+    /// Takes back cancelled items and all items after them, and schedules the end of those that run. Returns first the
     /// rests of cancelled chunks that were kept for workers, then what was taken back.
     pub(super) fn cancel(&mut self, is_cancelled: impl Fn(u32) -> bool, now: u64) -> (Vec<Piece>, Vec<Piece>) {
         let (mut rests, mut taken) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
 //! Moves items: from the queue to the workers, from worker to worker, and back as outcomes.
 //!
-//! The amount read in one turn is bounded, so that a worker that writes without end delays nobody else.
+//! The amount read in one turn is bounded, so that a worker that writes without end delays no other.
 
 use farpool_link::record::HEADER_BYTES;
 use farpool_link::{Corrupt, RING_BYTES};

@@ -19,7 +19,7 @@ use super::wait::Token;
 use super::worker::{NextStep, Remains, Victim, Worker};
 use crate::standard::HoldStandard;
 
-/// Most replies of a fork server that are read at once, so that a flood delays nobody else.
+/// Most replies of a fork server that are read at once, so that a flood delays nothing else.
 const MAX_REPLIES: usize = 256;
 
 impl WorkerPool {

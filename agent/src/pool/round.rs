@@ -1,4 +1,4 @@
-//! What the parts of a pool are handed with each call.
+//! The context that the parts of a pool get with each call.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How far a pool has stopped: first its workers, then its fork server.
+//! How a pool stops: first its workers, then its fork server.
 
 /// Time for the fork server to exit once its connection was closed.
 pub(super) const CLOSE_GRACE_NS: u64 = 1_000_000_000;

@@ -161,12 +161,12 @@ impl Work {
         self.queue.pop_front()
     }
 
-    /// Puts back a piece that was taken from the queue, or what is left of it.
+    /// Puts back a piece that was taken from the queue, or the rest of it.
     pub(super) fn put_back(&mut self, piece: Piece) {
         self.queue.push_front(piece);
     }
 
-    /// Returns what a worker must know to run the first items of a piece.
+    /// Returns the first items of a piece as a worker gets them.
     pub(super) fn assignment(&self, piece: Piece) -> Option<Assignment<'_>> {
         let chunk = &self.chunks[piece.chunk as usize];
         let job = &self.jobs[chunk.job as usize];

@@ -65,7 +65,7 @@ impl Call {
         called.map_err(|error| self.inbox.add_context(error))
     }
 
-    /// Sends all messages of a job that nobody waits for yet.
+    /// Sends all messages of a job that no thread waits for yet.
     pub fn flush_soon(&mut self) -> Result<(), Error> {
         self.opened = true;
         let sent = self.session.submit_soon(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);

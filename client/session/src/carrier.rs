@@ -54,7 +54,7 @@ pub trait Carrier: Send + Sync + 'static {
     /// Returns the bytes of items that each job may send before its inbox is granted more.
     fn window(&self) -> u64;
 
-    /// Returns why the pool cannot run anything any more, if it failed.
+    /// Returns why the pool can no longer run anything, if it failed.
     fn failure(&self) -> Option<Error>;
 
     /// Returns why nothing of the pool can run at the moment, if so.

@@ -3,7 +3,7 @@
 //! After fork(2) the child has a copy of its parent's objects, mappings and descriptors. But the threads behind them exist
 //! only in the parent, and what the two share (rings, sockets, epolls) belongs to the parent. So state of a process is marked
 //! with its [`Owner`]. In a child, calls are refused before they take a lock, which a thread of the parent may have held at
-//! the fork, and drops do nothing. State in statics is created anew ([`PerProcess`]).
+//! the fork, and drops do nothing. State in statics is created again ([`PerProcess`]).
 //!
 //! [`farpool_link::fork`] describes how a fork is detected.
 

@@ -1,8 +1,9 @@
 //! Backpressure: counts outcomes that were delivered but not taken, and decides whether a session may read on.
 //!
 //! A session on a cluster reads from a stream. What it does not read waits in the coordinator, which then stops running
-//! items of this client. So the session stops reading while a consumer lags far behind. But one stream carries the outcomes
-//! of all jobs of the client: while anyone waits for an outcome, that one may be behind the others, and the session reads on.
+//! items of this client. So the session stops reading while a consumer lags far behind. But one stream carries the
+//! outcomes of all jobs of the client: while anything waits for an outcome, that outcome may come after the others, and
+//! the session reads on.
 
 use std::fmt;
 use std::future::poll_fn;

@@ -98,7 +98,7 @@ pub enum End {
     Finished,
     /// It was cancelled, or its pool was terminated.
     Cancelled,
-    /// The pool cannot run anything any more.
+    /// The pool can no longer run anything.
     PoolFailed(Error),
     /// The pool was closed before the job could start.
     Closed,

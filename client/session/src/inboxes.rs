@@ -120,7 +120,7 @@ impl Inboxes {
         self.end_all(&End::Closed);
     }
 
-    /// Returns why the pool cannot run anything any more, if it failed.
+    /// Returns why the pool can no longer run anything, if it failed.
     pub(crate) fn failure(&self) -> Option<Error> {
         self.failure.clone()
     }

@@ -112,7 +112,7 @@ impl Server {
         wait_until(|| self.shared.holds_program.load(Ordering::SeqCst));
     }
 
-    /// Answers that nobody requested that program.
+    /// Answers that no agent has requested that program.
     pub(super) fn refuse_held_program(&self) {
         self.shared.refuse_held_program.notify_one();
     }
@@ -345,7 +345,7 @@ impl Clients for Service {
         let (cut, mut until) = watch::channel(false);
         tokio::spawn(self.clone().serve(request.into_inner(), reply, cut));
         let cut = Box::pin(async move {
-            // Nothing can cut it any more; it ends by itself.
+            // It can no longer be cut; it ends by itself.
             if until.wait_for(|cut| *cut).await.is_err() {
                 std::future::pending().await
             }

@@ -11,7 +11,7 @@ use tonic::Status;
 #[derive(Debug)]
 pub struct Cuttable<S> {
     stream: Option<S>,
-    /// `None`: nothing can cut it any more.
+    /// `None`: it can no longer be cut.
     cut: Option<oneshot::Receiver<()>>,
 }
 

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 
 use crate::processes;
 
-/// How long anything may take. On an idle machine it takes milliseconds.
+/// How long any step may take. On an idle machine it takes milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How long reading its last output may take.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);

@@ -1,5 +1,5 @@
-//! Lists processes. Everything that a case starts carries its tag in the environment, including workers and what their tasks
-//! leave behind.
+//! Lists processes. Every process that a case starts has its tag in the environment, including workers and processes
+//! that their tasks leave behind.
 
 use std::env;
 use std::fmt::Write;

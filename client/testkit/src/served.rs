@@ -1,4 +1,4 @@
-//! gRPC services on this host that a test implements.
+//! gRPC services that a test implements, on this host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

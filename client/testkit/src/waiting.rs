@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::processes::{self, Process};
 
-/// What takes longer never happens. On an idle machine, much less would do.
+/// A condition that takes longer is considered never true. On an idle machine, much less is enough.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(2);
 

@@ -1,5 +1,5 @@
-//! What is known of detached jobs, in files that all processes of the test share. So the records of a killed process remain, and
-//! any reader of a job knows what may have happened to it.
+//! The records of detached jobs, in files that all processes of the test share. So the records of a killed process
+//! remain, and any reader of a job knows what may have happened to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -17,7 +17,7 @@ pub(crate) struct JobRecords {
     folder: PathBuf,
 }
 
-/// What was done to a job.
+/// A mark on a job: what was done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// Its detach has returned: from now on it exists.

@@ -1,4 +1,4 @@
-//! What a detached job consists of, so that every process can check its outcomes.
+//! The description of a detached job, from which every process can check its outcomes.
 
 use std::time::Duration;
 

@@ -207,7 +207,7 @@ impl<'p> ClientThread<'p> {
         for outcome in outcomes.take(wanted) {
             take(running, item_of(&outcome), &outcome)?;
         }
-        // The others may have no outcomes any more.
+        // The others may no longer have outcomes.
         running.tasks.retain(|task| running.fates.contains_key(&task.item));
         Ok(())
     }

@@ -15,10 +15,10 @@
 //! # Detached jobs
 //! They belong to no process, so the test keeps its records of them in files (`job_records.rs`):
 //!
-//! - what a job consists of, before it is detached, and that its detach has returned;
-//! - that somebody is about to cancel or discard it;
+//! - the items and options of a job, before it is detached, and that its detach has returned;
+//! - that a process is about to cancel or discard it;
 //! - which items started;
-//! - what anybody has read.
+//! - which outcomes any process has read.
 //!
 //! Clients attach to each other's jobs (`reading.rs`), and to those of visitors (`visitor.rs`), which are killed while they
 //! detach. A job whose detach has not returned may exist or not, but nothing of it runs before it is complete.

@@ -1,4 +1,4 @@
-//! What items do when they run, how often they ran, and which outcomes are right.
+//! The items' behaviour: what each does when it runs, how often it ran, and which of its outcomes are right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};

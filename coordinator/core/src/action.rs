@@ -116,7 +116,7 @@ pub enum Action {
         /// Whether to kill its running items.
         kill: bool,
     },
-    /// Every item has its outcome, or the job was cancelled. The id is not valid any more.
+    /// Every item has its outcome, or the job was cancelled. The id is no longer valid.
     JobFinished {
         /// The job.
         job: JobId,

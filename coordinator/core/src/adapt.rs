@@ -43,7 +43,7 @@ impl Pace {
         self.size.min(queued.div_ceil(2 * slots)).max(1)
     }
 
-    /// Returns the worker time that so many items are expected to take, if any were measured.
+    /// Returns the worker time that this many items are expected to take, if any were measured.
     pub(crate) fn expected_ns(&self, items: u64) -> Option<u64> {
         (self.item_ns > 0.0).then_some((self.item_ns * items as f64) as u64)
     }

@@ -50,7 +50,7 @@ impl Core {
         let adopted =
             if self.may_adopt(agent, id, attempt) { self.take_held((first, attempt), id, runs) } else { None };
         for run in all {
-            // What was adopted is not queued any more.
+            // Adopted items are no longer queued.
             self.fail_queued_of(id, run, actions);
         }
         let Some(items) = adopted else {

@@ -4,7 +4,6 @@
 //! long as an agent that may run the pool has a free slot. Agents whose workers die at start are used only when no
 //! other has a slot. If an agent leaves or cannot run the pool, its workers are allotted to others. Workers that could
 //! be allotted nowhere wait for a new agent. Nothing else moves: a started worker is worth more than an even spread.
-//! started is worth more than an even spread.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -114,7 +113,7 @@ impl Core {
         self.fleet.agents.get(agent).is_some_and(|agent| agent.labels.include(&lane.require))
     }
 
-    /// Whether the lane has a place at an agent other than `but`.
+    /// Whether the lane has a place at another agent than `but`.
     fn has_place(&self, pool: PoolId, lane: LaneId, except: Option<AgentId>) -> bool {
         let places = self.pools.get(pool).expect("a lane's pool is open").places.iter();
         let mut usable = places.filter(|(_, place)| !place.retired && Some(place.agent) != except);
@@ -142,8 +141,7 @@ impl Core {
     ///
     /// A leaving agent needs only as many workers as may still run something there. The others are allotted elsewhere
     /// at once, and the rest when it has finished, so that there are never more than the limit. A place that is to be
-    /// given up is given up once it holds nothing.
-    /// given up is, once it holds nothing.
+    /// given up is kept until it holds nothing.
     #[inline]
     pub(crate) fn retire_workers(&mut self, agent: AgentId, actions: &mut Vec<Action>) {
         if self.fleet.agents.get(agent).is_some_and(|agent| agent.draining || agent.leaving > 0) {

@@ -69,7 +69,7 @@ pub(crate) enum Hold {
         /// As [`Overtaken`](Self::Overtaken).
         overtaken: bool,
     },
-    /// Like [`Kept`](Self::Kept), but some items that the agent believes to hold are not its own any more: another
+    /// Like [`Kept`](Self::Kept), but some items that the agent believes to hold are no longer its own: another
     /// agent was first with them, or they were not adopted. The agent has to be told when nothing else of the chunk
     /// remains.
     Overtaken,

@@ -63,7 +63,7 @@ pub struct Core {
     /// Pools that already ran somewhere when they were opened. Their workers stay where they are until it is known what
     /// is held there.
     pub(crate) resumed: Vec<PoolId>,
-    /// When to look for late chunks again, and the chunk to continue behind.
+    /// When to look for late chunks again, and the chunk to continue after.
     pub(crate) next_late_look: u64,
     pub(crate) late_cursor: u32,
 }

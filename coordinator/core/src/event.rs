@@ -52,9 +52,10 @@ pub enum Event {
         /// The agent.
         agent: AgentId,
     },
-    /// The agent is lost with everything it held. Nobody knows which items had begun. If a job runs items at most once,
-    /// all its items there fail. For other jobs, the first unfinished item of every chunk counts an attempt, even if it
-    /// had not begun: workers run a chunk in order, and an item that takes its host down must not be tried for ever.
+    /// The agent is lost with everything it held. It is unknown which items had begun. If a job runs items at most
+    /// once, all its items there fail. For other jobs, the first unfinished item of every chunk counts an attempt, even
+    /// if it had not begun: workers run a chunk in order, and an item that takes its host down must not be tried for
+    /// ever.
     AgentLost {
         /// The agent.
         agent: AgentId,
@@ -95,8 +96,8 @@ pub enum Event {
         /// The agent.
         agent: AgentId,
     },
-    /// An agent reports that the pool cannot run there. What it held of the pool has not run, or will not be reported
-    /// any more.
+    /// An agent reports that the pool cannot run there. What it held of the pool has not run, or will no longer be
+    /// reported.
     PlaceUnfit {
         /// The pool.
         pool: PoolId,
@@ -133,7 +134,7 @@ pub enum Event {
         bytes: u64,
     },
     /// All items that had arrived at a previous scheduler and are unfinished have arrived here. A chunk of an explicit
-    /// size may lack items that have their outcomes, so no chunk waits for items behind these.
+    /// size may lack items that have their outcomes, so no chunk waits for items after these.
     ResendComplete {
         /// The job.
         job: JobId,
@@ -154,7 +155,7 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
-    /// The job's outcomes are not wanted any more.
+    /// The job's outcomes are no longer wanted.
     JobCancelled {
         /// The job.
         job: JobId,

@@ -47,7 +47,7 @@ impl Fleet {
         held.expect("the agent that gets a chunk exists");
     }
 
-    /// The agent does not hold the chunk any more.
+    /// The agent no longer holds the chunk.
     #[inline]
     pub(crate) fn release(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>, reaches: &mut Reaches) {
         let chunk = chunks.get(id).expect("a held chunk exists");
@@ -61,7 +61,7 @@ impl Fleet {
         released.expect("the chunk's agent exists");
     }
 
-    /// The agent has finished items of a chunk, of so many bytes.
+    /// The agent has finished items of a chunk, this many bytes in total.
     #[inline]
     pub(crate) fn give_back_bytes(&mut self, id: AgentId, bytes: u64, reaches: &mut Reaches) {
         let Some(agent) = self.agents.get_mut(id) else { return };

@@ -42,7 +42,7 @@ impl Core {
     pub(crate) fn input_ended(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let job = self.jobs.get_mut(id).expect("the job whose input ends is open");
         job.queue.end();
-        // Items that waited for the rest of their chunk need not wait any more.
+        // Items that waited for the rest of their chunk no longer have to.
         self.requeued(id);
         self.finish_if_over(id, actions);
     }
@@ -100,7 +100,7 @@ impl Core {
         chunk
     }
 
-    /// Decides what happens to the items of a chunk whose agent is lost. Nobody knows which of them had begun. Items
+    /// Decides what happens to the items of a chunk whose agent is lost. It is unknown which of them had begun. Items
     /// that another agent has a copy of just continue there.
     pub(crate) fn recover(&mut self, chunk: &Chunk, actions: &mut Vec<Action>) {
         let (id, item_bytes) = (chunk.job, chunk.item_bytes);

@@ -18,7 +18,7 @@ pub(crate) struct Pool {
     pub(crate) weight: u32,
     /// Whether nothing of it is handed out.
     pub(crate) paused: bool,
-    /// Whether it is being closed and starts nowhere any more.
+    /// Whether it is being closed: then it starts at no other agent.
     pub(crate) closing: bool,
     /// Slot time it has used divided by its weight, and whether it had nothing to run until now; see `fair`.
     pub(crate) used: u64,

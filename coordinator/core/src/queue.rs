@@ -55,7 +55,7 @@ impl Queue {
         self.ended = true;
     }
 
-    /// Unfinished items of a previous scheduler have all arrived, so a chunk that lacks items behind them may be whole.
+    /// All unfinished items of a previous scheduler have arrived, so a chunk that lacks later items may be complete.
     pub(crate) fn all_resent(&mut self) {
         self.resent_to = self.frontier;
     }
@@ -249,10 +249,10 @@ mod tests {
         Arrive(u64, u64),
         End,
         Back(u64, u64, u32),
-        /// Takes at most so many and expects first, count and attempt; or that there is no next piece.
+        /// Takes at most this many, and expects first, count and attempt, or no next piece.
         Take(u64, Option<(u64, u64, u32)>),
         Resent,
-        /// Takes these out if all are queued, and expects this next attempt number of the first.
+        /// Takes these out, if all are queued, and expects this next attempt number for the first.
         Out(u64, u64, Option<u32>),
         All(&'static [(u64, u64)]),
     }
@@ -296,9 +296,9 @@ mod tests {
         check(0, &[Arrive(0, 9), Out(3, 2, Some(1)), Out(2, 2, None), Out(4, 3, None), Take(9, Some((0, 3, 1)))]);
         check(0, &[Arrive(0, 9), Out(0, 2, Some(1)), Out(7, 2, Some(1)), Out(9, 1, None), Take(9, Some((2, 5, 1)))]);
         check(0, &[Arrive(0, 3), Arrive(5, 3), Out(2, 4, None), Out(0, 3, Some(1)), Out(5, 3, Some(1)), Take(9, None)]);
-        // Behind items taken out from the end, items arrive as usual.
+        // After items were taken out from the end, further items arrive as usual.
         check(0, &[Arrive(0, 3), Out(2, 1, Some(1)), Arrive(3, 1), Take(9, Some((0, 2, 1))), Take(9, Some((3, 1, 1)))]);
-        // The same among returned items; only the first may have been tried.
+        // The same for returned items; only the first may have been tried.
         let back = [Arrive(0, 9), Take(6, Some((0, 6, 1))), Back(0, 2, 1), Back(2, 1, 3), Back(3, 3, 2)];
         let then = |steps: Vec<Step>| check(0, &back.iter().copied().chain(steps).collect::<Vec<_>>());
         then(vec![Out(1, 2, None), Out(2, 2, None), Out(2, 1, Some(3)), Out(3, 6, Some(2)), Take(9, Some((0, 2, 1)))]);
@@ -323,7 +323,7 @@ mod tests {
     fn an_explicit_chunk_waits_until_it_is_whole() {
         check(4, &[Arrive(0, 3), Take(9, None), Arrive(3, 3), Take(9, Some((0, 4, 1))), Take(9, None)]);
         check(4, &[Arrive(0, 3), End, Take(9, Some((0, 3, 1))), Take(9, None)]);
-        // Item 2 was left out: the chunk ends before it and another one begins behind it.
+        // Item 2 was left out: the chunk ends before it, and another one begins after it.
         check(4, &[Arrive(0, 2), Arrive(3, 6), Take(9, Some((0, 2, 1))), Take(9, Some((3, 1, 1)))]);
         check(4, &[Arrive(3, 6), Take(9, Some((3, 1, 1))), Take(9, Some((4, 4, 1))), Take(9, None)]);
     }

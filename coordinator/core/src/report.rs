@@ -152,7 +152,7 @@ impl Core {
             self.refund(job, refund);
             self.requeued(job);
         }
-        // An answer that crosses the report of the last item finds no chunk any more. That is not an error.
+        // The chunk is gone if this answer has crossed the report of its last item. That is not an error.
         let Some(chunk) = self.chunks.get(id).filter(|chunk| chunk.agent == agent) else { return };
         if matches!(chunk.hold, Hold::Retracting { .. }) {
             self.set_hold(id, Hold::Kept);
@@ -180,7 +180,7 @@ impl Core {
     }
 
     /// Returns the valid parts of a report that was stale only because some of its items, which the agent holds too,
-    /// have their outcomes or are not the agent's any more.
+    /// have their outcomes or are no longer the agent's.
     #[cold]
     fn fresh_parts(&self, (agent, id, attempt): ReportedChunk, first: u64, count: u64) -> Vec<Run> {
         let chunk = self.chunks.get(id).filter(|chunk| chunk.agent == agent && chunk.attempt == attempt);

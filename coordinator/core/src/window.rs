@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     enum Step {
-        /// A message of so many items and bytes, which is admitted.
+        /// A message of this many items and bytes, which is admitted.
         Arrive(u64, u64),
         Refused,
         /// Items and bytes, and the limit that the client is told.

@@ -18,9 +18,9 @@ use tonic::{Code, Status};
 
 /// What gRPC writes before a message: whether it is compressed, and its length.
 const HEADER: usize = 5;
-/// So many bytes may be reserved before they have arrived, ...
+/// This many bytes may be reserved before they have arrived, ...
 const AHEAD: usize = 64 << 10;
-/// ... and so many times as many as have arrived.
+/// ... and then this many times the bytes that have arrived.
 const GROWTH: usize = 4;
 
 pub(super) struct Frames<B, F> {
@@ -57,7 +57,7 @@ impl<B, F: Message + Default + 'static> Frames<B, F> {
         decode::owned(frame.slice(HEADER..)).map(Some).map_err(undecodable)
     }
 
-    /// Moves missing bytes to the partial frame; returns whether it has so many bytes then.
+    /// Moves missing bytes to the partial frame; returns whether it has this many bytes then.
     fn gather(&mut self, length: usize) -> Result<bool, Status> {
         let here = self.unread.len().min(length.saturating_sub(self.partial.len()));
         let with_it = self.partial.len() + here;
@@ -153,7 +153,7 @@ mod tests {
         [&[0][..], &(body.len() as u32).to_be_bytes(), &body].concat()
     }
 
-    /// Returns the frames of a body in parts of so many bytes, and its error.
+    /// Returns the frames of a body in parts of this many bytes, and its error.
     fn read(bytes: &[u8], part: usize) -> (Vec<ClientFrame>, Option<String>) {
         let parts = Parts(bytes.chunks(part).map(Bytes::copy_from_slice).collect());
         let (mut frames, mut found) = (Frames::new(parts), Vec::new());

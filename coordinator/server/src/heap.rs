@@ -24,7 +24,7 @@ const TRIM_NS: u64 = 100_000_000;
 const TRIM_PART: u64 = 20;
 
 struct Thresholds {
-    /// Blocks of at least so many bytes are mapped individually.
+    /// Blocks of at least this many bytes are mapped individually.
     map: i32,
     /// So many free bytes at the end of the heap are returned.
     trim: i32,

@@ -150,7 +150,7 @@ pub(super) enum ControlRequest {
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) inputs: mpsc::Sender<Input>,
-    /// Notified when a client's queue has run low, or when nobody reads it any more.
+    /// Notified when a client's queue has run low, or has lost its reader.
     pub(super) drained: Arc<Notify>,
     pub(super) log: Log,
     pub(super) limits: Limits,

@@ -175,7 +175,7 @@ impl Meter {
         loop {
             match turn.get_or_insert_with(|| Turn::Awaited(Box::pin(Arc::clone(turns).acquire_owned()))) {
                 Turn::Awaited(permit) => {
-                    // A stopped stream does not wait for its turn any more; this wakes it when that changes.
+                    // A stopped stream no longer waits for its turn; this wakes it when that changes.
                     *self.waker() = Some(context.waker().clone());
                     let permit = ready!(permit.as_mut().poll(context)).map_err(|_| shutting_down())?;
                     *turn = Some(Turn::Taken { _permit: permit, deadline: Box::pin(sleep(*patience)) });
@@ -320,7 +320,7 @@ mod tests {
         assert!(admits_in(Reading::Small));
     }
 
-    /// A turn that nobody uses any more delays nobody.
+    /// A turn whose stream is gone delays no other stream.
     #[tokio::test]
     async fn a_turn_that_was_waited_for_ends_with_the_frame() {
         let meters = Meters::new(FREE, Duration::from_secs(1));

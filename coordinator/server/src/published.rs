@@ -52,12 +52,12 @@ impl Waiting {
         self.askers.push(asker);
     }
 
-    /// Returns when to make the next answer, if somebody waits for it.
+    /// Returns when to make the next answer, if a caller waits for it.
     pub(super) fn next_look(&self) -> Option<u64> {
         (!self.askers.is_empty()).then_some(self.next_at)
     }
 
-    /// Whether nobody waits, and a new caller would not have to.
+    /// Whether no caller waits, and a new one would not have to.
     pub(super) fn is_over(&self, now: u64) -> bool {
         self.askers.is_empty() && self.next_at <= now
     }

@@ -26,7 +26,7 @@ pub(super) struct Kind<Out: SessionMessage, In: SessionMessage, Id> {
     /// The largest message that it may send, and bounds for the first one.
     pub(super) max_message: u64,
     pub(super) openings: Openings,
-    /// Its queue counts as drained when at most so many bytes remain to be sent.
+    /// Its queue counts as drained when at most this many bytes remain to be sent.
     pub(super) low: usize,
     pub(super) begin: fn(NewSession<Out, In, Id>) -> Input,
     pub(super) resume: fn(ResumeRequest<Out, In, Id>) -> Input,

@@ -135,7 +135,7 @@ fn start_draining(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) {
     }
 }
 
-/// Workers at the agent die before they can serve. An empty reason means that they do not any more.
+/// Workers at the agent die before they can serve. An empty reason means that this has ended.
 fn unhealthy(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, reason: String) {
     let Some(agent) = parts.agents.get_mut(id) else { return };
     let unhealthy = !reason.is_empty();

@@ -61,7 +61,7 @@ pub(crate) fn unfit(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, id:
 /// The pool's last worker at the agent has exited.
 pub(crate) fn stopped(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, id: PoolId) -> Result<(), Refused> {
     if is_held(id) {
-        // The agent was told to stop a pool that was not needed any more.
+        // The agent was told to stop a pool that was no longer needed.
         return Ok(());
     }
     let leaves = parts.agents.get(from).is_some_and(|agent| agent.is_draining());

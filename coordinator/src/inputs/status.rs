@@ -28,7 +28,7 @@ struct View<'a> {
     now: u64,
 }
 
-/// Returns the status of agents, pools and jobs, the oldest first, and at most so many pools and jobs. Others fill in
+/// Returns the status of agents, pools and jobs, the oldest first, and at most this many pools and jobs. Others fill in
 /// what only they know.
 pub(crate) fn status(parts: &Parts, core: &Core, now: u64, most: usize) -> StatusReply {
     let view = View { parts, core, now };

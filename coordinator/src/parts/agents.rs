@@ -116,7 +116,7 @@ impl Agents {
         self.greeted().filter_map(|(id, agent, _)| Some((id, agent.held.workers_of(pool)?))).collect()
     }
 
-    /// Returns the agents that hold something that nobody has claimed or given up.
+    /// Returns the agents that hold something that was neither claimed nor given up.
     pub(crate) fn holding(&self) -> Vec<AgentId> {
         self.all.iter().filter(|(_, agent)| !agent.held.is_empty()).map(|(id, _)| id).collect()
     }

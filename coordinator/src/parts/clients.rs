@@ -106,7 +106,7 @@ impl Clients {
         }
     }
 
-    /// Items have their outcomes, or are not needed any more.
+    /// Items have their outcomes, or are no longer needed.
     #[inline]
     pub(crate) fn forget_stored(&mut self, id: ClientId, bytes: u64) {
         if let Some(client) = self.all.get_mut(id) {
@@ -115,7 +115,7 @@ impl Clients {
         }
     }
 
-    /// The client has opened a job, which takes so much memory without its items.
+    /// The client has opened a job, which takes this much memory without its items.
     pub(crate) fn open_job(&mut self, id: ClientId, number: u64, job: JobId, cost: u64) {
         if let Some(client) = self.all.get_mut(id) {
             client.jobs.insert(number, job);
@@ -124,7 +124,7 @@ impl Clients {
         }
     }
 
-    /// A job has ended that took so much memory without its items. Returns false if its client is gone.
+    /// A job has ended that took this much memory without its items. Returns false if its client is gone.
     pub(crate) fn end_job(&mut self, id: ClientId, number: u64, cost: u64) -> bool {
         let Some(client) = self.all.get_mut(id) else { return false };
         client.opened -= cost;
@@ -213,7 +213,7 @@ impl Client {
         self.jobs.contains_key(&number) || self.ended.has(number)
     }
 
-    /// A job with this number arrived when it could not be opened any more.
+    /// A job with this number arrived too late to be opened.
     pub(crate) fn job_arrived_late(&mut self, number: u64) {
         self.ended.note(number);
     }

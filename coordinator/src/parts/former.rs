@@ -1,7 +1,7 @@
 //! State of a previous coordinator, restored from what clients resend and what agents hold, and the deadlines for that.
 //!
 //! What a client resends of its pool is kept from the core until all of it has arrived and all agents that ran the pool
-//! are back. After the recovery timeout, missing agents are not waited for.
+//! are back. After the recovery timeout, it does not wait for missing agents.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -91,7 +91,7 @@ impl Reopening {
         self.former.iter().flat_map(|former| &former.agents).filter(|agent| !is_back(agent)).count()
     }
 
-    /// Takes what the core gets of the pool, if the pool need not wait any longer. It stays marked until the core knows
+    /// Takes what the core gets of the pool, if the pool no longer has to wait. It stays marked until the core knows
     /// all of it.
     pub(crate) fn take(&mut self, is_back: impl Fn(&Identity) -> bool) -> Option<Former> {
         let waits = !self.complete || !(self.overdue || self.missing(is_back) == 0);
@@ -109,7 +109,7 @@ impl Reopening {
     }
 }
 
-/// The pools that an agent runs for sessions that have ended, and that nobody has claimed or given up.
+/// The pools that an agent runs for sessions that have ended, and that were neither claimed nor given up.
 #[derive(Default)]
 pub(crate) struct Held {
     pools: Vec<HeldPool>,

@@ -72,7 +72,7 @@ struct LastStatus {
 
 /// What must be done when a pool is closed.
 pub(crate) enum Closing {
-    /// Nothing, now or any more.
+    /// Nothing.
     Waits,
     /// Drop it: the core does not know it.
     Abandon,
@@ -260,7 +260,7 @@ impl Pool {
         self.reopening.as_mut()
     }
 
-    /// The core knows all of it, or will not get it any more.
+    /// The core knows all of it, or will never get it.
     pub(crate) fn end_reopening(&mut self) {
         self.reopening = None;
     }

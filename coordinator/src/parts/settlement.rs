@@ -143,7 +143,7 @@ impl Unsettled {
     pub(crate) fn settle_up_to(&mut self, last: u64, id: PoolId, to_settle: &mut Settlement) {
         while self.entries.front().is_some_and(|entry| entry.message <= last) {
             let Some(Entry { report, .. }) = self.entries.pop_front() else { break };
-            // If the agent is gone, nobody keeps the report.
+            // If the agent is gone, it no longer keeps the report.
             let Some(place) = self.places.get_mut(&report.agent) else { continue };
             place.entries -= 1;
             place.settled = report.number;
@@ -151,7 +151,7 @@ impl Unsettled {
         }
     }
 
-    /// The client is gone, and nobody else needs its messages.
+    /// The client is gone, so its messages are no longer needed.
     pub(crate) fn settle_all(&mut self, id: PoolId, to_settle: &mut Settlement) {
         if !self.kept {
             return;
@@ -177,7 +177,7 @@ impl Unsettled {
         }
     }
 
-    /// Returns the last settled report to tell the agent of, if it has sent so many; none: it knows.
+    /// Returns the last settled report, if the agent must still be told of it. `reports`: how many the agent has sent.
     pub(crate) fn settle(&mut self, agent: AgentId, reports: u64) -> Option<u64> {
         let place = self.places.get_mut(&agent)?;
         place.to_settle = false;

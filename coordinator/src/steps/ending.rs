@@ -34,7 +34,7 @@ pub(crate) fn end_if_done(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) 
     }
 }
 
-/// The pool cannot run anything any more.
+/// The pool can no longer run anything.
 pub(crate) fn fail(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, failure: Failure) {
     let Some(pool) = parts.pools.get_mut(id).filter(|pool| pool.runs()) else { return };
     let failed = PoolFailed { failure: Some(failure) };
@@ -63,7 +63,7 @@ pub(crate) fn finish(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
 }
 
 /// Tells an agent to stop what it holds of open pools that have no place for it. If `unclaimed`, also of pools that are
-/// not open: then no client is waited for that could claim them.
+/// not open: no client is expected to claim them.
 pub(crate) fn give_up_held(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, unclaimed: bool) {
     let Some(agent) = parts.agents.get_mut(id) else { return };
     let stays = |key: &_| parts.pools.with_key(key).map_or(!unclaimed, Pool::is_reopening);
@@ -77,7 +77,7 @@ pub(crate) fn give_up_everywhere(parts: &mut Parts, round: &mut Round<'_>) {
     parts.agents.holding().into_iter().for_each(|id| give_up_held(parts, round, id, false));
 }
 
-/// Drops a pool that the core does not know, when its client is gone or does not need it any more.
+/// Drops a pool that the core does not know, when its client is gone or no longer needs it.
 fn abandon(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     let jobs: Vec<JobId> = parts.jobs.iter().filter(|(_, job)| job.spec().pool == id).map(|(job, _)| job).collect();
     jobs.into_iter().for_each(|job| finish_job(parts, round, job, true));

@@ -1,9 +1,9 @@
 //! Recovery of pools that were open before, in a session that this coordinator does not know or has given up.
 //!
 //! Their clients resend what they still need. It is kept from the core until all of it has arrived and all agents that
-//! ran the pool are back. After the recovery timeout, missing agents are not waited for. Then the core gets everything
-//! at once: the pool with the places where it is held, its jobs and items, and which of them are at agents. So nothing
-//! that an agent still has is handed out a second time.
+//! ran the pool are back. After the recovery timeout, they do not wait for missing agents. Then the core gets
+//! everything at once: the pool with the places where it is held, its jobs and items, and which of them are at agents.
+//! So no item that an agent still has is handed out a second time.
 
 use farpool_core::{Event, JobId, PoolId};
 
@@ -82,8 +82,8 @@ fn reopen(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     end_and_review(parts, round);
     jobs.iter().for_each(|job| begin_job(parts, round, job));
     adopt_starting(parts, round);
-    // If an agent is back without the pool, or has no place for it any more, it has ended what ran there. That is as
-    // bad as if the agent were missing.
+    // If an agent has reconnected without the pool, or no longer has a place for it, what ran there has ended. The
+    // consequences are the same as if the agent were missing.
     let resumed =
         |pool: &Pool, agent: &Identity| parts.agents.session_of(agent).is_some_and(|agent| pool.places.is_at(agent));
     let all_go_on = parts.pools.get(id).is_some_and(|pool| ran_at.iter().all(|agent| resumed(pool, agent)));

@@ -114,7 +114,7 @@ fn why_not_reopened(parts: &Parts, reopening: &Reopening) -> String {
     }
 }
 
-/// Returns the beginning of a sentence: so many agents of a kind do not do something.
+/// Returns the beginning of a sentence: "the only agent is not " or "none of the 2 agents is ".
 fn none(agents: usize, kind: &str, does: &str, does_not: &str) -> String {
     match agents {
         1 => format!("the only agent{kind} {does_not} "),

@@ -17,7 +17,7 @@ pub(crate) fn settle_up_to(parts: &mut Parts, client: ClientId, last: u64) {
     }
 }
 
-/// The client is gone, and nobody else needs its messages.
+/// The client is gone, so its messages are no longer needed.
 pub(crate) fn settle_all(parts: &mut Parts, id: PoolId) {
     if let Some(pool) = parts.pools.get_mut(id) {
         pool.unsettled.settle_all(id, &mut parts.settlement);
@@ -31,7 +31,7 @@ pub(crate) fn note_stray(parts: &mut Parts, report: ReportId) {
     }
 }
 
-/// The pool is gone, and nobody needs these agents' reports of it any more.
+/// The pool is gone, so these agents' reports of it are no longer needed.
 pub(crate) fn settle_gone(parts: &Parts, round: &mut Round<'_>, ClosedPool { pool, agents }: ClosedPool) {
     for agent in agents {
         let report = parts.agents.get(agent).map_or(0, |agent| agent.reports.last());

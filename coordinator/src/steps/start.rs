@@ -79,7 +79,7 @@ pub(crate) fn stop_held(round: &mut Round<'_>, agent: AgentId, place: Pending) {
     }
 }
 
-/// Tells the client that its pool runs at the agent from now on, or does not any more. If the client opens the pool
+/// Tells the client that its pool runs at the agent from now on, or no longer does. If the client opens the pool
 /// again, it lists these agents.
 pub(crate) fn send_place(parts: &Parts, round: &mut Round<'_>, id: PoolId, agent: Option<Identity>, gone: bool) {
     let known = |pool: &&Pool| pool.runs() && pool.spec().asked.id.is_some() && parts.clients.contains(pool.client());

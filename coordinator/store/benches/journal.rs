@@ -53,7 +53,7 @@ fn done(store: &mut dyn JobStore, job: u64, first: u64, data: &Bytes, ends: &Byt
     store.append(job, Entry::Done { first, data, ends, failed: false, attempts: 0 }).expect("outcomes are taken");
 }
 
-/// Returns records and syncs per second, with at most so many records that are not durable. They are flushed one by
+/// Returns records and syncs per second, with at most this many records that are not durable. They are flushed one by
 /// one.
 fn records(directory: &Path, bytes: usize, ahead: u64, time: Duration) -> (f64, f64) {
     let (mut journal, jobs) = open(directory);
@@ -112,7 +112,7 @@ fn opened_large(directory: &Path, count: u64) -> (f64, f64) {
     read_again(directory, count, 1 << 20)
 }
 
-/// Returns records and MiB per second when a journal with so many records is opened.
+/// Returns records and MiB per second when a journal with this many records is opened.
 fn read_again(directory: &Path, count: u64, bytes: usize) -> (f64, f64) {
     let (mut journal, jobs) = open(directory);
     let (data, ends) = payload(bytes);

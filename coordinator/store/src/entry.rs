@@ -49,11 +49,11 @@ pub enum Entry<'a> {
         /// The index.
         end: u64,
     },
-    /// The job's pool runs at an agent from now on, or does not any more.
+    /// The job's pool runs at an agent from now on, or no longer does.
     Placed {
         /// The agent.
         agent: Bytes,
-        /// Whether it does not any more.
+        /// Whether it no longer runs there.
         gone: bool,
     },
     /// No more outcomes will arrive.

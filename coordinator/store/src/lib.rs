@@ -73,7 +73,7 @@ pub trait JobStore: fmt::Debug + Send {
     /// never found complete, even if the coordinator ends at any time.
     fn withdraw_end(&mut self, job: u64);
 
-    /// Drops a job that is not needed any more, and frees its name.
+    /// Drops a job that is no longer needed, and frees its name.
     ///
     /// # Errors
     /// If there is no such job, or if nothing can be written.
@@ -95,7 +95,7 @@ pub trait JobStore: fmt::Debug + Send {
     /// Returns when [`expire`](Self::expire) next has something to do, as far as is known.
     fn next_expiry(&self) -> Option<u64>;
 
-    /// Checks whether jobs and items of so many bytes would be accepted now. If the store is
+    /// Checks whether jobs and items of this many bytes would be accepted now. If the store is
     /// [`Busy`](JobStoreErrorKind::Busy), that may change with every [`progress`](Self::progress).
     ///
     /// # Errors
@@ -131,8 +131,8 @@ pub trait JobStore: fmt::Debug + Send {
     /// Reads the messages that opened a job.
     fn read_opening(&self, job: u64) -> Reading<Result<Opening, ReadError>>;
 
-    /// Reads the messages that opened a job, and blocks until they are read. For the server's start, before anybody
-    /// else waits.
+    /// Reads the messages that opened a job, and blocks until they are read. For the server's start, when nothing else
+    /// has to wait.
     ///
     /// # Errors
     /// If they cannot be read.

@@ -51,7 +51,7 @@ pub struct Opening {
 }
 
 /// Parts of a job, in the order of its items. There may be fewer than were asked for, or none: it ends before parts
-/// that are not needed any more.
+/// that are no longer needed.
 #[derive(Debug)]
 pub struct Read<T> {
     /// What was read.

@@ -141,7 +141,7 @@ fn unneeded_items_are_not_adopted() {
         // The client has parts of both: only complete runs are adopted.
         held_chunk(2, 0, 2, 1, &[(2, 2)]),
         held_chunk(3, 0, 1, 1, &[(1, 1)]),
-        // Of a job that is not needed any more.
+        // Of a job that is no longer needed.
         held_chunk(4, 7, 0, 1, &[(0, 1)]),
     ];
     wire.agent_as(1, 1, vec![held_pool(0, 9, chunks), held_pool(1, 8, vec![])]);

@@ -316,7 +316,7 @@ impl Client {
         }
     }
 
-    /// The messages of this round become a frame, and at most so many frames arrive.
+    /// The messages of this round become a frame, and at most this many frames arrive.
     fn listen(&mut self, wire: &mut Wire, most: usize) {
         let frame: Vec<_> = wire.to_clients[self.number].drain(..).collect();
         self.numbered += frame.len() as u64;

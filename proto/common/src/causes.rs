@@ -7,7 +7,7 @@ pub fn causes(error: &(dyn Error + 'static)) -> String {
     with_causes(error.to_string(), error)
 }
 
-/// Does the same with another text for the error itself.
+/// Returns the same, with another text for the error itself.
 pub fn with_causes(text: String, error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |&error| error.source());
     causes.fold(text, |text, cause| match cause.to_string() {

@@ -2,7 +2,7 @@
 //!
 //! An event has a level, a message that never varies, and fields: `info!(log, host, slots, "agent joined")`. The macros
 //! [`error!`], [`warn!`] and [`info!`] take the same arguments as those of `tracing`, after the log. **Error**:
-//! something is lost, or cannot be served. **Warn**: somebody should look. **Info**: all is well.
+//! something is lost, or cannot be served. **Warn**: an operator should look. **Info**: all is well.
 //!
 //! Each log has its own dispatcher, so that several servers in one process write several logs. Messages of libraries
 //! are left out. Writing a line never waits for a reader. A line that is repeated within a second is only counted, and
@@ -82,7 +82,7 @@ macro_rules! error {
     ($log:expr, $($event:tt)+) => { $log.within(|| $crate::log::tracing::error!($($event)+)) };
 }
 
-/// Logs that somebody should look: `warn!(log, host, reason, "agent lost")`.
+/// Logs that an operator should look: `warn!(log, host, reason, "agent lost")`.
 #[macro_export]
 macro_rules! warn {
     ($log:expr, $($event:tt)+) => { $log.within(|| $crate::log::tracing::warn!($($event)+)) };

@@ -21,7 +21,7 @@ impl Utc {
         Self::since_1970(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
-    /// Returns the time so long after the beginning of 1970.
+    /// Returns the time at this distance from the beginning of 1970.
     pub fn since_1970(since: Duration) -> Self {
         let (days, time) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
         // Years begin in March here, so that a leap day is the last day of its year.

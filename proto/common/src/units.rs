@@ -92,7 +92,7 @@ fn split(text: &str) -> (&str, &str) {
 fn scale(number: &str, factor: u64) -> Option<u64> {
     match number.parse::<u64>() {
         Ok(number) => number.checked_mul(factor),
-        // A number with a point. Large ones lose digits that nobody wrote.
+        // A number with a decimal point. Large numbers lose digits that were not written.
         Err(_) => {
             let scaled = number.parse::<f64>().ok()? * factor as f64;
             (scaled < u64::MAX as f64).then_some(scaled as u64)

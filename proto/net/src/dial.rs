@@ -16,7 +16,7 @@ use crate::http2::{self, CONNECT_TIMEOUT};
 pub enum DialError {
     /// Nothing listens there, or it does not speak HTTP/2.
     Unreachable(transport::Error),
-    /// The peer accepts connections, but sends nothing for so long.
+    /// The peer accepts connections, but has sent nothing for this time.
     Silent(Duration),
 }
 

@@ -15,7 +15,7 @@ use prost::Message;
 use rope::Rope;
 use tonic::Status;
 
-/// Messages are gathered up to about this size, so that the cost of a frame does not matter any more.
+/// Messages are gathered up to about this size, so that the cost of a frame no longer matters.
 pub(crate) const FRAME_BYTES: usize = 256 << 10;
 /// The most messages in a frame, since each takes more memory than bytes.
 pub(crate) const FRAME_MESSAGES: usize = 8192;

@@ -11,8 +11,8 @@ use crate::frame::{Parts, SessionMessage, Unpacker};
 use crate::session::{FrameCounts, FrameSink, Refused};
 use crate::stream::{self, BoxStream};
 
-/// Frames that have arrived are passed on together, up to so many messages or bytes, so that the cost of passing them
-/// on does not matter any more.
+/// Frames that have arrived are passed on together, up to this many messages or bytes, so that the cost of passing them
+/// on no longer matters.
 const TOGETHER: usize = 64;
 const TOGETHER_BYTES: usize = 256 << 10;
 

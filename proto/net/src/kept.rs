@@ -39,7 +39,7 @@ pub(crate) enum Taken<M> {
     Large(Arc<Vec<M>>),
 }
 
-/// What need not be kept any more: to be dropped where nobody waits for that.
+/// Frames that are no longer kept. Drop them where nothing waits for it.
 pub(crate) struct Freed<M> {
     /// Its size.
     pub(crate) size: usize,
@@ -48,7 +48,7 @@ pub(crate) struct Freed<M> {
     _others: Vec<Batch<M>>,
 }
 
-/// Returns the size of so many messages. Small ones take more in memory than on the wire, and a growing queue has room
+/// Returns the size of this many messages. Small ones take more in memory than on the wire, and a growing queue has room
 /// for half as many again.
 pub(crate) const fn size_of_messages<M>(bytes: usize, count: usize) -> usize {
     bytes + count * size_of::<(M, usize)>() * 3 / 2
@@ -93,7 +93,7 @@ impl<M: Message + Clone> Kept<M> {
         self.sent += 1;
     }
 
-    /// The peer acknowledges so many messages.
+    /// The peer acknowledges this many messages.
     ///
     /// # Errors
     /// If that is impossible.
@@ -124,7 +124,7 @@ impl<M: Message + Clone> Kept<M> {
     /// Begins to resend on a new connection what the peer has not received.
     ///
     /// # Errors
-    /// If the peer cannot have received so many or so few messages: then nothing has changed.
+    /// If the peer cannot have received this number of messages: then nothing has changed.
     pub(crate) fn resend_from(&mut self, received: u64) -> Result<Freed<M>, Status> {
         let mut freed = self.acknowledge(received)?;
         // Frames arrive as a whole, so this is for peers with arbitrary counts.

@@ -55,7 +55,7 @@ pub struct Openings {
 }
 
 impl Openings {
-    /// Makes bounds for openings of up to so many bytes, with one of the largest in flight at a time.
+    /// Makes bounds for openings of up to this many bytes, with one of the largest in flight at a time.
     pub fn new(largest: u64, patience: Duration) -> Self {
         Self { largest, room: Arc::new(Semaphore::new(kib(largest) as usize)), patience }
     }

@@ -35,8 +35,7 @@ struct Sender<M> {
 }
 
 /// Makes a session's queue, and the frames of its first connection. `drained` is notified whenever the size of all kept
-/// messages, or of those that wait to be sent, has fallen to `low` bytes or less; and when nobody takes frames any
-/// more.
+/// messages, or of those that wait to be sent, has fallen to `low` bytes or less; and when the connection is lost.
 pub fn outgoing<M: SessionMessage>(low: usize, drained: Arc<Notify>) -> (Outgoing<M>, Frames<M>) {
     let session = Arc::new(Session::new(low, drained));
     let frames = Frames::new(Arc::clone(&session), 0, None);
@@ -87,7 +86,7 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().queue().size
     }
 
-    /// Begins no further message while so many bytes or more are sent and not acknowledged. At least 1 MiB counts: the
+    /// Begins no further message while this many bytes or more are sent and not acknowledged. At least 1 MiB counts: the
     /// peer need not acknowledge less than that.
     pub fn set_window(&self, bytes: usize) {
         self.session().queue().window = bytes.max(2 * session::UNACKNOWLEDGED_BYTES);
@@ -106,7 +105,7 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().queue().waiting()
     }
 
-    /// Changes how few bytes count as drained: see [`outgoing`].
+    /// Sets the size up to which the queue counts as drained: see [`outgoing`].
     pub fn set_low(&self, bytes: usize) {
         self.session().queue().low = bytes;
     }
@@ -132,7 +131,7 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().wake();
     }
 
-    /// Whether nobody takes frames: the connection is lost, and there is no other one yet.
+    /// Whether the connection is lost and not replaced yet.
     pub fn is_gone(&self) -> bool {
         self.session().queue().gone
     }
@@ -181,7 +180,7 @@ impl<M: SessionMessage<Handshake = Resumed>> Outgoing<M> {
     /// frame is the answer to the Resume; then what the peer has not received is resent.
     ///
     /// # Errors
-    /// If the peer cannot have received so many messages: then nothing has changed.
+    /// If the peer cannot have received this many messages. Then nothing has changed.
     pub fn reconnect(&self, received_by_peer: u64) -> Result<Frames<M>, Status> {
         let session = self.session();
         let mut state = session.state();
@@ -207,8 +206,8 @@ impl<M: SessionMessage<Handshake = Resume>> Outgoing<M> {
     /// receiving end of the session, like [`Outgoing::incoming`]. There is no timeout.
     ///
     /// # Errors
-    /// If the stream ends with one: NOT_FOUND if the peer does not know the session (any more). If the first frame is
-    /// not an answer, or an impossible one: INVALID_ARGUMENT.
+    /// If the stream ends with one: NOT_FOUND if the peer does not know the session, or no longer does. If the first
+    /// frame is not an answer, or an impossible one: INVALID_ARGUMENT.
     pub async fn resumed<In: SessionMessage<Handshake = Resumed>>(
         &self,
         stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
@@ -234,7 +233,7 @@ impl<M> Drop for Sender<M> {
     fn drop(&mut self) {
         let mut state = self.session.state();
         if state.awaits_answer {
-            // Nobody will read it.
+            // The reader is gone.
             state.connection += 1;
         }
         drop(state);

@@ -48,14 +48,14 @@ pub(crate) struct Queue<M> {
     pub(crate) size: usize,
     /// Size of what is in frames of this connection.
     pub(crate) sent: usize,
-    /// No further message is begun while so much of that is not acknowledged.
+    /// No further message is begun while this much of that is not acknowledged.
     pub(crate) window: usize,
     /// Larger messages travel in pieces.
     pub(crate) whole: usize,
     /// See [`crate::outgoing`].
     pub(crate) low: usize,
     pub(crate) end: Option<Result<(), Status>>,
-    /// Whether nobody takes frames.
+    /// Whether the connection is lost and not replaced yet.
     pub(crate) gone: bool,
     pub(crate) waker: Option<Waker>,
 }
@@ -178,7 +178,7 @@ impl<M> Session<M> {
         wake(queue);
     }
 
-    /// Nobody takes the frames of a connection any more.
+    /// The connection has dropped its frames: it is lost.
     pub(crate) fn connection_lost(&self, connection: u64) {
         // Under the lock: it must not count as the loss of another connection.
         let state = self.state();

@@ -3,7 +3,7 @@
 /// A set of items that began as one run. Runs are removed from it, usually from its front, which costs a subtraction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Items {
-    /// The first run: its start, and the end behind it.
+    /// The first run: its start, and one above its last item.
     head: (u64, u64),
     /// The others, in order; none is empty.
     more: Vec<(u64, u64)>,
@@ -45,7 +45,7 @@ impl Items {
         all
     }
 
-    /// Returns the remaining runs: the start of each, and the end behind it.
+    /// Returns the remaining runs: the start of each, and one above its last item.
     pub(super) fn runs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         std::iter::once(self.head).filter(|(from, to)| from < to).chain(self.more.iter().copied())
     }

@@ -46,7 +46,7 @@ impl Daemon {
     }
 
     pub(crate) fn spawn(mut command: Command, variables: &[(&str, &str)]) -> Daemon {
-        // Without the variables of whoever runs the tests, and with one that workers must not see.
+        // Without the variables of the tests' own environment, and with one that workers must not see.
         command.env_clear().env("TMPDIR", std::env::temp_dir()).env("SECRET", "of the daemon");
         command.envs(variables.iter().copied());
         Daemon(daemon::Daemon::start("the daemon", command))

@@ -35,7 +35,7 @@ impl Given {
         self.position + self.done
     }
 
-    /// Returns the position behind the last item.
+    /// Returns the position after the last item.
     pub(super) fn end(&self) -> u32 {
         self.position + self.count
     }

@@ -15,12 +15,12 @@ const WORTH_TAKING_NS: f64 = 100_000.0;
 /// Time for cancelled items to finish by themselves, which saves starting a new worker.
 const CANCEL_GRACE_NS: u64 = 10_000_000;
 
-/// What became of items that were given to a worker.
+/// The result of giving items to a worker.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pool) struct Taken {
     /// Whether the worker took any.
     pub(in crate::pool) any: bool,
-    /// What it did not take, and others may have.
+    /// The items that it did not take. Other workers may get them.
     pub(in crate::pool) left: Option<Piece>,
     /// The worker has written invalid data into the shared memory.
     pub(in crate::pool) corrupt: bool,
@@ -44,7 +44,7 @@ impl Worker {
 
     /// Returns whether it takes items in advance, while it has fewer than `most` runs of items.
     pub(in crate::pool) fn takes_ahead(&self, most: usize) -> bool {
-        // An idle worker was left idle on purpose: the pool has as many busy ones as it may.
+        // An idle worker was left idle on purpose: the pool already has the most busy workers it may have.
         self.items.runs() > 0 && self.takes_up_to(most)
     }
 
@@ -135,14 +135,14 @@ impl Worker {
         first.and_then(|first| self.take_back(first)).unwrap_or_default()
     }
 
-    /// Takes back the items of a chunk that have not begun, with all behind them.
+    /// Takes back the items of a chunk that have not begun, and all items after them.
     pub(in crate::pool) fn take_back_chunk(&mut self, chunk: u32) -> Vec<Piece> {
         let first = self.items.first_of(chunk).filter(|_| self.can_give_back());
         first.and_then(|first| self.take_back(first)).unwrap_or_default()
     }
 
-    /// Takes back its cancelled items, with all behind them, and schedules the end of those that run. Returns the rest
-    /// of a cancelled chunk that was kept for it, and what was taken back.
+    /// Takes back its cancelled items and all items after them, and schedules the end of those that run. Returns the
+    /// rest of a cancelled chunk that was kept for it, and what was taken back.
     pub(in crate::pool) fn cancel(
         &mut self,
         is_cancelled: impl Fn(u32) -> bool,
@@ -156,7 +156,7 @@ impl Worker {
     }
 
     /// Decides whether it lends its slot. If it does, what it has not begun is taken back: the waiting item may wait
-    /// for the very items behind it.
+    /// for the very items after it.
     pub(in crate::pool) fn update_lending(&mut self, threads: usize) -> Vec<Piece> {
         let may = self.life.works() && !self.items.is_idle();
         self.lending.update(may, self.link.status(), threads);

@@ -254,7 +254,7 @@ impl Items {
         self.given.iter().find(|given| given.cancelled).map(Given::next)
     }
 
-    /// Returns the position where its last `items` items begin. Positions behind them may have been taken back.
+    /// Returns the position where its last `items` items begin. Positions after them may have been taken back.
     pub(super) fn last(&self, items: u32) -> u32 {
         self.given.back().map_or(self.next_position, Given::end).saturating_sub(items)
     }
@@ -375,7 +375,7 @@ impl Items {
         let mut left = threads as u64;
         let mut first: Option<(u64, Reason)> = None;
         for given in self.given.iter().filter(|given| !any_begun || has_begun(given)) {
-            // Cancelled items do not count as the next ones.
+            // Cancelled items are skipped: they are not the next ones.
             if given.cancelled {
                 continue;
             }

@@ -308,7 +308,7 @@ impl Link {
         receiving.add(self.payload, &self.from)
     }
 
-    /// Steps behind the record that was read.
+    /// Advances past the record that was read.
     pub(super) fn consume(&mut self) {
         self.from.consume(HEADER_BYTES + self.payload);
     }

@@ -28,7 +28,7 @@ pub(in crate::pool) enum Record {
     Measured { items: u64, nanoseconds: u64 },
     /// The worker takes items from now on.
     Ready,
-    /// It has no other effect.
+    /// A record without any other effect.
     Applied,
 }
 
@@ -51,7 +51,7 @@ impl Worker {
         self.link.consumed()
     }
 
-    /// Reads the next record, if there is one. [`Worker::consume`] steps behind it.
+    /// Reads the next record, if there is one. [`Worker::consume`] advances past it.
     #[inline]
     pub(in crate::pool) fn next_record(&mut self, round: &Round) -> Result<Option<Record>, Corrupt> {
         let Some(header) = self.link.next_header()? else { return Ok(None) };
@@ -104,7 +104,7 @@ impl Worker {
         self.link.front()
     }
 
-    /// Steps behind the record that was read.
+    /// Advances past the record that was read.
     pub(in crate::pool) fn consume(&mut self) {
         self.link.consume();
     }

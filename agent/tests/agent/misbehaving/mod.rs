@@ -87,7 +87,7 @@ fn a_stranger_is_named() -> Result<(), Failed> {
     }
 }
 
-/// A fork server that kills nobody: the agent kills the worker's process itself, and the fork server last.
+/// A fork server that kills no worker: the agent kills the worker's process itself, and the fork server last.
 fn a_worker_is_spared() -> Result<(), Failed> {
     // No other process sleeps for this long.
     let seconds = format!("8{}", std::process::id());

@@ -47,7 +47,7 @@ fn running_items_are_killed_and_waiting_items_dropped() {
     host.end();
 }
 
-/// One worker has several items at once, and some behind them.
+/// One worker runs several items at once, and has some more.
 fn chunks_that_share_a_worker_survive() {
     let mut host = Host::new(1);
     let settings = WorkerSettings { payload_limit: 1 << 20, max_tasks_per_child: 0, ..WorkerSettings::default() };

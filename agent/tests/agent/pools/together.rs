@@ -49,7 +49,7 @@ fn a_chunk_that_was_given_in_two_parts_moves_as_one() {
     }
 }
 
-/// Half of a chunk moves to an idle worker, and the worker that had it runs a long item with the rest behind it.
+/// Half of a chunk moves to an idle worker, and the worker that had it runs a long item before the rest.
 fn items_behind_a_long_item_move_too() {
     for round in 0..10 {
         let mut host = Host::new(2);

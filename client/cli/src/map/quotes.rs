@@ -77,7 +77,7 @@ pub(super) struct Scanner {
 enum Open {
     Single,
     Double,
-    /// `(`, with or without a `$` before it: quotes start anew inside.
+    /// `(`, with or without a `$` before it: inside, quoting starts again.
     Parenthesis,
     Backtick,
 }

@@ -126,7 +126,7 @@ fn a_detached_map_is_seen_and_cancelled() {
     let taken = on(&cluster, &["map", "--detach", "nightly", "--program", "echo", "--", "1"]).run();
     assert_eq!(taken.code, Some(125), "{taken:?}");
     assert!(taken.stderr().contains("farpool results nightly --discard"), "{taken:?}");
-    // Neither a part of its name, nor the number of another job, nor the same with other words around it.
+    // Neither a part of its name, nor the number of another job, nor its name with a space.
     for job in ["night", "99", "nightly "] {
         assert_eq!(on(&cluster, &["cancel", job]).run().code, Some(1), "{job}");
     }
@@ -157,7 +157,7 @@ fn a_number_does_not_end_a_detached_job_nor_a_name_another_one() {
     let (cluster, folder) = (Cluster::of(1, 2), folder());
     let pipe = folder.pipe("begun");
     let program = format!("echo > {pipe}; sleep 50; : {{}}");
-    // Somebody's job, whatever its number is, and a detached one of that name.
+    // A running job, and a detached job whose name is its number.
     let running = on(&cluster, &["map", "--program", &program, "--", "1"]).spawn();
     fs::read(&pipe).unwrap();
     let status: Value = serde_json::from_slice(&on(&cluster, &["jobs", "--json"]).run().stdout).unwrap();
@@ -182,7 +182,7 @@ fn words_and_blocks_are_detached_too() {
     let told = |name: &str| format!("job {name} is detached; farpool results {name} --wait prints its outputs\n");
     let words = ["map", "--detach", "words", "printf", "<%s>", "{2}", "{1}", ":::", "a b", "$x", ":::", "it's"];
     on(&cluster, &words).run().assert_prints(&told("words"));
-    // What is printed comes in input order.
+    // Outputs are printed in input order.
     results(&cluster, &["words", "--wait"]).assert_prints("<it's><a b><it's><$x>");
     let blocks = ["map", "--detach", "blocks", "--pipe", "--block", "4", "sed", "s/^/{}:/"];
     on(&cluster, &blocks).input("a\nb\nc\n").run().assert_prints(&told("blocks"));

@@ -6,7 +6,7 @@ use farpool_testkit::folder::Folder;
 
 use crate::support::{folder, map, records};
 
-/// Returns a command that fails until its `run`th run for an item.
+/// Returns a command that fails for each item until it runs for the `run`th time.
 fn succeeds_at(folder: &Folder, run: u32) -> String {
     let log = folder.file("log-");
     format!("echo >> {log}{{}}; test $(wc -l < {log}{{}}) -ge {run} && echo done {{}}")

@@ -1,5 +1,5 @@
-//! Sessions with a cluster, and calls for detached jobs, that the caller drives. Simulations use them to run whole clusters on
-//! one thread in simulated time. Users do not.
+//! Sessions with a cluster, and calls for detached jobs, that the caller drives. They are for simulations, which run
+//! whole clusters on one thread in simulated time.
 
 #[cfg(test)]
 mod tests;

@@ -135,7 +135,7 @@ impl Shared {
         self.window.load(Ordering::Relaxed)
     }
 
-    /// Returns why the session can do nothing any more, if it failed.
+    /// Returns why the session cannot continue, if it failed.
     pub(super) fn failure(&self) -> Option<Error> {
         self.state().inboxes.failure()
     }

@@ -16,7 +16,7 @@ pub(in crate::codec) struct KnownType {
     failed_attempts: AtomicU32,
 }
 
-/// After so many failed attempts, no more is learned about a type.
+/// After this many failed attempts, nothing more is learned about a type.
 const MAX_FAILED_ATTEMPTS: u32 = 8;
 
 static TYPES: Mutex<Option<HashMap<TypeId, &'static KnownType>>> = Mutex::new(None);

@@ -1,4 +1,4 @@
-//! What all clients together know of the detached jobs, and must find unchanged from then on.
+//! The facts that clients know about detached jobs. From then on, every client must find them unchanged.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,7 +17,7 @@ pub(crate) struct KnownJobs {
     jobs: Arc<Mutex<BTreeMap<String, Job>>>,
 }
 
-/// What is known of a job.
+/// The facts known about a job.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Job {
     /// The tag of its items.

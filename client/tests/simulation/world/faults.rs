@@ -10,7 +10,7 @@ use crate::network::Host;
 use crate::trace;
 use crate::workers::Workers;
 
-/// What can go wrong.
+/// The kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     Cut,
@@ -52,7 +52,7 @@ pub(super) const FAULTS: [Fault; 15] = [
     Fault::KillWorkers,
 ];
 
-/// What follows a fault later.
+/// The later consequence of a fault.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FollowUp {
     Heal(Host),

@@ -112,7 +112,7 @@ fn a_label_shows_in_errors() {
     }
 }
 
-/// Counts as failed until its `run`th run; returns how often it has run.
+/// Counts as failed until it runs for the `run`th time; returns how often it has run.
 fn passes_at((log, run): (String, usize)) -> usize {
     note(&log, "run");
     let runs = fs::read_to_string(&log).unwrap().lines().count();

@@ -1,4 +1,4 @@
-//! Checks that many cases use.
+//! Checks shared by many cases.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -64,7 +64,7 @@ fn killed_repeatedly() {
     still_works(&pool);
 }
 
-/// Processes in the workers' groups are killed; nothing knows of the others any more.
+/// Processes in the workers' groups are killed; the others are no longer tracked.
 fn killed_with_processes_that_tasks_have_left_behind() {
     let pool = pool(2);
     pool.apply(litter, (Start::Child,)).unwrap();

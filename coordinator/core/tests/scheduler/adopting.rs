@@ -298,7 +298,7 @@ fn the_rest_is_cut_on_the_same_grid() {
         given
     };
     assert_eq!(given(&mut core), [(0, 4), (4, 1), (6, 1)]);
-    // More may arrive behind 9, unless the resend is complete.
+    // More may arrive after 9, unless the resend is complete.
     send(&mut core, Event::ResendComplete { job: job() });
     assert_eq!(given(&mut core), [(8, 2)]);
     send(&mut core, Event::ItemsArrived { job: job(), first: 10, count: 4, bytes: 0 });
@@ -325,7 +325,7 @@ fn items_that_may_have_run_fail_if_they_run_at_most_once() {
     assert_eq!(over, [fail(0, 10), Action::JobFinished { job: job(), cancelled: false }]);
 }
 
-/// Agents with so many slots each, `+100` if leaving; the workers of a pool with a limit that they hold, by their
+/// Agents with this many slots each, `+100` if leaving; the workers of a pool with a limit that they hold, by their
 /// indices; and the workers that they are told to have.
 #[track_caller]
 fn check_limit(slots: &[u32], limit: u32, held: &[(u32, u32)], expected: &[(u32, u32)]) {

@@ -47,7 +47,7 @@ fn holds(world: &World) -> [usize; 2] {
     [0, 1].map(|agent| world.agents.get(&agent).map_or(0, |agent| agent.chunks.len()))
 }
 
-/// Checks whether there is a copy after so long, when `prepare` has changed one condition.
+/// Checks whether there is a copy after this time, when `prepare` has changed one condition.
 #[track_caller]
 fn check_when(after: u64, expected: bool, prepare: impl Fn(&mut World)) {
     let mut world = late(policy(1, 1), 9);
@@ -131,7 +131,7 @@ fn some_jobs_have_no_copies() {
         assert_eq!(world.copies, 0);
         world.drain();
     }
-    // Nobody knows how long its items take.
+    // It is unknown how long its items take.
     let mut world = World::new(Config::default());
     world.join(1, 1);
     world.map(policy(1, 1), 1);
@@ -168,7 +168,7 @@ fn nothing_is_copied_while_items_are_queued() {
     world.drain();
 }
 
-/// A driver that acts only when asked is asked in time, and not all the time.
+/// A driver that runs only when a round is due is asked in time, but not constantly.
 #[test]
 fn late_chunks_are_looked_at_in_time() {
     let mut world = late(policy(1, 1), 3);
@@ -208,7 +208,7 @@ fn each_item_of_a_copy_counts_by_itself() {
     world.run(1, 0, 0, 2, 20 * MS);
     world.run(0, 0, 3, 1, 10 * MS);
     assert_eq!(holds(&world), [1, 1]);
-    // Of the first agent's next report only 2 is new. Then nothing remains for the second.
+    // Only item 2 of the first agent's next report is new. Then nothing remains for the second.
     world.run(0, 0, 0, 3, 30 * MS);
     assert_eq!((world.core.stale_reports(), holds(&world)), (1, [0, 0]));
     assert_eq!(world.cancelled.len(), 2);

@@ -12,7 +12,7 @@ fn policy(chunksize: u64, retries: u32) -> JobPolicy {
     JobPolicy { chunksize: NonZeroU64::new(chunksize), retries, retry_failed: true, ..JobPolicy::default() }
 }
 
-/// A job of so many items, all of them at one agent.
+/// A job of this many items, all of them at one agent.
 fn given(policy: JobPolicy, items: u64) -> World {
     let mut world = World::new(Config::default());
     world.join(1, 9);

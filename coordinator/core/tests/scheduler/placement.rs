@@ -113,7 +113,7 @@ fn nothing_is_taken_back_while_anything_is_queued() {
     world.drain();
 }
 
-/// A job of so many items of a known time, cut for agents with so many slots, and the expected chunk sizes.
+/// A job of this many items of a known time, cut for agents with this many slots, and the expected chunk sizes.
 #[track_caller]
 fn check_sizes(agents: &[u32], pool_slots: u32, items: u64, item_ns: u64, expected: &[u64]) {
     let mut world = World::new(Config::default());

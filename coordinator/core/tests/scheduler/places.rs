@@ -14,7 +14,7 @@ fn world() -> World {
     World::empty(Config::default())
 }
 
-/// A job of so many items in the pool.
+/// A job of this many items in the pool.
 fn map(world: &mut World, pool: PoolId, require: &[u32], items: u64) -> u32 {
     let job = world.open_with(pool, one_by_one(), require, 8);
     world.arrive(job, 0, items);
@@ -205,7 +205,7 @@ fn a_new_place_counts_retractions_for_its_predecessor() {
     world.drain();
 }
 
-/// When a pool's workers stop, what they knew of its jobs is lost.
+/// When a pool's workers stop, they forget its jobs.
 #[test]
 fn a_pool_that_returns_to_an_agent_starts_its_jobs_again() {
     let mut world = world();
@@ -231,7 +231,7 @@ fn a_pool_that_returns_to_an_agent_starts_its_jobs_again() {
     world.drain();
 }
 
-/// A pool of so many workers on an agent with slots and credit holds so many chunks, and never more than its share.
+/// A pool of this many workers on an agent with slots and credit holds this many chunks, and never more than its share.
 #[track_caller]
 fn check_share(slots: u32, credit: u32, limit: u32, expected: usize) {
     let mut world = world();

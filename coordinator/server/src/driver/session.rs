@@ -99,7 +99,7 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         self.meter.begin_session();
         let incoming = rest.incoming(&self.outgoing);
         reply.with(frames);
-        // If nobody waits for this any more, its frames were dropped with it, which is noticed like any other loss.
+        // If the receiver is gone, its frames were dropped with it, which is noticed like any other loss.
         let _ = resumed.send(Resumed { id, connection: self.connection, incoming });
         Ok(())
     }

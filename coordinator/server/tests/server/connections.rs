@@ -1,4 +1,4 @@
-//! Peers that connect and then do nothing.
+//! Peers that connect and then send nothing.
 
 use std::time::Duration;
 

@@ -115,7 +115,7 @@ async fn health_and_reflection_work() {
     }
 }
 
-/// Many pools, and many callers that ask for the status: nobody else waits for them.
+/// Many pools, and many callers that ask for the status: other requests do not wait for them.
 #[tokio::test]
 async fn a_hundred_status_requests_block_nobody() {
     const POOLS: usize = 1500;

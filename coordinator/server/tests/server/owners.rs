@@ -1,4 +1,4 @@
-//! Sessions, pools and detached jobs belong to their owners: nobody else gets them, whatever they know of them.
+//! Sessions, pools and detached jobs belong to their owners: no other principal gets them, whatever it knows of them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -120,7 +120,7 @@ async fn only_its_owner_adopts_a_held_pool_in_any_order() {
         agent.send(result(&adopt, 0, b"A"));
         let _agent = tokio::spawn(agent.work());
         assert_eq!(ada.results(1).await, [b"A"]);
-        // The others' pools adopted nothing: their items run anew, and the agent echoes them.
+        // The others' pools adopted nothing: their items run again, and the agent echoes them.
         for mut thief in [ben, eve, local] {
             assert_eq!(thief.results(1).await, [b"a"]);
         }

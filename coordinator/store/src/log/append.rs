@@ -20,7 +20,7 @@ use crate::job::{Job, Known, Phase};
 /// Nothing is durable before the number from [`flush`](Self::flush) is. Times are milliseconds since 1970. Entries of a
 /// running job are accepted in any case, even while nothing can be written.
 impl Journal {
-    /// Checks whether jobs and items of so many bytes would be accepted now. If it is [`Full`](JobStoreErrorKind::Full)
+    /// Checks whether jobs and items of this many bytes would be accepted now. If it is [`Full`](JobStoreErrorKind::Full)
     /// or [`Busy`](JobStoreErrorKind::Busy), that may change with every [`progress`](Self::progress).
     ///
     /// # Errors
@@ -207,7 +207,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Records that the job's pool runs at an agent from now on, or does not any more.
+    /// Records that the job's pool runs at an agent from now on, or no longer does.
     ///
     /// # Errors
     /// If there is no such job.
@@ -234,7 +234,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Drops a job that is not needed any more, and frees its name.
+    /// Drops a job that is no longer needed, and frees its name.
     ///
     /// # Errors
     /// If there is no such job, or nothing can be written.

@@ -31,7 +31,7 @@ impl Damage {
         Self { name, regions: Vec::new(), lacks: None, seal: None, is_set_aside: true, aside: None, missing: None }
     }
 
-    /// Makes the damage of a segment without file, of which so many bytes were durable.
+    /// Makes the damage of a segment without file, of which this many bytes were durable.
     pub(super) fn missing(name: String, bytes: u64) -> Self {
         Self { missing: Some(bytes), ..Self::new(name) }
     }

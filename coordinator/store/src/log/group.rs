@@ -10,7 +10,7 @@
 //! itself. From then on the record is nowhere on the disk, and a filler is written in its place.
 //!
 //! The items of a refused job are left out too ([`Group::leave_out_refused`]): they may be what has filled the disk.
-//! Durable ones are cut off as well, as long as nothing else is behind them. This makes room for the record that
+//! Durable ones are cut off as well, as long as nothing else follows them. This makes room for the record that
 //! forgets the job, and for others.
 
 use std::io::{self, IoSlice};
@@ -91,7 +91,7 @@ impl Group {
     }
 
     /// Leaves out the items of refused jobs after a failed attempt; returns whether another attempt may succeed.
-    /// Durable ones are cut off as far as nothing else is behind them.
+    /// Durable ones are cut off as far as nothing else follows them.
     pub(super) fn leave_out_refused(&mut self, storage: &dyn Storage, refused: &Refused) -> bool {
         if refused.is_empty() || self.refused == refused.version {
             return false;
@@ -106,7 +106,7 @@ impl Group {
         if let Some(place) = hole {
             let behind = self.steps.split_off(self.from);
             add_hole(&mut self.steps, place);
-            // It joins the hole of what was left out right behind it.
+            // It joins the hole that follows it directly.
             behind.into_iter().for_each(|step| add(&mut self.steps, step));
         }
         changed || hole.is_some()
@@ -240,7 +240,7 @@ pub(super) struct Attempt<'a> {
     next: usize,
     /// The segment that was written to and is not durable.
     written: Option<u32>,
-    /// The segment and byte behind which nothing was written.
+    /// The segment and byte after which nothing was written.
     end: Option<(u32, u64)>,
 }
 

@@ -1,8 +1,8 @@
 //! The contents of the journal: which jobs there are, their state, and the places of the records that are needed.
 //!
 //! Records are applied one by one, in the order of the log, in the same way when they are written and when they are
-//! read at the start. Compaction moves records behind later ones, and after a crash a record may exist twice. So the
-//! order of a job's records does not matter, except that its end ([`JobForgotten`]) is behind all others. The items
+//! read at the start. Compaction moves records after later ones, and after a crash a record may exist twice. So the
+//! order of a job's records does not matter, except that its end ([`JobForgotten`]) comes last. The items
 //! with outcomes are a set, and a record with the same items as an earlier one replaces it.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,7 +10,7 @@ use farpool_proto::v1::journal_record::Body;
 
 use super::place::Place;
 
-/// What is left out of all later groups.
+/// The records that all later groups leave out.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     /// Records that were withdrawn before the writer got them.

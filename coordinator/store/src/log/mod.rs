@@ -6,9 +6,9 @@
 //!
 //! # Files
 //! A segment (`segment.rs`) is a header, records (`record.rs`), and a seal when it is full. The file `synced` has the
-//! number of the last segment and the position up to which it is durable. Files that were set aside stay until somebody
-//! removes them. They do not count towards the journal's size, but their number and size are logged when the journal is
-//! opened, and `farpool status` lists them.
+//! number of the last segment and the position up to which it is durable. Files that were set aside stay until an
+//! operator removes them. They do not count towards the journal's size, but their number and size are logged when the
+//! journal is opened, and `farpool status` lists them.
 //!
 //! # Writing
 //! All batches that wait are written and synced together: as many as arrived while the disk was busy. A record counts
@@ -23,15 +23,15 @@
 //! it complete must not be on disk. If the writer already has that record, it cuts off everything that is not durable
 //! and writes a filler instead (`group.rs`). Only then is the client told. If it cannot be cut off, the client waits.
 //!
-//! The items of refused jobs may be what fills the disk. So they are not written any more: in their place are holes
-//! with the heads of fillers, and no other record moves (`left_out.rs`). Those at the log's end are cut off, after
-//! `synced` was lowered. Complete jobs wait for space.
+//! The items of refused jobs may be what fills the disk. So they are no longer written: in their place are holes with
+//! the heads of fillers, and no other record moves (`left_out.rs`). Those at the log's end are cut off, after `synced`
+//! was lowered. Complete jobs wait for space.
 //!
 //! # Damage
-//! **A damaged journal loses only the damaged part.** What is behind the position in `synced` is an interrupted write,
-//! and is cut off. It is copied first, unless it is only a partial record. What cannot be read before that position is
-//! damage (`replay.rs`), and so is a missing segment that `synced` names: each start reports it until the log continues
-//! behind it.
+//! **A damaged journal loses only the damaged part.** Bytes after the position in `synced` are an interrupted write,
+//! and are cut off. They are copied first, unless they are only a partial record. What cannot be read before that
+//! position is damage (`replay.rs`), and so is a missing segment that `synced` names: each start reports it until the
+//! log continues after it.
 //!
 //! After damage, the next whole record is searched for (`resync.rs`). Checksums include a record's position, so bytes
 //! in items that look like records are not mistaken for any. A damaged segment is emptied like one with too little live

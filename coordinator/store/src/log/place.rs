@@ -12,7 +12,7 @@ impl Place {
         self.length.into()
     }
 
-    /// Returns the first byte behind it.
+    /// Returns the first byte after it.
     pub(super) fn end(self) -> u64 {
         u64::from(self.offset) + u64::from(self.length)
     }

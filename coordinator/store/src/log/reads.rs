@@ -64,7 +64,7 @@ impl Reads {
         Self { reader, turns: Arc::new(Semaphore::new(AT_ONCE)), in_time, shared }
     }
 
-    /// Reads these in order, up to the first that cannot be read or is not kept any more. `made` converts a record of
+    /// Reads these in order, up to the first that cannot be read or is no longer kept. `made` converts a record of
     /// the right kind.
     pub(super) async fn all<T>(self, wanted: Vec<Wanted>, made: fn(Kept) -> Option<T>) -> Read<T> {
         let mut parts = Vec::with_capacity(wanted.len());
@@ -102,7 +102,7 @@ impl Reads {
         }
     }
 
-    /// Returns them with their current places, up to the first that is not kept any more.
+    /// Returns them with their current places, up to the first that is no longer kept.
     async fn found(&self, mut wanted: Vec<Wanted>) -> Vec<Wanted> {
         let places = self.shared.find(wanted.iter().map(|wanted| wanted.part).collect()).await;
         wanted.truncate(places.len());

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The checksum is the first half of a half of BLAKE3, over the record's place (segment and offset, instead of the
-//! checksum) and everything after it. So a record at another place than it was written to is invalid, be it in a file
-//! that was mixed up or within an item.
+//! checksum) and everything after it. So a record that is not where it was written is invalid, for example in a
+//! misnamed file or within an item.
 
 use farpool_proto::v1::JournalRecord;
 use farpool_proto::v1::journal_record::Body;
@@ -21,7 +21,7 @@ pub(super) const HEADER: usize = 16;
 /// The longest head and payload: two of the largest messages that an agent may send, less what may precede them.
 pub(super) const MAX_LENGTH: u64 = u32::MAX as u64 - (64 << 10);
 
-/// Of the bytes behind the checksum: how many there are, and how many of them are the head.
+/// The number of bytes after the checksum, and how many of them are the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lengths {
     pub(super) all: u32,

@@ -1,16 +1,16 @@
 //! Reads the log when a journal is opened.
 //!
-//! **Interrupted writes** of a crashed computer are behind all that is durable, at the end of the last segment. They
+//! **Interrupted writes** of a crashed computer follow everything durable, at the end of the last segment. They
 //! are cut off before the first record that is not whole, and the log continues from there. If they are not the
 //! beginning of a record, they are first copied into a file beside the segment.
 //!
 //! **Durable bytes** that cannot be read are damage: in an older segment, or before the position in the `synced` note
-//! (without a note: before another whole record). All whole records behind them are read. The segment is closed,
+//! (without a note: before another whole record). All whole records after them are read. The segment is closed,
 //! emptied like one with too little live data, and set aside when its needed records have been copied. What is missing
 //! is reported job by job (`repair.rs`).
 //!
-//! **A missing segment** that the note names is damage too: nothing is known of its contents. The log continues behind
-//! it, in a new segment. The note stays as it is until then: as long as nothing is written, each start reports it.
+//! **A missing segment** that the note names is damage too: its contents are unknown. The log continues after it, in a
+//! new segment. The note stays as it is until then: as long as nothing is written, each start reports it.
 //!
 //! A file of another version, or with another segment's number, is refused, and nothing is changed.
 
@@ -89,7 +89,7 @@ pub(super) fn replay(storage: &dyn Storage, warn: &mut dyn FnMut(String)) -> Res
     Ok(replayed)
 }
 
-/// Returns a missing segment behind all others, and how many bytes of it were durable.
+/// Returns the missing last segment, if there is one, and how many bytes of it were durable.
 fn missing(storage: &dyn Storage, last: u32) -> Option<(u32, u64)> {
     // A segment that was just being created was empty.
     storage.synced().filter(|&(segment, end)| segment > last && end > SEGMENT_HEADER as u64)
@@ -264,8 +264,8 @@ impl Replay<'_> {
     }
 }
 
-/// Returns what is missing at the end of a segment with this length, of which so much was durable; `u64::MAX`: all of
-/// it, however much that was.
+/// Returns what is missing at the end of a segment with this length, of which this much was durable; `u64::MAX`: all of
+/// it, whatever its length.
 fn lacks(length: u64, durable: Option<u64>) -> Option<String> {
     match durable.filter(|durable| (length + 1..u64::MAX).contains(durable)) {
         Some(durable) if length == 0 => Some(format!("it is empty, and {} of it were durable", ByteSize(durable))),

@@ -1,4 +1,4 @@
-//! Finds whole records behind invalid bytes.
+//! Finds whole records after invalid bytes.
 //!
 //! A record is valid only where it was written: its checksum includes its place. So bytes in items that look like
 //! records, and records that were moved, are skipped.
@@ -22,7 +22,7 @@ const BUDGET: u64 = 16;
 
 /// Returns where the next whole record begins, if there is one. `bad` is where a record should begin and does not.
 pub(super) fn next_whole(source: &mut Source<'_>, bad: u64) -> io::Result<Option<u64>> {
-    // If only the part behind its header is damaged, what looks like a record within it is not one.
+    // If only the bytes after its header are damaged, what looks like a record within them is not one.
     if let Some(end) = end_of(source, bad)?
         && end < source.length()
         && source.record(end)?.is_ok()

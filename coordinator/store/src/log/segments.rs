@@ -67,7 +67,7 @@ impl Segments {
         self.entries += 1;
     }
 
-    /// A record has no entry any more.
+    /// A record no longer has an entry.
     pub(super) fn release(&mut self, place: Place) {
         self.at(place).live -= place.bytes();
         self.live -= place.bytes();

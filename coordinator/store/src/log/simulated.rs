@@ -35,7 +35,7 @@ pub enum Done {
 /// Segments as they are on disk.
 pub type Files = BTreeMap<u32, Vec<u8>>;
 
-/// Returns whether the next operation fails. For a write, this many bytes are written all the same. For a sync, this
+/// Returns whether the next operation fails. A failing write still writes this many bytes. After a failing sync, this
 /// many bytes that were not durable remain.
 pub type Fault = Box<dyn FnMut(&Done) -> Option<(io::Error, usize)> + Send>;
 
@@ -100,7 +100,7 @@ impl Simulated {
         self.state().lag = Some(lag);
     }
 
-    /// Returns how long the next operation takes. The caller must wait so long.
+    /// Returns how long the next operation takes. The caller must wait for this time.
     pub fn lag(&self) -> Duration {
         self.state().lag.as_mut().map_or(Duration::ZERO, |lag| lag())
     }

@@ -21,7 +21,7 @@ pub(super) trait Storage: fmt::Debug + Send + Sync + 'static {
 
     fn length(&self, segment: u32) -> io::Result<u64>;
 
-    /// Reads until `to` is full or the segment ends. `NotFound`: the segment does not exist (any more).
+    /// Reads until `to` is full or the segment ends. `NotFound`: the segment does not exist, or no longer does.
     fn read(&self, segment: u32, offset: u64, to: &mut [u8]) -> io::Result<usize>;
 
     /// Creates an empty segment durably, also in place of an existing one.
@@ -161,7 +161,7 @@ const SUFFIX: &str = ".farpool-journal";
 const LOCK: &str = "lock";
 const SYNCED: &str = "synced";
 
-/// Suffix of a segment's name when its file is set aside: all of it, or what was behind its last whole record.
+/// Suffix of a segment's name when its file is set aside: all of it, or the bytes after its last whole record.
 const DAMAGED: &str = "damaged";
 const CUT_OFF: &str = "cut-off";
 

@@ -47,7 +47,7 @@ pub(super) struct Report {
     retry_now: bool,
     /// Records that were withdrawn.
     pub(super) withdrawn: Vec<Place>,
-    /// Jobs whose items are not needed any more.
+    /// Jobs whose items are no longer needed.
     refused: Vec<u64>,
     /// Readers' lookups of records that were moved.
     pub(super) lookups: Vec<Lookup>,
@@ -59,7 +59,7 @@ pub(super) struct Report {
     exited: bool,
 }
 
-/// Asks for the current places of parts. The answer ends before the first that is not kept any more.
+/// Asks for the current places of parts. The answer ends before the first that is no longer kept.
 #[derive(Debug)]
 pub(super) struct Lookup {
     pub(super) parts: Vec<Part>,
@@ -134,7 +134,7 @@ impl Shared {
     }
 
     /// Handles the end of an attempt to write a group; returns whether it is written. If not, it withdraws records and
-    /// leaves out unneeded items. `left_out`: what is left out of later groups.
+    /// leaves out unneeded items. `left_out`: the records that later groups leave out.
     pub(super) fn note(
         &self,
         storage: &dyn Storage,

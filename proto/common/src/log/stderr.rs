@@ -11,7 +11,7 @@ pub(super) fn write(line: &str) {
     let mut room = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     let ready = poll(&mut room, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
     if ready && room[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT)) {
-        // An error means that nobody will ever read it.
+        // An error means that stderr has no reader.
         let _ = stderr.lock().write_all(format!("{line}\n").as_bytes());
     }
 }

@@ -157,7 +157,7 @@ impl Session {
                     }
                 }
             }
-            // Large ones are made anew each time, like those from a worker.
+            // Large ones are allocated each time, like those from a worker.
             let data = if payload.len() < MIB { small.clone() } else { Bytes::copy_from_slice(payload) };
             self.queue.push(done(chunk as u64, data));
         }

@@ -22,13 +22,13 @@ pub(crate) const QUEUE_BYTES: usize = 4 << 20;
 pub(crate) const LIMIT: u64 = 64 << 20;
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Receives so many messages and then answers with one.
+/// Receives this many messages and then answers with one.
 pub(crate) const TAKE: &str = "take";
 /// Answers every message with one.
 pub(crate) const ECHO: &str = "echo";
-/// Sends so many messages with one small item each.
+/// Sends this many messages with one small item each.
 pub(crate) const GIVE: &str = "give";
-/// Sends so many messages with an item of 1 MiB each.
+/// Sends this many messages with an item of 1 MiB each.
 pub(crate) const GIVE_MIB: &str = "give MiB";
 
 pub(crate) fn serve() {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// Parts of at least so many bytes are shared, smaller ones copied.
+/// Parts of at least this many bytes are shared, smaller ones copied.
 const SHARED_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Rope {
         self.parts.is_empty() && self.end.is_empty()
     }
 
-    /// Removes up to so many bytes from the front. They are copied only if they span several parts.
+    /// Removes up to this many bytes from the front. They are copied only if they span several parts.
     pub(super) fn take(&mut self, most: usize) -> Bytes {
         let first = self.take_of_one(most);
         if first.len() == most || self.is_empty() {
@@ -59,7 +59,7 @@ unsafe impl BufMut for Rope {
     }
 
     unsafe fn advance_mut(&mut self, count: usize) {
-        // SAFETY: the caller has written so many bytes into the chunk, which is that of `end`.
+        // SAFETY: the caller has written this many bytes into the chunk, which is that of `end`.
         unsafe { self.end.advance_mut(count) }
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::pair::{LIMIT, Pair, event, request};
 use crate::wire::{Inbound, next_frame, now, receive};
 
-/// Returns what a queue acknowledges by itself when so many messages of this size arrived in one frame each.
+/// Returns what a queue acknowledges by itself when this many messages of this size arrived in one frame each.
 fn acknowledged_after(count: u64, bytes: usize) -> Option<EventFrame> {
     let (queue, mut frames) = outgoing::<ClientEvent>(0, Arc::default());
     let frame = |number| ClientFrame { messages: vec![request(number, bytes)].into(), ..ClientFrame::default() };
@@ -56,7 +56,7 @@ fn a_full_window_holds_messages_back_until_some_are_acknowledged() {
     let frames: Vec<_> = std::iter::from_fn(|| messages(next_frame(&mut sent))).collect();
     assert_eq!(frames, [1; 4]);
     assert!(queue.waiting() > 600_000, "{}", queue.waiting());
-    // Acknowledgements are sent all the same.
+    // Acknowledgements are still sent.
     queue.acknowledge();
     inbound.send(ClientFrame { messages: vec![request(0, 10)].into(), ..ClientFrame::default() });
     assert_eq!(receive(&mut incoming).map(|received| received.len()), Some(1));

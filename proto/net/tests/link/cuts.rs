@@ -14,7 +14,7 @@ enum Step {
     ReceiveUp,
     ReceiveDown,
     Cut,
-    /// Breaks again after so many frames.
+    /// Breaks again after this many frames.
     Reconnect(usize),
 }
 
@@ -78,7 +78,7 @@ proptest! {
     }
 }
 
-/// Each frame of a large message, and of those around it, is once the last that arrives.
+/// Each frame of a large message and of its neighbours is the last one to arrive in one of the runs.
 #[test]
 fn a_large_message_is_cut_anywhere() {
     for cut in 0..8 {

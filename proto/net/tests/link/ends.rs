@@ -89,7 +89,7 @@ fn a_large_message_stops_when_another_connection_takes_over() {
     assert!(has_ended(&mut old));
 }
 
-/// Nobody can read the answer any more.
+/// The answer can no longer be read.
 #[test]
 fn a_connection_that_waits_for_its_answer_ends_with_the_session() {
     let (queue, _) = client();

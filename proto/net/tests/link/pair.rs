@@ -106,7 +106,7 @@ impl Pair {
         assert!(!connection.client.is_garbled());
     }
 
-    /// Resumes on another connection, unless this breaks too after so many frames. The old one need not be cut.
+    /// Resumes on another connection, unless this breaks too after this many frames. The old one need not be cut.
     pub(crate) fn reconnect(&mut self, breaks: usize) {
         self.connection = self.try_to_reconnect(breaks);
     }

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use tonic::Status;
 
 pub(crate) struct Wire<M: SessionMessage> {
-    /// None when the sender does not send any more.
+    /// `None` once the sender has stopped sending.
     frames: Option<Frames<M>>,
     inbound: Inbound<M>,
 }
@@ -34,7 +34,7 @@ impl<M: SessionMessage> Wire<M> {
         self.inbound.clone()
     }
 
-    /// Carries up to so many frames; returns how many there were.
+    /// Carries up to this many frames; returns how many there were.
     pub(crate) fn carry(&mut self, count: usize) -> usize {
         let Some(frames) = &mut self.frames else { return 0 };
         for carried in 0..count {
@@ -50,7 +50,7 @@ impl<M: SessionMessage> Wire<M> {
         count
     }
 
-    /// Nobody takes frames any more; those in flight are lost.
+    /// The connection is lost, with all frames in flight.
     pub(crate) fn cut(&mut self) {
         self.frames = None;
         self.inbound.state.lock().unwrap().frames.clear();

@@ -18,7 +18,7 @@ struct Entry {
 }
 
 impl ProgramStore {
-    /// Removes the least recently used programs until there is room for so many bytes. The caller must have the
+    /// Removes the least recently used programs until there is room for this many bytes. The caller must have the
     /// directory's lock.
     pub(super) fn make_room(&self, size: u64) -> Result<(), StoreError> {
         let (bound, directory) = (self.shared.bound, self.shared.directory.display());
@@ -45,7 +45,7 @@ impl ProgramStore {
         })
     }
 
-    /// Removes programs that are not in use until at most so many bytes are held. Returns what is held.
+    /// Removes programs that are not in use until at most this many bytes are held. Returns what is held.
     pub(super) fn remove_beyond(&self, most: u64) -> Result<u64, StoreError> {
         let (mut entries, incoming) = self.entries()?;
         let mut held = incoming + entries.iter().map(|entry| entry.size).sum::<u64>();
@@ -87,7 +87,7 @@ impl ProgramStore {
 
     fn remove(&self, entry: &Entry) -> bool {
         let removed = File::open(&entry.path).is_ok_and(|file| {
-            // The lock is held until it is removed, so nobody can begin to use it meanwhile.
+            // The lock is held until it is removed, so no process can start to use it meanwhile.
             file.try_lock().is_ok() && fs::remove_file(&entry.path).is_ok()
         });
         if removed {

@@ -1,4 +1,4 @@
-//! The same calls, driven by the caller.
+//! Calls for detached jobs that the caller drives.
 
 use std::future::poll_fn;
 use std::task::Poll;

@@ -45,7 +45,7 @@ pub struct JobReader {
 /// The session that a job is read in.
 struct Incoming {
     session: JobSession,
-    /// The slot of the item whose task started this process is lent while somebody waits for outcomes.
+    /// If an item's task started this process: the item's slot is lent while a thread or task waits for outcomes.
     _borrower: Option<Arc<Borrower>>,
 }
 

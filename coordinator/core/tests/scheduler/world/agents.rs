@@ -119,7 +119,7 @@ impl World {
     /// The core considers the agent lost. Returns it, for the case that it comes back.
     pub(crate) fn remove_agent(&mut self, agent: u32) -> FakeAgent {
         let gone = self.agents.remove(&agent).expect("the agent exists");
-        // The records first: its items are nowhere now, and the first unfinished item of each chunk was running.
+        // The records first: its items are now at no agent, and the first unfinished item of each chunk was running.
         let mut must_fail = Vec::new();
         for chunk in &gone.chunks {
             let wanted: Vec<u64> = self.wanted(chunk).collect();

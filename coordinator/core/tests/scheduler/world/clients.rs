@@ -73,7 +73,7 @@ impl World {
         job
     }
 
-    /// `count` items arrive behind a gap of `gap`.
+    /// `count` items arrive after a gap of `gap`.
     pub(crate) fn arrive(&mut self, job: u32, gap: u64, count: u64) {
         let fake = self.jobs.get_mut(&job).expect("the job exists");
         let first = fake.next + gap;

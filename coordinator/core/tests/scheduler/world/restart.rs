@@ -1,4 +1,4 @@
-//! Agents reconnect that the core does not know any more, or not yet, with the chunks that they hold.
+//! Agents reconnect with the chunks that they hold, while the core does not know them.
 
 use std::num::NonZeroU32;
 
@@ -15,7 +15,7 @@ pub(crate) enum Fate {
 }
 
 impl World {
-    /// The core considers the agent lost, but it continues with what it has and will come back.
+    /// The core considers the agent lost, but the agent keeps running its chunks and will reconnect.
     pub(crate) fn give_up(&mut self, agent: u32) {
         let gone = self.remove_agent(agent);
         self.away.push(gone.with_all_held());
@@ -212,7 +212,7 @@ impl World {
 }
 
 impl FakeAgent {
-    /// What it has is what it will claim.
+    /// It will claim what it holds now.
     fn with_all_held(mut self) -> Self {
         self.knows.clear();
         let started = |place: &FakePlace| place.started && !place.unfit && !place.stopping;

@@ -260,7 +260,7 @@ async fn a_session_that_reads_outlives_its_connections() {
     assert!(ended && next == ITEMS && cuts > 0, "{next} after {cuts} cuts");
 }
 
-/// Nothing is read for a session that has ended, whatever its client has sent behind the first message.
+/// Nothing is read for a session that has ended, whatever its client has sent after the first message.
 #[tokio::test]
 async fn a_session_reads_one_job() {
     let scratch = Scratch::new();

@@ -23,7 +23,7 @@ proptest! {
     ) {
         let mut world = World::new(SIZE);
         let mut models = vec![Model::new()];
-        // The number of disk operations when so many steps were durable.
+        // The number of disk operations when this many steps were durable.
         let mut durable = vec![(0, 0)];
         for act in &acts {
             world.act(act);

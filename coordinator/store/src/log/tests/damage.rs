@@ -237,7 +237,7 @@ fn check_damage(acts: &[Act], size: u64, harms: &[(usize, prop::sample::Index, H
     assert!(!warnings.is_empty() || damaged == files || !note, "there is a warning");
     journal.sync().expect("the disk works");
     let found = contents_after_damage(&journal);
-    // Without a note, the last records may not have been durable, and what is behind them is lost.
+    // Without a note, the last records may not have been durable, and what follows them is lost.
     for (name, before) in world.model.iter().filter(|(name, _)| note && whole.contains(*name)) {
         check_untouched(name, before, &found);
     }

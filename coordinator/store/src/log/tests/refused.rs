@@ -19,7 +19,7 @@ const PAGE: u64 = 4 << 10;
 const PAGES: usize = 64;
 const ENOSPC: i32 = 28;
 
-/// A disk with room for so many pages; extending a file takes none.
+/// A disk with room for this many pages; extending a file takes none.
 fn small() -> Fault {
     let mut used = BTreeSet::new();
     Box::new(move |done| {
@@ -45,9 +45,9 @@ fn small() -> Fault {
 /// What else happens when the disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Full {
-    /// Everything behind the first job belongs to the one that fills the disk.
+    /// Everything after the first job belongs to the one that fills the disk.
     OfItsItems,
-    /// An outcome of the first job is behind most of its items.
+    /// An outcome of the first job comes after most of its items.
     BehindAnOutcome,
     /// Many of its items were not yet flushed when writing began to fail.
     AndMoreComes,

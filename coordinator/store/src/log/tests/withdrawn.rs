@@ -128,7 +128,7 @@ fn withdrawn_records_are_never_found() {
     use Where::{Alone, Behind, InFront, NotHanded, WithItems};
     let cases = [WithItems, Alone, InFront, Behind, NotHanded].map(|at| SIZES.map(|size| (size, at)));
     for (size, at) in cases.into_iter().flatten() {
-        // The disk accepts so many bytes of a write, and in the end all of it.
+        // The disk accepts this many bytes of a write, and in the end all of it.
         for left in [0, 20, 5000, 5300, 1 << 20] {
             never_complete(size, at, move |done| matches!(done, Done::Write(..)).then_some(left));
         }

@@ -98,7 +98,7 @@ fn missing_parts_are_reported_by_job_and_fail() {
     let (journal, warnings) = hit(&[&pool(3)]);
     assert!(warnings.contains("job \"job 3\": 4 items (4 to 7) fail, because they may have run"), "{warnings}");
     assert!(failed(&journal, "job 3")[0].1.contains("must not run twice"));
-    // Nobody knows whether more items would have arrived.
+    // It is unknown whether more items would have arrived.
     assert_eq!(journal.find("local", "job 4").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
     assert!(warnings.contains("job \"job 4\": it ends with 0 of 4 outcomes"), "{warnings}");
     // The record that opened its pool.
