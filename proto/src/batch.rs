@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shared_is_copied_only_to_be_changed() {
+    fn shared_messages_are_copied_only_on_change() {
         let kept = Arc::new(vec![1, 2]);
         let mut batch = Batch::shared(Arc::clone(&kept));
         assert!(std::ptr::eq(&*batch, &*kept));

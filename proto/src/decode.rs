@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_keeps_no_more_than_twice_as_much() {
+    fn kept_fields_hold_at_most_twice_their_size() {
         let check = |sizes: &[usize], expected: &[bool]| {
             let sent = frame(sizes);
             let encoded = Bytes::from(sent.encode_to_vec());
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_refused() {
+    fn invalid_messages_are_refused() {
         let check = |encoded: &[u8], words: &str| {
             for error in
                 [copied::<ClientFrame>(encoded).err(), owned::<ClientFrame>(Bytes::copy_from_slice(encoded)).err()]

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_clipped_stays_text() {
+    fn clipped_text_stays_valid() {
         assert_eq!(clipped("short", 5), "short");
         assert_eq!(clipped("longer", 5), "lo...");
         assert_eq!(clipped("größer", 6), "gr...");

@@ -33,7 +33,7 @@ mod tests {
     use crate::v1::Variable;
 
     #[test]
-    fn a_program_comes_out_as_it_went_in() {
+    fn a_program_round_trips() {
         let variable = Variable { name: "A".into(), value: "b".into() };
         let program = Program { digest: vec![7; 32].into(), environment: vec![variable; 3], ..Program::default() };
         assert_eq!(Program::unpacked(&program.packed()).unwrap(), Some(program));
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_program_is_refused() {
+    fn invalid_programs_are_refused() {
         assert!(Program::unpacked(&Bytes::from_static(&[0xff; 8])).is_err());
         let parts = Program { arguments: vec![Bytes::new(); 1 << 20], ..Program::default() };
         assert!(matches!(Program::unpacked(&parts.packed()), Err(DecodeError::Parts(_))));

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_shown_a_secret() {
+    fn secrets_are_not_shown() {
         let secret = || vec![123_u8; 32].into();
         let pool = OpenPool { secret: secret(), weight: 7, ..OpenPool::default() };
         let attach = Attach { secret: secret(), ..Attach::default() };

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn output_stands_behind_its_label() {
+    fn each_line_of_output_follows_its_label() {
         let check = |output: &[u8], expected: &str| {
             assert_eq!(String::from_utf8(labelled("[n 1] ", output)).expect("it is text"), expected);
         };

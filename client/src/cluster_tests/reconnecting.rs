@@ -326,7 +326,7 @@ fn a_refused_client_does_not_retry() {
 }
 
 #[test]
-fn a_coordinator_may_come_back_late() {
+fn a_coordinator_may_restart_late() {
     let (server, peer, pool) = opened_with_reconnect();
     let map = pool.map_async(double, 0..3);
     let (job, _) = peer.receive_job();

@@ -27,7 +27,7 @@ pub fn serve(misbehaviour: &str) {
     Reply::Hello.send(agent.as_fd()).expect("the agent listens");
     let flood = match misbehaviour {
         "hello-flood" => Some(Reply::Hello),
-        "nobodys-end-flood" => Some(Reply::Exited { worker: 4711, status: KILLED }),
+        "unknown-workers-end-flood" => Some(Reply::Exited { worker: 4711, status: KILLED }),
         "spawn-flood" => Some(Reply::Spawned { worker: 0, pid: 0 }),
         _ => None,
     };

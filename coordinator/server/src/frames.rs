@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_come_out_as_they_went_in() {
+    fn frames_round_trip() {
         let sent: Vec<_> = [0, 1, 100, 70_000, 3, 1 << 20, 0].map(frame).into();
         let bytes: Vec<u8> = sent.iter().flat_map(encoded).collect();
         for part in [1, 4, 5, 6, 1000, 65_536, bytes.len()] {

@@ -393,7 +393,7 @@ fn the_newer_of_two_sessions_of_an_agent_counts() {
 }
 
 #[test]
-fn agents_are_told_the_weight() {
+fn agents_get_the_weight() {
     let mut wire = Wire::new();
     wire.agent(1, 1);
     for (weight, expected) in [(0, 1), (1, 1), (7, 7)] {

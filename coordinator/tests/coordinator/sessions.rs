@@ -449,7 +449,7 @@ fn one_item_may_be_larger_than_the_window() {
 }
 
 #[test]
-fn a_chunk_larger_than_the_window_becomes_whole() {
+fn a_chunk_larger_than_the_window_is_completed() {
     let mut wire = narrow(8);
     for first in 0..4 {
         wire.send(0, thirties(2 * first, 2));

@@ -69,7 +69,7 @@ const CASES: &[Case] = &[
     Case { misbehaviour: "init-failed-garbled", expected: Expected::PoolFault("before they started an item") },
     Case { misbehaviour: "no-hello", expected: Expected::PoolFault("farpool::init()") },
     Case { misbehaviour: "hello-flood", expected: Expected::PoolFault("broke the protocol") },
-    Case { misbehaviour: "nobodys-end-flood", expected: Expected::PoolFault("broke the protocol") },
+    Case { misbehaviour: "unknown-workers-end-flood", expected: Expected::PoolFault("broke the protocol") },
     Case { misbehaviour: "spawn-flood", expected: Expected::PoolFault("broke the protocol") },
     Case { misbehaviour: "spawn-fails", expected: Expected::PoolFault("starting a worker") },
 ];

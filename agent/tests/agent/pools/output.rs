@@ -10,7 +10,7 @@ crate::pools::cases![
     both_streams_are_reported_line_by_line,
     an_unfinished_line_is_reported_as_it_is,
     all_output_is_reported_before_the_death,
-    a_flood_is_slowed_down_and_delays_nobody_else,
+    a_flood_is_slowed_down_and_delays_no_other_worker,
     held_outcomes_and_output_arrive_when_released,
 ];
 
@@ -65,7 +65,7 @@ fn all_output_is_reported_before_the_death() {
     host.end();
 }
 
-fn a_flood_is_slowed_down_and_delays_nobody_else() {
+fn a_flood_is_slowed_down_and_delays_no_other_worker() {
     let mut host = Host::new(2);
     host.pool(1);
     host.pool(2);

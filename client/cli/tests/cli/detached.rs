@@ -67,7 +67,7 @@ fn results_are_what_the_map_would_have_printed() {
 }
 
 #[test]
-fn commands_that_fail_run_again_and_what_is_empty_is_no_trouble() {
+fn failed_commands_are_retried_and_an_empty_map_is_allowed() {
     let (cluster, folder) = (Cluster::of(1, 2), folder());
     let tries = folder.file("tries");
     detach(
@@ -142,7 +142,7 @@ fn a_detached_map_is_seen_and_cancelled() {
 }
 
 #[test]
-fn input_that_is_not_whole_leaves_no_job() {
+fn an_incomplete_input_leaves_no_job() {
     let cluster = Cluster::of(1, 2);
     let long = "x".repeat(200 << 10);
     let call = on(&cluster, &["map", "--detach", "nightly", "--program", "echo"]).input(format!("1\n2\n{long}\n4\n"));

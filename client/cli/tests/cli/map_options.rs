@@ -109,7 +109,7 @@ fn priorities_may_be_negative() {
 }
 
 #[test]
-fn no_progress_is_shown_if_stderr_is_no_terminal() {
+fn no_progress_is_shown_if_stderr_is_not_a_terminal() {
     map("echo", ["--progress"]).input(numbers(50)).run().assert_prints(&numbers(50));
 }
 

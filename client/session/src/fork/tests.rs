@@ -51,7 +51,7 @@ fn only_the_owner_drops() {
 }
 
 #[test]
-fn a_static_begins_anew_in_a_fork_even_if_it_is_locked() {
+fn a_static_is_new_in_a_fork_even_if_it_is_locked() {
     static NUMBERS: PerProcess<Mutex<Vec<u32>>> = PerProcess::new();
     NUMBERS.get().lock().unwrap().push(1);
     let locked = NUMBERS.get().lock().unwrap();

@@ -6,9 +6,9 @@ use crate::conformance::capture::{read, terminal, with_stderr};
 use crate::conformance::tasks::{nap, square};
 use crate::pools;
 
-crate::runner::cases![nothing_is_shown_if_stderr_is_no_terminal, a_terminal_shows_the_progress];
+crate::runner::cases![nothing_is_shown_if_stderr_is_not_a_terminal, a_terminal_shows_the_progress];
 
-fn nothing_is_shown_if_stderr_is_no_terminal() {
+fn nothing_is_shown_if_stderr_is_not_a_terminal() {
     let pool = pools::of(2);
     let (mut reader, writer) = io::pipe().unwrap();
     with_stderr(&writer, || {

@@ -194,7 +194,7 @@ fn everything_in_the_table() {
         assert_eq!(libc::dup2(1, LEFT_OPEN), LEFT_OPEN);
         OwnedFd::from_raw_fd(LEFT_OPEN)
     };
-    set_what_is_scheduled();
+    set_scheduling();
     let own = look(0);
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     nix::sys::prctl::set_pdeathsig(Signal::SIGHUP).unwrap();
@@ -236,7 +236,7 @@ fn everything_in_the_table() {
 }
 
 /// Sets an unusual scheduling policy, I/O priority and capability bound.
-fn set_what_is_scheduled() {
+fn set_scheduling() {
     let batch = libc::sched_param { sched_priority: 0 };
     // SAFETY: only takes numbers, and a structure that is read.
     unsafe {

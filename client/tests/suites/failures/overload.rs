@@ -17,7 +17,7 @@ use crate::pools;
 crate::runner::cases![
     twenty_clients_push_far_more_than_fits,
     the_coordinator_is_restarted_while_clients_push_more_than_fits,
-    a_client_with_many_times_what_fits_outlives_its_coordinator,
+    a_client_with_more_than_fits_outlives_its_coordinator,
     millions_of_items_fail_at_once,
 ];
 
@@ -83,7 +83,7 @@ fn negative_slowly(item: Vec<u8>) -> Vec<u8> {
 }
 
 /// Items that were never sent need not be resent before the pool resumes.
-fn a_client_with_many_times_what_fits_outlives_its_coordinator() {
+fn a_client_with_more_than_fits_outlives_its_coordinator() {
     const JOBS: u8 = 32;
     const ITEMS: usize = 12;
     let mut cluster = cluster();

@@ -118,10 +118,10 @@ fn failure_of(pool: Result<Pool, farpool::Error>) -> farpool::Error {
 }
 
 /// Checks briefly what the other tests check, with workers that were forked, or started by running the program again.
-fn works_and_fails(anew: bool) {
+fn works_and_fails(from_scratch: bool) {
     let pool = pool(2);
-    let was_started_anew = |_: u64| CAME_THROUGH_MAIN.load(Ordering::Relaxed) == std::process::id();
-    assert_eq!(pool.map(was_started_anew, 0..4).unwrap(), [anew; 4]);
+    let was_started_from_scratch = |_: u64| CAME_THROUGH_MAIN.load(Ordering::Relaxed) == std::process::id();
+    assert_eq!(pool.map(was_started_from_scratch, 0..4).unwrap(), [from_scratch; 4]);
     assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
     let died = pool.job(|fault: Fault| fault.trigger()).retries(1).apply((Fault::Exit(3),)).unwrap_err();
     assert_eq!((died.kind(), died.attempts()), (farpool::ErrorKind::WorkerDied, 2), "{died}");

@@ -117,7 +117,7 @@ async fn health_and_reflection_work() {
 
 /// Many pools, and many callers that ask for the status: other requests do not wait for them.
 #[tokio::test]
-async fn a_hundred_status_requests_block_nobody() {
+async fn a_hundred_status_requests_block_no_other_request() {
     const POOLS: usize = 1500;
     const CALLERS: usize = 100;
     let server = std::sync::Arc::new(Server::start().await);

@@ -245,7 +245,7 @@ async fn a_client_whose_connection_is_lost_may_send_it_again() {
 }
 
 #[tokio::test]
-async fn a_program_that_nobody_has_fails_at_once() {
+async fn a_program_that_no_client_has_fails_at_once() {
     let server = Server::start().await;
     let error = fetch(&server, &[9; 32]).await.expect_err("no client has the program");
     assert_eq!(error.code(), Code::NotFound, "{error}");

@@ -150,7 +150,7 @@ async fn a_late_agent_keeps_what_is_still_queued() {
 }
 
 #[tokio::test]
-async fn a_pool_that_nobody_claims_is_stopped() {
+async fn an_unclaimed_pool_is_stopped() {
     let server = server().await;
     let mut agent = Agent::joined_over(server.connect().await, holding(1, vec![held(70, 0)])).await;
     let stopped = until(&mut agent, "its end", |order| match order {

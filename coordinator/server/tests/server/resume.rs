@@ -233,7 +233,7 @@ async fn first_frame(server: &Server, frame: ClientFrame) -> Status {
 }
 
 #[tokio::test]
-async fn invalid_resumes_are_refused_and_affect_nobody() {
+async fn invalid_resumes_are_refused_without_side_effects() {
     let server = patient().await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut client = Client::opened_over(server.connect().await, open_pool_as(9)).await;
@@ -261,7 +261,7 @@ async fn invalid_resumes_are_refused_and_affect_nobody() {
 }
 
 #[tokio::test]
-async fn a_flood_of_resumes_and_hellos_affects_nobody() {
+async fn a_flood_of_resumes_and_hellos_affects_no_other_session() {
     let server = patient().await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut client = Client::opened_over(server.connect().await, open_pool_as(9)).await;

@@ -72,7 +72,7 @@ fn child() {
 }
 
 #[test]
-fn what_a_killed_process_reported_as_durable_exists() {
+fn records_reported_as_durable_survive_a_kill() {
     let scratch = Scratch::new("killed");
     let mut next = 1;
     for round in 0..ROUNDS {

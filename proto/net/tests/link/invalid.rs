@@ -161,7 +161,7 @@ fn in_the_answer() {
 
 /// The answer of a connection that another one has replaced.
 #[test]
-fn answers_that_come_too_late() {
+fn late_answers() {
     let (queue, _) = outgoing::<ClientMessage>(0, Arc::default());
     let answer =
         || Inbound::<ClientEvent>::of([EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() }]);

@@ -14,7 +14,7 @@ use crate::coordinator::{Coordinator, send_frames};
 use crate::daemon::Daemon;
 use crate::pool::{Waits, assign, start, start_job};
 
-super::cases! { invalid_frames, invalid_commands, a_server_that_is_no_coordinator, a_program_that_never_ends }
+super::cases! { invalid_frames, invalid_commands, a_server_that_is_not_a_coordinator, a_program_that_never_ends }
 
 async fn invalid_frames() {
     let welcome = || frame([Command::Welcome(version())]);
@@ -68,7 +68,7 @@ async fn invalid_commands() {
     drop(events);
 }
 
-async fn a_server_that_is_no_coordinator() {
+async fn a_server_that_is_not_a_coordinator() {
     let scratch = Folder::for_everybody("daemon");
     let port = Port::reserve();
     let listener = TcpListener::bind(port.address()).expect("the port is free");
