@@ -4,7 +4,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags};
 
 use crate::settings::Settings;
 
-/// State that all pools of an agent share.
+/// The state that all pools of an agent share.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) name: String,

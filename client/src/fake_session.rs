@@ -23,7 +23,7 @@ pub(crate) enum Answer {
     Failed(Failure),
 }
 
-/// Returns the answer for an item, given its index and its encoded arguments.
+/// Returns the outcome of an item, given its index and its encoded arguments.
 type Script = Box<dyn Fn(u64, &[u8]) -> Answer + Send + Sync>;
 
 /// The order in which items finish.

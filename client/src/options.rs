@@ -79,7 +79,7 @@ impl Options {
             ));
         }
         match (self.chunksize, self.buffersize) {
-            // The first chunk would never be complete.
+            // Otherwise the first chunk would never be complete.
             (Some(chunk), Some(buffer)) if buffer < chunk => Err(Error::invalid(format!(
                 "buffersize must be at least the chunksize, and {buffer} is less than {chunk}"
             ))),

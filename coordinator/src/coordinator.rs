@@ -144,7 +144,7 @@ impl Coordinator {
         }
     }
 
-    /// Returns when to call [`schedule`](Self::schedule) again even if no message arrives; none: not before one
+    /// Returns when to call [`schedule`](Self::schedule) again even if no message arrives; `None`: not before one
     /// arrives.
     pub fn next_look(&self) -> Option<u64> {
         self.core.next_look().into_iter().chain(self.next_deadline()).min()

@@ -36,7 +36,7 @@ impl Payloads {
         Self { batches: VecDeque::new(), next: 0, window }
     }
 
-    /// Returns the limit that another batch would exceed; none: it may arrive.
+    /// Returns the limit that another batch would exceed; `None`: it may arrive.
     pub(crate) fn overrun(&self) -> Option<u64> {
         (!self.window.admits()).then(|| self.window.limit())
     }

@@ -24,7 +24,7 @@ impl Principal {
         LOCAL.clone()
     }
 
-    /// Returns the principal in a message; none: `local`.
+    /// Returns the principal in a message; `None`: `local`.
     pub fn named(principal: Option<&v1::Principal>) -> Self {
         principal.map_or_else(Self::local, |principal| Self::new(&principal.tenant, &principal.name))
     }

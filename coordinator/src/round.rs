@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::convert::Batch;
 use crate::outbox::Outbox;
 
-/// What every step of a round may use.
+/// The context that every step of a round may use.
 pub(crate) struct Round<'a> {
     pub(crate) now: u64,
     pub(crate) config: &'a Config,
@@ -148,7 +148,7 @@ pub(crate) struct Report {
     id: Option<ReportId>,
 }
 
-/// What happened to items.
+/// The consequence for items.
 pub(crate) enum Facts {
     Results(Batch),
     Fault(Failure),

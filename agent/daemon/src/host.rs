@@ -1,4 +1,4 @@
-//! Does the work on this host: an agent, and what its pools need before they start.
+//! The work of this host: an agent, and everything that its pools need before they start.
 
 use std::io;
 use std::sync::Arc;

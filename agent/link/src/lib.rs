@@ -4,8 +4,8 @@
 //! Why not only a socket: outcomes that a worker wrote into the ring survive its death, a busy pair makes no system calls, and
 //! large payloads move through existing pages.
 //!
-//! The crate also has what else both ends must know: the messages of fork servers ([`message`]), exit codes of workers
-//! ([`exit_code`]), processes by pidfd ([`process`]), and detection of forks ([`fork`]).
+//! The crate also has everything else that both ends share: the messages of fork servers ([`message`]), exit codes of
+//! workers ([`exit_code`]), processes by pidfd ([`process`]), and detection of forks ([`fork`]).
 
 pub mod clock;
 pub mod exit_code;

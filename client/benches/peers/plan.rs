@@ -1,4 +1,4 @@
-//! The workloads: what is measured, in which unit, and farpool's goals.
+//! The workloads: their measures, the units, and farpool's goals.
 
 pub(crate) struct Workload {
     pub(crate) name: &'static str,

@@ -2,7 +2,7 @@
 
 use crate::plan::{Better, Goal, Measure, Workload};
 
-/// What is compared.
+/// The sides that are compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Local mode, `multiprocessing.Pool`, and the limit over socketpairs.

@@ -1,4 +1,4 @@
-//! The cases: what dies, and what is measured.
+//! The cases: the process that dies, and the times that are measured.
 
 use std::collections::BTreeSet;
 use std::process::{Command, ExitCode};

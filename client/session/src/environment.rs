@@ -1,4 +1,4 @@
-//! The environment variables that farpool's client reads.
+//! The environment variables that a client reads.
 
 use std::env::{self, VarError};
 use std::time::Duration;

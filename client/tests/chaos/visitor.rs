@@ -1,4 +1,4 @@
-//! A client that does one thing, over and over, until it is killed.
+//! A client that repeats one action until it is killed.
 
 use std::path::Path;
 use std::process::Command;

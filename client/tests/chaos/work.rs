@@ -1,4 +1,4 @@
-//! What items are, what they do, and which of their outcomes are right.
+//! The items of jobs: what they do, and which of their outcomes are right.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -21,7 +21,7 @@ pub(crate) struct Task {
     pub(crate) ballast: Vec<u8>,
 }
 
-/// What it does when it runs.
+/// Its behaviour when it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Behavior {
     Returns,

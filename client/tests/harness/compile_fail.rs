@@ -1,4 +1,4 @@
-//! Checks what must not compile, and that the compiler's message says what to do instead.
+//! Checks programs that must not compile: the compiler's message says what to do instead.
 
 use std::process::Output;
 

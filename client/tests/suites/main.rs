@@ -1,4 +1,4 @@
-//! The suites whose cases run in separate processes: what every pool does, and everything that can break.
+//! The suites whose cases run in separate processes: the behaviour of every pool, and everything that can break.
 //!
 //! They are one program, which is linked once and sent to the agents of a cluster once.
 

@@ -43,9 +43,9 @@ pub(crate) struct Suite {
     /// On this machine and on a cluster, unless they are named in `local_only`.
     pub(crate) both: &'static [&'static [Case]],
     pub(crate) cluster_only: &'static [&'static [Case]],
-    /// Cases, or modules of them, that make no sense on a cluster, and why.
+    /// Cases, or modules of them, that do not apply to a cluster, and why.
     pub(crate) local_only: &'static [(&'static str, &'static str)],
-    /// Cases that change a cluster, so that each gets its own, and what they do to it.
+    /// Cases that change their cluster, and how. Each gets its own.
     pub(crate) own_cluster: &'static [(&'static str, &'static str)],
 }
 

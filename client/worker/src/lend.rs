@@ -10,7 +10,7 @@ use crate::bell::Bell;
 /// This worker's bell; not set in other processes. A process that a task has forked is not a worker.
 static BELL: OnceLock<Owned<Arc<Bell>>> = OnceLock::new();
 
-/// While it lives, the agent treats this thread as waiting.
+/// While this exists, the agent treats the thread as waiting.
 #[derive(Debug)]
 #[must_use = "the slot is lent for as long as this lives"]
 pub struct LendGuard {

@@ -30,7 +30,7 @@ enum Route {
     Test(String),
 }
 
-/// What `init` must do.
+/// The task of a call of `init`.
 pub(crate) enum Role {
     /// Return.
     Program,

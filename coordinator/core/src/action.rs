@@ -14,7 +14,7 @@ pub enum Action {
         agent: AgentId,
         /// The pool.
         pool: PoolId,
-        /// Workers that the pool may have there; none: as many as the agent has slots.
+        /// Workers that the pool may have there; `None`: as many as the agent has slots.
         workers: Option<NonZeroU32>,
     },
     /// Change the pool's number of workers at the agent.

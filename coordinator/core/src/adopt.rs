@@ -31,7 +31,7 @@ impl Core {
     /// runs will never be reported: those of their items that are queued fail if the job runs items at most once.
     ///
     /// Returns the chunk id under which the agent reports from now on, and the attempt number of the first adopted
-    /// item, from 1; all other items are at their first attempt. None: nothing was adopted. Other consequences are
+    /// item, from 1; all other items are at their first attempt. `None`: nothing was adopted. Other consequences are
     /// added to `actions`. The agent knows the job afterwards.
     ///
     /// The pool must have started there. Call this for chunks in the order in which the agent got them. A claim, like a

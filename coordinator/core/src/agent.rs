@@ -100,7 +100,7 @@ impl Agent {
         if self.has_room() { self.slots.min(self.credit.chunks).saturating_sub(self.count + self.promised) } else { 0 }
     }
 
-    /// Its key among the agents that have room; none: it has no room.
+    /// Its key among the agents that have room; `None`: it has no room.
     #[inline]
     fn room(&self) -> Option<Room> {
         let load = u64::from(self.count + self.promised) * self.load_of_one;

@@ -189,7 +189,7 @@ impl Core {
         held.into_iter().filter_map(|chunk| self.chunks.get(chunk)).map(workers).sum()
     }
 
-    /// Returns how many workers of a pool with a limit are allotted nowhere; none: there is nothing to allot.
+    /// Returns how many workers of a pool with a limit are allotted nowhere; `None`: there is nothing to allot.
     fn missing(&self, id: PoolId) -> Option<u32> {
         let pool = self.pools.get(id).filter(|pool| !pool.closing)?;
         Some(pool.limit?.get() - pool.allotted).filter(|&missing| missing > 0)

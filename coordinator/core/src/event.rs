@@ -64,7 +64,7 @@ pub enum Event {
     PoolOpened {
         /// A new id.
         pool: PoolId,
-        /// Workers that it may use at once; none: all there are.
+        /// Workers that it may use at once; `None`: all there are.
         slots: Option<NonZeroU32>,
         /// Its share of the slots against other pools; at least 1.
         weight: u32,
@@ -219,7 +219,7 @@ pub enum Fault {
 /// The settings of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobPolicy {
-    /// Items per chunk, kept exactly; none: adapted to measured item times.
+    /// Items per chunk, kept exactly; `None`: adapted to measured item times.
     pub chunksize: Option<NonZeroU64>,
     /// How often an item may be retried. 0: it runs at most once.
     pub retries: u32,

@@ -15,7 +15,7 @@ pub(crate) struct Lane {
     pub(crate) require: Labels,
     /// Its jobs that have something to run.
     pub(crate) ready: Heap<JobTurn>,
-    /// Its sort key; none: it has nothing to run, or may not now.
+    /// Its sort key; `None`: it has nothing to run, or may not now.
     pub(crate) turn: Option<Turn>,
     pub(crate) open_jobs: u32,
     pub(crate) clocks: Clocks,

@@ -12,7 +12,7 @@ use crate::slab::Slab;
 pub(crate) struct Pool {
     /// Labels that agents must have to be places of it.
     pub(crate) require: Labels,
-    /// Workers that it may have at once; none: as many as its places have slots.
+    /// Workers that it may have at once; `None`: as many as its places have slots.
     pub(crate) limit: Option<NonZeroU32>,
     /// Its share against other pools.
     pub(crate) weight: u32,

@@ -14,7 +14,7 @@ use crate::slab::Slab;
 pub(crate) struct Reach {
     /// Its lanes that have something to run.
     lanes: Heap<Turn>,
-    /// The lane that has it alone; none: lanes share it.
+    /// The lane that has it alone; `None`: lanes share it.
     pub(crate) owner: Option<LaneId>,
     members: Vec<Member>,
     vacant: Vec<u32>,

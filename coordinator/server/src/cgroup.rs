@@ -6,8 +6,8 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Returns the least of the limits of all groups that this process is in; none: there is no limit. `root`: the root of
-/// the system's files, which is `/` except in tests.
+/// Returns the lowest limit of all groups that this process is in; `None`: there is no limit. `root`: the root of the
+/// system's files, which is `/` except in tests.
 pub(super) fn memory_limit(root: &Path) -> Option<u64> {
     let groups = read(root, "/proc/self/cgroup")?;
     let mounts = read(root, "/proc/self/mountinfo")?;

@@ -33,7 +33,7 @@ struct Thresholds {
 /// The current setting of the allocator.
 #[derive(Default)]
 pub(super) struct Heap {
-    /// Until when the thresholds stay low, in ns; none: they are high, or were never set.
+    /// Until when the thresholds stay low, in ns; `None`: they are high, or were never set.
     lean_until: Option<u64>,
     next_trim: u64,
 }

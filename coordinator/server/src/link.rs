@@ -44,7 +44,7 @@ pub(super) enum Input {
     UploadEnds(Digest, Result<(), Status>),
 }
 
-/// What beginning a session costs, in messages: everything is checked for it.
+/// The cost of beginning a session, in messages: all state is checked for it.
 const BEGINNING: usize = 64;
 
 impl Input {
@@ -105,7 +105,7 @@ pub(super) struct Resumed<In: SessionMessage, Id> {
     pub(super) incoming: Incoming<In>,
 }
 
-/// What a session received in one turn.
+/// The messages that a session received in one turn.
 pub(super) struct SessionInput<In, Id> {
     pub(super) id: Id,
     /// The connection's number in the session, from 0.

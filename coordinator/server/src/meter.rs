@@ -23,7 +23,7 @@ use tonic::Status;
 
 use super::refusal::shutting_down;
 
-/// So much may always be in flight on each stream: messages that keep sessions alive are smaller.
+/// Each stream may always have this much in flight: messages that keep sessions alive are smaller.
 const FREE: usize = 64 << 10;
 
 /// The meters of all streams.
@@ -84,7 +84,7 @@ enum Turn {
     },
 }
 
-/// What arrived on a stream. Dropping it means that it was handled.
+/// Bytes that arrived on a stream. Dropping this means that they were handled.
 pub(super) struct Passed {
     meter: Arc<Meter>,
     /// The room of an opening.

@@ -117,7 +117,7 @@ impl Programs {
 /// An upload; the loop is told of its end in any case.
 struct Upload {
     digest: Digest,
-    /// None: it was told.
+    /// `None`: it was told.
     link: Option<Link>,
 }
 

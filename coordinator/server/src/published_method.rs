@@ -95,7 +95,7 @@ fn respond(encoded: Encoded) -> Response<Body> {
 
 /// The body of an answer: the message, and the trailer for success.
 struct Answer {
-    /// None: it was not read in time.
+    /// `None`: it was not read in time.
     left: Arc<Mutex<Option<Encoded>>>,
     deadline: AbortHandle,
     ended: bool,

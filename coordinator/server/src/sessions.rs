@@ -16,7 +16,7 @@ use super::link::{Input, Link, NewSession, ResumeRequest, Resumed, SessionEvent,
 use super::origin::Caller;
 use super::settings::Settings;
 
-/// What distinguishes sessions of clients and agents.
+/// The differences between sessions of clients and agents.
 #[derive(Clone)]
 pub(super) struct Kind<Out: SessionMessage, In: SessionMessage, Id> {
     /// For the log.

@@ -37,7 +37,7 @@ pub struct Settings {
     pub heartbeat_timeout: Duration,
     /// How long a session is kept after its connection was lost.
     pub reconnect_grace: Duration,
-    /// The journal of detached jobs; none: they are not supported.
+    /// The journal of detached jobs; `None`: they are not supported.
     pub journal: Option<journal::Settings>,
     /// The most open connections.
     pub max_connections: usize,

@@ -163,7 +163,7 @@ fn item_fault(fault: ItemFault) -> Result<FromAgent, Refused> {
     let kind = match known_kind(&failure)? {
         FailureKind::WorkerDied => Fault::Died,
         FailureKind::Panicked => Fault::Panicked,
-        // The other failures would end the same way when retried, or were asked for.
+        // A retry after the other failures would fail in the same way, or the failure was requested.
         _ => Fault::Final,
     };
     let chunk = ChunkId::from_bits(fault.chunk);

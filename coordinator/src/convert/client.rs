@@ -37,7 +37,7 @@ pub struct Ticket {
 /// The settings of a pool, from its client.
 #[derive(Debug, Default)]
 pub(crate) struct PoolRequest {
-    /// Workers at once; none: as many as there are slots.
+    /// Workers at once; `None`: as many as there are slots.
     pub(crate) processes: Option<NonZeroU32>,
     pub(crate) settings: WorkerSettings,
     /// The program of the workers; none in local mode.
@@ -46,7 +46,7 @@ pub(crate) struct PoolRequest {
     pub(crate) weight: u32,
     /// Identifies the pool when it is opened again; none in local mode.
     pub(crate) id: Option<Identity>,
-    /// The agents that it ran at; none: it was not open before.
+    /// The agents that it ran at; `None`: it was not open before.
     pub(crate) ran_at: Option<Vec<Identity>>,
     /// The item whose slot is lent to the client, if a task started the client.
     pub(crate) ticket: Option<Ticket>,

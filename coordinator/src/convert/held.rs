@@ -1,4 +1,4 @@
-//! What reconnecting agents report to hold.
+//! The pools and chunks that reconnecting agents hold.
 
 use farpool_core::{PoolId, Run};
 use farpool_proto::v1::{self, HeldChunk as Chunk};

@@ -1,7 +1,6 @@
 //! Checks messages from peers. This is the only place where message types become the coordinator's own.
 //!
-//! Here is checked what can be seen from a message alone. Whether it fits the session is checked by the code for that
-//! session.
+//! These checks need only the message itself. The code for a session checks whether the message fits that session.
 
 mod agent;
 mod client;

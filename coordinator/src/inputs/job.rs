@@ -132,7 +132,7 @@ pub(crate) fn cancel(parts: &mut Parts, round: &mut Round<'_>, from: ClientId, n
     Ok(())
 }
 
-/// Returns the job for which the client sends input; none: it has ended meanwhile.
+/// Returns the job for which the client sends input; `None`: it has ended meanwhile.
 fn with_input<'a>(
     clients: &Clients,
     jobs: &'a mut Jobs,
@@ -145,7 +145,7 @@ fn with_input<'a>(
     if job.input_ended() { Err(RefusedKind::InputEnded(number).into()) } else { Ok(Some((id, job))) }
 }
 
-/// Returns the job with the client's number; none: it has ended, which the client may not have known.
+/// Returns the job with the client's number; `None`: it has ended, which the client may not have known.
 fn open_job(clients: &Clients, round: &mut Round<'_>, from: ClientId, number: u64) -> Result<Option<JobId>, Refused> {
     match clients.get(from).ok_or(RefusedKind::NoSession)?.named(number)? {
         Named::Open(job) => Ok(Some(job)),

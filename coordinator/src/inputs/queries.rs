@@ -32,7 +32,7 @@ fn jobs_with_input(parts: &Parts, client: ClientId) -> impl Iterator<Item = &Job
     jobs.filter_map(|job| parts.jobs.get(job)).filter(|job| !job.input_ended())
 }
 
-/// Returns the state of a pool that is being opened again; none: the core knows the pool.
+/// Returns the state of a pool that is being opened again; `None`: the core knows the pool.
 pub(crate) fn reopening(parts: &Parts, client: ClientId) -> Option<&Reopening> {
     pool_of(parts, client)?.reopening()
 }

@@ -26,7 +26,7 @@ pub(crate) struct Agents {
 /// An agent's session.
 #[derive(Default)]
 pub(crate) struct Agent {
-    /// None: it has not said hello.
+    /// `None`: it has not said hello.
     hello: Option<Hello>,
     /// Whether it is leaving and gets nothing new.
     draining: bool,
@@ -188,7 +188,7 @@ impl Agent {
         self.away
     }
 
-    /// Sets whether its connection is lost. Returns its credit from now on; none: nothing has changed.
+    /// Sets whether its connection is lost. Returns its credit from now on; `None`: nothing has changed.
     pub(crate) fn set_away(&mut self, away: bool) -> Option<Credit> {
         let is_news = std::mem::replace(&mut self.away, away) != away;
         is_news.then(|| if away { Credit::default() } else { self.credit })

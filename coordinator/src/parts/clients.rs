@@ -18,7 +18,7 @@ pub(crate) struct Clients {
 /// A client's session.
 pub(crate) struct Client {
     owner: Principal,
-    /// Its pool; none: it has not opened it.
+    /// Its pool; `None`: it has not opened it.
     pool: Option<PoolId>,
     /// Whether the last message of the session has been sent.
     over: bool,

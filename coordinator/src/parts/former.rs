@@ -12,9 +12,9 @@ use crate::AgentId;
 use crate::convert::HeldPool;
 use crate::ids::{Identity, PoolKey};
 
-/// What the core will get of a pool, besides the items of its jobs.
+/// The facts about a pool that the core will get, besides the items of its jobs.
 pub(crate) struct Reopening {
-    /// None: it is being passed to the core.
+    /// `None`: it is being passed to the core.
     former: Option<Former>,
     /// The agents that ran the pool and hold it.
     held_at: Vec<AgentId>,

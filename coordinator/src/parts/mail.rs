@@ -1,4 +1,4 @@
-//! What an agent will be sent at the end of a round: at most one message of each kind.
+//! The messages that an agent gets at the end of a round: at most one of each kind.
 
 use farpool_core::ChunkId;
 use farpool_proto::v1::{Assign, CancelChunks, Chunk, Retract, Segment, agent_command};

@@ -20,7 +20,7 @@ use lends::Lends;
 use pools::Pools;
 use settlement::Settlement;
 
-/// All that is known of clients, agents, pools and jobs. The core knows the state of their items.
+/// The state of all clients, agents, pools and jobs. The core knows the state of their items.
 ///
 /// It has no methods, and keeps no invariants between its parts: the steps do that.
 #[derive(Default)]

@@ -34,7 +34,7 @@ pub(crate) struct Places {
 
 /// A place that has not started.
 pub(crate) struct Pending {
-    /// Workers that it will have there; none: as many as the agent has slots.
+    /// Workers that it will have there; `None`: as many as the agent has slots.
     pub(crate) workers: Option<NonZeroU32>,
     /// What the agent holds of the pool from before.
     pub(crate) held: Option<HeldPool>,
@@ -165,7 +165,7 @@ impl Places {
         self.at.iter().filter(|agent| !self.unfit.contains_key(agent)).count()
     }
 
-    /// The agent reports that it has stopped it. `may`: whether it may without having been told to. None: it may not.
+    /// The agent reports that it has stopped it. `may`: whether it may without having been told to. `None`: it may not.
     pub(crate) fn stopped_at(&mut self, agent: AgentId, may: bool) -> Option<Stopped> {
         let given_up = self.given_up.remove(&agent);
         if !(may || given_up || self.unfit.contains_key(&agent)) {

@@ -70,7 +70,7 @@ struct LastStatus {
     waiting: String,
 }
 
-/// What must be done when a pool is closed.
+/// The action that follows from closing a pool.
 pub(crate) enum Closing {
     /// Nothing.
     Waits,
@@ -251,7 +251,7 @@ impl Pool {
         self.reopening.is_some()
     }
 
-    /// Returns its state while it is being opened again; none: the core knows it.
+    /// Returns its state while it is being opened again; `None`: the core knows it.
     pub(crate) fn reopening(&self) -> Option<&Reopening> {
         self.reopening.as_ref()
     }

@@ -13,7 +13,7 @@ use crate::AgentId;
 use crate::outbox::UNNUMBERED;
 use crate::round::ReportId;
 
-/// What must be checked at the end of a round.
+/// The agents and places to check at the end of a round.
 #[derive(Default)]
 pub(crate) struct Settlement {
     /// Agents with reports that had no consequence.

@@ -142,7 +142,7 @@ pub trait JobStore: fmt::Debug + Send {
     /// outcomes may be left out, but no others: the parts end before a missing item.
     fn read_items(&self, job: u64, range: Range<u64>, bytes: u64) -> Reading<Read<Items>>;
 
-    /// Reads acknowledged outcomes from an index on, up to `bytes`, but at least one part; none: there are none. With
+    /// Reads acknowledged outcomes from an index on, up to `bytes`, but at least one part; `None`: there are none. With
     /// `skips`, items without outcomes are skipped. Otherwise the parts end before such an item.
     fn read_outcomes(&self, job: u64, from: u64, skips: bool, bytes: u64) -> Option<Reading<Read<Outcomes>>>;
 }

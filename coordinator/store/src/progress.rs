@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-/// What has happened to flushed entries.
+/// The progress of flushed entries.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// As [`JobStore::acknowledged`](super::JobStore::acknowledged).

@@ -56,7 +56,7 @@ struct Kept {
 /// An agent across all its sessions.
 struct Node {
     id: u8,
-    /// Its number on the wire; none: it has no session.
+    /// Its number on the wire; `None`: it has no session.
     session: Option<usize>,
     pool: Option<u64>,
     /// Whether the coordinator knows what it holds.

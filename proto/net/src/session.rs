@@ -60,7 +60,7 @@ pub(crate) struct Queue<M> {
     pub(crate) waker: Option<Waker>,
 }
 
-/// What a frame brought.
+/// The contents of a frame.
 #[derive(Debug, Default)]
 pub(crate) struct FrameCounts {
     pub(crate) messages: u64,
@@ -70,7 +70,7 @@ pub(crate) struct FrameCounts {
     pub(crate) received: u64,
 }
 
-/// What a receiving end needs of its session, whatever the other direction sends.
+/// The methods that a receiving end needs of its session, whatever the type of the other direction's messages.
 pub(crate) trait FrameSink: Send + Sync {
     /// A frame arrived on a connection.
     fn receive(&self, connection: u64, counts: FrameCounts) -> Result<(), Refused>;

@@ -68,7 +68,7 @@ impl Decompressor {
         Ok(Decompressor { decoder, buffer: vec![0; BUFFER_BYTES].into(), was_full: false, ended: false })
     }
 
-    /// Decompresses the beginning of `data`, and removes it; none: there is no more for now.
+    /// Decompresses the beginning of `data`, and removes it; `None`: there is no more for now.
     ///
     /// # Errors
     /// If it is not a zstd frame, needs too much memory, or continues after its end.

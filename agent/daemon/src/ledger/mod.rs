@@ -1,4 +1,4 @@
-//! The ledger: what the agent holds, under numbers that outlive a session.
+//! The ledger: everything that the agent holds, under numbers that outlive a session.
 //!
 //! The ledger sits between the session with a coordinator and the agent. For the agent, pools, jobs and chunks have
 //! numbers that never change. The coordinator's names for them change with its sessions. The ledger keeps each outcome

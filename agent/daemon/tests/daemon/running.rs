@@ -18,7 +18,7 @@ pub(crate) struct Running {
     pub(crate) daemon: Daemon,
     pub(crate) coordinator: Coordinator,
     pub(crate) session: Session,
-    /// What the item waits for.
+    /// The pipe that the item waits for.
     pub(crate) pipe: Pipe,
     pub(crate) port: Port,
     scratch: Folder,

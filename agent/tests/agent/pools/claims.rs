@@ -1,4 +1,4 @@
-//! Programs that tasks start, and that claim their items' slots.
+//! Programs that tasks start, and that claim the slots of their items.
 
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;

@@ -1,4 +1,5 @@
-//! The program that the agent starts: a fork server whose workers are processes that do what their items say.
+//! The program that the agent starts: a fork server whose workers are processes that carry out their items'
+//! instructions.
 
 use std::collections::HashMap;
 use std::fs;
@@ -177,7 +178,7 @@ impl Worker {
         }
     }
 
-    /// Does what an item says.
+    /// Carries out an item's instruction.
     fn perform(&self, item: &str) -> String {
         let (verb, rest) = item.split_once(' ').unwrap_or((item, ""));
         match verb {
@@ -207,7 +208,7 @@ impl Worker {
                 self.ring();
                 read
             }
-            // Makes the tokens of its items from this secret from now on, and does the rest.
+            // From now on, makes its items' tokens from this secret; then carries out the rest of the instruction.
             "secret" => {
                 let (secret, then) = rest.split_once(' ').unwrap();
                 self.memory.status().set_item_secret(secret.parse().unwrap());

@@ -11,7 +11,7 @@ use super::combinations::{self, Combinations};
 use super::item::{Item, MAX_VALUE_BYTES, Value};
 use super::queue::Queue;
 
-/// The source of items, and what makes an item.
+/// The source of items, and the unit that makes an item.
 #[derive(Clone, Debug)]
 pub(super) struct Input {
     pub(super) source: Source,
@@ -20,7 +20,7 @@ pub(super) struct Input {
     pub(super) unit: Unit,
 }
 
-/// What makes an item.
+/// The unit that makes an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     /// This many consecutive values.

@@ -1,4 +1,4 @@
-//! Where a worker keeps a command's output: in memory, in a spool file if it is large, or printed at once to its own
+//! A worker keeps a command's output in memory, or in a spool file if it is large, or prints it at once to its own
 //! stdout and stderr.
 
 use std::fs::File;

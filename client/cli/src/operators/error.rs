@@ -1,4 +1,4 @@
-//! Why an operator's command failed, and what to do about it.
+//! The error of an operator's command, with advice.
 
 use std::error::Error;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What a session is for, which decides how its errors are worded.
+//! The purpose of a session, which decides how its errors are worded.
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::subject::Subject;
 use super::upload::unreadable;
 use crate::error::{Error, ErrorKind};
 
-/// What a session is for.
+/// The purpose of a session.
 #[derive(Clone)]
 pub(super) enum Purpose {
     /// A pool, at the coordinator with this address.

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 
 /// Sends the program whenever the coordinator requests it, one upload at a time.
 pub(super) struct Upload {
-    /// None: there is nothing to send.
+    /// `None`: there is nothing to send.
     program: Option<Executable>,
     running: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
     /// It was requested during an upload. The coordinator may have refused that upload before it knew that an agent needs the

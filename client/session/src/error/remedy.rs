@@ -1,4 +1,4 @@
-/// What to do about an error, if its kind alone does not say that. A front words it in terms of its own API.
+/// Advice for an error whose kind alone does not tell what to do. A front words it in terms of its own API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Remedy {

@@ -48,7 +48,7 @@ pub struct Wakes {
 /// A waiting task.
 pub(super) struct Sleeper {
     pub(super) waker: Waker,
-    /// None: what it waits for is here, in this process.
+    /// `None`: what it waits for is here, in this process.
     pub(super) _waits: Option<Waiting>,
 }
 

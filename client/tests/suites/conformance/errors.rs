@@ -1,4 +1,4 @@
-//! What errors contain, and which one a call returns.
+//! The contents of errors, and which error a call returns.
 
 use std::time::{Duration, Instant};
 

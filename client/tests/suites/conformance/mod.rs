@@ -1,4 +1,4 @@
-//! What every pool does, wherever it runs: the promises of the API, one file per topic.
+//! The behaviour of every pool, wherever it runs: the promises of the API, one file per topic.
 //!
 //! All pools come from [`pools`]: each case runs on this machine, and on a real cluster of three agents.
 

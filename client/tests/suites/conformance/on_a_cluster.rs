@@ -1,4 +1,4 @@
-//! What exists only on a cluster: several hosts, shared between pools, and a program that is sent to them.
+//! Features that exist only on a cluster: several hosts, shared between pools, and a program that is sent to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -97,7 +97,7 @@ fn labels_select_the_agents() {
     assert_eq!(agents(&pool, 20), [plain, labelled].into());
     let job = pool.job(|(): ()| parent()).require("disk", "fast").require("os", env::consts::OS).chunksize(1);
     assert!(job.map([(); 50]).unwrap().iter().all(|agent| *agent == labelled));
-    // No agent has this label, but one may join that has.
+    // No agent has this label, but one that has it may join.
     let mut waiting = pool.job(square).require("disk", "huge").apply_async((3,));
     assert_eq!(waiting.get_timeout(Duration::from_millis(300)).unwrap_err().kind(), ErrorKind::WaitTimedOut);
     assert_eq!(pool.map(square, [2]).unwrap(), [4]);
@@ -222,7 +222,7 @@ fn a_program_that_a_task_starts_borrows_its_slot() {
 
 fn each_item_has_its_own_token() {
     fn token(_: u64) -> (String, u32) {
-        // What a process started by the task sees.
+        // The environment that a process started by the task sees.
         let output = std::process::Command::new("env").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let own = text.lines().find_map(|line| line.strip_prefix("FARPOOL_ITEM=")).unwrap().to_owned();

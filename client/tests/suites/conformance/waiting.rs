@@ -1,4 +1,4 @@
-//! What a client reports while nothing can run.
+//! A client's reports while nothing can run.
 
 use std::io;
 use std::time::Duration;

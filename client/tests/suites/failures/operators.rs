@@ -1,4 +1,4 @@
-//! What operators see of a cluster.
+//! A cluster as operators see it.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -111,7 +111,7 @@ fn check(before: Pairs, (first, attempt): (u64, u32), runs: Pairs, expected: Opt
             expected.extend((count > 0).then_some(Action::Accept { job: job(), first, count, attempts }));
         }
     }
-    // The agent still holds what was left out, but that is never retracted.
+    // The agent still holds the items that were left out, but they are never retracted.
     if !left_out.is_empty() {
         expected.push(Action::CancelChunk { agent: agent(1), chunk });
     }

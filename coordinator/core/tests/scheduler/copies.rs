@@ -204,7 +204,7 @@ fn the_first_outcome_counts_and_the_other_copy_is_cancelled() {
 #[test]
 fn each_item_of_a_copy_counts_by_itself() {
     let mut world = copied(policy(4, 1), 8);
-    // Both run 0 .. 4. The second is first with 0 and 1, the first with 3.
+    // Both run 0 .. 4. The second agent finishes 0 and 1 first, the first agent 3.
     world.run(1, 0, 0, 2, 20 * MS);
     world.run(0, 0, 3, 1, 10 * MS);
     assert_eq!(holds(&world), [1, 1]);
@@ -368,7 +368,7 @@ fn a_copy_lost_with_its_agent_counts_no_attempt() {
         let mut world = copied(policy(2, 1), 4);
         world.lose(gone);
         assert_eq!((world.jobs[&0].items[&0].faults, world.log.len()), (0, 0));
-        // Alone it is a chunk like any other, which may get a copy again.
+        // Without its twin it is a chunk like any other, which may get a copy again.
         world.join(1, 1);
         world.now += 10_000 * MS;
         world.schedule();

@@ -67,7 +67,7 @@ fn one_chunk_is_taken_back_for_each_idle_slot() {
     check_taken_back(2, 6, &[(2, 8)], 2);
     check_taken_back(2, 6, &[(2, 1)], 1);
     check_taken_back(2, 6, &[(1, 1), (1, 1), (1, 1)], 3);
-    // Not more than it has to spare.
+    // No more than it can spare.
     check_taken_back(2, 6, &[(9, 9)], 4);
     check_taken_back(2, 2, &[(9, 9)], 0);
     check_taken_back(2, 6, &[(9, 0)], 0);
@@ -236,7 +236,7 @@ fn a_late_chunk_is_asked_for_once() {
     let mut world = World::new(config);
     world.join(1, 1);
     let job = world.open(JobPolicy::default());
-    // Learns that items are quick, so that the last chunks but one have some.
+    // Learns that items are quick, so that all but the last chunks have several.
     world.arrive(job, 0, 64);
     world.schedule();
     while world.agents[&0].chunks[0].left.len() < 8 {

@@ -130,7 +130,7 @@ fn an_unhealthy_agents_allotment_goes_to_others() {
         world.give_back(0, 0, first, 1);
     }
     assert_eq!(workers(&world, 0), [1, 2]);
-    // It has to serve pools that fit nowhere else.
+    // It must serve pools that fit nowhere else.
     world.open_pool(1, 2, 1);
     assert_eq!(workers(&world, 1), [0, 2]);
     world.open_pool(2, 4, 1);

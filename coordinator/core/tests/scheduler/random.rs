@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::world::restart::Fate;
 use crate::world::{FakeAgent, World};
 
-/// What to do, and numbers that select to what; each is taken modulo what exists at that time.
+/// A step, and numbers that select its targets; each is taken modulo the number of targets at that time.
 #[derive(Clone, Debug)]
 enum Step {
     Join {

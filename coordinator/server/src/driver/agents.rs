@@ -44,7 +44,7 @@ pub(super) struct Agents {
     touched: Vec<AgentId>,
 }
 
-/// What to do after an agent's messages were handled.
+/// The consequence of an agent's messages.
 pub(super) enum AfterInput {
     Nothing,
     /// Its turn is over.

@@ -8,7 +8,7 @@ use prost::Message;
 use super::super::meter::Reading;
 use super::session::Session;
 
-/// What a client's session is for.
+/// The purpose of a client's session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Role {
     /// It runs jobs in a pool of the coordinator.
@@ -23,7 +23,7 @@ pub(super) enum Role {
 pub(super) struct Client {
     pub(super) session: Session<ClientEvent>,
     pub(super) role: Role,
-    /// Its first message was handled. A session has no second one of the kind.
+    /// Its first message was handled. A second such message is refused.
     pub(super) begun: bool,
     /// Size of the message that opened its pool, which is kept, in bytes.
     pub(super) opening: u64,
@@ -43,22 +43,23 @@ pub(super) struct Client {
     waits: bool,
     acknowledged: u64,
     pub(super) acks: ClientAcks,
-    /// What waited for it when it last took some results, while agents wait for that.
+    /// The bytes that waited for it when it last took some results, while agents wait for it.
     pub(super) waited: Option<Waited>,
     /// Its pool was open before, in another session.
     pub(super) again: bool,
-    /// What it held when it was favoured, unless it holds less since; see [`Memory`](super::memory::Memory).
+    /// The bytes that it held when it was favoured, or fewer if it has held fewer since; see
+    /// [`Memory`](super::memory::Memory).
     pub(super) favoured_from: Option<u64>,
     /// When it was last favoured and sent nothing; `None` once it has sent something in a later turn.
     pub(super) silent_at: Option<u64>,
-    /// Its pool is closed or it never had one, and every message was queued. The session stays until the client ends it, which shows that
-    /// all messages arrived.
+    /// Its pool is closed or was never opened, and every message was queued. The session stays until the client ends
+    /// it, which shows that all messages arrived.
     pub(super) over: bool,
     // The messages of this round. Kept for its capacity.
     fresh: Vec<ClientEvent>,
 }
 
-/// What is known of a client's acknowledgements; see [`acks`](super::acks).
+/// The state of a client's acknowledgements; see [`acks`](super::acks).
 #[derive(Clone, Copy, Default)]
 pub(super) struct ClientAcks {
     /// Bytes that it has sent since its last acknowledgement, while it was overdue.
@@ -67,7 +68,7 @@ pub(super) struct ClientAcks {
     pub(super) turn_at: Option<u64>,
 }
 
-/// How much a client had not read at some time; see [`slow_readers`](super::slow_readers).
+/// The bytes that a client had not read at some time; see [`slow_readers`](super::slow_readers).
 #[derive(Clone, Copy)]
 pub(super) struct Waited {
     /// In its queue, and in total.

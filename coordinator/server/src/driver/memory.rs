@@ -62,7 +62,7 @@ pub(super) struct Memory {
     stuck_since: u64,
     /// The client that is read because nothing else can make room.
     favoured: Option<ClientId>,
-    /// What the favoured client held when it last sent something, and when that was.
+    /// The bytes that the favoured client held when it last sent something, and when that was.
     last_sent: (u64, u64),
     /// When it was last logged that the memory is full.
     logged_at: Option<u64>,
@@ -145,7 +145,8 @@ impl Memory {
     pub(super) fn admit(&self, round: &Round, holders: &Holders<'_>, bytes: u64, again: bool) -> Result<(), Status> {
         let openings = holders.clients.openings() + holders.agents.openings();
         let left = (self.bound / 2).saturating_sub(openings);
-        // What agents have not read shrinks by itself, and an agent that does not read must not keep clients out.
+        // Messages that agents have not read become fewer by themselves, and an agent that does not read must not keep
+        // clients out.
         let held = holders.at_most(round) - holders.agents.unread();
         let has_room = again || bytes <= SMALL_OPENING || held + bytes <= self.bound;
         if bytes <= left && has_room {

@@ -113,7 +113,7 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
     }
 }
 
-/// What becomes of a session whose connection is lost.
+/// The fate of a session whose connection is lost.
 pub(super) enum Lost {
     /// It ends, because nobody can resume it.
     Ends,

@@ -1,4 +1,4 @@
-//! What the journal's thread must do next: the records since the last flush, in the order of the log.
+//! The next work for the journal's thread: the records since the last flush, in the order of the log.
 
 use std::io::IoSlice;
 

@@ -1,8 +1,8 @@
 //! Decides how segments are emptied, so that unneeded records do not fill the disk: which segment is next, and which of
 //! its records move to the end of the log. It writes nothing.
 //!
-//! Needed records are copied. What records only *state* (that items have outcomes, that a job has ended or was
-//! forgotten) still counts when they are gone. It is written again, in one record per job.
+//! Needed records are copied. Some records only *state* something: that items have outcomes, that a job has ended or
+//! was forgotten. These statements must outlive their records, so they are written again, in one record per job.
 
 use farpool_proto::v1::journal_record::{Body, JobForgotten, JobState};
 
@@ -38,7 +38,7 @@ enum Stage {
     Said,
 }
 
-/// What must be written.
+/// The records that must be written.
 #[derive(Debug)]
 pub(super) enum Move {
     Copy(Part, Place),

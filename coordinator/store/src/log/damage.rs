@@ -13,7 +13,7 @@ pub(super) struct Damage {
     regions: Vec<(u64, u64, String)>,
     /// What else is wrong with it.
     pub(super) lacks: Option<String>,
-    /// The jobs whose records it had; none: any job's.
+    /// The jobs whose records it had; `None`: any job's.
     pub(super) seal: Option<Sealed>,
     /// Whether some of its bytes were not understood, or it cannot be continued.
     pub(super) is_set_aside: bool,

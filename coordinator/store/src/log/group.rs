@@ -157,7 +157,7 @@ impl Group {
         Ok(Some(Place { segment, offset, length: end - offset }))
     }
 
-    /// Returns the segment and offset where the part that is not durable begins; none: in a new segment, or nowhere.
+    /// Returns the segment and offset where the part that is not durable begins; `None`: in a new segment, or nowhere.
     fn begins(&self) -> Option<(u32, u32)> {
         match self.steps.get(self.from)? {
             Step::Write(chunk) => Some((chunk.segment, chunk.offset)),

@@ -1,5 +1,5 @@
-/// What a record is kept for: the index has the place of each part. A part stays the same when compaction moves the
-/// record.
+/// The parts of jobs and pools for which records are kept: the index has the place of each part. A part stays the same
+/// when compaction moves its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Pool(u64),

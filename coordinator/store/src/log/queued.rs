@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 
-/// A batch, and what is durable when it is.
+/// A batch, and the end of the durable part once it is durable.
 #[derive(Debug)]
 pub(super) struct QueuedBatch {
     pub(super) batch: Batch,

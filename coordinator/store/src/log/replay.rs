@@ -156,7 +156,7 @@ impl Replay<'_> {
         Ok(!has_records)
     }
 
-    /// Reads a segment, and returns where it ends; none: it was empty, and was set aside.
+    /// Reads a segment, and returns where it ends; `None`: it was empty, and was set aside.
     fn segment(&mut self, segment: u32, last: bool, warn: &mut dyn FnMut(String)) -> io::Result<Option<End>> {
         let (storage, name) = (self.storage, self.storage.name(segment));
         let mut source = Source::new(storage, segment)?;

@@ -73,7 +73,7 @@ pub(super) struct Directory {
     files: Mutex<BTreeMap<u32, Arc<File>>>,
     aside: Mutex<Vec<Aside>>,
     foreign: Vec<String>,
-    /// The file with the note of what is durable; none: it cannot be noted.
+    /// The file with the note of what is durable; `None`: it cannot be noted.
     synced: Option<File>,
     /// Locked as long as this process has the journal.
     _lock: File,

@@ -15,7 +15,7 @@ impl Scratch {
         Scratch { path, mounted: false }
     }
 
-    /// Makes a file system of this many KiB; none: this user may not mount one.
+    /// Makes a file system of this many KiB; `None`: this user may not mount one.
     pub(crate) fn small_disk(name: &str, kib: u32) -> Option<Scratch> {
         let mut scratch = Scratch::new(name);
         let mut mount = Command::new("mount");

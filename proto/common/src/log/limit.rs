@@ -101,7 +101,7 @@ impl Limit {
         self.has_clock = false;
     }
 
-    /// Returns when to write the next count; none: the clock stops.
+    /// Returns when to write the next count; `None`: the clock stops.
     pub(super) fn due(&mut self) -> Option<Instant> {
         let due = self.causes.iter().filter(|cause| cause.count > 0).map(|cause| cause.until).min();
         self.has_clock = due.is_some();

@@ -14,7 +14,7 @@ use crate::time::Utc;
 /// The state of a log.
 pub(super) struct Lines {
     reader: Reader,
-    /// None: all are written.
+    /// `None`: all are written.
     limit: Option<Mutex<Limit>>,
 }
 

@@ -1,4 +1,4 @@
-//! The queue makes the frames in `tests/link`; here are frames that no queue would send.
+//! Frames that no queue would send. The tests in `tests/link` use frames that a queue has made.
 
 use farpool_proto::v1::{Items, client_message::Body};
 

@@ -96,7 +96,8 @@ fn a_large_message_is_cut_anywhere() {
     }
 }
 
-/// What had been received when another connection took over is not resent, and later frames of the old one are refused.
+/// Messages that had been received when another connection took over are not resent, and later frames of the old one
+/// are refused.
 #[test]
 fn replaced_connections_receive_nothing() {
     let mut pair = Pair::new();

@@ -1,4 +1,4 @@
-//! Impossible messages of a peer: they are refused, and nothing else happens.
+//! Impossible messages of a peer are refused, and nothing else happens.
 
 use std::sync::Arc;
 

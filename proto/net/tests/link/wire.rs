@@ -113,7 +113,7 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-/// Returns the messages of the frames that have arrived; none: there are no frames.
+/// Returns the messages of the frames that have arrived; `None`: there are no frames.
 pub(crate) fn receive<M: SessionMessage>(incoming: &mut Incoming<M>) -> Option<Vec<M>> {
     now(incoming.next()).map(|received| received.expect("the connection is open").expect("the stream continues"))
 }

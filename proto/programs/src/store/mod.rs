@@ -155,7 +155,7 @@ impl ProgramStore {
         Ok(lock_directory)
     }
 
-    /// Returns the size of the executable; none: its digest is wrong.
+    /// Returns the size of the executable; `None`: its digest is wrong.
     fn verified_size(&self, digest: &Digest, file: &File, metadata: &Metadata) -> Option<u64> {
         let id = FileId::of(metadata);
         let known = self.verified().get(digest).copied();

@@ -20,7 +20,7 @@ use super::workers::{Action, Actions, FakeWorkers, ITEM};
 
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running session, with what the test controls and observes it by.
+/// A running session, with the handles by which the test controls and observes it.
 struct Daemon {
     attempts: mpsc::UnboundedReceiver<ConnectAttempt>,
     signals: mpsc::Sender<u8>,
@@ -313,7 +313,7 @@ async fn check_all_outcomes_arrive(seed: u64, troubles: Vec<(u8, u16)>) -> Vec<(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(doses::cases(100)))]
     #[test]
-    // After no time, nothing would have begun that could be held.
+    // Without a delay, no item would have begun that could be held.
     fn all_outcomes_arrive(seed: u64, troubles in prop::collection::vec((any::<u8>(), 1..200_u16), 0..12)) {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let run = || {

@@ -121,7 +121,7 @@ async fn workers_without_a_coordinator_are_killed() {
     assert!(program.is_over() && hello.held.is_empty(), "{hello:?}");
 }
 
-/// Its host slept for longer than its coordinator waits.
+/// The agent's host slept for longer than its coordinator waits.
 async fn an_agent_that_was_stopped() {
     let mut running = Running::new(&[]).await;
     let item = running.pipe.reader().await;

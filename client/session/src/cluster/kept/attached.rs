@@ -5,7 +5,7 @@ use super::Violation;
 
 /// The detached job that a session reads.
 pub(in crate::cluster) struct Attached {
-    /// Asks for the outcomes from the first missing one.
+    /// Requests the outcomes from the first missing one on.
     attach: Box<Attach>,
     /// The coordinator's last description.
     job: Option<DetachedJob>,

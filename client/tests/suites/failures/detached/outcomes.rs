@@ -1,4 +1,4 @@
-//! What readers get for cancelled or failed items, and for results that they cannot decode.
+//! The outcomes that readers get for cancelled or failed items, and for results that they cannot decode.
 
 use std::fs;
 use std::thread;

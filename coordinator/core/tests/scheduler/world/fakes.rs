@@ -51,7 +51,7 @@ pub(crate) struct FakeChunk {
     /// Items it has not finished, sorted.
     pub(crate) left: Vec<u64>,
     pub(crate) asked_back: bool,
-    /// Whether others were first with items that it held at that time.
+    /// Whether other agents have finished items of it first.
     pub(crate) overtaken: bool,
 }
 
@@ -153,7 +153,7 @@ impl FakeJob {
         }
     }
 
-    /// Whether something waits for an agent and for nothing else.
+    /// Whether an item waits only for an agent.
     pub(super) fn must_be_handed_out(&self) -> bool {
         if self.finished.is_some() {
             return false;

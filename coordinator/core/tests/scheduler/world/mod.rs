@@ -163,7 +163,7 @@ impl World {
         chunk.left.iter().copied().filter(|item| items[item].outcome.is_none())
     }
 
-    /// Checks that the core counts exactly what agents hold: finished and cancelled chunks occupy no slot.
+    /// Checks that the core counts exactly the chunks that agents hold: finished and cancelled ones occupy no slot.
     fn check_held(&self) {
         for agent in self.agents.values() {
             assert_eq!(self.core.chunks_at(agent.id), agent.chunks.len() as u32, "{:?}", agent.id);
@@ -171,7 +171,7 @@ impl World {
         }
     }
 
-    /// Checks that pools with a limit cannot run more than that at once, whatever agents do with what they hold.
+    /// Checks that pools with a limit never run more at once, whatever agents do with the items that they hold.
     fn check_limits(&self) {
         for (&number, pool) in self.pools.iter().filter(|(_, pool)| pool.limit > 0) {
             let at = |agent: &FakeAgent| {

@@ -66,7 +66,7 @@ impl Part {
     }
 }
 
-/// What to do after a message was handled.
+/// The action that follows from a message.
 pub(super) enum Handled {
     /// Store the parked parts.
     Parked,

@@ -1,4 +1,4 @@
-//! What to do when entries are durable.
+//! Actions that wait until entries are durable.
 //!
 //! Entries are handed to the store's writer when it is idle. Entries that are appended meanwhile are written together.
 
@@ -8,7 +8,7 @@ use farpool_coordinator::ClientId;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-/// What to do when an entry is durable.
+/// An action for when an entry is durable.
 pub(super) enum OnDurable {
     /// Acknowledge an internal client's events up to this one.
     Acknowledge(ClientId, u64),
@@ -26,7 +26,7 @@ pub(super) enum OnDurable {
     Answer(oneshot::Sender<Result<(), Status>>),
 }
 
-/// What to do when everything appended so far is acknowledged, and when entries up to a number are.
+/// Actions for when everything appended so far is acknowledged, and for when entries up to a number are.
 #[derive(Default)]
 pub(super) struct Durable {
     then: Vec<OnDurable>,

@@ -1,4 +1,5 @@
-//! The store, and what the loop tracks about it: unacknowledged entries, what to do when they are acknowledged, and the jobs' programs.
+//! The store, and the loop's records about it: unacknowledged entries, the actions that wait for them, and the jobs'
+//! programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

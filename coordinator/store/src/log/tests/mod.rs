@@ -1,4 +1,4 @@
-//! The journal on a simulated disk, so that it can be stopped at every byte.
+//! The journal on a simulated disk, which can stop it at every byte.
 
 mod crash;
 mod cut;

@@ -1,4 +1,4 @@
-//! What fills a journal, and what makes room.
+//! How a journal fills, and how it gets room again.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Lost records: what is lost with them, what is reported, and what is still found.
+//! Lost records: the data that is lost with them, the reports about it, and the data that is still found.
 
 use std::sync::Arc;
 
@@ -157,7 +157,7 @@ fn bytes_in_items_that_look_like_records_are_ignored() {
 
 #[test]
 fn a_discarded_job_does_not_return_if_a_record_or_seal_knows() {
-    // The seal of its segment knows, although the record is lost.
+    // The seal of its segment shows it, although the record is lost.
     let mut world = World::new(64 << 10);
     let long = 30;
     world.act(&Act::Open { long });
