@@ -1,7 +1,7 @@
 //! Measures how many items per second go through the coordinator, messages in and messages out, without a network.
 //!
-//! Run with `cargo bench -p farpool-coordinator`. One thread acts as client, coordinator and agent, so the figures include what the client
-//! and the agent need to make and read messages.
+//! Run with `cargo bench -p farpool-coordinator`. One thread acts as client, coordinator and agent, so the figures
+//! include what the client and the agent need to make and read messages.
 
 use std::time::Instant;
 

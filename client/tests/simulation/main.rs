@@ -11,9 +11,10 @@
 //! - the client programs (`client.rs`; those that detach and attach: `detached/`);
 //! - the faults (`world/faults.rs`).
 //!
-//! The real code has a few seams for this: `caller_driven.rs` in `client/session/src/cluster/` and in its `detached/`, `in_process.rs`
-//! and `blocking.rs` in `coordinator/server/src/`, `in_time.rs` in `coordinator/store/src/log/`, and the traits `Workers` and
-//! `Connect` in `agent/daemon/src/session/parts.rs`. No feature of a crate switches anything in the daemons for tests.
+//! The real code has a few seams for this: `caller_driven.rs` in `client/session/src/cluster/` and in its `detached/`,
+//! `in_process.rs` and `blocking.rs` in `coordinator/server/src/`, `in_time.rs` in `coordinator/store/src/log/`, and
+//! the traits `Workers` and `Connect` in `agent/daemon/src/session/parts.rs`. No feature of a crate switches anything
+//! in the daemons for tests.
 //!
 //! # Histories
 //! A seed is a history. All randomness comes from it, including all ids, so a seed gives the same history every time, to the

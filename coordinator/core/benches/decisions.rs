@@ -93,9 +93,9 @@ fn agent(index: u32) -> AgentId {
     AgentId::new(index, 1)
 }
 
-/// Returns seconds and allocations for this many decisions. Each agent has two slots and a prefetch of two, and the jobs
-/// are spread over the pools. A pool has a limit, or 0 for none. Completions come from random agents, `batch` of them
-/// between two rounds of scheduling.
+/// Returns seconds and allocations for this many decisions. Each agent has two slots and a prefetch of two, and the
+/// jobs are spread over the pools. A pool has a limit, or 0 for none. Completions come from random agents, `batch` of
+/// them between two rounds of scheduling.
 fn decide(agents: u32, (pools, limit): (u32, u32), jobs: u32, batch: usize, decisions: u64) -> (f64, u64) {
     let mut core = Core::new(Config::default());
     let mut actions = Vec::new();

@@ -48,8 +48,8 @@ pub(crate) struct Freed<M> {
     _others: Vec<Batch<M>>,
 }
 
-/// Returns the size of this many messages. Small ones take more in memory than on the wire, and a growing queue has room
-/// for half as many again.
+/// Returns the size of this many messages. Small ones take more in memory than on the wire, and a growing queue has
+/// room for half as many again.
 pub(crate) const fn size_of_messages<M>(bytes: usize, count: usize) -> usize {
     bytes + count * size_of::<(M, usize)>() * 3 / 2
 }

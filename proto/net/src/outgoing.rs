@@ -86,8 +86,8 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().queue().size
     }
 
-    /// Begins no further message while this many bytes or more are sent and not acknowledged. At least 1 MiB counts: the
-    /// peer need not acknowledge less than that.
+    /// Begins no further message while this many bytes or more are sent and not acknowledged. At least 1 MiB counts:
+    /// the peer need not acknowledge less than that.
     pub fn set_window(&self, bytes: usize) {
         self.session().queue().window = bytes.max(2 * session::UNACKNOWLEDGED_BYTES);
         self.session().wake();

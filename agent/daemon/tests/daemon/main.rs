@@ -1,7 +1,7 @@
 //! The daemon as a process, in sessions with a fake coordinator.
 //!
-//! The test executable is also the program that the daemon starts: as a fork server it runs fake workers on threads, as in
-//! the tests of the agent alone.
+//! The test executable is also the program that the daemon starts: as a fork server it runs fake workers on threads, as
+//! in the tests of the agent alone.
 
 mod cases;
 mod coordinator;

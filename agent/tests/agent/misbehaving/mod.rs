@@ -1,8 +1,8 @@
 //! Workers and fork servers that violate the protocol: the agent must neither panic nor hang, must report what happened,
 //! and must keep serving with workers that behave.
 //!
-//! The test executable is the program that the agent starts: as a fork server it runs fake workers on threads, each of which
-//! misbehaves in the way that its second argument names.
+//! The test executable is the program that the agent starts: as a fork server it runs fake workers on threads, each of
+//! which misbehaves in the way that its second argument names.
 
 mod agent_side;
 

@@ -84,7 +84,8 @@ impl Inbox {
         &self.label
     }
 
-    /// Adds the name of the call and the label of the job to an error. The error is the session's, or the front's version of it.
+    /// Adds the name of the call and the label of the job to an error. The error is the session's, or the front's
+    /// version of it.
     pub fn add_context<E: From<Error>>(&self, error: impl Into<Error>) -> E {
         error.into().of_job(self.verb, &self.label).into()
     }

@@ -3,10 +3,10 @@
 //!
 //! `cargo bench -p farpool-coordinator-server --bench load -- [--agents 10,100,1000] [--slots N] [--seconds N] [--rate N] [--quick]`
 //!
-//! The coordinator is the real one, in its own process. This process acts as its agents and its client, on one thread, over
-//! real connections. The client's items are 8 bytes long and each is a chunk. For each number of agents there are two
-//! runs. In the first, every chunk is done on arrival, for the highest rate. In the second, the duration of chunks gives
-//! `--rate` of them per second, for the waiting times at that load.
+//! The coordinator is the real one, in its own process. This process acts as its agents and its client, on one thread,
+//! over real connections. The client's items are 8 bytes long and each is a chunk. For each number of agents there are
+//! two runs. In the first, every chunk is done on arrival, for the highest rate. In the second, the duration of chunks
+//! gives `--rate` of them per second, for the waiting times at that load.
 
 mod agent;
 mod client;

@@ -39,7 +39,8 @@ pub(super) enum Upload {
 /// The clients that can be asked for programs.
 pub(super) struct Askable<'a> {
     pub(super) clients: &'a Clients,
-    /// The internal clients of detached jobs, which cannot be asked: the coordinator is the only one that can have their programs.
+    /// The internal clients of detached jobs, which cannot be asked: the coordinator is the only one that can have
+    /// their programs.
     pub(super) internal: Vec<ClientId>,
 }
 

@@ -20,8 +20,9 @@ use crate::job::{Job, Known, Phase};
 /// Nothing is durable before the number from [`flush`](Self::flush) is. Times are milliseconds since 1970. Entries of a
 /// running job are accepted in any case, even while nothing can be written.
 impl Journal {
-    /// Checks whether jobs and items of this many bytes would be accepted now. If it is [`Full`](JobStoreErrorKind::Full)
-    /// or [`Busy`](JobStoreErrorKind::Busy), that may change with every [`progress`](Self::progress).
+    /// Checks whether jobs and items of this many bytes would be accepted now. If it is
+    /// [`Full`](JobStoreErrorKind::Full) or [`Busy`](JobStoreErrorKind::Busy), that may change with every
+    /// [`progress`](Self::progress).
     ///
     /// # Errors
     /// Why not.

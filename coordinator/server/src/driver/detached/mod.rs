@@ -1,12 +1,12 @@
 //! Detached jobs: the store that keeps them, and the internal clients of their pools.
 //!
-//! A job arrives in a client's session (`detaching`, `intake`), and its pool passes from the session to the store. When it is complete
-//! there, it runs in that pool. To the coordinator, the pool's client looks like any other, but it is internal: the runner (`runner`)
-//! acts as the client. It reads items from disk as far as there is room (`feeding`), and stores the outcomes. Agents keep their reports
-//! until these are durable.
+//! A job arrives in a client's session (`detaching`, `intake`), and its pool passes from the session to the store. When
+//! it is complete there, it runs in that pool. To the coordinator, the pool's client looks like any other, but it is
+//! internal: the runner (`runner`) acts as the client. It reads items from disk as far as there is room (`feeding`),
+//! and stores the outcomes. Agents keep their reports until these are durable.
 //!
-//! Clients that read the job get what is on disk (`readers`). After a restart, the internal client reopens the pool, like a client
-//! that has lost its coordinator.
+//! Clients that read the job get what is on disk (`readers`). After a restart, the internal client reopens the pool,
+//! like a client that has lost its coordinator.
 //!
 //! The driver owns the sessions of clients that detach and read. Their messages are handled here; [`Detached::take_ends`] returns the
 //! sessions that have finished.

@@ -1,4 +1,5 @@
-//! Runs detached jobs: opens each one's pool as its internal client, sends that client's messages, and handles its events.
+//! Runs detached jobs: opens each one's pool as its internal client, sends that client's messages, and handles its
+//! events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
