@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use farpool_common::log::{info, warn};
-use farpool_coordinator::ClientId;
+use farpool_coordinator::{ClientId, Principal};
 use farpool_proto::v1::{ClientEvent, ClientMessage, client_message};
 use prost::Message;
 use tonic::Status;
@@ -88,6 +88,13 @@ impl Clients {
             openings: 0,
             touched: Vec::new(),
         }
+    }
+
+    /// Returns whether a session with the same secret has another role. A new session would end it.
+    pub(super) fn has_other_role(&self, by: &Principal, opening: &Opening) -> bool {
+        let key = <[u8; 16]>::try_from(&opening.id[..]).ok().map(|own| (by.clone(), own));
+        let older = key.and_then(|key| self.sessions.get(self.ids.get(&key)?));
+        older.is_some_and(|older| !older.over && older.role != opening.role)
     }
 
     /// Begins a session. Returns its first messages, and an older session of the same secret, which the caller has to end.
@@ -352,6 +359,8 @@ impl Clients {
             return true;
         }
         client.over = true;
+        // What it has opened is no longer kept.
+        self.openings -= std::mem::take(&mut client.opening);
         client.session.outgoing.finish();
         self.count(id);
         false

@@ -32,6 +32,11 @@ impl Driver {
             warn!(self.round.link.log, address, reason = status.message(), "client refused");
             return new.outgoing.fail(status);
         }
+        if self.clients.has_other_role(&new.principal, &opening) {
+            let why = "a session with this secret is there, and does something else";
+            warn!(self.round.link.log, address, reason = why, "client refused");
+            return new.outgoing.fail(Status::invalid_argument(why));
+        }
         let (input, older) = self.clients.begin_session(&mut self.round, new, &opening);
         if let Some(older) = older {
             self.end_client(older, Err(replaced(opening.role)));

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{
-    AgentOutput, ClientFrame, ClientMessage, Credit, EventFrame, OpenJob, OpenPool, OutputStream, PoolReopened,
-    Program, StatusReply, Variable,
+    AgentOutput, ClientFrame, ClientMessage, ClosePool, Credit, EventFrame, OpenJob, OpenPool, OutputStream,
+    PoolReopened, Program, StatusReply, Variable,
 };
 use prost::Message;
 use tokio::sync::mpsc;
@@ -460,10 +460,14 @@ async fn openings_count_with_the_memory_they_take() {
     let environment = vec![variable; 60_000];
     let program = Program { digest: vec![7; 32].into(), size: 10, environment, ..Program::default() }.packed();
     let each = program.len();
+    let open = async |number| {
+        let client = Client::over(server.connect().await).await;
+        client.send(Body::OpenPool(Box::new(OpenPool { program: program.clone(), ..open_pool_as(number) })));
+        client
+    };
     let (mut opened, mut refused) = (Vec::new(), 0);
-    for _ in 0..10 {
-        let mut client = Client::over(server.connect().await).await;
-        client.send(Body::OpenPool(Box::new(OpenPool { program: program.clone(), ..open_pool() })));
+    for number in 0..10 {
+        let mut client = open(number).await;
         match client.try_next().await {
             Ok(_) => opened.push(client),
             Err(status) => {
@@ -474,4 +478,9 @@ async fn openings_count_with_the_memory_they_take() {
     }
     // Half of the memory.
     assert_eq!((opened.len(), refused), ((8 << 20) / each, 10 - (8 << 20) / each));
+    // What was opened is no longer held when the pool is closed, although the client does not end the session.
+    opened[0].send(Body::ClosePool(ClosePool { now: false }));
+    while !matches!(opened[0].next().await, Event::PoolClosed(_)) {}
+    let mut client = open(10).await;
+    assert!(matches!(client.next().await, Event::Welcome(_)));
 }

@@ -44,8 +44,17 @@ pub(super) struct Detaching {
     /// The parts that the store has not taken yet, and their size in bytes.
     parked: VecDeque<Part>,
     parked_bytes: u64,
-    /// It has withdrawn the job, and is answered when that is durable.
-    pub(super) withdrawn: bool,
+    /// Its client has withdrawn the job, and is answered when that is durable.
+    pub(super) withdrawal: Option<Withdrawal>,
+}
+
+/// What the answer to a withdrawal waits for while nothing can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Withdrawal {
+    /// Nothing: the job is incomplete on disk, so it never runs.
+    Safe,
+    /// The record that completes this job may be on disk: that it is withdrawn.
+    Of(u64),
 }
 
 /// A part of a client's messages that goes to the store.
@@ -97,7 +106,7 @@ impl Detaching {
             reported: None,
             parked: VecDeque::new(),
             parked_bytes: 0,
-            withdrawn: false,
+            withdrawal: None,
         };
         detaching.send(Body::Welcome(welcome(round, WINDOW)));
         detaching

@@ -1,5 +1,7 @@
 //! Finds the job that a client detaches in the store, or opens a new one.
 
+use std::collections::BTreeMap;
+
 use farpool_proto::v1::{Detach, OpenJob};
 use farpool_store::{Job, JobStore, JobStoreErrorKind};
 use tonic::Status;
@@ -7,6 +9,7 @@ use tonic::Status;
 use super::super::round::Round;
 use super::checks::{check_opening, dropped, known, status};
 use super::detaching::Detaching;
+use super::receiving::{PoolFacts, Receiving};
 use super::tracked_store::TrackedStore;
 
 /// How much the store has of the job that a client detaches.
@@ -26,22 +29,29 @@ pub(super) fn find<'k>(tracked: &'k TrackedStore, session: &Detaching) -> Option
     (there.known.id == session.id && there.known.owner == session.owner).then_some(there)
 }
 
-/// Finds the job of a session in the store, or opens it. `cannot_keep`: why no new job is accepted.
+/// Finds the job of a session in the store, or opens it. `facts` are its pool's, and `cannot_keep` is why no new job is accepted.
 pub(super) fn find_or_open(
     tracked: &mut TrackedStore,
     round: &Round,
     session: &Detaching,
-    detach: Detach,
-    open: &OpenJob,
+    (detach, open): (Detach, &OpenJob),
+    facts: PoolFacts,
     cannot_keep: Option<&Status>,
-    is_unwanted: impl Fn(u64) -> bool,
+    received: &BTreeMap<u64, Receiving>,
 ) -> Result<Found, Status> {
     let Detaching { owner, id, pool, .. } = session;
+    let is_unwanted = |job| received.get(&job).is_some_and(|receiving| receiving.unwanted);
+    let has_other_pool =
+        |job| received.get(&job).and_then(|receiving| receiving.pool).is_some_and(|pool| pool != facts);
     match tracked.store().find(owner.tenant(), &detach.name) {
         Some(there) if there.known.id != *id || there.known.owner != *owner || is_unwanted(there.number) => {
             Err(Status::already_exists(format!("there already is a job {:?}", detach.name)))
         }
         Some(there) if !tracked.is_received(there) => Ok(Found::Complete(there.end)),
+        Some(there) if has_other_pool(there.number) => Err(Status::invalid_argument(format!(
+            "the job {:?} was begun with another program or payload limit: continue it with the same, or detach it under another name",
+            detach.name
+        ))),
         Some(there) if there.end >= detach.durable => Ok(Found::Incomplete(there.number)),
         None if detach.durable == 0 => {
             cannot_keep.map_or(Ok(()), |why| Err(why.clone()))?;

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use farpool_common::log::{info, warn};
 use farpool_coordinator::ClientId;
 use farpool_coordinator::convert::Batch;
-use farpool_programs::Digest;
 use farpool_proto::v1::{ClientMessage, OpenJob, OpenPool, client_message};
 use farpool_store::{Entry, JobStoreErrorKind};
 use prost::Message;
@@ -17,11 +16,11 @@ use tonic::Status;
 use super::super::super::refusal::shutting_down;
 use super::super::client::Client;
 use super::super::round::Round;
-use super::checks::{digest_of, status};
-use super::detaching::{Detaching, Handled, Part, gap};
+use super::checks::status;
+use super::detaching::{Detaching, Handled, Part, Withdrawal, gap};
 use super::durable::OnDurable;
 use super::find::{Found, find, find_or_open, has_room};
-use super::receiving::Receiving;
+use super::receiving::{PoolFacts, Receiving};
 use super::tracked_store::TrackedStore;
 
 /// The end of a session: it has finished, or cannot continue.
@@ -67,7 +66,7 @@ impl Intake {
                 self.sessions.insert(id, Detaching::new(round, client, pool));
                 continue;
             };
-            if session.withdrawn {
+            if session.withdrawal.is_some() {
                 return None;
             }
             match session.handle(message) {
@@ -94,9 +93,9 @@ impl Intake {
         }
     }
 
-    /// Expects the rest of a job that was not complete when the coordinator ended.
-    pub(super) fn expect_rest(&mut self, job: u64, now: u64) {
-        self.jobs.insert(job, Receiving { since: now, ..Receiving::default() });
+    /// Expects the rest of a job that was not complete when the coordinator ended, and whose pool was opened with this.
+    pub(super) fn expect_rest(&mut self, job: u64, pool: Option<PoolFacts>, now: u64) {
+        self.jobs.insert(job, Receiving { since: now, pool, ..Receiving::default() });
     }
 
     /// Retries parts that wait for room: there may be some now.
@@ -111,7 +110,7 @@ impl Intake {
         let whole = self.jobs_where(|receiving| receiving.input_ended && !receiving.completes);
         whole.into_iter().for_each(|job| self.try_to_complete(tracked, round.now, job));
         if tracked.is_failing() {
-            self.answer_withdrawals();
+            self.answer_withdrawals(tracked);
         }
         gone
     }
@@ -153,11 +152,11 @@ impl Intake {
 
     /// Handles that a job's completion is durable. Returns whether it has to be started.
     pub(super) fn is_complete(&mut self, tracked: &mut TrackedStore, round: &Round, number: u64) -> bool {
+        tracked.is_complete(number);
         if self.jobs.get(&number).is_none_or(|receiving| receiving.unwanted) {
             return false;
         }
         let client = self.jobs.remove(&number).and_then(|receiving| receiving.client);
-        tracked.is_complete(number);
         let Some(job) = tracked.job(number) else { return false };
         let items = job.end;
         info!(round.link.log, job = job.name(), items, "job detached");
@@ -176,6 +175,8 @@ impl Intake {
         number: u64,
         refusal: Option<&Status>,
     ) -> Option<u64> {
+        // It never runs now, even if the coordinator ends before it is dropped.
+        self.sessions_that_withdraw(number).into_iter().for_each(|id| self.was_withdrawn(id));
         let receiving = self.jobs.get_mut(&number)?;
         receiving.completes = false;
         if receiving.unwanted {
@@ -189,6 +190,7 @@ impl Intake {
     /// Forgets a job that the store has dropped.
     pub(super) fn drop_job(&mut self, tracked: &mut TrackedStore, round: &Round, number: u64) {
         self.break_off(round, number, Status::not_found("the job was discarded"));
+        self.sessions_that_withdraw(number).into_iter().for_each(|id| tracked.when_durable(OnDurable::Withdrawn(id)));
         self.jobs.remove(&number);
         tracked.job_dropped(number);
     }
@@ -310,12 +312,11 @@ impl Intake {
             return Err(NotTaken::Yet(Part::Job(open)));
         }
         let detach = open.detach.take().unwrap_or_default();
-        let digest = digest_of(&session.pool);
-        let digest = digest.ok_or_else(|| NotTaken::Ever(Status::invalid_argument("OpenPool without a program")))?;
-        let is_unwanted = |job| self.jobs.get(&job).is_some_and(|receiving| receiving.unwanted);
+        let facts = PoolFacts::of(&session.pool);
+        let facts = facts.ok_or_else(|| NotTaken::Ever(Status::invalid_argument("OpenPool without a program")))?;
         let found = match round.drains {
             true => Err(shutting_down()),
-            false => find_or_open(tracked, round, session, detach, &open, cannot_keep, is_unwanted),
+            false => find_or_open(tracked, round, session, (detach, &open), facts, cannot_keep, &self.jobs),
         };
         match found.map_err(NotTaken::Ever)? {
             Found::Complete(items) => {
@@ -325,24 +326,24 @@ impl Intake {
             Found::Incomplete(number) => {
                 session.job = Some(number);
                 *session.pool = OpenPool::default();
-                self.receive(tracked, round, number, id, digest);
+                self.receive(tracked, round, number, id, facts);
             }
         }
         Ok(())
     }
 
     /// Begins or continues to receive a job in a session.
-    fn receive(&mut self, tracked: &TrackedStore, round: &Round, number: u64, id: ClientId, digest: Digest) {
+    fn receive(&mut self, tracked: &TrackedStore, round: &Round, number: u64, id: ClientId, pool: PoolFacts) {
         let receiving = self.jobs.entry(number).or_default();
         let older = receiving.client.replace(id);
-        (receiving.input_ended, receiving.program) = (receiving.completes, Some(digest));
+        (receiving.input_ended, receiving.pool) = (receiving.completes, Some(pool));
         if let Some(older) = older
             && self.sessions.remove(&older).is_some()
         {
             self.ends.push((older, Err(Status::aborted("the job continues on another stream"))));
         }
         if !tracked.is_pinned(number) {
-            tracked.pin(number, digest, &round.link);
+            tracked.pin(number, pool.program, &round.link);
         }
     }
 
@@ -357,43 +358,56 @@ impl Intake {
             return None;
         }
         let number = there.map(|there| there.number);
-        (session.withdrawn, session.job, *session.pool) = (true, None, OpenPool::default());
+        (session.withdrawal, session.job, *session.pool) = (Some(Withdrawal::Safe), None, OpenPool::default());
         session.forget_parked();
         let Some((number, receiving)) = number.and_then(|number| Some((number, self.jobs.get_mut(&number)?))) else {
             self.was_withdrawn(id);
             return None;
         };
         receiving.lose_client(round.now);
+        if receiving.completes {
+            // The record that completes it may be on disk: the job is dropped when that is known.
+            (receiving.unwanted, session.withdrawal) = (true, Some(Withdrawal::Of(number)));
+            if tracked.is_failing() {
+                tracked.store_mut().withdraw_end(number);
+            }
+            return None;
+        }
         if tracked.store_mut().forget(number).is_ok() {
             self.drop_job(tracked, round, number);
             tracked.when_durable(OnDurable::Withdrawn(id));
             return Some(number);
         }
-        // Nothing can be written now. The job must not run later either.
-        if receiving.completes {
-            receiving.unwanted = true;
-            tracked.store_mut().withdraw_end(number);
-            self.was_withdrawn(id);
-            return None;
-        }
-        // An error means that the job is gone.
+        // Nothing can be written now. An error means that the job is gone.
         let _ = tracked.store_mut().forget_incomplete(number);
         self.drop_job(tracked, round, number);
         self.was_withdrawn(id);
         Some(number)
     }
 
-    /// Answers the clients whose withdrawals are not durable.
-    fn answer_withdrawals(&mut self) {
-        let withdrawn = self.sessions.iter().filter(|(_, session)| session.withdrawn);
-        let withdrawn: Vec<ClientId> = withdrawn.map(|(id, _)| *id).collect();
-        withdrawn.into_iter().for_each(|id| self.was_withdrawn(id));
+    /// Answers the clients whose withdrawals are not durable, because nothing can be written. If the record that completes the job may be
+    /// on disk, it has to be withdrawn first.
+    fn answer_withdrawals(&mut self, tracked: &mut TrackedStore) {
+        let withdrawals = self.sessions.iter().filter_map(|(id, session)| Some((*id, session.withdrawal?)));
+        for (id, withdrawal) in withdrawals.collect::<Vec<_>>() {
+            match withdrawal {
+                Withdrawal::Safe => self.was_withdrawn(id),
+                Withdrawal::Of(job) => tracked.store_mut().withdraw_end(job),
+            }
+        }
     }
 
-    /// Drops the jobs that were withdrawn while nothing could be written.
+    /// Returns the sessions that have withdrawn this job, and wait until the record that completes it is withdrawn.
+    fn sessions_that_withdraw(&self, job: u64) -> Vec<ClientId> {
+        let waits = |session: &Detaching| session.withdrawal == Some(Withdrawal::Of(job));
+        self.sessions.iter().filter(|(_, session)| waits(session)).map(|(id, _)| *id).collect()
+    }
+
+    /// Drops the jobs that were withdrawn when the record that completes them may have been on disk, once that is known.
     fn forget_unwanted(&mut self, tracked: &mut TrackedStore, round: &Round) -> Vec<u64> {
-        let unwanted = self.jobs_where(|receiving| receiving.unwanted);
-        unwanted.into_iter().filter_map(|job| self.forget(tracked, round, job)).collect()
+        let unwanted = self.jobs_where(|receiving| receiving.unwanted).into_iter();
+        let known: Vec<u64> = unwanted.filter(|job| !tracked.is_completing(*job)).collect();
+        known.into_iter().filter_map(|job| self.forget(tracked, round, job)).collect()
     }
 
     /// Drops a job if that can be written. Otherwise it is dropped later.

@@ -15,6 +15,7 @@ use super::durable::OnDurable;
 use super::intake::{Intake, SessionEnd};
 use super::open::Opened;
 use super::readers::Readers;
+use super::receiving::PoolFacts;
 use super::runner::Runner;
 use super::tracked_store::TrackedStore;
 
@@ -42,7 +43,11 @@ impl Jobs {
         if incomplete + ended + running > 0 {
             info!(round.link.log, running, ended, incomplete, "detached jobs are in the journal");
         }
-        feeding.into_iter().for_each(|job| self.intake.expect_rest(job, round.now));
+        for job in feeding {
+            let opening = self.tracked.store().opening_now(job);
+            let pool = opening.ok().and_then(|opening| PoolFacts::of(&opening.pool));
+            self.intake.expect_rest(job, pool, round.now);
+        }
         self.runner.start_all(&self.tracked, round);
     }
 

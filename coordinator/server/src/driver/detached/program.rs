@@ -57,7 +57,7 @@ impl Intake {
                 self.try_to_complete(tracked, round.now, job);
             }
             Ok(None) => {
-                let digest = receiving.program?;
+                let digest = receiving.pool?.program;
                 receiving.wants = Some(digest);
                 if let Some(session) = self.all().get(&job).and_then(|receiving| self.session_of(receiving)) {
                     session.send(Body::ProgramWanted(ProgramWanted { digest: digest.to_bytes() }));

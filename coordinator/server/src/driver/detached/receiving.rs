@@ -2,6 +2,16 @@
 
 use farpool_coordinator::ClientId;
 use farpool_programs::Digest;
+use farpool_proto::v1::OpenPool;
+
+use super::checks::digest_of;
+
+/// What a job's pool was opened with. A client that continues the job opens its pool with the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PoolFacts {
+    pub(super) program: Digest,
+    pub(super) payload_limit: u64,
+}
 
 /// A job that is not complete, or not known to be complete.
 #[derive(Default)]
@@ -10,7 +20,8 @@ pub(super) struct Receiving {
     pub(super) client: Option<ClientId>,
     /// Since when there is no session.
     pub(super) since: u64,
-    pub(super) program: Option<Digest>,
+    /// What its pool was opened with; `None`: that cannot be read.
+    pub(super) pool: Option<PoolFacts>,
     /// The program, while it is missing.
     pub(super) wants: Option<Digest>,
     /// The input has ended; and the end is in the store.
@@ -18,6 +29,14 @@ pub(super) struct Receiving {
     pub(super) completes: bool,
     /// Its client has withdrawn it, and the withdrawal is not in the store.
     pub(super) unwanted: bool,
+}
+
+impl PoolFacts {
+    /// Returns the facts of a pool; `None` if its program is missing or malformed.
+    pub(super) fn of(pool: &OpenPool) -> Option<Self> {
+        let payload_limit = pool.settings.as_ref().map_or(0, |settings| settings.payload_limit);
+        Some(Self { program: digest_of(pool)?, payload_limit })
+    }
 }
 
 impl Receiving {

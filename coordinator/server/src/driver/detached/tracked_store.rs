@@ -86,7 +86,12 @@ impl TrackedStore {
 
     /// Returns whether a job is still being detached: it is incomplete, or its completion is not acknowledged.
     pub(super) fn is_received(&self, job: &Job) -> bool {
-        job.phase() == Phase::Feeding || self.completing.contains(&job.number)
+        job.phase() == Phase::Feeding || self.is_completing(job.number)
+    }
+
+    /// Returns whether a job's completion was appended and is not acknowledged.
+    pub(super) fn is_completing(&self, job: u64) -> bool {
+        self.completing.contains(&job)
     }
 
     /// Returns how a job has ended, once that is acknowledged.

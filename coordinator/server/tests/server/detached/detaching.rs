@@ -5,7 +5,7 @@ use tonic::Code;
 
 use super::*;
 use crate::agent::Agent;
-use crate::client::secret;
+use crate::client::{open_pool_as, secret};
 use crate::proxy::Proxy;
 use crate::server::connect;
 
@@ -120,6 +120,56 @@ async fn a_restarted_coordinator_continues_to_receive() {
     until_complete(&server, &mut client, 150).await;
     let _agent = Agent::echo(&server, 1, 2).await;
     assert_eq!(all(&server, "one").await, (echoes(0..150), End::Ended));
+}
+
+/// The stored pool names the program that the job was begun with.
+#[tokio::test]
+async fn a_job_is_continued_only_with_the_same_program_and_payload_limit() {
+    let scratch = Scratch::new();
+    let mut server = scratch.server().await;
+    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    assert_eq!(durable(&server, &mut client).await.0, 0);
+    send(&client, 0, 100);
+    while durable(&server, &mut client).await.0 < 100 {}
+    drop(client);
+    let digest = program(PROGRAM + 1).1;
+    let program = Program { digest: digest.into(), size: PROGRAM as u64 + 1, ..Program::default() }.packed();
+    let (mut other_program, mut other_limit) = (detach("one", 1).again(100), detach("one", 1).again(100));
+    other_program.pool.program = program;
+    other_limit.pool.settings.as_mut().expect("it has settings").payload_limit += 1;
+    for restarted in [false, true] {
+        if restarted {
+            server.kill_and_wait().await;
+            server = scratch.server().await;
+        }
+        for other in [other_program.clone(), other_limit.clone()] {
+            let mut client = detaching(server.connect().await, other).await;
+            client.must_be_refused(Code::InvalidArgument, "another program or payload limit").await;
+        }
+    }
+    let mut client = detaching(server.connect().await, detach("one", 1).again(100)).await;
+    client.end_items(1);
+    until_complete(&server, &mut client, 100).await;
+}
+
+/// A new session with an older one's secret ends that one only if it does the same.
+#[tokio::test]
+async fn a_session_of_another_kind_does_not_replace_one_with_its_secret() {
+    let scratch = Scratch::new();
+    let server = scratch.server().await;
+    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    assert_eq!(durable(&server, &mut client).await.0, 0);
+    for first in [
+        Request::OpenPool(open_pool_as(1).into()),
+        Request::Attach(Box::new(Attach { secret: secret(1), ..reading("one") })),
+    ] {
+        let mut other = Client::over(server.connect().await).await;
+        other.send(first);
+        other.must_be_refused(Code::InvalidArgument, "a session with this secret is there").await;
+    }
+    send(&client, 0, 100);
+    client.end_items(1);
+    until_complete(&server, &mut client, 100).await;
 }
 
 #[tokio::test]

@@ -97,6 +97,21 @@ impl Disk {
         outcomes.into_values().filter(|(of, _)| of == name).map(|(_, count)| count).sum()
     }
 
+    /// Returns whether a job of this name may be found complete later, whatever is written of it.
+    pub(crate) fn may_complete(&self, name: &str) -> bool {
+        let written = self.written();
+        let mut jobs = BTreeMap::new();
+        for (at, record) in written.records.iter().enumerate() {
+            match record {
+                Record::Opened(job, opened) if opened.0.name == name => _ = jobs.insert(*job, false),
+                Record::ItemsEnded(job, ..) => _ = jobs.entry(*job).and_modify(|complete| *complete = true),
+                Record::Forgotten(job) if at < written.written => _ = jobs.remove(job),
+                _ => {}
+            }
+        }
+        jobs.into_values().any(|complete| complete)
+    }
+
     /// Writes the flushed records, if it works.
     fn write(&self) {
         let mut written = self.written();
