@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::agent::{Agent, Report};
-use crate::client::{Client, Event, Request, batch, open_pool, open_pool_as};
+use crate::client::{Client, Event, Request, batch, open_pool_as};
 use crate::server::{Server, soon};
 
 const MIB: usize = 1 << 20;
@@ -482,5 +482,5 @@ async fn openings_count_with_the_memory_they_take() {
     opened[0].send(Body::ClosePool(ClosePool { now: false }));
     while !matches!(opened[0].next().await, Event::PoolClosed(_)) {}
     let mut client = open(10).await;
-    assert!(matches!(client.next().await, Event::Welcome(_)));
+    assert!(matches!(client.try_next().await, Ok(Some(Event::Welcome(_)))));
 }

@@ -216,26 +216,24 @@ async fn a_client_that_exceeds_the_window_is_refused() {
 /// The record that completes the job is with the writer when the job is withdrawn, and then writing begins to fail.
 #[tokio::test]
 async fn a_withdrawal_is_answered_when_the_job_can_no_longer_be_complete() {
-    for fails in [true, false] {
-        let (disk, programs) = (Disk::new(), Scratch::new());
-        let server = server(&disk, &programs).await;
-        detached(&server, detach("other", 2), 1).await;
-        let mut client = detaching(server.connect().await, detach("one", 1)).await;
-        assert_eq!(durable(&server, &mut client).await, (0, false));
-        disk.set(Mode::Stalls);
-        send(&client, 0, 5);
-        client.end_items(1);
-        while !disk.may_complete("one") {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        client.send(Request::CancelJob(CancelJob { job: 1 }));
-        disk.set(if fails { Mode::Fails(WHY) } else { Mode::Works });
-        while !matches!(client.next().await, Event::PoolClosed(_)) {}
-        assert!(!disk.may_complete("one"));
-        disk.set(Mode::Works);
-        while list(&server).await.len() > 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let (disk, programs) = (Disk::new(), Scratch::new());
+    let server = server(&disk, &programs).await;
+    detached(&server, detach("other", 2), 1).await;
+    let mut client = detaching(server.connect().await, detach("one", 1)).await;
+    assert_eq!(durable(&server, &mut client).await, (0, false));
+    disk.set(Mode::Stalls);
+    send(&client, 0, 5);
+    client.end_items(1);
+    while !disk.may_complete("one") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    client.send(Request::CancelJob(CancelJob { job: 1 }));
+    disk.set(Mode::Fails(WHY));
+    while !matches!(client.next().await, Event::PoolClosed(_)) {}
+    assert!(!disk.may_complete("one"));
+    disk.set(Mode::Works);
+    while list(&server).await.len() > 1 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
