@@ -6,6 +6,7 @@ mod misbehaving;
 mod pools;
 
 use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
+use farpool_testkit::doses;
 use farpool_testkit::workers;
 use libtest_mimic::Arguments;
 
@@ -18,9 +19,7 @@ fn main() {
     if pools::run_role(&role) {
         return;
     }
-    libtest_mimic::run(
-        &Arguments::from_args(),
-        [misbehaving::trials(), pools::trials()].into_iter().flatten().collect(),
-    )
-    .exit();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or_else(doses::threads);
+    libtest_mimic::run(&arguments, [misbehaving::trials(), pools::trials()].into_iter().flatten().collect()).exit();
 }

@@ -1,4 +1,4 @@
-//! How much of the open-ended tests a run does: histories, chaos, random cases.
+//! How much of the open-ended tests a run does: histories, chaos, random cases. And how many cases it runs at once.
 //!
 //! By default it is a quick dose; with `FARPOOL_THOROUGH=1` in the environment, a thorough one.
 
@@ -23,6 +23,12 @@ pub fn cases(usual: u32) -> u32 {
 /// Returns the number of calls that each thread of the stress test makes.
 pub fn stress_calls() -> u64 {
     dose(150, 1_500)
+}
+
+/// Returns how many cases run at once, for test programs without the standard harness, which reads `RUST_TEST_THREADS` itself.
+/// `None`: as many as there are cores.
+pub fn threads() -> Option<usize> {
+    std::env::var("RUST_TEST_THREADS").ok()?.parse().ok()
 }
 
 fn dose<T>(quick: T, thorough: T) -> T {

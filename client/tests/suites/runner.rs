@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use farpool_testkit::folder;
 use farpool_testkit::processes::{self, TAG};
+use farpool_testkit::{doses, folder};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::cluster::{self, Shared};
@@ -69,7 +69,9 @@ pub(crate) fn main(suites: &[Suite]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let trials = suites.iter().flat_map(Suite::trials).collect();
-    let ended = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or_else(doses::threads);
+    let ended = libtest_mimic::run(&arguments, trials).exit_code();
     match SHARED.stop() {
         Ok(()) => ended,
         Err(wrong) => {

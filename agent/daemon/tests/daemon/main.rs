@@ -12,6 +12,7 @@ mod program;
 mod running;
 
 use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE};
+use farpool_testkit::doses;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
@@ -24,5 +25,7 @@ fn main() {
             Ok(())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or_else(doses::threads);
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }
