@@ -144,15 +144,15 @@ impl Worker {
 
     /// Handles its ready socket: a wake-up, or its exit. Returns whether any of its items wait for other items.
     pub(super) fn socket_ready(&mut self, round: &Round) -> bool {
-        // A worker also rings when it starts or stops waiting for other items.
-        let waits = self.link.status().waiting() > 0;
         if !self.link.drain_socket() {
             round.unwatch(self.link.socket());
             if self.life.closed_connection(round.now) {
                 self.lending.end();
             }
         }
-        waits
+        // A worker also rings after it starts or stops waiting for other items. Its ring may have been drained above,
+        // so this must be read after that.
+        self.link.status().waiting() > 0
     }
 
     /// Gives it no more items, if it is ready: it exits when it is idle. Returns whether it was.
@@ -329,3 +329,6 @@ impl Worker {
         self.link.arm(self.items.finished() + ahead.max(1))
     }
 }
+
+#[cfg(test)]
+mod tests;
