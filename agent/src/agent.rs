@@ -157,6 +157,11 @@ impl Agent {
         self.pools.is_empty()
     }
 
+    /// Returns the process ids of the workers that take items or are about to, in the order in which they were started.
+    pub fn worker_pids(&self) -> impl Iterator<Item = u32> {
+        self.pools.iter().flat_map(WorkerPool::worker_pids)
+    }
+
     /// Handles a ready descriptor; `data` is that of its epoll event.
     pub fn ready(&mut self, data: u64) {
         for pool in &mut self.pools {

@@ -369,6 +369,12 @@ impl WorkerPool {
         self.crew.iter().any(|worker| worker.pid() == pid)
     }
 
+    /// Returns the process ids of its workers, as far as they are known, without those that exit.
+    pub(crate) fn worker_pids(&self) -> impl Iterator<Item = u32> {
+        let workers = self.crew.iter().filter(|worker| !worker.is_exiting());
+        workers.map(|worker| worker.known_pid()).filter(|pid| *pid != 0)
+    }
+
     /// Returns the process id of its fork server.
     pub(crate) fn fork_server(&self) -> u32 {
         self.launcher.pid()

@@ -48,6 +48,11 @@ pub trait Carrier: Send + Sync + 'static {
     /// Returns how many workers run at once. On a cluster it may change at any time. Takes no lock.
     fn processes(&self) -> u32;
 
+    /// Returns the process ids of the workers that are there, if they run on this machine for this pool alone; otherwise none.
+    fn worker_pids(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// Returns how many items run at once: workers with threads run several. Takes no lock.
     fn slots(&self) -> u32;
 

@@ -106,6 +106,11 @@ impl Engine {
         outcome
     }
 
+    /// Returns the process ids of the workers that take items or are about to.
+    pub(super) fn worker_pids(&self) -> Vec<u32> {
+        self.agent.worker_pids().collect()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.inboxes.is_closed()
     }

@@ -72,6 +72,10 @@ impl Carrier for LocalSession {
         self.processes
     }
 
+    fn worker_pids(&self) -> Vec<u32> {
+        self.driver.act(|engine| engine.worker_pids())
+    }
+
     fn slots(&self) -> u32 {
         self.slots
     }

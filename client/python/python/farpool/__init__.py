@@ -1,0 +1,51 @@
+"""A process pool that never hangs, says what died, and goes past one machine.
+
+Change one import of a program that uses `multiprocessing.Pool`:
+
+>>> from farpool import Pool
+>>> from math import factorial
+>>> with Pool(4) as p:
+...     results = p.map(factorial, range(1, 101))
+>>> len(results)
+100
+
+It runs on this machine, or on the cluster whose coordinator `FARPOOL_ADDRESS` or `Pool(address=...)` names.
+"""
+
+from __future__ import annotations
+
+# A worker needs none of this, and must start quickly: it is imported when it is first used.
+_HOMES = {
+    "Pool": "farpool._pool",
+    "AsyncResult": "farpool._farpool",
+    "IMapIterator": "farpool._farpool",
+    "Error": "farpool._errors",
+    "WorkerDied": "farpool._errors",
+    "TimedOut": "farpool._errors",
+    "AgentLost": "farpool._errors",
+    "Cancelled": "farpool._errors",
+    "PayloadTooLarge": "farpool._errors",
+    "InitializerFailed": "farpool._errors",
+    "Unavailable": "farpool._errors",
+    "TimeoutError": "farpool._errors",
+    "ThreadPool": "multiprocessing.pool",
+    "__version__": "farpool._farpool",
+}
+
+__all__ = [name for name in _HOMES if not name.startswith("_")]
+
+
+def __getattr__(name):
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module 'farpool' has no attribute {name!r}") from None
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(set(globals()) | set(_HOMES))

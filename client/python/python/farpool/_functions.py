@@ -1,0 +1,298 @@
+"""How functions travel to workers.
+
+What a worker can import travels as its name. Functions of the program's own script (`__main__`), closures and lambdas travel as their
+code. In a worker they all share one `__main__`, where the globals that they use are put as well: so an initializer that sets a global
+works, and an object of a class of `__main__` comes back as an instance of the caller's own class. cloudpickle, which takes long to
+import, is only needed for classes.
+"""
+
+import io
+import marshal
+import sys
+import types
+from _pickle import Pickler
+from functools import partial
+from opcode import opmap
+
+from farpool import _worker
+
+_MAINS = ("__main__", "__mp_main__")
+_LOADS = {opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS") if name in opmap}
+_LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
+_EXTENDED_ARG = opmap["EXTENDED_ARG"]
+# Types that pickle knows although no module names them.
+_NAMELESS = (type(None), type(...), type(NotImplemented))
+# Whether workers can import a module, by its name.
+_importable = {}
+
+
+class Packed:
+    """A function as bytes, and what is known about it.
+
+    `published`: the names of `__main__` that it brings along. `is_current()`: whether the globals that it uses are still the same.
+    """
+
+    def __init__(self, data, published, globals_used):
+        self.data = data
+        self.published = published
+        self._globals_used = globals_used
+
+    def is_current(self):
+        return all(home.get(name, self) is value for home, name, value in self._globals_used)
+
+
+def dump(function, sample=None):
+    """Packs a function, and with it the classes of `__main__` that are in `sample`, an item that it will be called with."""
+    packed = io.BytesIO()
+    classes = _classes_in(sample)
+    try:
+        pickler = _Pickler(packed)
+        pickler.dump((function, classes))
+    except _NeedsCloudpickle:
+        packed = io.BytesIO()
+        pickler = _with_cloudpickle()(packed)
+        pickler.dump((function, classes))
+    return Packed(packed.getvalue(), pickler.published, pickler.globals_used)
+
+
+class ItemPickler:
+    """Pickles items that name something of `__main__`: by name what a function brings along, everything else by value."""
+
+    def __init__(self, published):
+        self._published = published
+
+    def __call__(self, item, buffer_callback=None):
+        packed = io.BytesIO()
+        try:
+            _Pickler(packed, self._published, buffer_callback).dump(item)
+        except _NeedsCloudpickle:
+            packed = io.BytesIO()
+            _with_cloudpickle()(packed, self._published, buffer_callback).dump(item)
+        return packed.getvalue()
+
+
+class _NeedsCloudpickle(Exception):
+    pass
+
+
+class _Common:
+    """What both picklers do with functions, classes and modules."""
+
+    def __init__(self, file, known=frozenset(), buffer_callback=None):
+        super().__init__(file, 5, buffer_callback=buffer_callback)
+        # Names of `__main__` that workers have got already.
+        self._known = known
+        self.published = set()
+        self.globals_used = []
+
+    def reducer_override(self, value):
+        if isinstance(value, types.FunctionType):
+            return NotImplemented if self._travels_by_name(value) else self._function(value)
+        if isinstance(value, type):
+            return NotImplemented if self._travels_by_name(value) else self._class(value)
+        if isinstance(value, types.ModuleType):
+            if value.__name__ in _MAINS:
+                return _worker.main_module, ()
+            return _worker.import_modules, (value.__name__,)
+        return self._other(value)
+
+    def _travels_by_name(self, value):
+        module, qualname = value.__module__, value.__qualname__
+        if module in _MAINS:
+            return qualname in self._known and _found(module, qualname) is value
+        if value in _NAMELESS:
+            return True
+        return _found(module, qualname) is value and _can_import(module)
+
+    def _function(self, function):
+        code, used = function.__code__, function.__globals__
+        module, name = function.__module__, function.__name__
+        home = used.get("__name__")
+        if not isinstance(home, str) or getattr(sys.modules.get(home), "__dict__", None) is not used:
+            home = f"<globals {id(used):x}>"
+        shared = {}
+        if home in _MAINS or home.startswith("<") or not _can_import(home):
+            shared = self._shared_globals(code, used)
+        published = home in _MAINS and function.__qualname__ == name and used.get(name) is function
+        if published:
+            self.published.add(name)
+            self.globals_used.append((used, name, function))
+        attributes = {
+            "__qualname__": function.__qualname__,
+            "__module__": module,
+            "__defaults__": function.__defaults__,
+            "__kwdefaults__": function.__kwdefaults__,
+        }
+        if function.__doc__ is not None:
+            attributes["__doc__"] = function.__doc__
+        attributes.update(function.__dict__)
+        cells = [_contents(cell) for cell in function.__closure__ or ()]
+        made_from = (marshal.dumps(code), home, name, len(cells))
+        state = (attributes, cells, shared, published)
+        return _worker.make_function, made_from, state, None, None, _worker.set_function
+
+    def _shared_globals(self, code, used):
+        shared = {}
+        if used.get("__package__"):
+            # Imports inside functions are relative to it.
+            shared["__package__"] = used["__package__"]
+        for name in _global_names(code):
+            if name not in used or name in ("__builtins__", "__loader__", "__spec__"):
+                continue
+            value = used[name]
+            self.globals_used.append((used, name, value))
+            if isinstance(value, types.ModuleType) and value.__name__ not in _MAINS:
+                value = _Module(value, code)
+            shared[name] = value
+        return shared
+
+    def _publish(self, cls):
+        name = cls.__name__
+        is_global = cls.__module__ in _MAINS and cls.__qualname__ == name and _found(cls.__module__, name) is cls
+        if is_global:
+            self.published.add(name)
+        return is_global
+
+
+class _Module:
+    """Stands for a module among the globals of a function, with the submodules that the function uses."""
+
+    def __init__(self, module, code):
+        self._names = (module.__name__, *_submodules(module.__name__, code))
+
+    def __reduce__(self):
+        return _worker.import_modules, self._names
+
+
+class _Pickler(_Common, Pickler):
+    def _class(self, value):
+        raise _NeedsCloudpickle
+
+    def _other(self, value):
+        return NotImplemented
+
+
+_cloud = None
+
+
+def _with_cloudpickle():
+    """Returns the pickler that packs classes, too."""
+    global _cloud
+    if _cloud is None:
+        from cloudpickle.cloudpickle import Pickler as CloudPickler
+
+        class _CloudPickler(_Common, CloudPickler):
+            def __init__(self, file, known=frozenset(), buffer_callback=None):
+                CloudPickler.__init__(self, file, 5, buffer_callback=buffer_callback)
+                self._known = known
+                self.published = set()
+                self.globals_used = []
+
+            def _class(self, value):
+                reduced = CloudPickler.reducer_override(self, value)
+                if reduced is NotImplemented or len(reduced) < 6 or not self._publish(value):
+                    return reduced
+                return (*reduced[:5], partial(_worker.publish_class, reduced[5]))
+
+            def _other(self, value):
+                return CloudPickler.reducer_override(self, value)
+
+        _cloud = _CloudPickler
+    return _cloud
+
+
+def _classes_in(sample):
+    """Returns the classes of `__main__` whose instances, or which themselves, are in this item."""
+    if sample is None:
+        return []
+    finder = _Finder(io.BytesIO(), 5)
+    try:
+        finder.dump(sample)
+    except Exception:
+        # It fails again, as an item, and says so then.
+        pass
+    return list(finder.classes)
+
+
+class _Finder(Pickler):
+    def __init__(self, file, protocol):
+        super().__init__(file, protocol, buffer_callback=lambda _: None)
+        self.classes = {}
+
+    def reducer_override(self, value):
+        if isinstance(value, type) and value.__module__ in _MAINS:
+            self.classes[value] = None
+        return NotImplemented
+
+
+def _found(module, qualname):
+    found = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _can_import(name):
+    """Returns whether workers, which have the same path, find this module."""
+    known = _importable.get(name)
+    if known is None:
+        top = name.partition(".")[0]
+        known = _importable[name] = top not in _MAINS and _finds(top, sys.modules.get(top))
+    return known
+
+
+def _finds(name, module):
+    if name in sys.builtin_module_names:
+        return True
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(name, None)
+        except Exception:
+            continue
+        if spec is not None:
+            origin = getattr(getattr(module, "__spec__", None), "origin", None)
+            return origin is None or spec.origin == origin
+    return False
+
+
+def _global_names(code):
+    """Returns the names of globals that a code object reads, with those of the functions and classes inside it."""
+    names, waiting = {}, [code]
+    while waiting:
+        code = waiting.pop()
+        argument = 0
+        instructions = code.co_code
+        for at in range(0, len(instructions), 2):
+            operation, argument = instructions[at], argument << 8 | instructions[at + 1]
+            if operation == _EXTENDED_ARG:
+                continue
+            if operation in _LOADS:
+                # Its lowest bit has another meaning since 3.11.
+                index = argument >> 1 if operation == _LOAD_GLOBAL and sys.version_info >= (3, 11) else argument
+                names[code.co_names[index]] = None
+            argument = 0
+        waiting.extend(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return names
+
+
+def _submodules(name, code):
+    """Returns the loaded submodules of a module that a code object may use, as in `os.path`."""
+    used, waiting = set(), [code]
+    while waiting:
+        code = waiting.pop()
+        used.update(code.co_names)
+        waiting.extend(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    front = name + "."
+    return [
+        loaded
+        for loaded in list(sys.modules)
+        if loaded.startswith(front) and used.issuperset(loaded[len(front) :].split("."))
+    ]
+
+
+def _contents(cell):
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        # It is empty: its variable is not set yet.
+        return ()

@@ -1,0 +1,345 @@
+"""`Pool`: the API of `multiprocessing.Pool`, over the compiled half of the package."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import time
+import types
+import warnings
+import weakref
+
+from farpool import _farpool, _functions, _program
+
+INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
+
+# How long a terminated pool waits until its workers are gone, and how long `_pool` waits until they are there, in seconds.
+_PATIENCE = 5.0
+
+_open_pools = weakref.WeakSet()
+
+
+class Pool:
+    """A pool of worker processes, as `multiprocessing.Pool`.
+
+    >>> from farpool import Pool
+    >>> with Pool(2) as pool:
+    ...     pool.map(abs, [-1, 2, -3])
+    [1, 2, 3]
+
+    `processes`: how many workers run at once; by default one for each CPU that this process may use, or all slots of the cluster.
+    `initializer` is called with `initargs` in each worker before its first item. `maxtasksperchild`: how many items a worker runs
+    before another one takes its place. `context` is accepted and has no effect: there is one way to start workers.
+
+    `address`: that of a cluster's coordinator, such as "http://node1:7070", or "local" for this machine whatever the environment
+    says. By default the variable FARPOOL_ADDRESS decides. `env`: environment variables of the workers, in addition to those of this
+    process; on a cluster these are all that they have. `name` is shown in process lists and by `farpool status`.
+
+    Leaving `with` terminates the pool; `close()` and `join()` let it finish. A pool belongs to the process that opened it: in a fork
+    of that process its calls raise an exception.
+    """
+
+    def __init__(
+        self,
+        processes=None,
+        initializer=None,
+        initargs=(),
+        maxtasksperchild=None,
+        context=None,
+        *,
+        address=None,
+        env=None,
+        name="",
+    ):
+        self._state = INIT
+        if processes is not None and processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        address = address or os.environ.get("FARPOOL_ADDRESS") or "local"
+        is_here = address == "local"
+        if processes is None:
+            processes = _usable_cpus() if is_here else 0
+        self._is_here = is_here
+        self._tasks = weakref.WeakKeyDictionary()
+        self._views = []
+        packed, arguments = b"", b""
+        if initializer is not None:
+            function = _functions.dump(initializer, tuple(initargs))
+            packed = b"i" + function.data
+            arguments = _farpool.encode_value(tuple(initargs), _functions.ItemPickler(function.published))
+        file, program_arguments = _program.here() if is_here else _program.there()
+        self._session = _farpool.open(
+            processes=processes,
+            address=None if is_here else address,
+            file=file,
+            arguments=program_arguments,
+            environment=[(str(key), str(value)) for key, value in dict(env or {}).items()],
+            initializer=packed,
+            initargs=arguments,
+            max_tasks_per_child=maxtasksperchild or 0,
+            name=name,
+        )
+        self._processes = processes or self._session.processes()
+        self._state = RUN
+        _open_pools.add(self)
+
+    # ---- calls
+
+    def apply(self, func, args=(), kwds={}, *, timeout=None, retries=2):
+        """Calls `func(*args, **kwds)` in a worker and returns its result.
+
+        `timeout`: seconds that it may run; then its worker is killed and `TimedOut` raised. `retries`: how often it runs again if its
+        worker dies; then `WorkerDied` is raised.
+        """
+        self._check_running()
+        task, value = self._call(func, args, kwds)
+        return self._session.apply(task, value, timeout, retries)
+
+    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None, *, timeout=None, retries=2):
+        """As `apply`, but returns an `AsyncResult` at once. `callback` is called with the result, `error_callback` with the
+        exception; both run on a thread of farpool's."""
+        self._check_running()
+        task, value = self._call(func, args, kwds)
+        return self._session.start(
+            "apply_async", task, iter((value,)), self, True, callback, error_callback, None, timeout, retries
+        )
+
+    def map(self, func, iterable, chunksize=None, *, timeout=None, retries=2):
+        """Calls `func` with each element and returns a list of the results, in the order of the elements.
+
+        Every element is run. If calls raised exceptions, that of the first element among them is raised then, with its traceback as
+        the cause. `chunksize`: this many consecutive elements run on one worker, one after another; by default farpool adapts it to
+        how long elements take. `timeout` and `retries` are for each element, as in `apply`.
+        """
+        return self._map("map", b"1", func, iterable, chunksize, timeout, retries)
+
+    def starmap(self, func, iterable, chunksize=None, *, timeout=None, retries=2):
+        """As `map`, but each element has the arguments of one call: (a, b) becomes func(a, b)."""
+        return self._map("starmap", b"*", func, iterable, chunksize, timeout, retries)
+
+    def map_async(
+        self, func, iterable, chunksize=None, callback=None, error_callback=None, *, timeout=None, retries=2
+    ):
+        """As `map`, but returns an `AsyncResult` at once. `callback` and `error_callback` are those of `apply_async`."""
+        return self._start("map_async", b"1", func, iterable, chunksize, callback, error_callback, timeout, retries)
+
+    def starmap_async(
+        self, func, iterable, chunksize=None, callback=None, error_callback=None, *, timeout=None, retries=2
+    ):
+        """As `starmap`, but returns an `AsyncResult` at once. `callback` and `error_callback` are those of `apply_async`."""
+        return self._start("starmap_async", b"*", func, iterable, chunksize, callback, error_callback, timeout, retries)
+
+    def imap(self, func, iterable, chunksize=None, *, timeout=None, retries=2, buffersize=None):
+        """As `map`, but returns an iterator over the results, in the order of the elements.
+
+        A thread takes elements from `iterable`, at most `buffersize` ahead of the results that were taken, so that endless iterables
+        work. An exception of an element is raised in its place, and the iterator goes on with the next.
+        """
+        return self._imap("imap", func, iterable, chunksize, timeout, retries, buffersize)
+
+    def imap_unordered(self, func, iterable, chunksize=None, *, timeout=None, retries=2, buffersize=None):
+        """As `imap`, but the results come in the order in which they are ready."""
+        return self._imap("imap_unordered", func, iterable, chunksize, timeout, retries, buffersize)
+
+    # ---- its end
+
+    def close(self):
+        """Refuses further calls; those that were made finish. Then the workers exit."""
+        if self._state == RUN:
+            self._state = CLOSE
+            self._session.close(False)
+
+    def terminate(self):
+        """Ends everything at once: what runs is killed, and calls raise `Cancelled`. Returns when the workers are gone."""
+        self._state = TERMINATE
+        self._session.close(True)
+        self._session.wait_closed(_PATIENCE)
+
+    def join(self):
+        """Waits until all calls have ended and the workers are gone. Call `close()` or `terminate()` first."""
+        if self._state == RUN:
+            raise ValueError("Pool is still running")
+        self._session.wait_closed()
+
+    def __enter__(self):
+        self._check_running()
+        return self
+
+    def __exit__(self, exc_type, exc_val, exc_tb):
+        self.terminate()
+
+    def __del__(self, _warn=warnings.warn, RUN=RUN):
+        if self._state == RUN:
+            _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+            self._session.close(True)
+
+    def __repr__(self):
+        cls = self.__class__
+        return f"<{cls.__module__}.{cls.__qualname__} state={self._state} pool_size={self._processes}>"
+
+    def __reduce__(self):
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    __class_getitem__ = classmethod(types.GenericAlias)
+
+    # ---- views that programs for multiprocessing use
+
+    @property
+    def _pool(self):
+        """The workers on this machine; on a cluster the list is empty."""
+        self._repopulate_pool()
+        pids = self._session.worker_pids()
+        known = {worker.pid: worker for worker in self._views}
+        self._views = [known.get(pid) or _Worker(pid) for pid in pids]
+        return list(self._views)
+
+    @property
+    def _cache(self):
+        """The calls that have not ended, by their numbers."""
+        return dict.fromkeys(self._session.open_jobs())
+
+    def _repopulate_pool(self):
+        """Waits until all workers are there: the pool replaces them by itself."""
+        until = time.monotonic() + _PATIENCE
+        while self._is_here and self._state == RUN and time.monotonic() < until:
+            if len(self._session.worker_pids()) >= self._processes:
+                break
+            self._session.check()
+            time.sleep(0.001)
+
+    # ---- inside
+
+    def _check_running(self):
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+
+    def _call(self, func, args, kwds):
+        if kwds:
+            value = (tuple(args), dict(kwds))
+            return self._task(b"k", func, value), value
+        value = tuple(args)
+        return self._task(b"*", func, value), value
+
+    def _map(self, verb, how, func, iterable, chunksize, timeout, retries):
+        self._check_running()
+        task = self._task(how, func, _first(iterable))
+        return self._session.map(verb, task, iter(iterable), _chunks(chunksize), timeout, retries)
+
+    def _start(self, verb, how, func, iterable, chunksize, callback, error_callback, timeout, retries):
+        self._check_running()
+        if not hasattr(iterable, "__len__"):
+            iterable = list(iterable)
+        task = self._task(how, func, _first(iterable))
+        return self._session.start(
+            verb, task, iter(iterable), self, False, callback, error_callback, _chunks(chunksize), timeout, retries
+        )
+
+    def _imap(self, verb, func, iterable, chunksize, timeout, retries, buffersize):
+        self._check_running()
+        if buffersize is not None and buffersize < max(1, chunksize or 1):
+            # The first chunk would never be complete.
+            raise ValueError(f"buffersize must be at least 1 and at least the chunksize, not {buffersize}")
+        task = self._task(b"1", func, _first(iterable))
+        ordered = verb == "imap"
+        return self._session.imap(
+            verb, task, iter(iterable), self, ordered, buffersize, _chunks(chunksize), timeout, retries
+        )
+
+    def _task(self, how, func, sample):
+        """Makes a function ready to travel, unless it was already and nothing that it uses has changed."""
+        if not callable(func):
+            raise TypeError(f"{func!r} is not callable")
+        # An item that is encoded without pickle has no classes of `__main__` that the function would have to bring along.
+        sample = None if _is_plain(sample) else sample
+        keeps = sample is None and isinstance(func, (types.FunctionType, types.BuiltinFunctionType, type))
+        known = self._tasks.get(func) if keeps else None
+        if known is not None and known[0].is_current():
+            if task := known[1].get(how):
+                return task
+        else:
+            known = (_functions.dump(func, sample), {})
+        packed, tasks = known
+        name = getattr(func, "__qualname__", None) or type(func).__qualname__
+        task = tasks[how] = _farpool.Task(how + packed.data, name, _functions.ItemPickler(packed.published))
+        if keeps:
+            try:
+                self._tasks[func] = known
+            except TypeError:
+                # There are no weak references to it.
+                pass
+        return task
+
+
+class _Worker:
+    """A worker on this machine, as far as `multiprocessing.Process` is known to be used with pools."""
+
+    daemon = True
+
+    def __init__(self, pid):
+        self.pid = self.ident = pid
+        self.name = f"PoolWorker-{pid}"
+
+    def is_alive(self):
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as stat:
+                return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+        except OSError:
+            return False
+
+    def terminate(self):
+        os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+
+    def join(self, timeout=None):
+        until = None if timeout is None else time.monotonic() + timeout
+        while self.is_alive() and (until is None or time.monotonic() < until):
+            time.sleep(0.001)
+
+    def __repr__(self):
+        return f"<{type(self).__name__} name={self.name!r} pid={self.pid}>"
+
+
+_PLAIN = (int, str, float, bool, bytes, type(None))
+
+
+def _is_plain(sample):
+    kind = type(sample)
+    return kind in _PLAIN or (kind in (tuple, list) and all(type(each) in _PLAIN for each in sample))
+
+
+def _first(iterable):
+    """Returns an element that shows what the others are, if that costs nothing."""
+    return iterable[0] if type(iterable) in (list, tuple) and iterable else None
+
+
+def _chunks(chunksize):
+    if chunksize is not None and chunksize < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+    return chunksize
+
+
+def _usable_cpus():
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _end_all():
+    """Ends all pools before the interpreter does."""
+    pools = list(_open_pools)
+    for pool in pools:
+        # Nobody is to be warned at the end: multiprocessing's pools end here as well.
+        pool._state = TERMINATE
+        pool._session.close(True)
+    for pool in pools:
+        pool._session.wait_closed(1.0)
+
+
+atexit.register(_end_all)

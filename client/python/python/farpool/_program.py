@@ -1,0 +1,124 @@
+"""The program that workers run: this interpreter, with a bootstrap."""
+
+import os
+import sys
+
+# In a process list it is followed by this program's module path and arguments. It leaves no names behind in `__main__`, where tasks
+# find their globals.
+_HERE = (
+    "(lambda sys: (sys.path.__setitem__(slice(None), eval(sys.argv.pop(1))), "
+    "__import__('farpool._worker', None, None, ['serve']).serve()))(__import__('sys'))"
+)
+
+_THERE = """\
+import sys
+if sys.version_info[:2] != {version!r}:
+    found = ".".join(map(str, sys.version_info[:2]))
+    sys.exit(f"farpool: the client runs Python {name}, but {{sys.executable}} on this host is Python {{found}}")
+try:
+    from farpool import _farpool
+except ImportError as error:
+    sys.exit(f"farpool: {{error}}: install the package farpool for {{sys.executable}} on this host")
+if _farpool.__version__ != {farpool!r}:
+    sys.exit(f"farpool: the client has farpool {farpool}, but {{sys.executable}} on this host has {{_farpool.__version__}}")
+del sys, _farpool
+__import__("farpool._worker", None, None, ["serve"]).serve()
+"""
+
+_written = None
+
+
+def here():
+    """Returns the program's file and its arguments, for workers on this machine."""
+    interpreter = _interpreter()
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    arguments = [os.path.basename(interpreter), *_flags(), "-c", _HERE, repr(path), *_own_arguments()]
+    return interpreter, arguments
+
+
+def there():
+    """Returns the same for hosts of a cluster: a file that starts the interpreter which has the same path as here."""
+    from farpool import _farpool
+
+    version = tuple(sys.version_info[:2])
+    name = ".".join(map(str, version))
+    main = _THERE.format(version=version, name=name, farpool=_farpool.__version__)
+    return _file(f"#!{_interpreter()}\n".encode(), main, _local_modules()), ["python", *_own_arguments()]
+
+
+def _own_arguments():
+    return [argument for argument in sys.argv if isinstance(argument, str)]
+
+
+def _interpreter():
+    spawn = sys.modules.get("multiprocessing.spawn")
+    interpreter = spawn.get_executable() if spawn else sys.executable
+    if isinstance(interpreter, bytes):
+        interpreter = os.fsdecode(interpreter)
+    name = os.path.basename(interpreter or "")
+    if getattr(sys, "frozen", False) or not name.startswith(("python", "pypy")):
+        # It would be this whole application that each worker starts.
+        raise RuntimeError(
+            f"workers run the Python interpreter, and {interpreter!r} is not one: "
+            "name it with multiprocessing.set_executable(...)"
+        )
+    return interpreter
+
+
+def _flags():
+    """Returns the options of the interpreter that matter to tasks."""
+    flags = sys.flags
+    options = [
+        ("-O", flags.optimize),
+        ("-b", flags.bytes_warning),
+        ("-B", flags.dont_write_bytecode),
+        ("-s", flags.no_user_site and not flags.isolated),
+        ("-S", flags.no_site),
+        ("-E", flags.ignore_environment and not flags.isolated),
+        ("-I", flags.isolated),
+    ]
+    given = [option for option, times in options for _ in range(int(times))]
+    given += [f"-W{warning}" for warning in sys.warnoptions]
+    for option, value in sys._xoptions.items():
+        given += ["-X", option if value is True else f"{option}={value}"]
+    return given
+
+
+def _local_modules():
+    """Returns the modules of this program that were loaded from beside its script, as names in an archive and files."""
+    root = os.path.abspath(sys.path[0]) if sys.path and isinstance(sys.path[0], str) else os.getcwd()
+    found = {}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or not file.endswith(".py") or getattr(module, "__name__", "") == "__main__":
+            continue
+        relative = os.path.relpath(os.path.abspath(file), root)
+        parts = relative.split(os.sep)
+        # What is installed is there already, in the environment of each host.
+        if ".." not in parts and not {"site-packages", "dist-packages"}.intersection(parts):
+            found[relative] = os.path.abspath(file)
+    if root == os.path.dirname(os.__file__):
+        return {}
+    return found
+
+
+def _file(front, main, modules):
+    """Writes the program once; the same contents make the same file, which hosts then have already."""
+    global _written
+    import io
+    import tempfile
+    import zipfile
+
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("__main__.py"), main)
+        for name, file in sorted(modules.items()):
+            with open(file, "rb") as source:
+                archive.writestr(zipfile.ZipInfo(name.replace(os.sep, "/")), source.read())
+    if _written is None:
+        _written = tempfile.TemporaryDirectory(prefix="farpool-")
+    path = os.path.join(_written.name, f"{len(os.listdir(_written.name))}.pyz")
+    with open(path, "wb") as file:
+        file.write(front + packed.getvalue())
+    os.chmod(path, 0o700)
+    return path

@@ -1,0 +1,252 @@
+//! The handle of a job in the background.
+
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use farpool_session::fork::Owned;
+use farpool_session::{Call, Error, Inbox, Session};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::OnceLockExt;
+use pyo3::types::{PyList, PyType};
+
+use crate::callbacks;
+use crate::errors;
+use crate::feeder::{Faults, Feeder};
+use crate::map::{collect, flush};
+use crate::waiting::{deadline, wait_until};
+
+/// How long a call that returns at once may feed before it leaves the rest to a thread.
+const INLINE: Duration = Duration::from_millis(20);
+
+/// The outcome of `apply_async`, `map_async` or `starmap_async`.
+#[pyclass(frozen, module = "farpool")]
+pub(crate) struct AsyncResult(Arc<Job>);
+
+struct Job {
+    session: Session,
+    inbox: Owned<Arc<Inbox>>,
+    faults: Faults,
+    /// Whether it is the only item's result that counts, and not a list.
+    single: bool,
+    outcome: OnceLock<PyResult<Py<PyAny>>>,
+    callbacks: Option<Callbacks>,
+    /// The pool lives as long as any of its jobs.
+    pool: Mutex<Option<Py<PyAny>>>,
+}
+
+struct Callbacks {
+    success: Option<Py<PyAny>>,
+    failure: Option<Py<PyAny>>,
+    /// Whether they have run.
+    ran: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// What happens at the end of a job.
+pub(crate) struct Ending {
+    /// It is kept until then.
+    pub(crate) pool: Py<PyAny>,
+    /// Called with the result.
+    pub(crate) success: Option<Py<PyAny>>,
+    /// Called with the exception.
+    pub(crate) failure: Option<Py<PyAny>>,
+}
+
+/// Starts a job, and returns once its input was encoded or a thread does that.
+pub(crate) fn start(
+    py: Python<'_>,
+    mut call: Call,
+    mut feeder: Feeder,
+    single: bool,
+    ending: Ending,
+) -> PyResult<AsyncResult> {
+    let Ending { pool, success, failure } = ending;
+    let callbacks = (success.is_some() || failure.is_some()).then(|| Callbacks {
+        success,
+        failure,
+        ran: Mutex::default(),
+        changed: Condvar::new(),
+    });
+    let job = Arc::new(Job {
+        session: call.session.clone(),
+        inbox: Owned::of(call.session.owner(), Arc::clone(&*call.inbox)),
+        faults: Faults::default(),
+        single,
+        outcome: OnceLock::new(),
+        callbacks,
+        pool: Mutex::new(Some(pool)),
+    });
+    if job.callbacks.is_some() {
+        callbacks::start()?;
+    }
+    let until = Instant::now() + INLINE;
+    while !feeder.exhausted() && call.inbox.has_room(feeder.room(0)) && Instant::now() < until {
+        feeder.feed(py, u64::MAX, &call.inbox, &job.faults, &mut call.messages)?;
+        match single {
+            true => py.detach(|| call.flush_soon()).map_err(|error| errors::to_python(py, &error))?,
+            false => flush(py, &mut call)?,
+        }
+    }
+    if job.callbacks.is_some() {
+        let told = Arc::clone(&job);
+        job.inbox.at_end(Box::new(move || callbacks::schedule(Box::new(move |py| told.call_back(py)))));
+    }
+    if feeder.exhausted() {
+        call.settle();
+    } else {
+        let feeding = Arc::clone(&job);
+        let builder = thread::Builder::new().name("farpool-feeder".to_owned()).stack_size(farpool_session::STACK);
+        builder.spawn(move || feed(&feeding, call, feeder.on_its_own()))?;
+    }
+    Ok(AsyncResult(job))
+}
+
+/// Feeds the rest of a job's input.
+fn feed(job: &Job, mut call: Call, mut feeder: Feeder) {
+    while !feeder.exhausted() {
+        call.inbox.park_until_room(feeder.room(0));
+        if call.inbox.ended() {
+            break;
+        }
+        let fed = Python::try_attach(|py| feeder.feed(py, u64::MAX, &call.inbox, &job.faults, &mut call.messages));
+        // Its input records its own exceptions; none: the interpreter ends.
+        if !matches!(fed, Some(Ok(()))) {
+            return;
+        }
+        if let Err(error) = call.flush() {
+            call.inbox.break_with(error);
+            return;
+        }
+    }
+    call.settle();
+    // Its input is released here, and not when this process attaches next.
+    Python::try_attach(|_| drop(feeder));
+}
+
+impl Job {
+    /// Returns the outcome of a job that has ended.
+    fn settle(&self, py: Python<'_>) -> &PyResult<Py<PyAny>> {
+        self.outcome.get_or_init_py_attached(py, || {
+            let values = collect(py, &self.inbox, &self.faults);
+            let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(pool);
+            let mut values = values?;
+            if !self.single {
+                return Ok(PyList::new(py, values)?.into_any().unbind());
+            }
+            let missing = || Error::protocol("the outcome of a call is missing");
+            values.pop().ok_or_else(|| errors::to_python(py, &missing()))
+        })
+    }
+
+    fn call_back(&self, py: Python<'_>) {
+        let Some(callbacks) = &self.callbacks else { return };
+        let called = match self.settle(py) {
+            Ok(value) => callbacks.success.as_ref().map(|callback| callback.call1(py, (value,))),
+            Err(error) => callbacks.failure.as_ref().map(|callback| callback.call1(py, (error.value(py),))),
+        };
+        if let Some(Err(error)) = called {
+            let callback = callbacks.success.as_ref().or(callbacks.failure.as_ref());
+            error.write_unraisable(py, callback.map(|callback| callback.bind(py)));
+        }
+        *callbacks.ran.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        callbacks.changed.notify_all();
+    }
+
+    fn is_ready(&self) -> bool {
+        match &self.callbacks {
+            None => self.inbox.ended(),
+            Some(callbacks) => *callbacks.ran.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Waits until the job has ended and its callbacks have run; returns whether they have.
+    fn wait(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<bool> {
+        self.session.here().map_err(|error| errors::to_python(py, &error))?;
+        let ended = |until| {
+            if !self.inbox.ended() {
+                self.session.wait(&self.inbox, Some(until));
+            }
+            self.inbox.ended()
+        };
+        if !self.inbox.ended() && !wait_until(py, deadline, ended)? {
+            return Ok(false);
+        }
+        let Some(callbacks) = &self.callbacks else { return Ok(true) };
+        let have_run = |until: Instant| {
+            let ran = callbacks.ran.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = until.saturating_duration_since(Instant::now());
+            let waits = |ran: &mut bool| !*ran;
+            let (ran, _) =
+                callbacks.changed.wait_timeout_while(ran, left, waits).unwrap_or_else(PoisonError::into_inner);
+            *ran
+        };
+        while !self.is_ready() {
+            // A callback that waits for others runs them itself.
+            if !callbacks::help(py) {
+                return wait_until(py, deadline, have_run);
+            }
+            if !self.is_ready() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[pymethods]
+impl AsyncResult {
+    /// Returns the result, or raises the exception of the item (of the failed item with the lowest index). It may be called again.
+    /// Raises `multiprocessing.TimeoutError` if there is none after `timeout` seconds.
+    #[pyo3(signature = (timeout=None))]
+    fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        if !self.0.wait(py, deadline(timeout))? {
+            return Err(errors::timeout(py));
+        }
+        match self.0.settle(py) {
+            Ok(value) => Ok(value.clone_ref(py)),
+            Err(error) => Err(error.clone_ref(py)),
+        }
+    }
+
+    /// Waits until the result is there, or for `timeout` seconds.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        self.0.wait(py, deadline(timeout)).map(|_| ())
+    }
+
+    /// Returns whether the result is there and its callback has run.
+    fn ready(&self) -> bool {
+        let ready = self.0.session.here().is_err() || self.0.is_ready();
+        if !ready {
+            self.0.inbox.knock();
+        }
+        ready
+    }
+
+    /// Returns whether the call has succeeded; raises `ValueError` if it has not ended.
+    fn successful(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let (py, job) = (slf.py(), &slf.get().0);
+        if !job.is_ready() {
+            return Err(PyValueError::new_err(format!("{} not ready", slf.repr()?)));
+        }
+        Ok(job.settle(py).is_ok())
+    }
+
+    /// Cancels the job: what runs is killed, and `get` raises `farpool.Cancelled` unless the result is there already.
+    fn cancel(&self, py: Python<'_>) {
+        py.detach(|| farpool_session::cancel(&self.0.session, &self.0.inbox));
+    }
+
+    #[getter]
+    fn _job(&self) -> u64 {
+        self.0.inbox.job()
+    }
+
+    #[classmethod]
+    fn __class_getitem__<'py>(class: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        class.py().import("types")?.getattr("GenericAlias")?.call1((class, item))
+    }
+}

@@ -1,0 +1,162 @@
+//! The thread that runs users' callbacks and shows what workers on clusters print, so that a slow one delays only others.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use farpool_proto::text;
+use farpool_proto::v1::{Output, OutputStream};
+use farpool_session::Front;
+use farpool_session::fork::PerProcess;
+use pyo3::prelude::*;
+
+/// What the thread is to do; it is attached.
+pub(crate) type Chore = Box<dyn FnOnce(Python<'_>) + Send>;
+
+/// Most bytes of output that may wait to be shown.
+const MOST_BYTES: usize = 1 << 20;
+
+static CHORES: PerProcess<Chores> = PerProcess::new();
+
+#[derive(Default)]
+struct Chores {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    finished: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Chore>,
+    busy: bool,
+    thread: Option<ThreadId>,
+    /// Bytes of output that wait, and those that were dropped since.
+    output: usize,
+    dropped: usize,
+}
+
+/// Starts the thread if it is not running.
+pub(crate) fn start() -> io::Result<()> {
+    let chores = CHORES.get();
+    // Under the lock, so that two callers do not start it twice.
+    let mut queue = chores.queue();
+    if queue.thread.is_none() {
+        let builder = thread::Builder::new().name("farpool-callbacks".to_owned()).stack_size(farpool_session::STACK);
+        queue.thread = Some(builder.spawn(|| chores.serve())?.thread().id());
+    }
+    Ok(())
+}
+
+/// Queues a chore. Never blocks.
+pub(crate) fn schedule(chore: Chore) {
+    let chores = CHORES.get();
+    chores.queue().waiting.push_back(chore);
+    chores.arrived.notify_one();
+}
+
+/// Runs one queued chore if this is the thread: otherwise a callback that waits for another would wait forever. Returns whether this
+/// is the thread.
+pub(crate) fn help(py: Python<'_>) -> bool {
+    let chores = CHORES.get();
+    let mut queue = chores.queue();
+    if queue.thread != Some(thread::current().id()) {
+        return false;
+    }
+    let chore = queue.waiting.pop_front();
+    drop(queue);
+    if let Some(chore) = chore {
+        chore(py);
+    }
+    true
+}
+
+impl Chores {
+    fn serve(&self) {
+        loop {
+            let nothing = |queue: &mut Queue| queue.waiting.is_empty();
+            let mut queue = self.arrived.wait_while(self.queue(), nothing).unwrap_or_else(PoisonError::into_inner);
+            queue.busy = true;
+            drop(queue);
+            let ran = Python::try_attach(|py| {
+                while let Some(chore) = self.next() {
+                    chore(py);
+                }
+            });
+            self.queue().busy = false;
+            self.finished.notify_all();
+            if ran.is_none() {
+                // The interpreter ends.
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Chore> {
+        self.queue().waiting.pop_front()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Shows output and notices of a pool on a cluster on this process's `sys.stdout` and `sys.stderr`.
+pub(crate) struct Shown;
+
+impl Front for Shown {
+    fn output(&self, output: &Output) {
+        let label = format!("[{} {}] ", text::Printable(&output.host), output.pid);
+        show(output.stream(), text::labelled(&label, &output.data));
+    }
+
+    fn notice(&self, line: &str) {
+        show(OutputStream::Stderr, format!("farpool: {}\n", text::Printable(line)).into_bytes());
+    }
+
+    fn flush(&self, patience: Duration) {
+        let chores = CHORES.get();
+        let shows = |queue: &mut Queue| queue.output > 0;
+        drop(chores.finished.wait_timeout_while(chores.queue(), patience, shows));
+    }
+}
+
+fn show(stream: OutputStream, lines: Vec<u8>) {
+    let chores = CHORES.get();
+    let started = start().is_ok();
+    let mut queue = chores.queue();
+    if !started || queue.output + lines.len() > MOST_BYTES {
+        queue.dropped += lines.len();
+        return;
+    }
+    queue.output += lines.len();
+    drop(queue);
+    schedule(Box::new(move |py| {
+        let dropped = std::mem::take(&mut chores.queue().dropped);
+        if dropped > 0 {
+            let note =
+                format!("farpool: {dropped} bytes of output were dropped, because earlier output was not read\n");
+            write(py, OutputStream::Stderr, &note);
+        }
+        write(py, stream, &String::from_utf8_lossy(&lines));
+        chores.queue().output -= lines.len();
+        chores.finished.notify_all();
+    }));
+}
+
+fn write(py: Python<'_>, stream: OutputStream, lines: &str) {
+    let name = if stream == OutputStream::Stderr { "stderr" } else { "stdout" };
+    let written = (|| {
+        let stream = py.import("sys")?.getattr(name)?;
+        // It is None in a program without a terminal.
+        if !stream.is_none() {
+            stream.call_method1("write", (lines,))?;
+            stream.call_method0("flush")?;
+        }
+        Ok::<(), PyErr>(())
+    })();
+    if let Err(error) = written {
+        error.write_unraisable(py, None);
+    }
+}

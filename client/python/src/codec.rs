@@ -1,0 +1,299 @@
+//! Turns Python values into bytes and back.
+//!
+//! Pickling costs most of a small call. So a byte says what follows, and the values that most calls consist of have encodings of
+//! their own: None, bool, int, float, str, bytes, and tuples of these; also a list or a dict of these, if it is the whole value:
+//! inside others, two references to one list must stay two references to one list. Everything else is pickled, with its buffers
+//! beside the pickle. Only exact types count, so that a subclass arrives as what it was.
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+const NONE: u8 = 0;
+const FALSE: u8 = 1;
+const TRUE: u8 = 2;
+const INT: u8 = 3;
+const FLOAT: u8 = 4;
+const STR: u8 = 5;
+const BYTES: u8 = 6;
+const TUPLE: u8 = 7;
+const LIST: u8 = 8;
+const DICT: u8 = 9;
+const PICKLE: u8 = 10;
+/// A pickle with buffers beside it.
+const PICKLE_AND_BUFFERS: u8 = 11;
+/// A raised exception, as `farpool._worker.describe` has packed it.
+const RAISED: u8 = 12;
+
+/// Most nested tuples with encodings of their own.
+const DEPTH: usize = 32;
+const PROTOCOL: u8 = 5;
+
+/// How values are encoded that have no encoding of their own.
+pub(crate) struct Encoder {
+    /// Pickles a value whose pickle names something of `__main__`, which workers do not import.
+    pub(crate) by_value: Option<Py<PyAny>>,
+    /// Whether values may have large buffers.
+    buffers: bool,
+}
+
+/// A decoded value, or the exception that took its place.
+pub(crate) enum Decoded<'py> {
+    Value(Bound<'py, PyAny>),
+    Raised(PyErr),
+}
+
+impl Encoder {
+    pub(crate) fn new(py: Python<'_>, by_value: Option<Py<PyAny>>) -> PyResult<Encoder> {
+        // Asking every value for its buffers costs up to a third. Types that have any come with NumPy, or use it.
+        let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
+        Ok(Encoder { by_value, buffers: modules.contains(intern!(py, "numpy"))? })
+    }
+
+    /// Appends a value; after an error `out` is as it was.
+    pub(crate) fn encode(&self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+        let start = out.len();
+        if plain(value, out, DEPTH + 1) {
+            return Ok(());
+        }
+        out.truncate(start);
+        self.pickle(value, out).inspect_err(|_| out.truncate(start))
+    }
+
+    fn pickle(&self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+        let py = value.py();
+        let buffers = PyList::empty(py);
+        let named = PyDict::new(py);
+        if self.buffers {
+            named.set_item(intern!(py, "buffer_callback"), buffers.getattr(intern!(py, "append"))?)?;
+        }
+        let pickled = pickle_function(py, &DUMPS, "dumps")?.call((value, PROTOCOL), Some(&named))?;
+        let mut pickled = pickled.cast_into::<PyBytes>()?;
+        if let Some(by_value) = &self.by_value
+            && memchr::memmem::find(pickled.as_bytes(), b"__main__").is_some()
+        {
+            buffers.call_method0(intern!(py, "clear"))?;
+            pickled = by_value.bind(py).call((value,), Some(&named))?.cast_into::<PyBytes>()?;
+        }
+        if buffers.is_empty() {
+            out.push(PICKLE);
+            out.extend_from_slice(pickled.as_bytes());
+            return Ok(());
+        }
+        out.push(PICKLE_AND_BUFFERS);
+        out.extend_from_slice(&(buffers.len() as u64).to_le_bytes());
+        out.extend_from_slice(&(pickled.as_bytes().len() as u64).to_le_bytes());
+        out.extend_from_slice(pickled.as_bytes());
+        for buffer in buffers.iter() {
+            let bytes = PyBuffer::<u8>::get(&buffer.call_method0(intern!(py, "raw"))?)?;
+            out.push(u8::from(bytes.readonly()));
+            out.extend_from_slice(&(bytes.len_bytes() as u64).to_le_bytes());
+            let start = out.len();
+            out.resize(start + bytes.len_bytes(), 0);
+            bytes.copy_to_slice(py, &mut out[start..])?;
+        }
+        Ok(())
+    }
+}
+
+/// Appends the description of an exception.
+pub(crate) fn encode_raised(description: &[u8], out: &mut Vec<u8>) {
+    out.push(RAISED);
+    out.extend_from_slice(description);
+}
+
+/// Appends a value that has an encoding of its own. Otherwise returns false, after it has perhaps appended something. `depth`: how
+/// many tuples may be nested; above [`DEPTH`] for the whole value.
+fn plain(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> bool {
+    if let Ok(value) = value.cast_exact::<PyInt>() {
+        let Some(number) = small_int(value) else { return false };
+        out.push(INT);
+        out.extend_from_slice(&number.to_le_bytes());
+    } else if let Ok(value) = value.cast_exact::<PyString>() {
+        // Not so with lone surrogates.
+        let Ok(text) = value.to_str() else { return false };
+        return sized(STR, text.as_bytes(), out);
+    } else if let Ok(value) = value.cast_exact::<PyFloat>() {
+        out.push(FLOAT);
+        out.extend_from_slice(&value.value().to_le_bytes());
+    } else if let Ok(value) = value.cast_exact::<PyTuple>() {
+        return depth > 0 && count(TUPLE, value.len(), out) && value.iter().all(|each| plain(&each, out, depth - 1));
+    } else if value.is_none() {
+        out.push(NONE);
+    } else if let Ok(value) = value.cast_exact::<PyBool>() {
+        out.push(if value.is_true() { TRUE } else { FALSE });
+    } else if let Ok(value) = value.cast_exact::<PyBytes>() {
+        return sized(BYTES, value.as_bytes(), out);
+    } else if depth <= DEPTH {
+        return false;
+    } else if let Ok(value) = value.cast_exact::<PyList>() {
+        return count(LIST, value.len(), out) && value.iter().all(|each| plain(&each, out, depth - 1));
+    } else if let Ok(value) = value.cast_exact::<PyDict>() {
+        return count(DICT, value.len(), out)
+            && value.iter().all(|(key, each)| plain(&key, out, depth - 1) && plain(&each, out, depth - 1));
+    } else {
+        return false;
+    }
+    true
+}
+
+#[expect(unsafe_code, reason = "a failed conversion would create an exception for every larger number")]
+fn small_int(value: &Bound<'_, PyInt>) -> Option<i64> {
+    let mut overflow = 0;
+    // SAFETY: it is an int, and this thread is attached.
+    let number = unsafe { pyo3::ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &raw mut overflow) };
+    (overflow == 0).then_some(number)
+}
+
+fn sized(tag: u8, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    let fits = count(tag, bytes.len(), out);
+    if fits {
+        out.extend_from_slice(bytes);
+    }
+    fits
+}
+
+fn count(tag: u8, count: usize, out: &mut Vec<u8>) -> bool {
+    let Ok(count) = u32::try_from(count) else { return false };
+    out.push(tag);
+    out.extend_from_slice(&count.to_le_bytes());
+    true
+}
+
+/// Decodes one value, which these bytes are.
+pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Decoded<'py>> {
+    let mut rest = Rest(bytes);
+    let value = match bytes.split_first() {
+        Some((&PICKLE, pickled)) => unpickle(py, pickled, None)?,
+        Some((&PICKLE_AND_BUFFERS, parts)) => {
+            let mut rest = Rest(parts);
+            let (count, length) = (rest.length()?, rest.length()?);
+            let pickled = rest.take(length)?;
+            let buffers = PyList::empty(py);
+            for _ in 0..count {
+                let [readonly] = rest.array()?;
+                let length = rest.length()?;
+                let bytes = rest.take(length)?;
+                // What was writable stays so.
+                match readonly {
+                    0 => buffers.append(PyByteArray::new(py, bytes))?,
+                    _ => buffers.append(PyBytes::new(py, bytes))?,
+                }
+            }
+            unpickle(py, pickled, Some(buffers))?
+        }
+        Some((&RAISED, description)) => return Ok(Decoded::Raised(crate::errors::raised(py, description)?)),
+        _ => rest.value(py)?,
+    };
+    Ok(Decoded::Value(value))
+}
+
+fn unpickle<'py>(py: Python<'py>, pickled: &[u8], buffers: Option<Bound<'py, PyList>>) -> PyResult<Bound<'py, PyAny>> {
+    let named = PyDict::new(py);
+    if let Some(buffers) = buffers {
+        named.set_item(intern!(py, "buffers"), buffers)?;
+    }
+    pickle_function(py, &LOADS, "loads")?.call((PyBytes::new(py, pickled),), Some(&named))
+}
+
+static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+fn pickle_function<'py>(py: Python<'py>, known: &PyOnceLock<Py<PyAny>>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let found = || Ok::<_, PyErr>(py.import(intern!(py, "_pickle"))?.getattr(name)?.unbind());
+    Ok(known.get_or_try_init(py, found)?.bind(py).clone())
+}
+
+/// The bytes that were not decoded yet.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, length: usize) -> PyResult<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(cut_off)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> PyResult<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or_else(cut_off)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn count(&mut self) -> PyResult<usize> {
+        Ok(u32::from_le_bytes(self.array()?) as usize)
+    }
+
+    fn length(&mut self) -> PyResult<usize> {
+        usize::try_from(u64::from_le_bytes(self.array()?)).map_err(|_| cut_off())
+    }
+
+    fn value<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let [tag] = self.array()?;
+        Ok(match tag {
+            NONE => py.None().into_bound(py),
+            FALSE => PyBool::new(py, false).to_owned().into_any(),
+            TRUE => PyBool::new(py, true).to_owned().into_any(),
+            INT => i64::from_le_bytes(self.array()?).into_pyobject(py)?.into_any(),
+            FLOAT => PyFloat::new(py, f64::from_le_bytes(self.array()?)).into_any(),
+            STR => {
+                let length = self.count()?;
+                let text = std::str::from_utf8(self.take(length)?).map_err(|_| cut_off())?;
+                PyString::new(py, text).into_any()
+            }
+            BYTES => {
+                let length = self.count()?;
+                PyBytes::new(py, self.take(length)?).into_any()
+            }
+            TUPLE => PyTuple::new(py, self.values(py)?)?.into_any(),
+            LIST => PyList::new(py, self.values(py)?)?.into_any(),
+            DICT => {
+                let dict = PyDict::new(py);
+                for _ in 0..self.count()? {
+                    let key = self.value(py)?;
+                    dict.set_item(key, self.value(py)?)?;
+                }
+                dict.into_any()
+            }
+            _ => return Err(PyValueError::new_err(format!("farpool: a value begins with the unknown byte {tag}"))),
+        })
+    }
+
+    fn values<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        // Each has at least one byte, so the count reserves no more than there is.
+        let count = self.count()?;
+        let mut values = Vec::with_capacity(count.min(self.0.len()));
+        for _ in 0..count {
+            values.push(self.value(py)?);
+        }
+        Ok(values)
+    }
+}
+
+fn cut_off() -> PyErr {
+    PyValueError::new_err("farpool: a value is cut off")
+}
+
+/// Encodes a value, as for an item; for tests, and for the arguments of initializers.
+#[pyfunction]
+#[pyo3(signature = (value, by_value=None))]
+pub(crate) fn encode_value<'py>(
+    value: &Bound<'py, PyAny>,
+    by_value: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let mut out = Vec::new();
+    Encoder::new(value.py(), by_value)?.encode(value, &mut out)?;
+    Ok(PyBytes::new(value.py(), &out))
+}
+
+/// Decodes a value, as of a result; for tests.
+#[pyfunction]
+pub(crate) fn decode_value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    match decode(py, bytes)? {
+        Decoded::Value(value) => Ok(value),
+        Decoded::Raised(error) => Err(error),
+    }
+}

@@ -1,0 +1,101 @@
+//! Decodes the outcomes of a job whose results are all wanted at once.
+
+use farpool_session::{Error, Inbox, News, Results, there_are};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::codec::{self, Decoded};
+use crate::errors;
+use crate::feeder::Faults;
+
+#[derive(Default)]
+pub(crate) struct Collector {
+    values: Vec<Option<Py<PyAny>>>,
+    outcomes: u64,
+    /// The failed item with the lowest index.
+    failed: Option<(u64, PyErr)>,
+}
+
+impl Collector {
+    pub(crate) fn outcomes(&self) -> u64 {
+        self.outcomes
+    }
+
+    /// Decodes an entry of the inbox.
+    pub(crate) fn accept(&mut self, py: Python<'_>, news: News, inbox: &Inbox, faults: &Faults) -> PyResult<()> {
+        let lies = |error: Error| errors::to_python(py, &inbox.tell(error));
+        match news {
+            News::Done { first, data, ends, attempts: _, held: _until_decoded } => {
+                let mut results = Results::new(first, data, ends, inbox.pulled()).map_err(lies)?;
+                self.outcomes += results.items();
+                while let Some(next) = results.next() {
+                    let (item, bytes) = next.map_err(lies)?;
+                    // Of the failures only the first counts, and nothing behind it.
+                    if self.failed.as_ref().is_some_and(|(failed, _)| *failed <= item) {
+                        break;
+                    }
+                    match decode(py, bytes) {
+                        Ok(value) => self.keep(item, value),
+                        Err(error) => self.fail(item, error),
+                    }
+                }
+            }
+            News::Failed { first, count, error, held: _ } => {
+                there_are(first, count, inbox.pulled()).map_err(lies)?;
+                self.outcomes += count;
+                self.fail(first, failure(py, first, error, inbox, faults));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the results, or the exception of the failed item with the lowest index.
+    pub(crate) fn finish(mut self, py: Python<'_>, faults: &Faults) -> PyResult<Vec<Py<PyAny>>> {
+        if let Some((item, error)) = faults.input(py) {
+            self.fail(item, error);
+        }
+        match self.failed {
+            Some((_, error)) => Err(error),
+            None => Ok(self.values.into_iter().flatten().collect()),
+        }
+    }
+
+    fn keep(&mut self, item: u64, value: Py<PyAny>) {
+        let at = item as usize;
+        if self.values.len() <= at {
+            self.values.resize_with(at + 1, || None);
+        }
+        self.values[at] = Some(value);
+    }
+
+    fn fail(&mut self, item: u64, error: PyErr) {
+        if self.failed.as_ref().is_none_or(|(failed, _)| item < *failed) {
+            self.failed = Some((item, error));
+        }
+    }
+}
+
+/// Decodes a result; an exception that takes its place is the error.
+pub(crate) fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<PyAny>> {
+    match codec::decode(py, bytes) {
+        Ok(Decoded::Value(value)) => Ok(value.unbind()),
+        Ok(Decoded::Raised(error)) => Err(error),
+        Err(error) => Err(errors::undecodable(py, error)),
+    }
+}
+
+/// Returns the exception for an item that has failed without a result.
+pub(crate) fn failure(py: Python<'_>, item: u64, error: Error, inbox: &Inbox, faults: &Faults) -> PyErr {
+    faults.refused(item).unwrap_or_else(|| errors::to_python(py, &inbox.tell(error.of_item(item))))
+}
+
+/// Returns the exception of a job that ended before all its items had an outcome.
+pub(crate) fn ended_early(py: Python<'_>, inbox: &Inbox) -> PyErr {
+    let missing = || inbox.tell(Error::protocol("the job ended although outcomes of items are missing"));
+    errors::to_python(py, &inbox.end_error().unwrap_or_else(missing))
+}
+
+/// Makes a list of results.
+pub(crate) fn list(py: Python<'_>, values: Vec<Py<PyAny>>) -> PyResult<Bound<'_, PyList>> {
+    PyList::new(py, values)
+}

@@ -1,0 +1,85 @@
+//! Errors as Python exceptions, with advice that names the arguments of the package.
+
+use farpool_session::{Error, ErrorKind, Remedy};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// Converts an error of the session, with everything that is known about it.
+pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
+    convert(py, error).map_or_else(|failed| failed, PyErr::from_value)
+}
+
+fn convert<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
+    let remedy = error.remedy().and_then(argument);
+    let facts = PyDict::new(py);
+    facts.set_item("item", error.item())?;
+    facts.set_item("host", error.host())?;
+    facts.set_item("pid", error.pid())?;
+    facts.set_item("attempts", error.attempts())?;
+    facts.set_item("stderr", error.stderr())?;
+    let story = error.story(remedy.or_else(|| advice(error.kind()))).to_string();
+    package(py)?.call_method1(intern!(py, "make"), (name(error.kind()), error.message(), story, facts))
+}
+
+/// Restores the exception of a task from its description, which `farpool._worker.describe` has made.
+pub(crate) fn raised(py: Python<'_>, description: &[u8]) -> PyResult<PyErr> {
+    Ok(PyErr::from_value(package(py)?.call_method1(intern!(py, "restore"), (description,))?))
+}
+
+fn package(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import(intern!(py, "farpool._errors"))
+}
+
+fn name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::WorkerDied => "worker_died",
+        ErrorKind::TimedOut => "timed_out",
+        ErrorKind::AgentLost => "agent_lost",
+        ErrorKind::Cancelled => "cancelled",
+        ErrorKind::PayloadTooLarge => "payload_too_large",
+        ErrorKind::Closed => "closed",
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::InvalidArgument => "invalid_argument",
+        ErrorKind::InitializerFailed => "initializer_failed",
+        _ => "other",
+    }
+}
+
+/// Returns advice that names the argument to give.
+fn argument(remedy: Remedy) -> Option<&'static str> {
+    match remedy {
+        Remedy::CheckAddress => Some(
+            "is farpool-coordinator running there? the address comes from FARPOOL_ADDRESS, or from Pool(address=...)",
+        ),
+        Remedy::ReconnectLonger => Some("to allow more time, set FARPOOL_RECONNECT_TIMEOUT"),
+        // For the others, the session's own advice is used.
+        _ => None,
+    }
+}
+
+/// Returns what to do next, for kinds whose messages do not say it.
+fn advice(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::WorkerDied => Some("its last output may say why; retries=n sets how often such an item is retried"),
+        ErrorKind::TimedOut => Some("raise timeout= if items may take longer"),
+        ErrorKind::AgentLost => Some("raise retries= if the item may run again"),
+        ErrorKind::PayloadTooLarge => Some("split it"),
+        ErrorKind::Closed => Some("open another pool"),
+        ErrorKind::InitializerFailed => Some("fix the initializer and open another pool"),
+        // The message says it.
+        _ => None,
+    }
+}
+
+/// Describes a result that has arrived and cannot be unpickled.
+pub(crate) fn undecodable(py: Python<'_>, error: PyErr) -> PyErr {
+    let made = || package(py)?.call_method1(intern!(py, "undecodable"), (error.value(py),));
+    made().map_or_else(|failed| failed, PyErr::from_value)
+}
+
+/// Returns a new `multiprocessing.TimeoutError`.
+pub(crate) fn timeout(py: Python<'_>) -> PyErr {
+    let made = || package(py)?.getattr(intern!(py, "TimeoutError"))?.call0();
+    made().map_or_else(|failed| failed, PyErr::from_value)
+}

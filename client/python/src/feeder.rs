@@ -1,0 +1,201 @@
+//! Pulls items from an input, encodes them into messages, and keeps what went wrong in this process.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{EndItems, Items};
+use farpool_session::{Error, ErrorKind, Inbox, Room};
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use pyo3::types::PyIterator;
+
+use crate::codec::Encoder;
+
+/// Large enough that the overhead of a batch is small, small enough that it is read while it is in the cache.
+const FULL_BYTES: usize = 256 << 10;
+const MOST_ITEMS: u64 = 16_384;
+const GROWTH: u64 = 8;
+/// Batches that take less time may be larger.
+const QUICK: Duration = Duration::from_micros(500);
+/// An item that was pulled must not wait longer in a batch for the next one.
+const SLOW: Duration = Duration::from_millis(2);
+
+/// The input of a job.
+pub(crate) struct Feeder {
+    input: Py<PyIterator>,
+    encoder: Encoder,
+    exhausted: bool,
+    pulled: u64,
+    chunksize: u64,
+    payload_limit: u64,
+    sent_bytes: u64,
+    /// How many items the next batch may have. The first has one, so that a worker starts at once.
+    batch: u64,
+    /// Whether it runs on a thread of its own, where nobody would see what the input raises.
+    on_its_own: bool,
+}
+
+/// Exceptions of a job that were raised in this process.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// Of items that could not be encoded.
+    refused: Mutex<BTreeMap<u64, PyErr>>,
+    /// Of the input, and the first item that it has cost.
+    input: Mutex<Option<(u64, PyErr)>>,
+}
+
+impl Faults {
+    /// Returns the exception of this item.
+    pub(crate) fn refused(&self, item: u64) -> Option<PyErr> {
+        lock(&self.refused).remove(&item)
+    }
+
+    /// Returns the first item that the input has cost by an exception, and that one.
+    pub(crate) fn input(&self, py: Python<'_>) -> Option<(u64, PyErr)> {
+        lock(&self.input).as_ref().map(|(item, error)| (*item, error.clone_ref(py)))
+    }
+
+    /// Returns the first item that the input has cost by an exception.
+    pub(crate) fn cut(&self) -> Option<u64> {
+        lock(&self.input).as_ref().map(|(item, _)| *item)
+    }
+}
+
+// It is held for moments, in which no code of Python runs.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Feeder {
+    pub(crate) fn new(input: Bound<'_, PyIterator>, encoder: Encoder, chunksize: u64, payload_limit: u64) -> Self {
+        Self {
+            input: input.unbind(),
+            encoder,
+            exhausted: false,
+            pulled: 0,
+            chunksize,
+            payload_limit,
+            sent_bytes: 0,
+            batch: 1,
+            on_its_own: false,
+        }
+    }
+
+    /// Prepares it for a thread of its own.
+    pub(crate) fn on_its_own(self) -> Self {
+        Self { on_its_own: true, ..self }
+    }
+
+    pub(crate) fn exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    pub(crate) fn pulled(&self) -> u64 {
+        self.pulled
+    }
+
+    /// Returns what the window must have room for, for the next message. `held`: bytes of results that nobody has taken yet.
+    pub(crate) fn room(&self, held: u64) -> Room {
+        // With fewer unfinished items than a chunk has, there may be no complete chunk that could finish and make room.
+        let finished = (self.pulled + 1).saturating_sub(self.chunksize);
+        Room { sent_bytes: self.sent_bytes.saturating_add(held), finished }
+    }
+
+    /// Pulls one batch of at most `most` items and appends the messages to send: at most one of items.
+    ///
+    /// # Errors
+    /// If the input raises something that is no `Exception`, such as `KeyboardInterrupt`, and it does not run on its own.
+    pub(crate) fn feed(
+        &mut self,
+        py: Python<'_>,
+        most: u64,
+        inbox: &Inbox,
+        faults: &Faults,
+        messages: &mut Vec<Body>,
+    ) -> PyResult<()> {
+        let began = Instant::now();
+        let most = most.min(self.batch);
+        let (start, mut first) = (self.pulled, self.pulled);
+        let (mut data, mut ends) = (Vec::new(), Vec::new());
+        let mut input = self.input.bind(py).clone();
+        while self.pulled - start < most && data.len() < FULL_BYTES {
+            let value = match input.next() {
+                Some(Ok(value)) => value,
+                Some(Err(error)) if self.on_its_own || error.is_instance_of::<PyException>(py) => {
+                    // The other items of its chunk do not count either, as in multiprocessing.
+                    let cost = self.pulled - self.pulled.checked_rem(self.chunksize).unwrap_or(0);
+                    *lock(&faults.input) = Some((cost, error));
+                    self.exhausted = true;
+                    break;
+                }
+                Some(Err(error)) => return Err(error),
+                None => {
+                    self.exhausted = true;
+                    break;
+                }
+            };
+            let (item, before) = (self.pulled, data.len());
+            self.pulled += 1;
+            let encoded = self.encoder.encode(&value, &mut data).map_err(Refused::Raised);
+            let encoded = encoded.and_then(|()| self.check_size(data.len() - before));
+            match encoded {
+                // A batch is at most full plus one item, whose size is limited to 2 GiB.
+                Ok(()) => ends.extend_from_slice(&(data.len() as u32).to_le_bytes()),
+                Err(refused) => {
+                    data.truncate(before);
+                    refuse(refused, item, inbox, faults);
+                    if !ends.is_empty() {
+                        break;
+                    }
+                    first = item + 1;
+                }
+            }
+        }
+        inbox.set_pulled(self.pulled);
+        self.adapt(self.pulled - start, began.elapsed());
+        if !ends.is_empty() {
+            self.sent_bytes += (data.len() + ends.len()) as u64;
+            messages.push(Body::Items(Items { job: inbox.job(), first, data: data.into(), ends: ends.into() }));
+        }
+        if self.exhausted {
+            messages.push(Body::EndItems(EndItems { job: inbox.job() }));
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, bytes: usize) -> Result<(), Refused> {
+        let limit = self.payload_limit;
+        if bytes as u64 <= limit {
+            return Ok(());
+        }
+        let message = format!("the encoded item has {bytes} bytes, and the limit is {limit}");
+        Err(Refused::Failed(Error::new(ErrorKind::PayloadTooLarge, message)))
+    }
+
+    fn adapt(&mut self, items: u64, took: Duration) {
+        if took >= SLOW {
+            self.batch = (self.batch / GROWTH).max(1);
+        } else if took <= QUICK && items >= self.batch {
+            self.batch = (self.batch * GROWTH).min(MOST_ITEMS);
+        }
+    }
+}
+
+/// Why an item is not sent.
+enum Refused {
+    Raised(PyErr),
+    Failed(Error),
+}
+
+fn refuse(refused: Refused, item: u64, inbox: &Inbox, faults: &Faults) {
+    let error = match refused {
+        Refused::Failed(error) => error,
+        Refused::Raised(error) => {
+            lock(&faults.refused).insert(item, error);
+            Error::new(ErrorKind::Codec, "the item could not be pickled")
+        }
+    };
+    inbox.refuse(item, error);
+}

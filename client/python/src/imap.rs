@@ -1,0 +1,347 @@
+//! Results one by one: `imap` and `imap_unordered`.
+//!
+//! A thread pulls the input, as far as it may be ahead of the consumer. When the consumer is gone, or the pool is being closed, the
+//! rest of the input runs without that bound: in multiprocessing everything that was handed over runs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use farpool_session::fork::Owned;
+use farpool_session::{Call, Error, Inbox, News, Results, Session, there_are};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
+use pyo3::types::PyType;
+
+use crate::collector::{decode, ended_early, failure};
+use crate::errors;
+use crate::feeder::{Faults, Feeder};
+use crate::waiting::{SLICE, deadline};
+
+/// Most items that the input is ahead, for each slot: when items are tiny, workers are given so many at once.
+const ITEMS_A_SLOT: u64 = 512;
+/// Chunks that the input is ahead, for each slot.
+const CHUNKS_A_SLOT: u64 = 4;
+/// How often the feeding thread looks whether the pool is being closed.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// An iterator over results.
+#[pyclass(frozen, module = "farpool")]
+pub(crate) struct IMapIterator(Arc<Shared>);
+
+struct Shared {
+    session: Session,
+    inbox: Owned<Arc<Inbox>>,
+    faults: Faults,
+    state: Mutex<State>,
+    /// How many results the consumer has taken.
+    taken: AtomicU64,
+    /// How many items the input may be ahead.
+    most_ahead: u64,
+    /// The consumer is gone.
+    abandoned: AtomicBool,
+    /// The pool is being closed.
+    closing: Arc<AtomicBool>,
+    feeding: OnceLock<Thread>,
+    /// Cancels the job when it is dropped early.
+    call: Mutex<Call>,
+}
+
+/// The consumer's side.
+struct State {
+    /// The index of the next result, if they come in order.
+    next: Option<u64>,
+    current: Option<Entry>,
+    arrived: BTreeMap<u64, Entry>,
+    /// Nothing more arrives.
+    ended: bool,
+    /// The iteration is over.
+    over: bool,
+    /// The pool lives until then.
+    pool: Option<Py<PyAny>>,
+}
+
+/// Outcomes of consecutive items.
+enum Entry {
+    Done(Results),
+    Failed { next: u64, end: u64, error: Error },
+}
+
+/// How an iteration begins.
+pub(crate) struct Beginning {
+    pub(crate) ordered: bool,
+    /// How many items the input may be ahead of the consumer.
+    pub(crate) buffersize: Option<u64>,
+    pub(crate) chunksize: u64,
+    pub(crate) closing: Arc<AtomicBool>,
+    pub(crate) pool: Py<PyAny>,
+}
+
+/// Starts the job and the thread that feeds it.
+pub(crate) fn start(py: Python<'_>, mut call: Call, feeder: Feeder, beginning: Beginning) -> PyResult<IMapIterator> {
+    let Beginning { ordered, buffersize, chunksize, closing, pool } = beginning;
+    let slots = u64::from(call.session.slots().max(1));
+    let most_ahead = buffersize.unwrap_or_else(|| {
+        slots.saturating_mul(ITEMS_A_SLOT).max(slots.saturating_mul(CHUNKS_A_SLOT).saturating_mul(chunksize))
+    });
+    crate::map::flush(py, &mut call)?;
+    let shared = Arc::new(Shared {
+        session: call.session.clone(),
+        inbox: Owned::of(call.session.owner(), Arc::clone(&*call.inbox)),
+        faults: Faults::default(),
+        state: Mutex::new(State {
+            next: ordered.then_some(0),
+            current: None,
+            arrived: BTreeMap::new(),
+            ended: false,
+            over: false,
+            pool: Some(pool),
+        }),
+        taken: AtomicU64::new(0),
+        most_ahead,
+        abandoned: AtomicBool::new(false),
+        closing,
+        feeding: OnceLock::new(),
+        call: Mutex::new(call),
+    });
+    let feeding = Arc::clone(&shared);
+    let builder = thread::Builder::new().name("farpool-feeder".to_owned()).stack_size(farpool_session::STACK);
+    let thread = builder.spawn(move || feeding.feed(feeder.on_its_own()))?;
+    let _ = shared.feeding.set(thread.thread().clone());
+    Ok(IMapIterator(shared))
+}
+
+/// The feeding thread's side.
+impl Shared {
+    fn feed(&self, mut feeder: Feeder) {
+        while !feeder.exhausted() && !self.inbox.ended() {
+            let room = self.room(&feeder);
+            if room == 0 || !self.inbox.has_room(feeder.room(0)) {
+                self.inbox.unpark_for_room(feeder.room(0));
+                // A later change unparks this thread, and an earlier one is visible here.
+                if self.room(&feeder) == 0 || !self.inbox.has_room(feeder.room(0)) {
+                    thread::park_timeout(LOOK);
+                }
+                continue;
+            }
+            let mut messages = Vec::new();
+            let fed = Python::try_attach(|py| feeder.feed(py, room, &self.inbox, &self.faults, &mut messages));
+            // Its input records its own exceptions; none: the interpreter ends.
+            if !matches!(fed, Some(Ok(()))) {
+                return;
+            }
+            let mut call = self.call.lock().unwrap_or_else(PoisonError::into_inner);
+            call.messages.append(&mut messages);
+            if let Err(error) = call.flush() {
+                self.inbox.break_with(error);
+                return;
+            }
+        }
+        self.call.lock().unwrap_or_else(PoisonError::into_inner).settle();
+        // Its input is released here, and not when this process attaches next.
+        Python::try_attach(|_| drop(feeder));
+    }
+
+    /// Returns how many items may be pulled now. A few at a time would wake this thread for each.
+    fn room(&self, feeder: &Feeder) -> u64 {
+        if self.abandoned.load(Ordering::SeqCst) || self.closing.load(Ordering::SeqCst) {
+            return u64::MAX;
+        }
+        let ahead = feeder.pulled().saturating_sub(self.taken.load(Ordering::SeqCst));
+        let room = self.most_ahead.saturating_sub(ahead);
+        if room >= (self.most_ahead / 4).max(1) { room } else { 0 }
+    }
+
+    fn note_taken(&self) {
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        let due = self.taken.load(Ordering::Relaxed) % (self.most_ahead / 4).max(1) == 0;
+        if let Some(thread) = self.feeding.get().filter(|_| due) {
+            thread.unpark();
+        }
+    }
+}
+
+/// The consumer's side.
+impl Shared {
+    /// Returns the next result, or the exception that took its place; `None` if there is none in time, and `Some(None)` after the
+    /// last one.
+    fn next(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<Option<Option<Py<PyAny>>>> {
+        self.session.here().map_err(|error| errors::to_python(py, &error))?;
+        loop {
+            {
+                let mut state = self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+                if let Some(next) = state.next(py, self) {
+                    if matches!(next, Ok(Some(_)) | Err(_)) {
+                        self.note_taken();
+                    }
+                    return next.map(Some);
+                }
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Ok(None);
+            }
+            let until = deadline.map_or(now + SLICE, |deadline| deadline.min(now + SLICE));
+            py.detach(|| self.session.wait(&self.inbox, Some(until)));
+            py.check_signals()?;
+        }
+    }
+}
+
+impl State {
+    /// Returns the next result if it is there; `Some(Ok(None))` after the last one.
+    fn next(&mut self, py: Python<'_>, shared: &Shared) -> Option<PyResult<Option<Py<PyAny>>>> {
+        loop {
+            if self.over {
+                return Some(Ok(None));
+            }
+            if self.next.is_some_and(|next| shared.faults.cut().is_some_and(|cut| next >= cut)) {
+                return Some(self.end(py, shared));
+            }
+            if self.current.is_none() && !self.find_current() {
+                if self.ended {
+                    return Some(self.end(py, shared));
+                }
+                if !shared.inbox.has_news() {
+                    return None;
+                }
+                if let Err(error) = self.take(py, shared) {
+                    return Some(Err(error));
+                }
+                continue;
+            }
+            match self.outcome(py, shared) {
+                Some(Ok((item, outcome))) => {
+                    if shared.faults.cut().is_some_and(|cut| item >= cut) {
+                        continue;
+                    }
+                    if let Some(next) = &mut self.next {
+                        *next += 1;
+                    }
+                    return Some(outcome.map(Some).map_err(|error| not_the_end(py, error)));
+                }
+                Some(Err(error)) => return Some(Err(error)),
+                None => self.current = None,
+            }
+        }
+    }
+
+    /// Makes what comes next the current entry; returns whether it has arrived.
+    fn find_current(&mut self) -> bool {
+        let Some(first) = self.arrived.first_entry() else { return false };
+        if self.next.is_none_or(|next| *first.key() == next) {
+            self.current = Some(first.remove());
+        }
+        self.current.is_some()
+    }
+
+    /// Takes what has arrived.
+    fn take(&mut self, py: Python<'_>, shared: &Shared) -> PyResult<()> {
+        let inbox = &shared.inbox;
+        let lies = |error: Error| errors::to_python(py, &inbox.tell(error));
+        let mut news = VecDeque::new();
+        self.ended |= inbox.take(&mut news);
+        for news in news {
+            let (first, entry) = match news {
+                News::Done { first, data, ends, attempts: _, held } => {
+                    let results = Results::new(first, data, ends, inbox.pulled()).map_err(lies)?;
+                    (first, Entry::Done(results.holding(held)))
+                }
+                News::Failed { first, count, error, held: _ } => {
+                    there_are(first, count, inbox.pulled()).map_err(lies)?;
+                    (first, Entry::Failed { next: first, end: first + count, error })
+                }
+            };
+            self.arrived.insert(first, entry);
+        }
+        Ok(())
+    }
+
+    /// Returns the next outcome of the current entry, with its index.
+    #[expect(clippy::type_complexity, reason = "an outcome, unless the coordinator lies, if there is one")]
+    fn outcome(&mut self, py: Python<'_>, shared: &Shared) -> Option<PyResult<(u64, PyResult<Py<PyAny>>)>> {
+        match self.current.as_mut()? {
+            Entry::Done(results) => Some(match results.next()? {
+                Ok((item, bytes)) => Ok((item, decode(py, bytes))),
+                Err(error) => Err(errors::to_python(py, &shared.inbox.tell(error))),
+            }),
+            Entry::Failed { next, end, error } => {
+                let item = *next;
+                if item == *end {
+                    return None;
+                }
+                *next += 1;
+                Some(Ok((item, Err(failure(py, item, error.clone(), &shared.inbox, &shared.faults)))))
+            }
+        }
+    }
+
+    /// Ends the iteration: what kept it from going on is raised once.
+    fn end(&mut self, py: Python<'_>, shared: &Shared) -> PyResult<Option<Py<PyAny>>> {
+        self.over = true;
+        self.arrived.clear();
+        self.current = None;
+        self.pool = None;
+        if let Some((_, error)) = shared.faults.input(py) {
+            return Err(error);
+        }
+        if shared.inbox.end_error().is_some() { Err(ended_early(py, &shared.inbox)) } else { Ok(None) }
+    }
+}
+
+/// A task's StopIteration must not look like the end.
+fn not_the_end(py: Python<'_>, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyStopIteration>(py) {
+        return error;
+    }
+    let instead = PyRuntimeError::new_err("the task raised StopIteration");
+    instead.set_cause(py, Some(error));
+    instead
+}
+
+impl Drop for IMapIterator {
+    fn drop(&mut self) {
+        if self.0.session.owner().is_here() {
+            self.0.abandoned.store(true, Ordering::SeqCst);
+            self.0.inbox.discard();
+            if let Some(thread) = self.0.feeding.get() {
+                thread.unpark();
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl IMapIterator {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(self.0.next(py, None)?.flatten())
+    }
+
+    /// Returns the next result. Raises `multiprocessing.TimeoutError` if there is none after `timeout` seconds, and `StopIteration`
+    /// after the last one.
+    #[pyo3(signature = (timeout=None))]
+    fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        match self.0.next(py, deadline(timeout))? {
+            Some(Some(value)) => Ok(value),
+            Some(None) => Err(PyStopIteration::new_err(())),
+            None => Err(errors::timeout(py)),
+        }
+    }
+
+    #[getter]
+    fn _job(&self) -> u64 {
+        self.0.inbox.job()
+    }
+
+    #[classmethod]
+    fn __class_getitem__<'py>(class: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        class.py().import("types")?.getattr("GenericAlias")?.call1((class, item))
+    }
+}

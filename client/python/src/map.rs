@@ -1,0 +1,103 @@
+//! The blocking calls: the caller's thread feeds, and decodes while it would otherwise wait.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{EndItems, Items};
+use farpool_session::{Call, Error, ErrorKind, Inbox};
+use pyo3::prelude::*;
+
+use crate::codec::Encoder;
+use crate::collector::{Collector, ended_early};
+use crate::errors;
+use crate::feeder::{Faults, Feeder};
+use crate::waiting::wait_for_news;
+
+/// Runs every item and returns the results in order. An exception of this thread cancels the job.
+pub(crate) fn run_all(py: Python<'_>, mut call: Call, mut feeder: Feeder) -> PyResult<Vec<Py<PyAny>>> {
+    let faults = Faults::default();
+    let mut collector = Collector::default();
+    let mut news = VecDeque::new();
+    loop {
+        if !feeder.exhausted() && call.inbox.has_room(feeder.room(0)) {
+            feeder.feed(py, u64::MAX, &call.inbox, &faults, &mut call.messages)?;
+            flush(py, &mut call)?;
+            py.check_signals()?;
+        } else if !call.inbox.has_news() {
+            wait_for_news(py, &call.session, &call.inbox)?;
+        }
+        if !call.inbox.has_news() {
+            continue;
+        }
+        let ended = call.inbox.take(&mut news);
+        for news in news.drain(..) {
+            collector.accept(py, news, &call.inbox, &faults)?;
+        }
+        if feeder.exhausted() && collector.outcomes() == feeder.pulled() {
+            call.settle();
+            return collector.finish(py, &faults);
+        }
+        if ended {
+            return Err(ended_early(py, &call.inbox));
+        }
+    }
+}
+
+/// Sends a call's messages; others may hold the session meanwhile.
+pub(crate) fn flush(py: Python<'_>, call: &mut Call) -> PyResult<()> {
+    py.detach(|| call.flush()).map_err(|error| errors::to_python(py, &error))
+}
+
+/// Decodes all outcomes of a job that has ended.
+pub(crate) fn collect(py: Python<'_>, inbox: &Inbox, faults: &Faults) -> PyResult<Vec<Py<PyAny>>> {
+    let mut collector = Collector::default();
+    let mut news = VecDeque::new();
+    inbox.take(&mut news);
+    for news in news {
+        collector.accept(py, news, inbox, faults)?;
+    }
+    match inbox.end_error() {
+        Some(_) => Err(ended_early(py, inbox)),
+        None => collector.finish(py, faults),
+    }
+}
+
+/// Runs one item and returns its result.
+pub(crate) fn run_one(
+    py: Python<'_>,
+    mut call: Call,
+    encoder: &Encoder,
+    value: &Bound<'_, PyAny>,
+    payload_limit: u64,
+) -> PyResult<Py<PyAny>> {
+    let mut data = Vec::new();
+    encoder.encode(value, &mut data)?;
+    let Some(end) = u32::try_from(data.len()).ok().filter(|_| data.len() as u64 <= payload_limit) else {
+        let message = format!("the encoded arguments have {} bytes, and the limit is {payload_limit}", data.len());
+        return Err(errors::to_python(py, &call.inbox.tell(Error::new(ErrorKind::PayloadTooLarge, message))));
+    };
+    let job = call.inbox.job();
+    let ends = Bytes::copy_from_slice(&end.to_le_bytes());
+    call.messages.push(Body::Items(Items { job, first: 0, data: data.into(), ends }));
+    call.messages.push(Body::EndItems(EndItems { job }));
+    call.inbox.set_pulled(1);
+    flush(py, &mut call)?;
+    let (faults, mut collector, mut news) = (Faults::default(), Collector::default(), VecDeque::new());
+    loop {
+        let ended = call.inbox.take(&mut news);
+        for news in news.drain(..) {
+            collector.accept(py, news, &call.inbox, &faults)?;
+        }
+        if collector.outcomes() > 0 {
+            call.settle();
+            let missing =
+                || errors::to_python(py, &call.inbox.tell(Error::protocol("the outcome of a call is missing")));
+            return collector.finish(py, &faults)?.pop().ok_or_else(missing);
+        }
+        if ended {
+            return Err(ended_early(py, &call.inbox));
+        }
+        wait_for_news(py, &call.session, &call.inbox)?;
+    }
+}

@@ -1,0 +1,262 @@
+//! A pool, as its Python half sees it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use farpool_proto::limits;
+use farpool_proto::v1::WorkerSettings;
+use farpool_session::{Error, Inbox, Interest, Program, RECONNECT_TIMEOUT, Settings, Target, environment};
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyList};
+
+use crate::async_result::{AsyncResult, Ending};
+use crate::callbacks::Shown;
+use crate::collector::list;
+use crate::feeder::Feeder;
+use crate::imap::{Beginning, IMapIterator};
+use crate::task::{Options, Task};
+use crate::waiting::{deadline, wait_until};
+use crate::{async_result, errors, imap, map};
+
+/// An open pool.
+#[pyclass(frozen, module = "farpool._farpool")]
+pub(crate) struct Session {
+    session: farpool_session::Session,
+    payload_limit: u64,
+    closing: Arc<AtomicBool>,
+    jobs: Mutex<Jobs>,
+}
+
+/// Jobs in the background, among them some that have ended.
+#[derive(Default)]
+struct Jobs {
+    known: Vec<Weak<Inbox>>,
+    /// Ended jobs are forgotten at this length.
+    most: usize,
+}
+
+/// Opens a pool. `address`: that of a cluster's coordinator; `None`: on this machine. `initializer`: a function as in `Task`, and its
+/// encoded arguments. `environment`: variables of the workers.
+#[pyfunction]
+#[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, max_tasks_per_child, name))]
+#[expect(clippy::too_many_arguments, reason = "each is named by its only caller")]
+pub(crate) fn open(
+    py: Python<'_>,
+    processes: u32,
+    address: Option<String>,
+    file: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    initializer: Vec<u8>,
+    initargs: Vec<u8>,
+    max_tasks_per_child: u64,
+    name: &str,
+) -> PyResult<Session> {
+    let payload_limit = limits::PAYLOAD_BYTES;
+    let settings = WorkerSettings {
+        initializer: initializer.into(),
+        initializer_args: initargs.into(),
+        initializer_timeout_ns: u64::MAX,
+        max_tasks_per_child,
+        threads: 1,
+        memory_limit: 0,
+        payload_limit,
+        name: limits::clipped(name, limits::POOL_NAME_BYTES),
+    };
+    let opened = py.detach(|| {
+        let invalid = |beyond: limits::BeyondLimit| Error::invalid(beyond.to_string());
+        limits::pool(processes, 1).map_err(invalid)?;
+        limits::settings(&settings).map_err(invalid)?;
+        let target = match &address {
+            Some(url) => Target::Cluster(farpool_session::address(url)?),
+            None => Target::Here,
+        };
+        let reconnect_timeout = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
+        let settings = Settings {
+            processes,
+            program: Program { file, arguments },
+            settings,
+            require: Vec::new(),
+            weight: 1,
+            environment,
+            reconnect_timeout,
+        };
+        farpool_session::Session::open(target, settings, Arc::new(Shown))
+    });
+    let session = opened.map_err(|error: Error| errors::to_python(py, &error))?;
+    Ok(Session { session, payload_limit, closing: Arc::default(), jobs: Mutex::default() })
+}
+
+#[pymethods]
+impl Session {
+    /// Calls the task with one value, and returns its result.
+    #[pyo3(signature = (task, value, timeout=None, retries=2))]
+    fn apply(
+        &self,
+        py: Python<'_>,
+        task: &Task,
+        value: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+        retries: u32,
+    ) -> PyResult<Py<PyAny>> {
+        let options = Options::new(py, None, timeout, retries)?;
+        let call = self.begin(py, "apply", task, &options, Interest::Outcomes)?;
+        map::run_one(py, call, &task.encoder(py)?, value, self.payload_limit)
+    }
+
+    /// Calls the task with each value, and returns the results in order. `verb` is the name of the call in errors.
+    #[pyo3(signature = (verb, task, values, chunksize=None, timeout=None, retries=2))]
+    #[expect(clippy::too_many_arguments, reason = "the options of a call")]
+    fn map<'py>(
+        &self,
+        py: Python<'py>,
+        verb: &str,
+        task: &Task,
+        values: Bound<'py, PyIterator>,
+        chunksize: Option<u64>,
+        timeout: Option<f64>,
+        retries: u32,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let options = Options::new(py, chunksize, timeout, retries)?;
+        let call = self.begin(py, verb_of(verb), task, &options, Interest::Outcomes)?;
+        let feeder = self.feeder(py, task, values, &options)?;
+        list(py, map::run_all(py, call, feeder)?)
+    }
+
+    /// Does the same in the background. `single`: there is one value, and its result is the outcome. `pool` is kept until then.
+    #[pyo3(signature = (verb, task, values, pool, single, callback=None, error_callback=None, chunksize=None, timeout=None, retries=2))]
+    #[expect(clippy::too_many_arguments, reason = "the options of a call")]
+    fn start(
+        &self,
+        py: Python<'_>,
+        verb: &str,
+        task: &Task,
+        values: Bound<'_, PyIterator>,
+        pool: Py<PyAny>,
+        single: bool,
+        callback: Option<Py<PyAny>>,
+        error_callback: Option<Py<PyAny>>,
+        chunksize: Option<u64>,
+        timeout: Option<f64>,
+        retries: u32,
+    ) -> PyResult<AsyncResult> {
+        let options = Options::new(py, chunksize, timeout, retries)?;
+        let call = self.begin(py, verb_of(verb), task, &options, Interest::End)?;
+        self.remember(&call.inbox);
+        let feeder = self.feeder(py, task, values, &options)?;
+        let ending = Ending { pool, success: callback, failure: error_callback };
+        async_result::start(py, call, feeder, single, ending)
+    }
+
+    /// Calls the task with each value, and returns an iterator over the results.
+    #[pyo3(signature = (verb, task, values, pool, ordered, buffersize=None, chunksize=None, timeout=None, retries=2))]
+    #[expect(clippy::too_many_arguments, reason = "the options of a call")]
+    fn imap(
+        &self,
+        py: Python<'_>,
+        verb: &str,
+        task: &Task,
+        values: Bound<'_, PyIterator>,
+        pool: Py<PyAny>,
+        ordered: bool,
+        buffersize: Option<u64>,
+        chunksize: Option<u64>,
+        timeout: Option<f64>,
+        retries: u32,
+    ) -> PyResult<IMapIterator> {
+        let options = Options::new(py, chunksize, timeout, retries)?;
+        let call = self.begin(py, verb_of(verb), task, &options, Interest::Outcomes)?;
+        self.remember(&call.inbox);
+        let feeder = self.feeder(py, task, values, &options)?;
+        let closing = Arc::clone(&self.closing);
+        let chunksize = options.chunksize;
+        imap::start(py, call, feeder, Beginning { ordered, buffersize, chunksize, closing, pool })
+    }
+
+    /// Refuses further calls; with `now`, also ends the open ones.
+    fn close(&self, py: Python<'_>, now: bool) {
+        self.closing.store(true, Ordering::SeqCst);
+        py.detach(|| self.session.close(now));
+    }
+
+    /// Waits until no job is open and all workers are gone; returns false after `timeout` seconds.
+    #[pyo3(signature = (timeout=None))]
+    fn wait_closed(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        wait_until(py, deadline(timeout), |until| self.session.wait_closed(Some(until)))
+    }
+
+    /// Returns how many workers run at once.
+    fn processes(&self) -> u32 {
+        self.session.processes()
+    }
+
+    /// Returns the process ids of the workers on this machine.
+    fn worker_pids(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
+        let workers = py.detach(|| self.session.here().map(|carrier| carrier.worker_pids()));
+        workers.map_err(|error| errors::to_python(py, &error))
+    }
+
+    /// Raises why the pool cannot run anything any more, if it has failed.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let failure = py.detach(|| self.session.here().map(|carrier| carrier.failure()));
+        match failure {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) | Err(error) => Err(errors::to_python(py, &error)),
+        }
+    }
+
+    /// Returns whether this process has opened it, and is no fork of that one.
+    fn is_here(&self) -> bool {
+        self.session.owner().is_here()
+    }
+
+    /// Returns the numbers of the jobs in the background that have not ended.
+    fn open_jobs(&self) -> Vec<u64> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = jobs.known.iter().filter_map(Weak::upgrade).filter(|inbox| !inbox.ended());
+        open.map(|inbox| inbox.job()).collect()
+    }
+}
+
+impl Session {
+    fn begin(
+        &self,
+        py: Python<'_>,
+        verb: &'static str,
+        task: &Task,
+        options: &Options,
+        interest: Interest,
+    ) -> PyResult<farpool_session::Call> {
+        let call = self.session.begin(verb, task.label(), task.open_job(options), interest);
+        call.map_err(|error| errors::to_python(py, &error))
+    }
+
+    fn feeder(
+        &self,
+        py: Python<'_>,
+        task: &Task,
+        values: Bound<'_, PyIterator>,
+        options: &Options,
+    ) -> PyResult<Feeder> {
+        Ok(Feeder::new(values, task.encoder(py)?, options.chunksize, self.payload_limit))
+    }
+
+    fn remember(&self, inbox: &Arc<Inbox>) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.known.len() >= jobs.most {
+            jobs.known.retain(|inbox| inbox.upgrade().is_some_and(|inbox| !inbox.ended()));
+            jobs.most = (2 * jobs.known.len()).max(64);
+        }
+        jobs.known.push(Arc::downgrade(inbox));
+    }
+}
+
+/// Returns the verb as errors name it.
+fn verb_of(verb: &str) -> &'static str {
+    ["map", "starmap", "imap", "imap_unordered", "apply_async", "map_async", "starmap_async"]
+        .into_iter()
+        .find(|known| *known == verb)
+        .unwrap_or("call")
+}

@@ -1,0 +1,84 @@
+//! A function as workers find it, and the options of a call.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use farpool_proto::limits;
+use farpool_proto::v1::OpenJob;
+use farpool_session::Error;
+use pyo3::prelude::*;
+
+use crate::codec::Encoder;
+use crate::errors;
+
+/// A function that was made ready to travel.
+#[pyclass(frozen, module = "farpool._farpool")]
+pub(crate) struct Task {
+    function: Bytes,
+    label: String,
+    by_value: Option<Py<PyAny>>,
+}
+
+#[pymethods]
+impl Task {
+    /// `function`: a letter for how it is called (see `worker.rs`), and what `farpool._functions.dump` has made. `by_value` pickles
+    /// items that name something of `__main__`.
+    #[new]
+    #[pyo3(signature = (function, label, by_value=None))]
+    fn new(py: Python<'_>, function: &[u8], label: &str, by_value: Option<Py<PyAny>>) -> PyResult<Self> {
+        limits::function("bytes of the function with the globals and defaults that it uses", function.len()).map_err(
+            |beyond| {
+                let advice = "pass large data in the items, or once to each worker with initializer= and initargs=";
+                errors::to_python(py, &Error::invalid(format!("{beyond}; {advice}")))
+            },
+        )?;
+        let label = limits::clipped(label, limits::JOB_LABEL_BYTES);
+        Ok(Self { function: Bytes::copy_from_slice(function), label, by_value })
+    }
+}
+
+impl Task {
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
+    pub(crate) fn encoder(&self, py: Python<'_>) -> PyResult<Encoder> {
+        Encoder::new(py, self.by_value.as_ref().map(|hook| hook.clone_ref(py)))
+    }
+
+    pub(crate) fn open_job(&self, options: &Options) -> OpenJob {
+        OpenJob {
+            function: self.function.clone(),
+            label: self.label.clone(),
+            chunksize: options.chunksize,
+            timeout_ns: options.timeout_ns,
+            retries: options.retries,
+            ..OpenJob::default()
+        }
+    }
+}
+
+/// The options of a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    /// Items in a chunk; 0: farpool chooses.
+    pub(crate) chunksize: u64,
+    timeout_ns: u64,
+    retries: u32,
+}
+
+impl Options {
+    /// Checks and converts them. `timeout`: seconds that one item may run.
+    pub(crate) fn new(py: Python<'_>, chunksize: Option<u64>, timeout: Option<f64>, retries: u32) -> PyResult<Self> {
+        let invalid = |message: String| Err(errors::to_python(py, &Error::invalid(message)));
+        if retries > limits::RETRIES {
+            return invalid(format!("retries must be at most {}, not {retries}", limits::RETRIES));
+        }
+        let timeout_ns = match timeout.map(Duration::try_from_secs_f64) {
+            None => 0,
+            Some(Ok(timeout)) if !timeout.is_zero() => u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
+            Some(_) => return invalid("timeout must be above zero: leave it out for no limit".to_owned()),
+        };
+        Ok(Self { chunksize: chunksize.unwrap_or(0), timeout_ns, retries })
+    }
+}

@@ -1,0 +1,219 @@
+//! What runs in fork servers and workers: the interpreter itself, with functions that `farpool._worker` loads.
+
+#![expect(unsafe_code, reason = "tells the interpreter of forks that it has not made; argued at each block")]
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use farpool_proto::v1::{Failure, FailureKind};
+use farpool_worker::{Done, Encoded, Items, Language};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+
+use crate::codec::{self, Decoded, Encoder};
+
+/// Serves a pool, if this process was started for one, and does not return. Otherwise returns.
+#[pyfunction]
+pub(crate) fn serve(py: Python<'_>) {
+    py.detach(|| farpool_worker::init(&PythonFunctions));
+}
+
+/// Functions that are named by a letter for how they are called, and by what `farpool._functions.dump` has made.
+struct PythonFunctions;
+
+/// How a function is called with a decoded item.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// The item is the only argument.
+    One,
+    /// The item has the arguments.
+    Several,
+    /// The item is a tuple of the arguments and the named ones.
+    Named,
+    /// As `Several`; it is an initializer, which has no result.
+    Initializer,
+}
+
+thread_local! {
+    /// How the interpreter was left before a fork.
+    static BEFORE_FORK: Cell<Option<ffi::PyGILState_STATE>> = const { Cell::new(None) };
+}
+
+impl Language for PythonFunctions {
+    fn find(&self, function: &[u8]) -> Result<farpool_worker::Task, String> {
+        let (letter, function) = function.split_first().ok_or("it has no bytes")?;
+        let how = match letter {
+            b'1' => How::One,
+            b'*' => How::Several,
+            b'k' => How::Named,
+            b'i' => How::Initializer,
+            _ => return Err(format!("its first byte is {letter}")),
+        };
+        let found = Python::attach(|py| load(py, function).map_err(|error| describe(py, error)));
+        let found = Arc::new(found);
+        Ok(Arc::new(move |items| Python::attach(|py| run(py, items, how, &found))))
+    }
+
+    fn before_fork(&self) {
+        // SAFETY: this thread is not attached: `serve` has detached it. The interpreter is initialised.
+        let state = unsafe { ffi::PyGILState_Ensure() };
+        BEFORE_FORK.set(Some(state));
+        call_worker(|py| py.import("farpool._worker")?.call_method0("before_fork"));
+        // SAFETY: this thread is attached, and forks next.
+        unsafe { ffi::PyOS_BeforeFork() };
+    }
+
+    fn after_fork(&self) {
+        // SAFETY: this thread was attached before the fork and still is.
+        unsafe { ffi::PyOS_AfterFork_Parent() };
+        release();
+    }
+
+    fn after_fork_in_worker(&self) {
+        // SAFETY: this thread was attached before the fork, and is the only one of the child.
+        unsafe { ffi::PyOS_AfterFork_Child() };
+        call_worker(|py| py.import("farpool._worker")?.call_method0("begin"));
+        // SAFETY: the function has the signature that atexit(3) asks for, and lives as long as the process.
+        unsafe { libc::atexit(at_exit) };
+        release();
+    }
+}
+
+/// Detaches this thread as it was before the fork.
+fn release() {
+    if let Some(state) = BEFORE_FORK.take() {
+        // SAFETY: it is what PyGILState_Ensure has returned to this thread.
+        unsafe { ffi::PyGILState_Release(state) };
+    }
+}
+
+/// Runs Python's exit handlers when a worker exits at its agent's request.
+extern "C" fn at_exit() {
+    call_worker(|py| py.import("farpool._worker")?.call_method0("end"));
+}
+
+/// Calls into the package; an exception is printed.
+fn call_worker(call: impl for<'py> Fn(Python<'py>) -> PyResult<Bound<'py, PyAny>>) {
+    Python::try_attach(|py| {
+        if let Err(error) = call(py) {
+            error.print(py);
+        }
+    });
+}
+
+fn load(py: Python<'_>, function: &[u8]) -> PyResult<Py<PyAny>> {
+    let worker = py.import(intern!(py, "farpool._worker"))?;
+    Ok(worker.call_method1(intern!(py, "load"), (PyBytes::new(py, function),))?.unbind())
+}
+
+/// An exception as it travels: its description, and for an initializer its text and traceback.
+struct Described {
+    description: Vec<u8>,
+    text: String,
+    traceback: String,
+}
+
+fn describe(py: Python<'_>, error: PyErr) -> Described {
+    // With its traceback, which is apart from the exception until here.
+    let error = error.into_value(py);
+    described(py, |worker| worker.call_method1(intern!(py, "describe"), (error,)))
+}
+
+/// Describes that a result cannot be pickled.
+fn describe_unsendable(py: Python<'_>, error: &PyErr, result: &Bound<'_, PyAny>) -> Described {
+    described(py, |worker| worker.call_method1(intern!(py, "describe_unsendable"), (error.value(py), result)))
+}
+
+fn described<'py>(
+    py: Python<'py>,
+    make: impl FnOnce(Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAny>>,
+) -> Described {
+    let made = py.import(intern!(py, "farpool._worker")).and_then(make).and_then(|made| made.extract());
+    let (description, text, traceback) = made.unwrap_or_else(|error: PyErr| {
+        // The restoring side shows a description that it cannot read as text.
+        let text = format!("an exception could not be described: {error}");
+        (text.clone().into_bytes(), text, String::new())
+    });
+    Described { description, text, traceback }
+}
+
+fn run(py: Python<'_>, items: &mut dyn Items, how: How, found: &Result<Py<PyAny>, Described>) {
+    let encoder = match Encoder::new(py, None) {
+        Ok(encoder) => encoder,
+        Err(error) => return error.print(py),
+    };
+    farpool_worker::run(items, |items| one(py, items, how, found, &encoder));
+    call_worker(|py| py.import(intern!(py, "farpool._worker"))?.call_method0(intern!(py, "flush")));
+}
+
+/// Runs the next item; `None` if there is none.
+fn one(
+    py: Python<'_>,
+    items: &mut dyn Items,
+    how: How,
+    found: &Result<Py<PyAny>, Described>,
+    encoder: &Encoder,
+) -> Option<Result<Done, Failure>> {
+    let argument = codec::decode(py, items.next()?);
+    let function = match found {
+        Ok(function) => function.bind(py),
+        Err(described) => return Some(fail(items, how, described)),
+    };
+    let result = argument.and_then(|argument| match argument {
+        Decoded::Value(argument) => call(function, how, argument),
+        Decoded::Raised(error) => Err(error),
+    });
+    let result = match result {
+        Ok(result) => result,
+        Err(error) => return Some(fail(items, how, &describe(py, error))),
+    };
+    if how == How::Initializer {
+        return Some(Ok(Done { result: Encoded::InScratch, failed: false }));
+    }
+    match encoder.encode(&result, items.scratch()) {
+        Ok(()) => Some(Ok(Done { result: Encoded::InScratch, failed: false })),
+        Err(error) => {
+            let described = describe_unsendable(py, &error, &result);
+            Some(fail(items, how, &described))
+        }
+    }
+}
+
+fn call<'py>(function: &Bound<'py, PyAny>, how: How, argument: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    match how {
+        How::One => function.call1((argument,)),
+        How::Several | How::Initializer => function.call1(as_tuple(argument)?),
+        How::Named => {
+            let (arguments, named): (Bound<'py, PyAny>, Bound<'py, PyDict>) = argument.extract()?;
+            function.call(as_tuple(arguments)?, Some(&named))
+        }
+    }
+}
+
+/// Makes a tuple of arguments that may be any iterable.
+fn as_tuple(arguments: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyTuple>> {
+    match arguments.cast_into::<PyTuple>() {
+        Ok(tuple) => Ok(tuple),
+        Err(other) => {
+            let arguments = other.into_inner();
+            let values = arguments.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+            PyTuple::new(arguments.py(), values)
+        }
+    }
+}
+
+/// Reports an exception in place of a result. An initializer has no result: it fails.
+fn fail(items: &mut dyn Items, how: How, described: &Described) -> Result<Done, Failure> {
+    if how == How::Initializer {
+        return Err(Failure {
+            kind: FailureKind::InitializerFailed.into(),
+            message: format!("the initializer raised {}", described.text),
+            backtrace: described.traceback.clone(),
+            ..Failure::default()
+        });
+    }
+    codec::encode_raised(&described.description, items.scratch());
+    Ok(Done { result: Encoded::InScratch, failed: true })
+}

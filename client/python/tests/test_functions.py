@@ -1,0 +1,292 @@
+"""What travels as a function, an argument and a result."""
+
+import collections
+import dataclasses
+import enum
+import functools
+import math
+import sys
+import types
+
+import pytest
+
+import farpool
+from farpool import Pool, _farpool
+
+
+class Point(collections.namedtuple("Point", "x y")):
+    def plus(self, n):
+        return Point(self.x + n, self.y + n)
+
+
+def test_functions_of_modules(pool):
+    assert pool.map(math.sqrt, [4.0, 9.0]) == [2.0, 3.0]
+    assert pool.map(Point(1, 2).plus, [1, 2]) == [Point(2, 3), Point(3, 4)]
+    assert pool.map(functools.partial(pow, 2), [3, 4]) == [8, 16]
+    assert pool.map(str.upper, ["a"]) == ["A"]
+    assert pool.map(Point._make, [(1, 2)]) == [Point(1, 2)]
+
+
+def test_lambdas_and_closures(pool):
+    factor = 3
+    assert pool.map(lambda n: n * factor, [1, 2]) == [3, 6]
+
+    def count(n):
+        return 0 if n == 0 else 1 + count(n - 1)
+
+    assert pool.map(count, [5]) == [5]
+
+    def with_defaults(n, /, m=2, *, k=factor):
+        return n * m * k
+
+    assert pool.map(with_defaults, [1]) == [6]
+    assert pool.map(lambda n: json_of(n), [[1]]) == ["[1]"]
+
+
+def json_of(value):
+    import json
+
+    return json.dumps(value)
+
+
+def test_classes_in_functions(pool):
+    class Local:
+        def __init__(self, n):
+            self.n = n
+
+        def double(self):
+            return self.n * 2
+
+    assert pool.map(lambda n: Local(n).double(), [1, 2]) == [2, 4]
+
+
+VALUES = [
+    None,
+    True,
+    0,
+    -1,
+    2**63 - 1,
+    -(2**63),
+    2**63,
+    10**50,
+    1.5,
+    float("inf"),
+    "",
+    "text",
+    "\u20ac\U0001f600",
+    "\ud800",
+    b"",
+    b"bytes",
+    (),
+    (1, "a", (None, 2.5), b"x"),
+    [],
+    [1, [2], {"a": 3}],
+    {},
+    {"a": 1, 2: (3, 4)},
+    {"nested": {"a": [1]}},
+    {1, 2},
+    Point(1, 2),
+    bytearray(b"x"),
+    complex(1, 2),
+    range(3),
+    Ellipsis,
+    int,
+    math,
+]
+
+
+@pytest.mark.parametrize("value", [value for value in VALUES if value is not math], ids=repr)
+def test_values_survive(value):
+    encoded = _farpool.encode_value(value)
+    decoded = _farpool.decode_value(encoded)
+    assert decoded == value and type(decoded) is type(value)
+
+
+def test_values_arrive(pool):
+    values = [value for value in VALUES if value is not math]
+    arrived = pool.map(same, values)
+    assert arrived == values
+    assert [type(value) for value in arrived] == [type(value) for value in values]
+
+
+def same(value):
+    return value
+
+
+def test_subclasses_and_shared_objects_stay_what_they_are():
+    class_of = lambda value: type(_farpool.decode_value(_farpool.encode_value(value)))  # noqa: E731
+    assert class_of(collections.OrderedDict(a=1)) is collections.OrderedDict
+    assert class_of(Colour.RED) is Colour
+    inner = []
+    first, second = _farpool.decode_value(_farpool.encode_value((inner, inner)))
+    assert first is second
+    deep = ()
+    for _ in range(100):
+        deep = (deep,)
+    assert _farpool.decode_value(_farpool.encode_value(deep)) == deep
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+@pytest.mark.parametrize("bytes", [b"", b"\xff", b"\x03", b"\x05\xff\xff\xff\xff", b"\x07\xff\xff\xff\xff", b"\x0b\x01"])
+def test_broken_values_are_refused(bytes):
+    with pytest.raises(ValueError):
+        _farpool.decode_value(bytes)
+
+
+def test_numpy(pool):
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(1_000_000, dtype="f8").reshape(1000, 1000)
+    results = pool.map(numpy.negative, [array, array[::2], array[0]])
+    for result, given in zip(results, [array, array[::2], array[0]]):
+        assert (result == -given).all() and result.flags.writeable
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    assert not pool.apply(is_writable, (frozen,))
+    assert pool.apply(is_writable, (array,))
+    assert pool.map(total, [{"a": array, "b": [array]}]) == [2 * array.sum()]
+
+
+def is_writable(array):
+    return array.flags.writeable
+
+
+def total(arrays):
+    return arrays["a"].sum() + arrays["b"][0].sum()
+
+
+def test_large_values(pool):
+    large = b"x" * (5 << 20)
+    assert pool.map(len, [large] * 3) == [5 << 20] * 3
+    assert pool.apply(bytes, (5 << 20,)) == bytes(5 << 20)
+
+
+SCRIPT = """
+    import dataclasses, enum, os, sys
+    from collections import namedtuple
+    from farpool import Pool
+
+    Pair = namedtuple("Pair", "a b")
+    DATA = None
+    BASE = 100
+
+    @dataclasses.dataclass
+    class Job:
+        n: int
+        def run(self):
+            return Job(self.n + helper(self.n))
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    class Odd(Exception):
+        def __init__(self, n):
+            super().__init__(n)
+            self.n = n
+
+    def helper(n):
+        return BASE + n
+
+    def setup(data):
+        global DATA
+        DATA = data
+
+    def task(n):
+        return helper(n) + DATA
+
+    def fails(n):
+        raise Odd(n)
+
+    def run(job):
+        return job.run(), Pair(job.n, Colour.RED)
+
+    pool = Pool(2, setup, (1000,))
+    print(pool.map(task, range(3)))
+    jobs = pool.map(run, [Job(1), Job(2)])
+    print(jobs, isinstance(jobs[0][0], Job), type(jobs[0][1]) is Pair, jobs[0][1].b is Colour.RED)
+    try:
+        pool.map(fails, [7])
+    except Odd as error:
+        print("Odd", error.n)
+    print(pool.map(lambda job: job.n, [Job(5)]), pool.apply(Job.run, (Job(3),)))
+
+    def helper(n):
+        return -n
+
+    print(pool.map(task, [1]))
+    print(list(pool.imap(run, iter([Job(1)])))[0][0])
+    def read():
+        return sorted(name for name in globals() if not name.startswith("_"))
+    assert os.environ.get("FARPOOL_ROLE") is None
+    print(pool.apply(lambda: os.environ.get("FARPOOL_ROLE")), pool.apply(read)[:2])
+"""
+
+PRINTED = """\
+[1100, 1101, 1102]
+[(Job(n=102), Pair(a=1, b=<Colour.RED: 1>)), (Job(n=104), Pair(a=2, b=<Colour.RED: 1>))] True True True
+Odd 7
+[5] Job(n=106)
+[999]
+Job(n=0)
+None ['BASE', 'Colour']
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "-c", "stdin"])
+def test_a_script(run_script, address, how):
+    assert run_script(SCRIPT, how=how, FARPOOL_ADDRESS=address) == PRINTED
+
+
+def test_a_script_with_modules_beside_it(run_script, address, tmp_path):
+    (tmp_path / "beside.py").write_text("from inside.deep import three\ndef twice(n): return 2 * three(n)\n")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "__init__.py").write_text("")
+    (tmp_path / "inside" / "deep.py").write_text("class Odd(Exception): pass\ndef three(n): return 3 * n\n")
+    script = """
+        import beside
+        import inside.deep
+        from farpool import Pool
+        with Pool(2) as pool:
+            print(pool.map(beside.twice, [1, 2]), pool.map(lambda n: inside.deep.three(n), [1]))
+    """
+    assert run_script(script, FARPOOL_ADDRESS=address) == "[6, 12] [3]\n"
+
+
+def test_the_example_of_the_documentation(run_script):
+    script = """
+        from farpool import Pool
+
+        def f(x):
+            return x*x
+
+        if __name__ == '__main__':
+            with Pool(5) as p:
+                print(p.map(f, [1, 2, 3]))
+    """
+    assert run_script(script) == "[1, 4, 9]\n"
+
+
+def test_functions_of_modules_that_workers_cannot_import(pool):
+    module = types.ModuleType("made_up")
+    exec("BASE = 5\ndef inner(n): return n + BASE\ndef outer(n): return inner(n)", module.__dict__)
+    sys.modules["made_up"] = module
+    try:
+        assert pool.map(module.outer, [1]) == [6]
+    finally:
+        del sys.modules["made_up"]
+
+
+def test_too_much_in_a_function_is_refused(pool):
+    data = bytes(2 << 20)
+    with pytest.raises(ValueError, match="initializer"):
+        pool.map(lambda n: data[n], [1])
+
+
+def test_an_unpicklable_global_is_named(pool):
+    import threading
+
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="lock"):
+        pool.map(lambda n: lock, [1])

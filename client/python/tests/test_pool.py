@@ -1,0 +1,248 @@
+"""A pool's life: how it begins, what it is made of, and how it ends."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+
+import pytest
+
+import farpool
+from farpool import Pool
+
+
+def pid(_=None):
+    return os.getpid()
+
+
+def alive(pid):
+    return os.path.exists(f"/proc/{pid}")
+
+
+def test_nothing_is_left_after_with(address):
+    with Pool(2, address=address) as pool:
+        pids = set(pool.map(pid_after_a_moment, range(8), chunksize=1))
+        assert len(pids) == 2
+    until = time.monotonic() + 1
+    while any(map(alive, pids)) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not any(map(alive, pids))
+
+
+def pid_after_a_moment(_):
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def test_a_closed_pool_finishes_what_it_has(address):
+    pool = Pool(2, address=address)
+    results = [pool.apply_async(pid_after_a_moment, (n,)) for n in range(6)]
+    pool.close()
+    with pytest.raises(ValueError, match="Pool not running"):
+        pool.map(abs, [1])
+    pool.join()
+    assert all(result.get() for result in results)
+
+
+def test_join_before_close_is_refused(pool):
+    with pytest.raises(ValueError, match="still running"):
+        pool.join()
+
+
+def test_terminate_ends_what_runs(address):
+    pool = Pool(2, address=address)
+    result = pool.map_async(time.sleep, [100] * 10)
+    begin = time.monotonic()
+    pool.terminate()
+    pool.join()
+    assert time.monotonic() - begin < 3
+    with pytest.raises(farpool.Cancelled):
+        result.get()
+    with pytest.raises(ValueError):
+        with pool:
+            pass
+
+
+def test_arguments_are_checked():
+    for processes in (0, -1):
+        with pytest.raises(ValueError, match="at least 1"):
+            Pool(processes)
+    for tasks in (0, -1, 0.5, "12"):
+        with pytest.raises(ValueError, match="maxtasksperchild"):
+            Pool(1, maxtasksperchild=tasks)
+    with pytest.raises(TypeError, match="callable"):
+        Pool(1, initializer=5)
+    with pytest.raises(ValueError):
+        Pool(1, address="http://")
+    import pickle
+
+    with Pool(1) as pool, pytest.raises(NotImplementedError):
+        pickle.dumps(pool)
+
+
+def test_views():
+    with Pool(3) as pool:
+        workers = pool._pool
+        assert len(workers) == 3 == pool._processes
+        assert all(worker.is_alive() and worker.pid for worker in workers)
+        assert set(pool.map(pid_after_a_moment, range(12), chunksize=1)) <= {worker.pid for worker in workers}
+        slow = pool.apply_async(time.sleep, (0.2,))
+        assert len(pool._cache) == 1
+        slow.wait()
+        assert not pool._cache
+        assert "state=RUN pool_size=3" in repr(pool)
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def test_maxtasksperchild():
+    with Pool(1, maxtasksperchild=2) as pool:
+        pids = [pool.apply(pid) for _ in range(6)]
+    assert len(set(pids)) == 3
+
+
+def test_an_initializer_in_every_worker(address):
+    with Pool(2, initializer=os.putenv, initargs=("GREETING", "hello"), address=address) as pool:
+        said = pool.map(lambda _: subprocess.run("echo $GREETING", shell=True, capture_output=True).stdout, range(4))
+    assert said == [b"hello\n"] * 4
+
+
+def test_environment(address):
+    with Pool(1, env={"COLOUR": "red"}, address=address) as pool:
+        assert pool.apply(os.getenv, ("COLOUR",)) == "red"
+        assert pool.apply(os.getenv, ("FARPOOL_ROLE",)) is None
+
+
+def test_a_pool_that_is_forgotten_warns_and_ends():
+    pool = Pool(1)
+    worker = pool.apply(pid)
+    with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool"):
+        del pool
+        gc.collect()
+    until = time.monotonic() + 2
+    while alive(worker) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not alive(worker)
+
+
+def test_a_result_keeps_its_pool():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert Pool(1).apply_async(pid_after_a_moment, (1,)).get(30)
+        assert len(list(Pool(1).imap(pid_after_a_moment, range(3)))) == 3
+
+
+def test_pools_in_tasks():
+    with Pool(1) as pool:
+        assert pool.apply(inner, (3,)) == [0, 1, 2]
+
+
+def inner(n):
+    with Pool(2) as pool:
+        return pool.map(abs, range(n))
+
+
+def test_a_fork_of_the_client(run_script):
+    script = """
+        import os
+        from farpool import Pool
+        pool = Pool(2)
+        result = pool.map_async(abs, [-1])
+        result.wait()
+        child = os.fork()
+        if child == 0:
+            for call in (lambda: pool.map(abs, [1]), pool.apply_async(abs, (1,)).get if False else lambda: pool.apply(abs, (1,))):
+                try:
+                    call()
+                except ValueError as error:
+                    print("fork" in str(error), flush=True)
+            with Pool(1) as own:
+                print(own.map(abs, [-2]), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        print(pool.map(abs, [-3]))
+    """
+    assert run_script(script) == "True\nTrue\n[2]\n[3]\n"
+
+
+@pytest.mark.parametrize("end", ["pass", "import sys; sys.exit(3)", "raise ValueError"])
+def test_the_end_of_a_program_with_an_open_pool(run_script, end):
+    script = f"""
+        import time, threading
+        from farpool import Pool
+        pool = Pool(2)
+        running = pool.map_async(time.sleep, [100, 100], callback=print)
+        lazy = pool.imap(time.sleep, iter([100] * 1000))
+        {end}
+    """
+    begin = time.monotonic()
+    printed = run_script(script, expect={"pass": 0}.get(end, 3 if "exit" in end else 1))
+    assert time.monotonic() - begin < 3
+    assert "Error" in printed if end == "raise ValueError" else not printed
+
+
+def test_output(run_script, address):
+    script = """
+        from farpool import Pool
+        with Pool(1) as pool:
+            pool.apply(print, ("from a worker",))
+            pool.apply(lambda: print("no newline", end=""))
+    """
+    printed = run_script(script, FARPOOL_ADDRESS=address)
+    assert "from a worker\n" in printed and "no newline" in printed
+
+
+def test_exit_handlers_of_workers_run(tmp_path):
+    pool = Pool(1)
+    pool.apply(at_exit, (str(tmp_path / "left"),))
+    pool.close()
+    pool.join()
+    assert (tmp_path / "left").exists()
+
+
+def at_exit(path):
+    import atexit
+
+    atexit.register(lambda: open(path, "w").close())
+
+
+def test_random_numbers_differ(pool):
+    def number(_):
+        import random
+
+        time.sleep(0.02)
+        return random.random()
+
+    assert len(set(pool.map(number, range(8), chunksize=1))) == 8
+
+
+def test_importing_is_quick():
+    code = "import sys, farpool; assert 'multiprocessing' not in sys.modules and 'farpool._pool' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names():
+    assert set(farpool.__all__) <= set(dir(farpool))
+    for name in farpool.__all__:
+        assert getattr(farpool, name)
+    with pytest.raises(AttributeError):
+        farpool.nothing
+    assert farpool.TimeoutError is __import__("multiprocessing").TimeoutError
+
+
+def test_waiting_does_not_hold_the_interpreter(pool):
+    ticks = []
+    stop = threading.Event()
+
+    def tick():
+        while not stop.wait(0.005):
+            ticks.append(time.monotonic())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    pool.map(time.sleep, [0.3])
+    stop.set()
+    thread.join()
+    assert max(later - earlier for earlier, later in zip(ticks, ticks[1:])) < 0.2
