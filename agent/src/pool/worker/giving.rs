@@ -158,8 +158,9 @@ impl Worker {
     /// Decides whether it lends its slot. If it does, what it has not begun is taken back: the waiting item may wait
     /// for the very items after it.
     pub(in crate::pool) fn update_lending(&mut self, threads: usize) -> Vec<Piece> {
-        let may = self.life.works() && !self.items.is_idle();
-        self.lending.update(may, self.link.status(), threads);
+        let (items, status) = (&self.items, self.link.status());
+        let may = self.life.works() && !items.is_idle();
+        self.lending.update(may, status.waiting(), || items.running(status, threads), threads);
         if self.lending.is_lent() { self.take_back_unbegun() } else { Vec::new() }
     }
 

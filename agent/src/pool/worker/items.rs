@@ -117,12 +117,18 @@ impl Items {
     /// Returns whether it has begun any of its items.
     pub(super) fn has_begun(&self, status: &Status, threads: usize) -> bool {
         let claimed = status.claimed();
-        self.given.iter().any(|given| given.next() < claimed)
-            || status.running(threads).any(|item| self.given_at(item.position).is_some())
+        self.given.iter().any(|given| given.next() < claimed) || self.running(status, threads).next().is_some()
+    }
+
+    /// Returns the positions of its items that run. A finished one does not, even if its thread has not yet recorded
+    /// that.
+    pub(super) fn running(&self, status: &Status, threads: usize) -> impl Iterator<Item = u32> {
+        status.running(threads).map(|item| item.position).filter(|position| self.given_at(*position).is_some())
     }
 
     fn given_at(&self, position: u32) -> Option<&Given> {
-        self.given.iter().find(|given| given.item_at(position).is_some())
+        let at = self.given.partition_point(|given| given.end() <= position);
+        self.given.get(at).filter(|given| given.item_at(position).is_some())
     }
 
     // ---- giving

@@ -43,9 +43,17 @@ impl Lending {
         any
     }
 
-    /// Decides whether the slot is lent. `may`: the worker runs items.
-    pub(super) fn update(&mut self, may: bool, status: &Status, threads: usize) {
-        self.lent = may && (all_items_wait(status, threads) || self.client_waits(status, threads));
+    /// Decides whether the slot is lent. `may`: the worker has items. `waiting`: how many of them wait in farpool.
+    /// `running` returns the positions of those that run.
+    pub(super) fn update<I: Iterator<Item = u32>>(
+        &mut self,
+        may: bool,
+        waiting: u64,
+        running: impl Fn() -> I,
+        threads: usize,
+    ) {
+        let all_wait = || waiting > 0 && waiting >= running().count() as u64;
+        self.lent = may && (all_wait() || self.client_waits(running(), threads));
     }
 
     /// Takes the slot back, since the worker ends.
@@ -59,20 +67,13 @@ impl Lending {
     }
 
     /// Returns whether the worker runs a single item, and a client that this item has started waits.
-    fn client_waits(&self, status: &Status, threads: usize) -> bool {
+    fn client_waits(&self, mut running: impl Iterator<Item = u32>, threads: usize) -> bool {
         if self.waiting_clients.is_empty() {
             return false;
         }
-        let mut running = status.running(threads);
         let (Some(item), None) = (running.next(), running.next()) else { return false };
-        self.waiting_clients.iter().any(|position| may_match(item.position, *position, threads))
+        self.waiting_clients.iter().any(|position| may_match(item, *position, threads))
     }
-}
-
-/// Returns whether all running items wait in farpool.
-fn all_items_wait(status: &Status, threads: usize) -> bool {
-    let waiting = status.waiting();
-    waiting > 0 && waiting >= status.running(threads).count() as u64
 }
 
 /// Returns whether a worker runs the item that a client names by this position.

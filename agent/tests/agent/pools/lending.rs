@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use farpool_agent::Settings;
 use farpool_link::item_token::{Claim, GRANTED};
-use farpool_proto::v1::LendSlot;
 use farpool_proto::v1::agent_command::Body as Command;
+use farpool_proto::v1::{LendSlot, StartPool, WorkerSettings};
 
 use crate::pools::claims;
-use crate::pools::host::{Event, Gate, Host};
+use crate::pools::host::{Event, Gate, Host, start};
 
 crate::pools::cases![
     another_pool_runs_while_an_item_waits,
     three_levels_deep_on_one_slot,
     an_item_that_resumes_takes_the_slot_back,
+    an_item_with_an_outcome_keeps_no_slot,
     stuck_chunks_leave_room_for_others,
     a_worker_that_dies_while_it_waits,
     a_program_started_by_an_item_borrows_its_slot,
@@ -87,6 +88,22 @@ fn an_item_that_resumes_takes_the_slot_back() {
     host.result(outer);
     assert_eq!(host.result(next), "next");
     assert!(host.position_of(outer) < host.position_of(next));
+    host.end();
+}
+
+/// Its thread records a little later that it runs nothing, which wakes nobody.
+fn an_item_with_an_outcome_keeps_no_slot() {
+    let mut host = Host::new(1);
+    let settings = WorkerSettings { payload_limit: 1 << 20, threads: 2, ..WorkerSettings::default() };
+    host.pool_of(StartPool { pool: 1, settings: Some(settings), ..start() });
+    host.pool(2);
+    assert_eq!(host.run(1, "echo first"), "first");
+    let gate = Gate::new("beside");
+    let [waits] = host.assign(1, [&format!("beside {}", lend(&gate))]);
+    host.wait_for_output(1, "lending");
+    assert_eq!(host.run(2, "echo nested"), "nested");
+    gate.open();
+    assert_eq!(host.result(waits), "go on");
     host.end();
 }
 

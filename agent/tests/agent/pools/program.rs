@@ -208,6 +208,12 @@ impl Worker {
                 self.ring();
                 read
             }
+            // Carries out the rest as one of two threads. The other one has written the outcome of the first item, and
+            // has not recorded yet that it runs nothing.
+            "beside" => {
+                self.memory.status().begin(1, 0, 0);
+                self.perform(rest)
+            }
             // From now on, makes its items' tokens from this secret; then carries out the rest of the instruction.
             "secret" => {
                 let (secret, then) = rest.split_once(' ').unwrap();
