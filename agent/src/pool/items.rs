@@ -24,7 +24,8 @@ impl WorkerPool {
     pub(crate) fn collect_all(&mut self, now: u64) {
         self.round.now = now;
         if self.round.held {
-            return;
+            // The items of other pools, for which theirs wait, are not held.
+            return (0..self.crew.len()).for_each(|at| self.update_lending(at));
         }
         for at in 0..self.crew.len() {
             if self.crew[at].may_have_records() {
@@ -48,11 +49,16 @@ impl WorkerPool {
         if let Some(requested_at) = finished {
             self.starts.item_finished(requested_at);
         }
+        self.update_lending(at);
+        outcome
+    }
+
+    /// Decides whether a worker lends its slot.
+    fn update_lending(&mut self, at: usize) {
         if self.crew.may_lend() {
             let taken = self.crew.update_lending(at, self.round.threads);
             self.work.queue_in_front(taken);
         }
-        outcome
     }
 
     fn read_records(&mut self, at: usize, records: usize) -> Result<(), Corrupt> {

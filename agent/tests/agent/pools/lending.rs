@@ -18,6 +18,7 @@ crate::pools::cases![
     three_levels_deep_on_one_slot,
     an_item_that_resumes_takes_the_slot_back,
     an_item_with_an_outcome_keeps_no_slot,
+    a_slot_is_lent_while_outcomes_are_held,
     stuck_chunks_leave_room_for_others,
     a_worker_that_dies_while_it_waits,
     a_program_started_by_an_item_borrows_its_slot,
@@ -104,6 +105,24 @@ fn an_item_with_an_outcome_keeps_no_slot() {
     assert_eq!(host.run(2, "echo nested"), "nested");
     gate.open();
     assert_eq!(host.result(waits), "go on");
+    host.end();
+}
+
+fn a_slot_is_lent_while_outcomes_are_held() {
+    let mut host = Host::new(1);
+    host.pool(1);
+    host.pool(2);
+    let [first, gate] = ["held-1", "held-2"].map(Gate::new);
+    let [waits] = host.assign(1, [&format!("after {} {}", first.path(), lend(&gate))]);
+    host.wait_for_output(1, "listening");
+    host.agent.hold_pool(1, true);
+    first.open();
+    wait_for_credit(&mut host, 2);
+    assert_eq!(host.run(2, "echo nested"), "nested");
+    gate.open();
+    wait_for_credit(&mut host, 1);
+    host.agent.hold_pool(1, false);
+    assert_eq!(host.result(waits), "go ongo on");
     host.end();
 }
 

@@ -224,6 +224,11 @@ impl Worker {
                 let (lends, waits) = rest.split_once(' ').unwrap();
                 self.perform(&format!("lend {lends}")) + &self.perform(&format!("hear {waits}"))
             }
+            // Waits at a gate first.
+            "after" => {
+                let (gate, then) = rest.split_once(' ').unwrap();
+                self.perform(&format!("hear {gate}")) + &self.perform(then)
+            }
             "program" | "programs" => claims::start_all(rest),
             "orphan" => claims::start_orphan(rest),
             "exit" => std::process::exit(rest.parse().unwrap()),
