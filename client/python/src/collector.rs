@@ -23,7 +23,7 @@ impl Collector {
 
     /// Decodes an entry of the inbox.
     pub(crate) fn accept(&mut self, py: Python<'_>, news: News, inbox: &Inbox, faults: &Faults) -> PyResult<()> {
-        let lies = |error: Error| errors::to_python(py, &inbox.tell(error));
+        let lies = |error: Error| errors::to_python(py, &inbox.add_context(error));
         match news {
             News::Done { first, data, ends, attempts: _, held: _until_decoded } => {
                 let mut results = Results::new(first, data, ends, inbox.pulled()).map_err(lies)?;
@@ -86,12 +86,12 @@ pub(crate) fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<PyAny>> {
 
 /// Returns the exception for an item that has failed without a result.
 pub(crate) fn failure(py: Python<'_>, item: u64, error: Error, inbox: &Inbox, faults: &Faults) -> PyErr {
-    faults.refused(item).unwrap_or_else(|| errors::to_python(py, &inbox.tell(error.of_item(item))))
+    faults.refused(item).unwrap_or_else(|| errors::to_python(py, &inbox.add_context(error.of_item(item))))
 }
 
 /// Returns the exception of a job that ended before all its items had an outcome.
 pub(crate) fn ended_early(py: Python<'_>, inbox: &Inbox) -> PyErr {
-    let missing = || inbox.tell(Error::protocol("the job ended although outcomes of items are missing"));
+    let missing = || inbox.add_context(Error::protocol("the job ended although outcomes of items are missing"));
     errors::to_python(py, &inbox.end_error().unwrap_or_else(missing))
 }
 

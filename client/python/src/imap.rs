@@ -157,7 +157,7 @@ impl Shared {
 
     fn note_taken(&self) {
         self.taken.fetch_add(1, Ordering::SeqCst);
-        let due = self.taken.load(Ordering::Relaxed) % (self.most_ahead / 4).max(1) == 0;
+        let due = self.taken.load(Ordering::Relaxed).is_multiple_of((self.most_ahead / 4).max(1));
         if let Some(thread) = self.feeding.get().filter(|_| due) {
             thread.unpark();
         }
@@ -241,7 +241,7 @@ impl State {
     /// Takes what has arrived.
     fn take(&mut self, py: Python<'_>, shared: &Shared) -> PyResult<()> {
         let inbox = &shared.inbox;
-        let lies = |error: Error| errors::to_python(py, &inbox.tell(error));
+        let lies = |error: Error| errors::to_python(py, &inbox.add_context(error));
         let mut news = VecDeque::new();
         self.ended |= inbox.take(&mut news);
         for news in news {
@@ -261,12 +261,11 @@ impl State {
     }
 
     /// Returns the next outcome of the current entry, with its index.
-    #[expect(clippy::type_complexity, reason = "an outcome, unless the coordinator lies, if there is one")]
     fn outcome(&mut self, py: Python<'_>, shared: &Shared) -> Option<PyResult<(u64, PyResult<Py<PyAny>>)>> {
         match self.current.as_mut()? {
             Entry::Done(results) => Some(match results.next()? {
                 Ok((item, bytes)) => Ok((item, decode(py, bytes))),
-                Err(error) => Err(errors::to_python(py, &shared.inbox.tell(error))),
+                Err(error) => Err(errors::to_python(py, &shared.inbox.add_context(error))),
             }),
             Entry::Failed { next, end, error } => {
                 let item = *next;

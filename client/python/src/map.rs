@@ -75,7 +75,7 @@ pub(crate) fn run_one(
     encoder.encode(value, &mut data)?;
     let Some(end) = u32::try_from(data.len()).ok().filter(|_| data.len() as u64 <= payload_limit) else {
         let message = format!("the encoded arguments have {} bytes, and the limit is {payload_limit}", data.len());
-        return Err(errors::to_python(py, &call.inbox.tell(Error::new(ErrorKind::PayloadTooLarge, message))));
+        return Err(errors::to_python(py, &call.inbox.add_context(Error::new(ErrorKind::PayloadTooLarge, message))));
     };
     let job = call.inbox.job();
     let ends = Bytes::copy_from_slice(&end.to_le_bytes());
@@ -92,7 +92,7 @@ pub(crate) fn run_one(
         if collector.outcomes() > 0 {
             call.settle();
             let missing =
-                || errors::to_python(py, &call.inbox.tell(Error::protocol("the outcome of a call is missing")));
+                || errors::to_python(py, &call.inbox.add_context(Error::protocol("the outcome of a call is missing")));
             return collector.finish(py, &faults)?.pop().ok_or_else(missing);
         }
         if ended {

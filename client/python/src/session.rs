@@ -143,9 +143,7 @@ impl Session {
         retries: u32,
     ) -> PyResult<AsyncResult> {
         let options = Options::new(py, chunksize, timeout, retries)?;
-        let call = self.begin(py, verb_of(verb), task, &options, Interest::End)?;
-        self.remember(&call.inbox);
-        let feeder = self.feeder(py, task, values, &options)?;
+        let (call, feeder) = self.begin_in_background(py, verb, task, values, &options, Interest::End)?;
         let ending = Ending { pool, success: callback, failure: error_callback };
         async_result::start(py, call, feeder, single, ending)
     }
@@ -167,9 +165,7 @@ impl Session {
         retries: u32,
     ) -> PyResult<IMapIterator> {
         let options = Options::new(py, chunksize, timeout, retries)?;
-        let call = self.begin(py, verb_of(verb), task, &options, Interest::Outcomes)?;
-        self.remember(&call.inbox);
-        let feeder = self.feeder(py, task, values, &options)?;
+        let (call, feeder) = self.begin_in_background(py, verb, task, values, &options, Interest::Outcomes)?;
         let closing = Arc::clone(&self.closing);
         let chunksize = options.chunksize;
         imap::start(py, call, feeder, Beginning { ordered, buffersize, chunksize, closing, pool })
@@ -231,6 +227,21 @@ impl Session {
     ) -> PyResult<farpool_session::Call> {
         let call = self.session.begin(verb, task.label(), task.open_job(options), interest);
         call.map_err(|error| errors::to_python(py, &error))
+    }
+
+    /// Begins a job that goes on after the call has returned, so that `open_jobs` lists it.
+    fn begin_in_background(
+        &self,
+        py: Python<'_>,
+        verb: &str,
+        task: &Task,
+        values: Bound<'_, PyIterator>,
+        options: &Options,
+        interest: Interest,
+    ) -> PyResult<(farpool_session::Call, Feeder)> {
+        let call = self.begin(py, verb_of(verb), task, options, interest)?;
+        self.remember(&call.inbox);
+        Ok((call, self.feeder(py, task, values, options)?))
     }
 
     fn feeder(

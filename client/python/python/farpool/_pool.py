@@ -14,7 +14,7 @@ from farpool import _farpool, _functions, _program
 
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 
-# How long a terminated pool waits until its workers are gone, and how long `_pool` waits until they are there, in seconds.
+# Seconds that a terminated pool waits for its workers to exit, and `_pool` for them to start.
 _PATIENCE = 5.0
 
 _open_pools = weakref.WeakSet()
@@ -137,7 +137,7 @@ class Pool:
         """As `map`, but returns an iterator over the results, in the order of the elements.
 
         A thread takes elements from `iterable`, at most `buffersize` ahead of the results that were taken, so that endless iterables
-        work. An exception of an element is raised in its place, and the iterator goes on with the next.
+        work. If an item fails, its exception is raised in place of its result. The next call continues after it.
         """
         return self._imap("imap", func, iterable, chunksize, timeout, retries, buffersize)
 
@@ -148,7 +148,7 @@ class Pool:
     # ---- its end
 
     def close(self):
-        """Refuses further calls; those that were made finish. Then the workers exit."""
+        """Refuses new calls. Calls that were made earlier finish, and then the workers exit."""
         if self._state == RUN:
             self._state = CLOSE
             self._session.close(False)
@@ -335,7 +335,7 @@ def _end_all():
     """Ends all pools before the interpreter does."""
     pools = list(_open_pools)
     for pool in pools:
-        # Nobody is to be warned at the end: multiprocessing's pools end here as well.
+        # A pool that is open at the end of the program is ended without a warning, as in multiprocessing.
         pool._state = TERMINATE
         pool._session.close(True)
     for pool in pools:

@@ -85,7 +85,7 @@ def _flags():
 
 
 def _local_modules():
-    """Returns the modules of this program that were loaded from beside its script, as names in an archive and files."""
+    """Returns the modules that were loaded from the folder of the script: for each, its name in the archive and its file."""
     root = os.path.abspath(sys.path[0]) if sys.path and isinstance(sys.path[0], str) else os.getcwd()
     found = {}
     for module in list(sys.modules.values()):

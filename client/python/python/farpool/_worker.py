@@ -53,7 +53,7 @@ def flush():
             try:
                 stream.flush()
             except (OSError, ValueError):
-                # Nobody reads it any more, or the task has closed it.
+                # Its reader is gone, or the task has closed it.
                 pass
 
 
