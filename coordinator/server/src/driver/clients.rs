@@ -19,7 +19,7 @@ use super::super::meter::Reading;
 use super::super::settings::Settings;
 use super::client::{Client, Role, cost_of};
 use super::round::Round;
-use super::session::{Lost, Session, SessionKey, not_found};
+use super::session::{Identity, Lost, Session, SessionKey, not_found};
 
 pub(super) struct Clients {
     sessions: BTreeMap<ClientId, Client>,
@@ -92,7 +92,7 @@ impl Clients {
 
     /// Returns whether a session with the same secret has another role. A new session would end it.
     pub(super) fn has_other_role(&self, by: &Principal, opening: &Opening) -> bool {
-        let key = <[u8; 16]>::try_from(&opening.id[..]).ok().map(|own| (by.clone(), own));
+        let key = Identity::try_from(&opening.id[..]).ok().map(|own| (by.clone(), own));
         let older = key.and_then(|key| self.sessions.get(self.ids.get(&key)?));
         older.is_some_and(|older| !older.over && older.role != opening.role)
     }

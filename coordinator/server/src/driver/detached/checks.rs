@@ -37,6 +37,11 @@ pub(super) fn digest_of(pool: &OpenPool) -> Option<Digest> {
     Digest::try_from(&program.digest[..]).ok()
 }
 
+/// Returns the limit of an item's size in a pool, in bytes.
+pub(super) fn payload_limit_of(pool: &OpenPool) -> u64 {
+    pool.settings.as_ref().map_or(0, |settings| settings.payload_limit)
+}
+
 /// Checks that a job's pool can be opened later.
 pub(super) fn check_opening(pool: &OpenPool, job: &OpenJob) -> Result<(), Status> {
     for body in [client_message::Body::OpenPool(pool.clone().into()), client_message::Body::OpenJob(job.clone().into())]

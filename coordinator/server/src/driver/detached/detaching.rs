@@ -15,6 +15,7 @@ use tonic::Status;
 
 use super::super::client::Client;
 use super::super::round::Round;
+use super::checks::payload_limit_of;
 
 /// How many bytes of items may arrive ahead of those that are durable. Nothing runs before the job is complete, so the window grows with
 /// durable items, and not with outcomes.
@@ -86,8 +87,7 @@ pub(super) enum Handled {
 impl Detaching {
     /// Begins a session that has opened this pool, and welcomes its client.
     pub(super) fn new(round: &Round, client: &Client, mut pool: Box<OpenPool>) -> Self {
-        let (id, payload_limit) =
-            (std::mem::take(&mut pool.id), pool.settings.as_ref().map_or(0, |set| set.payload_limit));
+        let (id, payload_limit) = (std::mem::take(&mut pool.id), payload_limit_of(&pool));
         let pool =
             OpenPool { secret: Bytes::new(), again: false, agents: Vec::new(), ticket: None, detached: false, ..*pool };
         let detaching = Self {

@@ -4,7 +4,7 @@ use farpool_coordinator::ClientId;
 use farpool_programs::Digest;
 use farpool_proto::v1::OpenPool;
 
-use super::checks::digest_of;
+use super::checks::{digest_of, payload_limit_of};
 
 /// What a job's pool was opened with. A client that continues the job opens its pool with the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,7 @@ pub(super) struct Receiving {
 impl PoolFacts {
     /// Returns the facts of a pool; `None` if its program is missing or malformed.
     pub(super) fn of(pool: &OpenPool) -> Option<Self> {
-        let payload_limit = pool.settings.as_ref().map_or(0, |settings| settings.payload_limit);
-        Some(Self { program: digest_of(pool)?, payload_limit })
+        Some(Self { program: digest_of(pool)?, payload_limit: payload_limit_of(pool) })
     }
 }
 
