@@ -9,13 +9,10 @@ use farpool_proto::v1::{OpenJob, OpenPool};
 use farpool_store::log::{Journal, Settings};
 use farpool_store::{Aside, Ended, Entry, JobStore, JobStoreErrorKind, Outcomes, Phase};
 
-use crate::outcomes;
 use crate::scratch::Scratch;
+use crate::{HEADER, outcomes};
 
 const JOBS: u64 = 9;
-
-/// Bytes of a record's header.
-const HEADER: usize = 16;
 
 fn open(directory: &Path) -> (Journal, Vec<String>) {
     let deadline = Instant::now() + Duration::from_secs(10);

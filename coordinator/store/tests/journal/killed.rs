@@ -11,8 +11,8 @@ use farpool_proto::v1::{OpenJob, OpenPool};
 use farpool_store::log::{Journal, Settings};
 use farpool_store::{Counts, Ended, Entry, JobStore, Outcomes, Phase};
 
-use crate::outcomes;
 use crate::scratch::Scratch;
+use crate::{HEADER, outcomes};
 
 const DIRECTORY: &str = "FARPOOL_TEST_JOURNAL";
 const FIRST: &str = "FARPOOL_TEST_JOURNAL_FIRST";
@@ -21,9 +21,6 @@ const FIRST: &str = "FARPOOL_TEST_JOURNAL_FIRST";
 const KEPT: u64 = 50;
 
 const ROUNDS: u64 = 40;
-
-/// Bytes of a record's header.
-const HEADER: u64 = 16;
 
 fn open(directory: &Path, warn: impl FnMut(String)) -> Journal {
     // Small, so that segments are emptied while it is killed.
@@ -111,7 +108,7 @@ fn check(directory: &Path, durable: u64) {
     let journal = open(directory, |warning| warnings.push(warning));
     // Fewer bytes than a record's header may not be a record's: they are kept, and named at every start.
     let aside = journal.describe().aside;
-    assert!(aside.iter().all(|aside| aside.bytes < HEADER), "{aside:?}");
+    assert!(aside.iter().all(|aside| aside.bytes < HEADER as u64), "{aside:?}");
     assert!(warnings.len() <= 1 + usize::from(!aside.is_empty()), "{warnings:?}");
     for number in durable.saturating_sub(KEPT - 1).max(1)..=durable {
         let Some(job) = journal.find("local", &number.to_string()) else {

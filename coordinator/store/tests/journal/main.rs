@@ -8,6 +8,9 @@ mod scratch;
 use farpool_store::{JobStore, Outcomes};
 use tokio::runtime::Builder;
 
+/// Bytes of a record's header.
+const HEADER: usize = 16;
+
 /// Returns all outcomes of a job, which must exist.
 fn outcomes(store: &dyn JobStore, job: u64) -> Vec<Outcomes> {
     let reading = store.read_outcomes(job, 0, false, u64::MAX).expect("it has outcomes");
