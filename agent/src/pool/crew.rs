@@ -182,8 +182,8 @@ impl Crew {
         self.workers.iter_mut().flat_map(|worker| worker.take_back_chunk(chunk)).collect()
     }
 
-    /// Takes back cancelled items and all items after them, and schedules the end of those that run. Returns first the
-    /// rests of cancelled chunks that were kept for workers, then what was taken back.
+    /// Takes back the cancelled items that have not begun, with all items after them, and has those that run killed
+    /// later. Returns the rest of each cancelled chunk that was kept for a worker, and the items that were taken back.
     pub(super) fn cancel(&mut self, is_cancelled: impl Fn(u32) -> bool, now: u64) -> (Vec<Piece>, Vec<Piece>) {
         let (mut rests, mut taken) = (Vec::new(), Vec::new());
         for worker in &mut self.workers {

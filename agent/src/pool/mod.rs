@@ -369,7 +369,7 @@ impl WorkerPool {
         self.crew.iter().any(|worker| worker.pid() == pid)
     }
 
-    /// Returns the process ids of its workers, as far as they are known, without those that exit.
+    /// Returns the process ids of its workers. Those that are exiting, or have not reported theirs yet, are left out.
     pub(crate) fn worker_pids(&self) -> impl Iterator<Item = u32> {
         let workers = self.crew.iter().filter(|worker| !worker.is_exiting());
         workers.map(|worker| worker.known_pid()).filter(|pid| *pid != 0)

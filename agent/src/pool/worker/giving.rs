@@ -141,8 +141,8 @@ impl Worker {
         first.and_then(|first| self.take_back(first)).unwrap_or_default()
     }
 
-    /// Takes back its cancelled items and all items after them, and schedules the end of those that run. Returns the
-    /// rest of a cancelled chunk that was kept for it, and what was taken back.
+    /// Takes back its cancelled items that have not begun, with all items after them, and has those that run killed
+    /// later. Returns the rest of a cancelled chunk that was kept for it, and the items that were taken back.
     pub(in crate::pool) fn cancel(
         &mut self,
         is_cancelled: impl Fn(u32) -> bool,

@@ -44,7 +44,7 @@ impl Lending {
     }
 
     /// Decides whether the slot is lent. `may`: the worker has items. `waiting`: how many of them wait in farpool.
-    /// `running` returns the positions of those that run.
+    /// `running` returns the positions of the running items.
     pub(super) fn update<I: Iterator<Item = u32>>(
         &mut self,
         may: bool,

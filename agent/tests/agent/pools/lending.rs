@@ -92,7 +92,7 @@ fn an_item_that_resumes_takes_the_slot_back() {
     host.end();
 }
 
-/// Its thread records a little later that it runs nothing, which wakes nobody.
+/// The thread of a finished item records only a little later that it is idle, and does not wake the agent for that.
 fn an_item_with_an_outcome_keeps_no_slot() {
     let mut host = Host::new(1);
     let settings = WorkerSettings { payload_limit: 1 << 20, threads: 2, ..WorkerSettings::default() };

@@ -332,7 +332,7 @@ async fn other_processes_cannot_read_its_memory() {
     let mut command = Command::new(&program);
     command.args(["--listen", "127.0.0.1:0", "--programs"]).arg(&programs);
     if is_root {
-        std::os::unix::fs::chown(&programs, Some(NOBODY), Some(NOBODY)).expect("root is allowed to");
+        std::os::unix::fs::chown(&programs, Some(NOBODY), Some(NOBODY)).expect("root can give files away");
         command.uid(NOBODY).gid(NOBODY);
     }
     let mut server = Running::start(&mut command);

@@ -22,7 +22,7 @@ async fn other_processes_cannot_read_its_memory() {
     command.args(["--coordinator", &coordinator.url(), "--programs"]).arg(&programs);
     if nix::unistd::geteuid().is_root() {
         for folder in [scratch.path(), &programs] {
-            std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).expect("root is allowed to");
+            std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).expect("root can give files away");
         }
         command.uid(NOBODY).gid(NOBODY);
     }
