@@ -169,6 +169,7 @@ mod tests {
     use std::fs::File;
     use std::os::fd::AsFd;
 
+    use nix::poll::{PollFd, PollFlags, poll};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
     use super::*;
@@ -183,12 +184,13 @@ mod tests {
         (File::from(read), write)
     }
 
+    /// Waits until all copies are closed. A child process that another test starts has one until it runs its program.
     #[track_caller]
     fn all_closed(mut telltale: File) {
         use std::io::Read;
-        // Without O_NONBLOCK, reading would wait forever if a copy were open.
-        nix::fcntl::fcntl(&telltale, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).expect("a pipe");
-        assert_eq!(telltale.read(&mut [0]).expect("every copy is closed"), 0);
+        let mut watched = [PollFd::new(telltale.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut watched, 10_000_u16), Ok(1), "a copy is still open");
+        assert_eq!(telltale.read(&mut [0]).expect("a pipe"), 0);
     }
 
     #[test]
