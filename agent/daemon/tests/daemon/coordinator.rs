@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use farpool_programs::PIECE_BYTES;
 use farpool_proto::v1::agents_server::{Agents, AgentsServer};
 use farpool_proto::v1::{AgentFrame, AgentHello, CommandFrame, FetchProgramRequest, ProgramPiece};
-use farpool_testkit::coordinator::{self, Frames, Session};
+use farpool_testkit::coordinator::agents::{self, Frames, Session};
 use farpool_testkit::port::Port;
 use farpool_testkit::served::Served;
 use futures_core::Stream;
@@ -24,7 +24,7 @@ pub(crate) struct Coordinator {
 }
 
 /// An agent that asks to begin or resume a session.
-pub(crate) type Arrival = coordinator::Arrival<Streaming<AgentFrame>>;
+pub(crate) type Arrival = agents::Arrival<Streaming<AgentFrame>>;
 
 /// An agent's request for a program.
 pub(crate) struct Fetch {

@@ -6,7 +6,7 @@ use farpool_programs::{Digest, digest_of};
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{Assign, Chunk, FailureKind, Program, Segment, StartJob, StartPool, Variable, WorkerSettings};
-use farpool_testkit::coordinator::Session;
+use farpool_testkit::coordinator::agents::Session;
 
 /// Returns the executable of these tests.
 pub(crate) fn own_program() -> Vec<u8> {

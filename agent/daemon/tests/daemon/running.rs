@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use farpool_proto::v1::agent_command::Body as Command;
-use farpool_testkit::coordinator::Session;
+use farpool_testkit::coordinator::agents::Session;
 use farpool_testkit::folder::Folder;
 use farpool_testkit::port::Port;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use farpool_net::Frames;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{AgentEvent, AgentFrame, AgentHello};
-use farpool_testkit::coordinator::{Arrival, Session};
+use farpool_testkit::coordinator::agents::{Arrival, Session};
 use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{AdoptPool, AdoptedChunk, AdoptedJob, AgentHello, HeldPool, Settled, StopPool};
-use farpool_testkit::coordinator::Session;
+use farpool_testkit::coordinator::agents::Session;
 use nix::sys::signal::Signal;
 
 use crate::coordinator::Coordinator;

@@ -3,7 +3,7 @@
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{FailureKind, StartJob, StartPool, WorkerSettings};
-use farpool_testkit::coordinator::Session;
+use farpool_testkit::coordinator::agents::Session;
 use farpool_testkit::folder::Folder;
 
 use crate::coordinator::Coordinator;
