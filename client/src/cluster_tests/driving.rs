@@ -10,10 +10,10 @@ use crate::error::ErrorKind;
 /// As [`opened_with`], and returns a function that counts the calls that drove the session.
 fn opened_session(reconnect_timeout: Duration) -> (Server, Peer, Pool, impl Fn() -> u64) {
     let server = Server::start();
-    let address = server.address.clone();
+    let address = address_of(&server);
     let settings = Settings { reconnect_timeout, ..settings(0) };
     let client = thread::spawn(move || caller_driven::open_counting(address, settings, Arc::new(Terminal)).unwrap());
-    let peer = server.session();
+    let peer = server.next_session();
     peer.welcome(2);
     let (session, calls) = client.join().unwrap();
     (server, peer, Pool::with_session(session, 1 << 30), calls)

@@ -47,7 +47,7 @@ fn the_program_is_sent_on_request_while_jobs_continue() {
     peer.send_done(job, 0, &encoded(&8_u64));
     peer.send_job_ended(job, false);
     assert_eq!(result.get().unwrap(), 8);
-    let pieces = server.program();
+    let pieces = server.next_program();
     assert_eq!(pieces[0].digest, own);
     let sent: Vec<u8> = pieces.iter().flat_map(|piece| piece.data.iter().copied()).collect();
     let own = std::fs::read("/proc/self/exe").unwrap();
@@ -58,7 +58,8 @@ fn the_program_is_sent_on_request_while_jobs_continue() {
 
 #[test]
 fn a_lost_connection_fails_everything_with_the_reason() {
-    let (mut server, peer, pool) = opened();
+    let (server, peer, pool) = opened();
+    let address = address_of(&server);
     let waiting = pool.map_async(double, [1, 2]);
     peer.receive_job();
     thread::scope(|scope| {
@@ -68,7 +69,7 @@ fn a_lost_connection_fails_everything_with_the_reason() {
         for error in [map.join().unwrap(), waiting.get().unwrap_err(), pool.apply(double, (1,)).unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             let story = error.to_string();
-            let lost = format!("the connection to {} was lost while 2 jobs were open: ", server.address);
+            let lost = format!("the connection to {address} was lost while 2 jobs were open: ");
             assert!(story.contains(&lost), "{story}");
         }
     });

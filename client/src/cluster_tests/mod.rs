@@ -5,7 +5,6 @@ mod messages;
 mod opening;
 mod reading;
 mod reconnecting;
-mod server;
 
 use std::sync::Arc;
 use std::thread;
@@ -13,12 +12,12 @@ use std::time::Duration;
 
 use farpool_proto::v1::WorkerSettings;
 use farpool_session::{Address, Program, Session, Settings, Target};
+use farpool_testkit::coordinator::clients::{Peer, Server};
 
 use crate::codec;
 use crate::error::Error;
 use crate::output::Terminal;
 use crate::pool::Pool;
-use server::{Peer, Server};
 
 fn settings(processes: u32) -> Settings {
     let settings = WorkerSettings { payload_limit: 1 << 30, ..WorkerSettings::default() };
@@ -31,6 +30,10 @@ fn settings(processes: u32) -> Settings {
         environment: Vec::new(),
         reconnect_timeout: Duration::ZERO,
     }
+}
+
+fn address_of(server: &Server) -> Address {
+    Address::parse(&server.url()).unwrap()
 }
 
 fn open(address: &Address, settings: Settings) -> Result<Pool, Error> {
@@ -51,11 +54,11 @@ fn opened_with(reconnect_timeout: Duration) -> (Server, Peer, Pool) {
 
 fn opened_with_settings(change: impl FnOnce(&mut Settings)) -> (Server, Peer, Pool) {
     let server = Server::start();
-    let address = server.address.clone();
+    let address = address_of(&server);
     let mut settings = settings(0);
     change(&mut settings);
     let client = thread::spawn(move || open(&address, settings));
-    let peer = server.session();
+    let peer = server.next_session();
     peer.welcome(2);
     let pool = client.join().unwrap().unwrap();
     (server, peer, pool)

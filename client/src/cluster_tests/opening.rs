@@ -21,13 +21,13 @@ fn rejected(address: &Address, kind: ErrorKind, words: &[&str]) {
 #[test]
 fn a_coordinator_receives_everything_about_the_pool() {
     let server = Server::start();
-    let address = server.address.clone();
+    let address = address_of(&server);
     let client = thread::spawn(move || {
         let require = vec![labels::required("gpu", "a100")];
         let environment = vec![("A".into(), "b".into())];
         open(&address, Settings { require, weight: 3, environment, ..settings(5) })
     });
-    let peer = server.session();
+    let peer = server.next_session();
     let sent = peer.welcome(2);
     assert_eq!((sent.processes, sent.weight), (5, 3));
     assert_eq!(sent.version, Some(farpool_proto::version()));
@@ -66,21 +66,23 @@ fn a_silent_peer_times_out() {
 
 #[test]
 fn a_refusal_has_the_coordinators_message() {
+    let server = Server::start();
     let mismatch = Status::failed_precondition("the coordinator is farpool 9.8.7 and the client is farpool 0.1.0");
-    let server = Server::refusing(Some(mismatch));
-    rejected(&server.address, ErrorKind::Unavailable, &["9.8.7", "0.1.0", &server.address.to_string()]);
-    let server = Server::refusing(Some(Status::invalid_argument("a label has no name")));
-    rejected(&server.address, ErrorKind::InvalidArgument, &["a label has no name"]);
-    let server = Server::refusing(Some(Status::unauthenticated("no token")));
-    rejected(&server.address, ErrorKind::Unauthenticated, &["no token"]);
+    server.refuse(Some(mismatch));
+    let words = ["9.8.7", "0.1.0", &address_of(&server).to_string()];
+    rejected(&address_of(&server), ErrorKind::Unavailable, &words);
+    server.refuse(Some(Status::invalid_argument("a label has no name")));
+    rejected(&address_of(&server), ErrorKind::InvalidArgument, &["a label has no name"]);
+    server.refuse(Some(Status::unauthenticated("no token")));
+    rejected(&address_of(&server), ErrorKind::Unauthenticated, &["no token"]);
 }
 
 #[test]
 fn a_refusal_after_the_first_message_is_reported() {
     let server = Server::start();
-    let address = server.address.clone();
+    let address = address_of(&server);
     let client = thread::spawn(move || open(&address, settings(1)).unwrap_err());
-    let peer = server.session();
+    let peer = server.next_session();
     peer.receive();
     peer.refuse(Status::failed_precondition("install the same release on both sides"));
     let error = client.join().unwrap();
@@ -91,9 +93,9 @@ fn a_refusal_after_the_first_message_is_reported() {
 #[test]
 fn a_pool_that_fails_at_once_is_not_opened() {
     let server = Server::start();
-    let address = server.address.clone();
+    let address = address_of(&server);
     let client = thread::spawn(move || open(&address, settings(1)).unwrap_err());
-    let peer = server.session();
+    let peer = server.next_session();
     peer.receive();
     peer.send(Event::Welcome(Welcome { version: Some(farpool_proto::version()), window: 1, ..Welcome::default() }));
     let failure =
@@ -106,9 +108,9 @@ fn a_pool_that_fails_at_once_is_not_opened() {
 #[test]
 fn a_pool_is_open_while_it_waits_and_follows_the_slots() {
     let server = Server::start();
-    let address = server.address.clone();
+    let address = address_of(&server);
     let client = thread::spawn(move || open(&address, settings(0)).unwrap());
-    let peer = server.session();
+    let peer = server.next_session();
     let Body::OpenPool(open) = peer.receive() else { panic!("the pool comes first") };
     assert_eq!(open.processes, 0);
     peer.send(Event::Welcome(Welcome {
@@ -123,7 +125,7 @@ fn a_pool_is_open_while_it_waits_and_follows_the_slots() {
     let error = result.get_timeout(Duration::from_millis(1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WaitTimedOut);
     let story = error.to_string();
-    assert!(story.contains("no agent is connected") && story.contains(&server.address.to_string()), "{story}");
+    assert!(story.contains("no agent is connected") && story.contains(&address_of(&server).to_string()), "{story}");
     peer.send(Event::PoolOpened(farpool_proto::v1::PoolOpened { slots: 7 }));
     let (job, _) = peer.receive_job();
     peer.send_done(job, 0, &encoded(&8_u64));

@@ -5,8 +5,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use farpool_proto::v1::client_message::Body;
+use farpool_testkit::coordinator::clients::items_in;
 
-use super::server::items_in;
 use super::*;
 use crate::imap::Imap;
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{Failure, FailureKind, ItemsFailed, OpenPool, PoolAt, ProgramWanted, Window};
+use farpool_testkit::coordinator::clients::items_in;
 use tonic::Status;
 
-use super::server::items_in;
 use super::*;
 use crate::error::{Error, ErrorKind};
 
@@ -23,7 +23,7 @@ fn reopen(server: &Server, peer: &Peer, pool: &Pool, coordinator: &'static str) 
     answer_call(peer, pool, 77);
     server.forget();
     peer.cut();
-    let peer = server.session();
+    let peer = server.next_session();
     let open = peer.welcome_by(coordinator, 1 << 20, 2);
     assert!(open.again);
     let mut resent = Resent::default();
@@ -121,10 +121,10 @@ fn another_coordinator_gets_the_items_without_an_outcome() {
 #[test]
 fn a_reopened_pool_is_the_same_pool() {
     let server = Server::start();
-    let address = server.address.clone();
+    let address = address_of(&server);
     let settings = Settings { weight: 3, reconnect_timeout: Duration::from_secs(20), ..settings(5) };
     let client = thread::spawn(move || open(&address, settings));
-    let peer = server.session();
+    let peer = server.next_session();
     let first = peer.welcome(2);
     let pool = client.join().unwrap().unwrap();
     assert!(!first.again && first.secret.len() == 32 && first.id.is_empty() && first.agents.is_empty());
@@ -135,7 +135,7 @@ fn a_reopened_pool_is_the_same_pool() {
     answer_call(&peer, &pool, 1);
     server.forget();
     peer.cut();
-    let peer = server.session();
+    let peer = server.next_session();
     let second = peer.welcome_by("two", 1 << 20, 2);
     assert_eq!(second.agents, [vec![1; 16], vec![3; 16]]);
     assert!(second.again);
@@ -161,7 +161,7 @@ fn an_input_continues_with_another_window() {
         answer_call(&peer, &pool, 77);
         server.forget();
         peer.cut();
-        let peer = server.session();
+        let peer = server.next_session();
         // A smaller window: five items exceed it already.
         assert!(peer.welcome_by("two", 300_000, 2).again);
         let resent = peer.receive_resent();
@@ -253,7 +253,7 @@ fn a_closed_pool_finishes_its_jobs() {
     assert!(matches!(peer.receive(), Body::ClosePool(close) if !close.now));
     server.forget();
     peer.cut();
-    let peer = server.session();
+    let peer = server.next_session();
     peer.welcome_by("two", 1 << 20, 2);
     assert!(matches!(peer.receive_resent()[..], [Body::OpenJob(_), Body::Items(_), .., Body::EndItems(_)]));
     assert!(matches!(peer.receive(), Body::ClosePool(close) if !close.now));
@@ -294,12 +294,16 @@ fn reconnecting_is_given_up_after_the_timeout() {
     let mut early = pool.apply_async(double, (1,));
     let waiting = early.get_timeout(Duration::from_millis(300)).unwrap_err();
     assert_eq!(waiting.kind(), ErrorKind::WaitTimedOut);
-    assert!(waiting.to_string().contains("was lost (the cable was cut); trying again"), "{waiting}");
+    assert!(waiting.to_string().contains("was lost (the test has cut the connection); trying again"), "{waiting}");
     for error in [map.get().unwrap_err(), early.get().unwrap_err(), pool.apply(double, (1,)).unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         let story = error.to_string();
-        let words =
-            ["was lost while 2 jobs were open: the cable was cut", "700ms", "nobody is at home", "reconnect_timeout"];
+        let words = [
+            "was lost while 2 jobs were open: the test has cut the connection",
+            "700ms",
+            "nobody is at home",
+            "reconnect_timeout",
+        ];
         assert!(words.iter().all(|word| story.contains(word)), "{story}");
     }
     let took = start.elapsed();
@@ -347,10 +351,10 @@ fn a_pool_whose_welcome_was_lost_is_reopened() {
     let (job, _) = peer.receive_job();
     server.forget();
     peer.cut();
-    let unwelcome = server.session();
+    let unwelcome = server.next_session();
     assert!(matches!(unwelcome.receive(), Body::OpenPool(open) if open.again));
     unwelcome.cut();
-    let peer = server.session();
+    let peer = server.next_session();
     assert!(peer.welcome(2).again);
     assert_eq!(server.resumed(), 0);
     assert!(matches!(peer.receive_resent()[..], [Body::OpenJob(_), Body::Items(_), .., Body::EndItems(_)]));
@@ -423,7 +427,7 @@ fn an_interrupted_program_is_sent_again() {
     peer.send(Event::ProgramWanted(ProgramWanted { digest: own.clone() }));
     server.wait_for_held_program();
     peer.cut();
-    let pieces = server.program();
+    let pieces = server.next_program();
     assert_eq!(pieces[0].digest, own);
     let sent: Vec<u8> = pieces.iter().flat_map(|piece| piece.data.iter().copied()).collect();
     assert_eq!(zstd::decode_all(&sent[..]).unwrap().len() as u64, pieces[0].size);
@@ -443,10 +447,10 @@ fn a_program_that_is_requested_while_it_is_sent_is_sent_again() {
     // Afterwards, the client has received both requests.
     answer_call(&peer, &pool, 5);
     server.refuse_held_program();
-    assert_eq!(server.program()[0].digest, own);
+    assert_eq!(server.next_program()[0].digest, own);
     // It is sent again, however soon the next request comes.
     request();
-    assert_eq!(server.program()[0].digest, own);
+    assert_eq!(server.next_program()[0].digest, own);
 }
 
 /// Calls the pool and answers the call.

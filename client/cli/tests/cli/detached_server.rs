@@ -1,21 +1,17 @@
 //! A server of detached jobs that a test makes up.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 
 use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::clients_server::Clients;
 use farpool_proto::v1::detached_jobs_server::DetachedJobs;
 use farpool_proto::v1::{
-    CancelDetachedReply, CancelDetachedRequest, ClientEvent, ClientFrame, DescribeDetachedReply,
-    DescribeDetachedRequest, DetachedJob, DetachedState, DiscardDetachedReply, DiscardDetachedRequest, EventFrame,
-    Failure, FailureKind, ItemsDone, ItemsFailed, JobEnded, ListDetachedReply, ListDetachedRequest, PoolClosed,
-    PoolFailed, ProgramPiece, PutProgramReply, Welcome,
+    CancelDetachedReply, CancelDetachedRequest, DescribeDetachedReply, DescribeDetachedRequest, DetachedJob,
+    DetachedState, DiscardDetachedReply, DiscardDetachedRequest, Failure, FailureKind, ItemsFailed, ListDetachedReply,
+    ListDetachedRequest, PoolClosed, PoolFailed,
 };
-use futures_core::Stream;
-use tonic::{Request, Response, Status, Streaming};
+use farpool_testkit::coordinator::clients::{self, Peer};
+use tonic::{Request, Response, Status};
 
 use crate::service::State;
 
@@ -50,11 +46,36 @@ impl DetachedServer {
         let found = self.kept().iter().find(|kept| kept.job.name == name).cloned();
         found.ok_or_else(|| Status::not_found(format!("there is no detached job {name:?}")))
     }
+
+    /// Sends a client the job that it asks for. Then the session stays open until the client leaves.
+    pub(crate) fn answer(&self, peer: &Peer) {
+        let Body::Attach(attach) = peer.receive() else {
+            return peer.refuse(Status::invalid_argument("it did not begin with Attach"));
+        };
+        let KeptJob { job, outcomes } = match self.find(&attach.name) {
+            Ok(kept) => kept,
+            Err(status) => return peer.refuse(status),
+        };
+        let state = job.state();
+        peer.welcome_job();
+        peer.send_description(job);
+        outcomes.into_iter().for_each(|outcome| peer.send(outcome));
+        match state {
+            DetachedState::Failed => {
+                let kind = FailureKind::InitializerFailed.into();
+                let failure = Failure { kind, message: "no table".to_owned(), ..Failure::default() };
+                peer.send(Event::PoolFailed(Box::new(PoolFailed { failure: Some(failure) })));
+            }
+            DetachedState::Cancelled => peer.send_job_ended(attach.job, true),
+            state if state == DetachedState::Finished || attach.wait => peer.send_job_ended(attach.job, false),
+            _ => {}
+        }
+        peer.send(Event::PoolClosed(PoolClosed {}));
+    }
 }
 
 pub(crate) fn result(item: u64, bytes: &[u8]) -> Event {
-    let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
-    Event::ItemsDone(ItemsDone { job: 1, first: item, data: bytes.to_vec().into(), ends, failed: false, attempts: 0 })
+    clients::done(1, item, &[bytes])
 }
 
 pub(crate) fn failure(item: u64) -> Event {
@@ -67,59 +88,6 @@ pub(crate) fn failure(item: u64) -> Event {
         ..Failure::default()
     };
     Event::ItemsFailed(Box::new(ItemsFailed { job: 1, first: item, failure: Some(failure), count: 1 }))
-}
-
-/// The events after an Attach, all made before the first is sent. Then the session stays open until its client leaves.
-pub(crate) struct Events(std::vec::IntoIter<Event>);
-
-impl Stream for Events {
-    type Item = Result<EventFrame, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let frame = |body| {
-            let message = ClientEvent { body: Some(body) };
-            Ok(EventFrame { messages: vec![message].into(), ..EventFrame::default() })
-        };
-        self.0.next().map_or(Poll::Pending, |event| Poll::Ready(Some(frame(event))))
-    }
-}
-
-#[tonic::async_trait]
-impl Clients for DetachedServer {
-    type SessionStream = Events;
-
-    async fn session(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Events>, Status> {
-        let mut stream = request.into_inner();
-        let frame = stream.message().await?.expect("it sends a message");
-        let messages = frame.messages.into_vec();
-        let Some(Body::Attach(attach)) = messages.into_iter().next().and_then(|message| message.body) else {
-            return Err(Status::invalid_argument("it did not begin with Attach"));
-        };
-        let KeptJob { job, outcomes } = self.find(&attach.name)?;
-        let failed = job.state() == DetachedState::Failed;
-        let ended = match job.state() {
-            DetachedState::Failed => None,
-            DetachedState::Finished => Some(false),
-            DetachedState::Cancelled => Some(true),
-            _ if attach.wait => Some(false),
-            _ => None,
-        };
-        let welcome = Welcome { version: Some(farpool_proto::version()), ..Welcome::default() };
-        let mut events = vec![Event::Welcome(welcome), Event::DetachedJob(Box::new(job))];
-        events.extend(outcomes);
-        if failed {
-            let kind = FailureKind::InitializerFailed.into();
-            let failure = Failure { kind, message: "no table".to_owned(), ..Failure::default() };
-            events.push(Event::PoolFailed(Box::new(PoolFailed { failure: Some(failure) })));
-        }
-        events.extend(ended.map(|cancelled| Event::JobEnded(JobEnded { job: attach.job, cancelled })));
-        events.push(Event::PoolClosed(PoolClosed {}));
-        Ok(Response::new(Events(events.into_iter())))
-    }
-
-    async fn put_program(&self, _: Request<Streaming<ProgramPiece>>) -> Result<Response<PutProgramReply>, Status> {
-        Err(Status::unimplemented("nothing is run here"))
-    }
 }
 
 #[tonic::async_trait]

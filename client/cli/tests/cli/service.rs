@@ -9,6 +9,7 @@ use farpool_proto::v1::{
     AgentStatus, CancelJobReply, CancelJobRequest, DrainAgentReply, DrainAgentRequest, FileAside, JobStatus,
     JournalStatus, Label, PoolStatus, StatusReply, StatusRequest, Version,
 };
+use farpool_testkit::coordinator::clients;
 use farpool_testkit::served::Served;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -41,9 +42,10 @@ impl Service {
         let state = Arc::new(Mutex::new(State { status, ..State::default() }));
         let handler = Handler(Arc::clone(&state));
         let detached = DetachedServer::new(Arc::clone(&state), kept);
+        let answers = detached.clone();
         let services = Server::builder()
             .add_service(OperatorsServer::new(handler))
-            .add_service(ClientsServer::new(detached.clone()))
+            .add_service(ClientsServer::new(clients::Service::answering(move |peer| answers.answer(&peer))))
             .add_service(DetachedJobsServer::new(detached));
         let served = Served::start(services);
         Service { address: served.url(), state, _served: served }

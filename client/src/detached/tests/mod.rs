@@ -2,33 +2,47 @@
 
 mod reading;
 mod sending;
-mod server;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farpool_proto::v1::{DetachedJob, DetachedState, OpenPool, Program};
-use farpool_session::by_hand;
 use farpool_session::detached::{JobLocation, JobRef};
+use farpool_session::{Address, caller_driven};
+use farpool_testkit::coordinator::clients::{self, Peer, Server};
 
 use super::Detached;
 use crate::codec;
 use crate::fake_session::FakeSession;
 use crate::pool::Pool;
-use server::{Call, Server, TIMEOUT};
 
 /// Longer than any test takes.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Starts a coordinator that forgets sessions whose connection is lost, so that each connection begins another one.
+fn start() -> Server {
+    let server = Server::start();
+    server.forget_lost_sessions();
+    server
+}
+
+/// Does the same at this address.
+fn start_at(address: SocketAddr) -> Server {
+    let server = Server::start_at(address);
+    server.forget_lost_sessions();
+    server
+}
+
 fn location(server: &Server, reconnect_timeout: Duration) -> JobLocation {
-    JobLocation { address: server.address.clone(), reconnect_timeout }
+    JobLocation { address: Address::parse(&server.url()).unwrap(), reconnect_timeout }
 }
 
 /// A pool whose detached jobs go to this server.
 fn pool(server: &Server, reconnect_timeout: Duration, payload_limit: u64) -> Pool {
-    let program = Program { digest: by_hand::own_digest().unwrap(), ..Program::default() };
+    let program = Program { digest: caller_driven::own_digest().unwrap(), ..Program::default() };
     let open = OpenPool { processes: 7, program: program.packed(), ..OpenPool::default() };
-    let detach_settings = by_hand::own_detach_settings(location(server, reconnect_timeout), open).unwrap();
+    let detach_settings = caller_driven::own_detach_settings(location(server, reconnect_timeout), open).unwrap();
     let (session, pool): (Arc<FakeSession>, _) =
         FakeSession::mapping(|n: u64| n).on(detach_settings).pool_with_limit(payload_limit);
     drop(session);
@@ -57,11 +71,16 @@ fn encoded(value: u64) -> Vec<u8> {
     bytes
 }
 
+/// Sends these results of the items from `first` on.
+fn send_done(peer: &Peer, first: u64, results: &[&[u8]]) {
+    peer.send(clients::done(1, first, results));
+}
+
 /// Sends the doubles of these items as results.
-fn send_doubles(call: &Call, items: std::ops::Range<u64>) {
+fn send_doubles(peer: &Peer, items: std::ops::Range<u64>) {
     let results: Vec<_> = items.clone().map(|item| encoded(2 * item)).collect();
     let results: Vec<_> = results.iter().map(Vec::as_slice).collect();
-    call.send_done(items.start, &results);
+    send_done(peer, items.start, &results);
 }
 
 fn doubles(items: u64) -> Vec<u64> {

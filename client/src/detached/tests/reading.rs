@@ -9,97 +9,98 @@ use tonic::Status;
 use super::*;
 use crate::error::{Error, ErrorKind};
 
+/// Longer than an outcome takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn get(server: &Server, reconnect_timeout: Duration) -> JoinHandle<Result<Vec<u64>, Error>> {
     let job = attached(server, reconnect_timeout);
     thread::spawn(move || job.get())
 }
 
-/// Waits for the next call, which must ask for outcomes from this item on.
-fn call_from(server: &Server, first: u64) -> Call {
-    let call = server.next_call();
-    let Attach { name, first: from, wait, id, ticket, version, job, .. } = call.receive_attach();
+/// Waits for the next session, which must ask for outcomes from this item on.
+fn session_from(server: &Server, first: u64) -> Peer {
+    let peer = server.next_session();
+    let Attach { name, first: from, wait, id, ticket, version, job, .. } = peer.receive_attach();
     assert_eq!((&*name, from, wait, &*id, ticket, job), ("nightly", first, true, &b""[..], None, 1));
     assert_eq!(version, Some(farpool_proto::version()));
-    call
+    peer
 }
 
 #[test]
 fn results_are_in_order() {
-    let server = Server::start();
+    let server = start();
     let client = get(&server, RECONNECT_TIMEOUT);
-    let call = call_from(&server, 0);
-    call.send_description(running(100));
-    send_doubles(&call, 0..7);
-    send_doubles(&call, 7..100);
-    call.send_ended(false);
+    let peer = session_from(&server, 0);
+    peer.send_description(running(100));
+    send_doubles(&peer, 0..7);
+    send_doubles(&peer, 7..100);
+    peer.send_ended(false);
     assert_eq!(client.join().unwrap().unwrap(), doubles(100));
-    call.wait_for_end();
+    peer.wait_for_disconnect();
 }
 
 #[test]
 fn each_outcome_arrives_once_over_any_number_of_connections() {
-    let server = Server::start();
+    let server = start();
     let client = get(&server, RECONNECT_TIMEOUT);
-    server.next_call().cut();
-    let call = call_from(&server, 0);
-    call.send_description(running(60));
-    call.cut();
+    server.next_session().cut_when_sent();
+    let peer = session_from(&server, 0);
+    peer.send_description(running(60));
+    peer.cut_when_sent();
     for part in 0..5 {
-        let call = call_from(&server, part * 10);
-        call.send_description(running(60));
-        send_doubles(&call, part * 10..part * 10 + 10);
+        let peer = session_from(&server, part * 10);
+        peer.send_description(running(60));
+        send_doubles(&peer, part * 10..part * 10 + 10);
         match part {
             // A coordinator that is asked to end does this.
-            3 => call.end(),
-            _ => call.cut(),
+            3 => peer.end(),
+            _ => peer.cut_when_sent(),
         }
     }
     // All outcomes so far have arrived.
-    call_from(&server, 50);
-    let at = server.stop();
-    let server = Server::start_at(&at);
-    let call = call_from(&server, 50);
-    call.send_description(running(60));
-    send_doubles(&call, 50..60);
-    call.cut();
-    let call = call_from(&server, 60);
-    call.send_description(running(60));
-    call.send_ended(false);
+    session_from(&server, 50);
+    let server = start_at(server.stop());
+    let peer = session_from(&server, 50);
+    peer.send_description(running(60));
+    send_doubles(&peer, 50..60);
+    peer.cut_when_sent();
+    let peer = session_from(&server, 60);
+    peer.send_description(running(60));
+    peer.send_ended(false);
     assert_eq!(client.join().unwrap().unwrap(), doubles(60));
 }
 
 #[test]
 fn a_known_session_is_resumed() {
     let server = Server::start();
-    server.keep_sessions();
     let client = get(&server, RECONNECT_TIMEOUT);
-    let call = call_from(&server, 0);
-    call.send_description(running(60));
+    let peer = session_from(&server, 0);
+    peer.send_description(running(60));
     for (part, times) in (0..6).zip(1..) {
-        send_doubles(&call, part * 10..part * 10 + 10);
-        call.cut();
+        send_doubles(&peer, part * 10..part * 10 + 10);
+        peer.cut_when_sent();
         server.wait_until_resumed(times);
     }
-    call.send_ended(false);
+    peer.send_ended(false);
     assert_eq!(client.join().unwrap().unwrap(), doubles(60));
     server.assert_no_requests();
 }
 
 #[test]
 fn get_returns_the_error_of_the_lowest_item_after_all_have_finished() {
-    let server = Server::start();
+    let server = start();
     let client = get(&server, RECONNECT_TIMEOUT);
-    let call = call_from(&server, 0);
-    call.send_description(running(u64::MAX - 5));
-    send_doubles(&call, 0..1);
-    call.send_failed(1, 1, "one");
-    call.send_done(2, &[b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"]);
+    let peer = session_from(&server, 0);
+    peer.send_description(running(u64::MAX - 5));
+    send_doubles(&peer, 0..1);
+    peer.send_failed(1, 1, "one");
+    send_done(&peer, 2, &[b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"]);
     thread::yield_now();
     assert!(!client.is_finished());
-    call.send_failed(3, 1, "three");
-    call.send_failed(4, u64::MAX - 10, "all others");
-    call.send_done(u64::MAX - 6, &[b"\x01"]);
-    call.send_ended(false);
+    peer.send_failed(3, 1, "three");
+    peer.send_failed(4, u64::MAX - 10, "all others");
+    send_done(&peer, u64::MAX - 6, &[b"\x01"]);
+    peer.send_ended(false);
     let error = client.join().unwrap().unwrap_err();
     assert_eq!((error.kind(), error.item(), error.message()), (ErrorKind::Panicked, Some(1), "one"));
     assert!(error.to_string().starts_with("get \"nightly\", item 1: one"), "{error}");
@@ -107,45 +108,45 @@ fn get_returns_the_error_of_the_lowest_item_after_all_have_finished() {
 
 #[test]
 fn an_iteration_continues_after_failed_items() {
-    let server = Server::start();
+    let server = start();
     let mut outcomes = attached(&server, RECONNECT_TIMEOUT).iter().unwrap();
-    let call = call_from(&server, 0);
-    call.send_description(running(7));
-    send_doubles(&call, 0..1);
+    let peer = session_from(&server, 0);
+    peer.send_description(running(7));
+    send_doubles(&peer, 0..1);
     assert_eq!(outcomes.next().unwrap().unwrap(), 0);
-    call.send_failed(1, 1, "one");
+    peer.send_failed(1, 1, "one");
     assert_eq!(outcomes.next().unwrap().unwrap_err().item(), Some(1));
     // A truncated result, then a complete one.
-    call.send_done(2, &[b"\x80", &encoded(6)]);
+    send_done(&peer, 2, &[b"\x80", &encoded(6)]);
     let error = outcomes.next().unwrap().unwrap_err();
     assert_eq!((error.kind(), error.item()), (ErrorKind::Codec, Some(2)));
     assert_eq!(outcomes.next().unwrap().unwrap(), 6);
-    call.send_failed(4, 3, "three");
+    peer.send_failed(4, 3, "three");
     for item in 4..7 {
         let error = outcomes.next().unwrap().unwrap_err();
         assert_eq!((error.item(), error.message()), (Some(item), "three"));
     }
-    call.send_ended(false);
+    peer.send_ended(false);
     assert!(outcomes.next().is_none() && outcomes.next().is_none());
 }
 
 #[test]
 fn outcomes_are_also_a_stream() {
-    let server = Server::start();
+    let server = start();
     let mut outcomes = attached(&server, RECONNECT_TIMEOUT).iter().unwrap();
-    let call = call_from(&server, 0);
-    call.send_description(running(2));
+    let peer = session_from(&server, 0);
+    peer.send_description(running(2));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut next = || {
         let next = std::future::poll_fn(|context| Pin::new(&mut outcomes).poll_next(context));
-        runtime.block_on(async { tokio::time::timeout(TIMEOUT, next).await.unwrap() })
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, next).await.unwrap() })
     };
-    send_doubles(&call, 0..1);
+    send_doubles(&peer, 0..1);
     assert_eq!(next().unwrap().unwrap(), 0);
     thread::scope(|scope| {
         scope.spawn(move || {
-            send_doubles(&call, 1..2);
-            call.send_ended(false);
+            send_doubles(&peer, 1..2);
+            peer.send_ended(false);
         });
         assert_eq!(next().unwrap().unwrap(), 2);
         assert!(next().is_none());
@@ -154,7 +155,7 @@ fn outcomes_are_also_a_stream() {
 
 #[test]
 fn everything_works_within_an_async_program() {
-    let server = Server::start();
+    let server = start();
     let job = attached(&server, RECONNECT_TIMEOUT);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -167,15 +168,15 @@ fn everything_works_within_an_async_program() {
 
 #[test]
 fn a_cancelled_job_keeps_its_outcomes() {
-    let server = Server::start();
+    let server = start();
     let serve = || {
-        let call = call_from(&server, 0);
-        call.send_description(running(9));
-        send_doubles(&call, 0..2);
-        send_doubles(&call, 4..6);
-        call.send_failed(7, 1, "seven");
-        call.send_ended(true);
-        call
+        let peer = session_from(&server, 0);
+        peer.send_description(running(9));
+        send_doubles(&peer, 0..2);
+        send_doubles(&peer, 4..6);
+        peer.send_failed(7, 1, "seven");
+        peer.send_ended(true);
+        peer
     };
     let outcomes = attached(&server, RECONNECT_TIMEOUT).iter().unwrap();
     serve();
@@ -191,29 +192,29 @@ fn a_cancelled_job_keeps_its_outcomes() {
 
 #[test]
 fn a_pool_that_cannot_run_is_the_jobs_error() {
-    let server = Server::start();
+    let server = start();
     let client = get(&server, RECONNECT_TIMEOUT);
-    let call = call_from(&server, 0);
-    call.send_description(running(9));
-    send_doubles(&call, 0..2);
+    let peer = session_from(&server, 0);
+    peer.send_description(running(9));
+    send_doubles(&peer, 0..2);
     let kind = FailureKind::InitializerFailed.into();
     let failure = Failure { kind, message: "no table".to_owned(), ..Failure::default() };
-    call.send(Event::PoolFailed(Box::new(PoolFailed { failure: Some(failure) })));
+    peer.send(Event::PoolFailed(Box::new(PoolFailed { failure: Some(failure) })));
     let error = client.join().unwrap().unwrap_err();
     assert_eq!((error.kind(), error.message()), (ErrorKind::InitializerFailed, "no table"));
 }
 
 #[test]
 fn reading_ahead_is_bounded() {
-    let server = Server::start();
+    let server = start();
     let job: Detached<Vec<u8>> = Detached::new(location(&server, RECONNECT_TIMEOUT), JobRef::by_name("nightly"));
     let mut outcomes = job.iter().unwrap();
-    let call = call_from(&server, 0);
-    call.send_description(running(64));
+    let peer = session_from(&server, 0);
+    peer.send_description(running(64));
     let mut result = Vec::new();
     codec::encode(&vec![7_u8; 1 << 20], &mut result).unwrap();
-    (0..64).for_each(|item| call.send_done(item, &[&result]));
-    call.send_ended(false);
+    (0..64).for_each(|item| send_done(&peer, item, &[&result]));
+    peer.send_ended(false);
     assert_eq!(outcomes.next().unwrap().unwrap().len(), 1 << 20);
     // 4 MiB, and the messages of some frames.
     assert!(outcomes.read_ahead() <= 8 << 20, "{}", outcomes.read_ahead());
@@ -222,17 +223,17 @@ fn reading_ahead_is_bounded() {
 
 #[test]
 fn dropping_an_iteration_ends_its_call() {
-    let server = Server::start();
+    let server = start();
     let outcomes = attached(&server, RECONNECT_TIMEOUT).iter().unwrap();
-    let call = call_from(&server, 0);
-    call.send_description(running(9));
+    let peer = session_from(&server, 0);
+    peer.send_description(running(9));
     drop(outcomes);
-    call.wait_for_end();
+    peer.wait_for_disconnect();
 }
 
 #[test]
 fn invalid_messages_are_errors() {
-    let server = Server::start();
+    let server = start();
     let raw = |first, data: &'static [u8], ends: &[u32]| {
         let ends: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).collect();
         Event::ItemsDone(ItemsDone { job: 1, first, data: data.into(), ends: ends.into(), failed: false, attempts: 0 })
@@ -257,41 +258,41 @@ fn invalid_messages_are_errors() {
     ];
     for (words, events) in cases {
         let client = get(&server, RECONNECT_TIMEOUT);
-        let call = call_from(&server, 0);
-        call.send_description(running(3));
-        events.into_iter().for_each(|event| call.send(event));
+        let peer = session_from(&server, 0);
+        peer.send_description(running(3));
+        events.into_iter().for_each(|event| peer.send(event));
         let error = client.join().unwrap().unwrap_err();
         assert!(error.to_string().contains(words), "{error} / {words}");
-        call.wait_for_end();
+        peer.wait_for_disconnect();
     }
     let client = get(&server, RECONNECT_TIMEOUT);
-    let call = call_from(&server, 0);
+    let peer = session_from(&server, 0);
     let piece = Some(Piece { total: u64::MAX, data: vec![0; 9].into() });
-    call.send_frame(EventFrame { piece, ..EventFrame::default() });
+    peer.send_frame(EventFrame { piece, ..EventFrame::default() });
     assert!(client.join().unwrap().unwrap_err().to_string().contains("an invalid frame"));
     // More items than can be counted one by one.
     let client = get(&server, RECONNECT_TIMEOUT);
-    let call = call_from(&server, 0);
-    call.send_description(running(u64::MAX));
-    call.send(raw(u64::MAX - 2, b"\x02", &[1]));
-    call.send_failed(u64::MAX - 1, 1, "the last");
-    call.send_ended(true);
+    let peer = session_from(&server, 0);
+    peer.send_description(running(u64::MAX));
+    peer.send(raw(u64::MAX - 2, b"\x02", &[1]));
+    peer.send_failed(u64::MAX - 1, 1, "the last");
+    peer.send_ended(true);
     assert_eq!(client.join().unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
     let client = get(&server, RECONNECT_TIMEOUT);
-    let call = call_from(&server, 0);
-    call.send_description(running(3));
-    call.send(Event::PoolClosed(PoolClosed {}));
+    let peer = session_from(&server, 0);
+    peer.send_description(running(3));
+    peer.send(Event::PoolClosed(PoolClosed {}));
     assert!(client.join().unwrap().unwrap_err().to_string().contains("before the job had ended"));
     let client = get(&server, RECONNECT_TIMEOUT);
-    let call = call_from(&server, 0);
-    send_doubles(&call, 0..1);
+    let peer = session_from(&server, 0);
+    send_doubles(&peer, 0..1);
     assert!(client.join().unwrap().unwrap_err().to_string().contains("did not start with the job's description"));
 }
 
 #[test]
 fn errors_about_missing_jobs_and_coordinators_say_what_to_do() {
-    let server = Server::start();
-    server.refuse(Status::not_found("there is no detached job \"nightly\""));
+    let server = start();
+    server.refuse_next(Status::not_found("there is no detached job \"nightly\""));
     let error = get(&server, RECONNECT_TIMEOUT).join().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert_eq!(
@@ -299,8 +300,8 @@ fn errors_about_missing_jobs_and_coordinators_say_what_to_do() {
         "get \"nightly\": there is no detached job \"nightly\"; `farpool results` lists the detached jobs"
     );
     let client = get(&server, Duration::from_millis(200));
-    let call = call_from(&server, 0);
-    call.send_description(running(3));
+    let peer = session_from(&server, 0);
+    peer.send_description(running(3));
     server.stop();
     let error = client.join().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -309,34 +310,34 @@ fn errors_about_missing_jobs_and_coordinators_say_what_to_do() {
 
 #[test]
 fn results_of_another_type_are_refused() {
-    let server = Server::start();
+    let server = start();
     server.describe(running(3));
-    let error = crate::attach_to::<String>(server.address.to_string(), "nightly").unwrap_err();
+    let error = crate::attach_to::<String>(server.url(), "nightly").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(
         error.to_string().contains("of type u64") && error.to_string().contains("alloc::string::String"),
         "{error}"
     );
-    let job = crate::attach_to::<u64>(server.address.to_string(), "nightly").unwrap();
+    let job = crate::attach_to::<u64>(server.url(), "nightly").unwrap();
     assert_eq!(job.name(), "nightly");
     assert_eq!([server.next_request(), server.next_request()], ["describe nightly"; 2]);
 }
 
 #[test]
 fn calls_are_retried_when_the_connection_is_lost() {
-    let server = Server::start();
+    let server = start();
     let job = attached(&server, RECONNECT_TIMEOUT);
     for _ in 0..2 {
-        server.refuse(Status::unavailable("it is being restarted"));
+        server.refuse_next(Status::unavailable("it is being restarted"));
     }
     job.cancel().unwrap();
     assert_eq!([server.next_request(), server.next_request(), server.next_request()], ["cancel nightly"; 3]);
     // The job was discarded, but the answer was lost.
-    server.refuse(Status::unavailable("it is being restarted"));
-    server.refuse(Status::not_found("there is none"));
+    server.refuse_next(Status::unavailable("it is being restarted"));
+    server.refuse_next(Status::not_found("there is none"));
     job.discard().unwrap();
-    server.refuse(Status::not_found("there is none"));
+    server.refuse_next(Status::not_found("there is none"));
     assert_eq!(job.discard().unwrap_err().kind(), ErrorKind::InvalidArgument);
-    server.refuse(Status::not_found("there is none"));
+    server.refuse_next(Status::not_found("there is none"));
     assert!(job.cancel().unwrap_err().to_string().contains("`farpool results`"));
 }
