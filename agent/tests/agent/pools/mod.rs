@@ -5,7 +5,7 @@
 mod cancel;
 mod claims;
 mod end;
-mod host;
+pub(crate) mod host;
 mod lending;
 mod nonsense;
 mod output;
