@@ -12,14 +12,13 @@ pub struct Cable {
     state: Arc<State>,
 }
 
-#[derive(Default)]
 struct State {
     links: Mutex<Links>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct Links {
+    target: SocketAddr,
     /// New connections are refused.
     unplugged: bool,
     /// Data is held back.
@@ -32,6 +31,8 @@ struct Connection {
     ends: [TcpStream; 2],
     /// Data that still arrives is dropped.
     half_open: AtomicBool,
+    /// Data is held back until the connection is cut.
+    frozen: AtomicBool,
     over: AtomicBool,
 }
 
@@ -40,13 +41,14 @@ impl Cable {
     pub fn to(target: SocketAddr) -> Cable {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports left");
         let address = listener.local_addr().expect("it listens");
-        let state = Arc::<State>::default();
+        let links = Links { target, unplugged: false, silent: false, connections: Vec::new() };
+        let state = Arc::new(State { links: Mutex::new(links), changed: Condvar::new() });
         let own = Arc::clone(&state);
         // It ends with the process.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 // If the target refuses, the client is disconnected.
-                let _ = own.join(client, target);
+                let _ = own.join(client);
             }
         });
         Cable { address, state }
@@ -57,10 +59,22 @@ impl Cable {
         format!("http://{}", self.address)
     }
 
+    /// Returns the same without its scheme.
+    pub fn socket(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Forwards new connections to another target.
+    pub fn redirect(&self, target: SocketAddr) {
+        self.state.links().target = target;
+    }
+
     /// Cuts all connections; new ones can be made at once. Returns how many there were.
     pub fn cut(&self) -> usize {
         let connections = std::mem::take(&mut self.state.links().connections);
-        connections.iter().filter(|connection| connection.end()).count()
+        let cut = connections.iter().filter(|connection| connection.end()).count();
+        self.state.changed.notify_all();
+        cut
     }
 
     /// Cuts all connections and refuses new ones.
@@ -80,6 +94,13 @@ impl Cable {
         self.state.changed.notify_all();
     }
 
+    /// Keeps all connections open until they are cut, and forwards nothing on them. New ones work.
+    pub fn freeze(&self) {
+        for connection in &self.state.links().connections {
+            connection.frozen.store(true, Ordering::Release);
+        }
+    }
+
     /// Cuts all connections so that only one end notices: the coordinator, or the client.
     pub fn half_open(&self, coordinator_learns: bool) {
         for connection in &self.state.links().connections {
@@ -94,17 +115,17 @@ impl State {
         self.links.lock().expect("the lock is not poisoned")
     }
 
-    fn join(self: &Arc<Self>, client: TcpStream, target: SocketAddr) -> io::Result<()> {
+    fn join(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
         let mut links = self.links();
         if links.unplugged {
             return Ok(());
         }
-        let server = TcpStream::connect(target)?;
+        let server = TcpStream::connect(links.target)?;
         for end in [&client, &server] {
             end.set_nodelay(true)?;
         }
-        let over = || AtomicBool::new(false);
-        let connection = Arc::new(Connection { ends: [client, server], half_open: over(), over: over() });
+        let [half_open, frozen, over] = [(); 3].map(|()| AtomicBool::new(false));
+        let connection = Arc::new(Connection { ends: [client, server], half_open, frozen, over });
         for (from, to) in [(0, 1), (1, 0)] {
             let (state, connection) = (Arc::clone(self), Arc::clone(&connection));
             thread::spawn(move || state.forward(&connection, from, to));
@@ -118,9 +139,12 @@ impl State {
         let mut buffer = vec![0; 64 << 10];
         loop {
             match (&connection.ends[from]).read(&mut buffer) {
-                Ok(0) | Err(_) => break,
+                Ok(0) | Err(_) => {
+                    drop(self.changed.wait_while(self.links(), |_| connection.is_frozen()));
+                    break;
+                }
                 Ok(bytes) => {
-                    drop(self.changed.wait_while(self.links(), |links| links.silent && !connection.is_over()));
+                    drop(self.changed.wait_while(self.links(), |links| connection.is_held(links)));
                     let lost = connection.half_open.load(Ordering::Acquire);
                     if !lost && (&connection.ends[to]).write_all(&buffer[..bytes]).is_err() {
                         break;
@@ -136,6 +160,16 @@ impl State {
 }
 
 impl Connection {
+    /// Returns whether data on it is held back.
+    fn is_held(&self, links: &Links) -> bool {
+        self.is_frozen() || links.silent && !self.is_over()
+    }
+
+    /// Returns whether neither data nor its end is passed on.
+    fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire) && !self.is_over()
+    }
+
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }

@@ -18,7 +18,6 @@ mod operators;
 mod owners;
 mod process;
 mod programs;
-mod proxy;
 mod restart;
 mod resume;
 mod sessions;

@@ -11,15 +11,15 @@ use farpool_proto::v1::{
     AgentHello, CancelDetachedRequest, DetachedState, DiscardDetachedRequest, HeldChunk, HeldPool, ListDetachedRequest,
     OpenJob, OpenPool, PoolReopened, Principal as Named,
 };
+use farpool_testkit::cable::Cable;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::agent::{Agent, Order, hello};
 use crate::client::{Client, Request, id, open_pool_as, secret};
 use crate::detached::{Scratch, detach, detached_over, detaching, outcomes};
-use crate::proxy::Proxy;
 use crate::restart::{HELD, adopted, result};
-use crate::server::{Server, soon};
+use crate::server::{self, Server, soon};
 
 /// Ada and Ben are of one tenant, Eve is of another. Each has an address: 127.0.0.N.
 const ADA: u8 = 2;
@@ -56,8 +56,8 @@ async fn connect(server: &Server, who: u8) -> Channel {
 async fn only_its_owner_resumes_a_session() {
     let server = Server::with(set_principals).await;
     let _agent = Agent::echo(&server, 1, 1).await;
-    let proxy = Proxy::to(&server).await;
-    let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    let cable = Cable::to(server.address);
+    let mut client = Client::opened_over(server::connect(cable.socket()).await, open_pool_as(9)).await;
     client.check_works(1).await;
     for other in [BEN, EVE] {
         // The other principal knows the secret.
@@ -69,8 +69,8 @@ async fn only_its_owner_resumes_a_session() {
         own.check_works(1).await;
         client.check_works(u64::from(other)).await;
     }
-    proxy.cut();
-    client.resume(proxy.connect().await, 9).await.expect("it continues");
+    cable.cut();
+    client.resume(server::connect(cable.socket()).await, 9).await.expect("it continues");
     client.check_works(9).await;
 }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_proto::v1::{ClosePool, Items};
+use farpool_testkit::cable::Cable;
 use farpool_testkit::daemon::{Daemon, PATIENCE};
 use nix::sys::signal::Signal;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::client::{Client, Event, Request, open_pool, open_pool_as};
-use crate::proxy::Proxy;
-use crate::server::soon;
+use crate::server::{connect, soon};
 
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
@@ -245,15 +245,15 @@ async fn a_client_that_disconnects_after_closing_its_pool_is_not_lost() {
     let address = listening.rsplit_once("//").expect("it says where").1.parse().expect("it is an address");
     let mut kept = Vec::new();
     for closes in [true, false] {
-        let proxy = Proxy::to_address(address).await;
-        let mut client = Client::opened_over(proxy.connect().await, open_pool_as(7 + u8::from(closes))).await;
+        let cable = Cable::to(address);
+        let mut client = Client::opened_over(connect(cable.socket()).await, open_pool_as(7 + u8::from(closes))).await;
         if closes {
             client.send(Request::ClosePool(ClosePool { now: false }));
             while !matches!(client.next().await, Event::PoolClosed(_)) {}
         }
         // As the kernel does when a process ends.
-        proxy.cut();
-        kept.push((proxy, client));
+        cable.cut();
+        kept.push((cable, client));
     }
     // They are given up in the order in which they disconnected.
     server.line("client session closed").await;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use farpool_proto::v1::{
     AdoptPool, AgentHello, Assign, Chunk, HeldChunk, HeldPool, OpenJob, OpenPool, PoolReopened, PoolStopped, RunDone,
 };
+use farpool_testkit::cable::Cable;
 
 use crate::agent::{Agent, Order, Report, hello};
 use crate::client::{Client, Event, Request, id, open_pool_as};
-use crate::proxy::Proxy;
-use crate::server::{Server, soon};
+use crate::server::{Server, connect, soon};
 
 /// The bit that marks agents' own numbers.
 pub(crate) const HELD: u64 = 1 << 63;
@@ -90,9 +90,9 @@ pub(crate) fn result(adopt: &AdoptPool, item: u64, bytes: &'static [u8]) -> Repo
 #[tokio::test]
 async fn agents_and_clients_reconnect_and_continue() {
     let first = server().await;
-    let proxy = Proxy::to(&first).await;
-    let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
-    let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    let cable = Cable::to(first.address);
+    let mut agent = Agent::joined_over(connect(cable.socket()).await, hello(1, 1)).await;
+    let mut client = Client::opened_over(connect(cable.socket()).await, open_pool_as(9)).await;
     client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
     client.items(1, 0, &[b"a", b"b"]);
     client.end_items(1);
@@ -100,19 +100,19 @@ async fn agents_and_clients_reconnect_and_continue() {
     assert_eq!(assigned(&mut agent).await.chunks[0].first, 0);
     first.kill();
     let second = server().await;
-    proxy.cut();
-    proxy.redirect_to(&second);
+    cable.cut();
+    cable.redirect(second.address);
     // Agent and client learn that their sessions are lost when they try to resume them.
     assert_eq!(
-        agent.resume(proxy.connect().await, 1).await.map_err(|status| status.code()),
+        agent.resume(connect(cable.socket()).await, 1).await.map_err(|status| status.code()),
         Err(tonic::Code::NotFound)
     );
     assert_eq!(
-        client.resume(proxy.connect().await, 9).await.map_err(|status| status.code()),
+        client.resume(connect(cable.socket()).await, 9).await.map_err(|status| status.code()),
         Err(tonic::Code::NotFound)
     );
-    let mut agent = Agent::joined_over(proxy.connect().await, holding(1, vec![held(70, 0)])).await;
-    let mut client = Client::opened_over(proxy.connect().await, again(&[1])).await;
+    let mut agent = Agent::joined_over(connect(cable.socket()).await, holding(1, vec![held(70, 0)])).await;
+    let mut client = Client::opened_over(connect(cable.socket()).await, again(&[1])).await;
     open_again(&client, 0, &[b"a", b"b"]);
     let adopt = adopted(&mut agent).await;
     assert_eq!((adopt.held, adopt.chunks[0].held, adopt.jobs[0].number), (HELD, 70, 1));
@@ -166,13 +166,13 @@ async fn an_unclaimed_pool_is_stopped() {
 #[tokio::test]
 async fn a_client_that_was_given_up_reopens_its_pool() {
     let server = Server::with(|settings| settings.reconnect_grace = Duration::from_millis(50)).await;
-    let proxy = Proxy::to(&server).await;
+    let cable = Cable::to(server.address);
     let agent = Agent::echo(&server, 1, 1).await;
-    let client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
-    proxy.cut();
+    let client = Client::opened_over(connect(cable.socket()).await, open_pool_as(9)).await;
+    cable.cut();
     server.until("its end", |status| status.pools.is_empty()).await;
     drop(client);
-    let mut client = Client::opened_over(proxy.connect().await, again(&[1])).await;
+    let mut client = Client::opened_over(connect(cable.socket()).await, again(&[1])).await;
     open_again(&client, 3, &[b"d", b"e"]);
     assert_eq!(client.results(1).await, [b"d", b"e"]);
     agent.abort();

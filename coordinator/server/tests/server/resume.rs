@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{ClientFrame, ClientMessage, OpenJob, Resume, Version};
+use farpool_testkit::cable::Cable;
 use h2::Reason;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::agent::{Agent, Order, hello};
 use crate::client::{Client, Event, Request, cut, id, open_pool_as, secret};
-use crate::proxy::Proxy;
 use crate::raw::{begin, framed};
-use crate::server::{Server, soon};
+use crate::server::{Server, connect, soon};
 
 /// In these tests no disconnected peer is given up, unless a test waits for that.
 const LONG: Duration = Duration::from_secs(600);
@@ -45,9 +45,9 @@ async fn a_client_loses_its_connection_repeatedly_and_nothing_else() {
     const ROUNDS: u64 = 15;
     const ITEMS: u64 = 200;
     let server = patient().await;
-    let proxy = Proxy::to(&server).await;
+    let cable = Cable::to(server.address);
     let _agents = (Agent::echo(&server, 1, 2).await, Agent::echo(&server, 2, 2).await);
-    let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    let mut client = Client::opened_over(connect(cable.socket()).await, open_pool_as(9)).await;
     client.open_job(1);
     let mut seen = BTreeSet::new();
     for round in 0..ROUNDS {
@@ -57,11 +57,11 @@ async fn a_client_loses_its_connection_repeatedly_and_nothing_else() {
         // Some are in flight in either direction, some are not sent, some results have arrived.
         let until = seen.len() + (round as usize % 4) * 40;
         assert!(gather(&mut client, &mut seen, until).await, "nothing was cut");
-        proxy.cut();
+        cable.cut();
         if round % 3 == 0 {
             sleep(Duration::from_millis(20)).await;
         }
-        client.resume(proxy.connect().await, 9).await.expect("the session continues");
+        client.resume(connect(cable.socket()).await, 9).await.expect("the session continues");
     }
     client.end_items(1);
     assert!(gather(&mut client, &mut seen, (ROUNDS * ITEMS) as usize).await);
@@ -70,21 +70,21 @@ async fn a_client_loses_its_connection_repeatedly_and_nothing_else() {
     client.close().await;
 }
 
-/// Has an agent echo items over a proxy that is cut after every few commands.
-async fn echo_over_cuts(proxy: Proxy, mut agent: Agent, cuts: usize) -> Result<(), Status> {
+/// Has an agent echo items over a cable that is cut after every few commands.
+async fn echo_over_cuts(cable: Cable, mut agent: Agent, cuts: usize) -> Result<(), Status> {
     let mut left = cuts;
     loop {
         match agent.next().await {
             Ok(Some(orders)) => orders.into_iter().for_each(|order| agent.execute(order)),
             Ok(None) | Err(_) if left < cuts => {
-                agent.resume(proxy.connect().await, 1).await?;
+                agent.resume(connect(cable.socket()).await, 1).await?;
                 continue;
             }
             end => return end.map(|_| ()),
         }
         if left > 0 {
             left -= 1;
-            proxy.cut();
+            cable.cut();
         }
     }
 }
@@ -93,9 +93,9 @@ async fn echo_over_cuts(proxy: Proxy, mut agent: Agent, cuts: usize) -> Result<(
 async fn an_agent_loses_its_connection_repeatedly_and_nothing_else() {
     const ITEMS: u64 = 500;
     let server = patient().await;
-    let proxy = Proxy::to(&server).await;
-    let agent = Agent::joined_over(proxy.connect().await, hello(1, 2)).await;
-    let agent = tokio::spawn(echo_over_cuts(proxy, agent, 40));
+    let cable = Cable::to(server.address);
+    let agent = Agent::joined_over(connect(cable.socket()).await, hello(1, 2)).await;
+    let agent = tokio::spawn(echo_over_cuts(cable, agent, 40));
     let mut client = Client::open(&server).await;
     client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, ..OpenJob::default() })));
     for index in 0..ITEMS {
@@ -114,11 +114,11 @@ async fn an_agent_loses_its_connection_repeatedly_and_nothing_else() {
 #[tokio::test]
 async fn a_disconnected_agent_gets_nothing_new() {
     let server = patient().await;
-    let proxy = Proxy::to(&server).await;
-    let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
+    let cable = Cable::to(server.address);
+    let mut agent = Agent::joined_over(connect(cable.socket()).await, hello(1, 1)).await;
     let mut client = Client::open(&server).await;
     agent.pool().await;
-    proxy.cut();
+    cable.cut();
     server.until("its being away", |status| status.agents[0].away).await;
     client.open_job(1);
     client.items(1, 0, &[b"item"]);
@@ -127,7 +127,7 @@ async fn a_disconnected_agent_gets_nothing_new() {
     sleep(Duration::from_millis(50)).await;
     let status = server.status().await;
     assert_eq!((status.agents[0].chunks, status.jobs[0].assigned), (0, 0));
-    agent.resume(proxy.connect().await, 1).await.expect("it continues");
+    agent.resume(connect(cable.socket()).await, 1).await.expect("it continues");
     let _agent = tokio::spawn(agent.work());
     assert_eq!(client.results(1).await, [b"item"]);
     assert!(!server.status().await.agents[0].away);
@@ -136,38 +136,38 @@ async fn a_disconnected_agent_gets_nothing_new() {
 #[tokio::test]
 async fn a_peer_that_does_not_reconnect_in_time_is_given_up() {
     let server = Server::with(|settings| settings.reconnect_grace = Duration::from_millis(300)).await;
-    let proxy = Proxy::to(&server).await;
-    let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
-    let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    let cable = Cable::to(server.address);
+    let mut agent = Agent::joined_over(connect(cable.socket()).await, hello(1, 1)).await;
+    let mut client = Client::opened_over(connect(cable.socket()).await, open_pool_as(9)).await;
     agent.pool().await;
     let begin = Instant::now();
-    proxy.cut();
+    cable.cut();
     server.until("the end of both", |status| status.agents.is_empty() && status.pools.is_empty()).await;
     assert!(begin.elapsed() >= Duration::from_millis(290), "{:?}", begin.elapsed());
-    let status = agent.resume(proxy.connect().await, 1).await.expect_err("it was given up");
+    let status = agent.resume(connect(cable.socket()).await, 1).await.expect_err("it was given up");
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
-    let status = client.resume(proxy.connect().await, 9).await.expect_err("it was given up");
+    let status = client.resume(connect(cable.socket()).await, 9).await.expect_err("it was given up");
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
 }
 
 #[tokio::test]
 async fn a_connection_whose_loss_is_unnoticed_is_replaced() {
     let server = patient().await;
-    let proxy = Proxy::to(&server).await;
-    let mut agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
-    let mut client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
+    let cable = Cable::to(server.address);
+    let mut agent = Agent::joined_over(connect(cable.socket()).await, hello(1, 1)).await;
+    let mut client = Client::opened_over(connect(cable.socket()).await, open_pool_as(9)).await;
     agent.pool().await;
-    proxy.freeze();
+    cable.freeze();
     client.open_job(1);
     client.items(1, 0, &[b"item"]);
     client.end_items(1);
-    agent.resume(proxy.connect().await, 1).await.expect("it continues");
-    client.resume(proxy.connect().await, 9).await.expect("it continues");
+    agent.resume(connect(cable.socket()).await, 1).await.expect("it continues");
+    client.resume(connect(cable.socket()).await, 9).await.expect("it continues");
     let _agent = tokio::spawn(agent.work());
     assert_eq!(client.results(1).await, [b"item"]);
     // The old connections end at last, which has no effect.
-    proxy.cut();
-    client.resume(proxy.connect().await, 9).await.expect("it continues");
+    cable.cut();
+    client.resume(connect(cable.socket()).await, 9).await.expect("it continues");
     let status = server.status().await;
     assert_eq!((status.agents.len(), status.pools.len()), (1, 1));
 }
@@ -179,10 +179,10 @@ async fn a_peer_that_is_silent_for_too_long_gets_no_grace() {
         settings.heartbeat_timeout = Duration::from_millis(600);
     })
     .await;
-    let proxy = Proxy::to(&server).await;
-    let _agent = Agent::joined_over(proxy.connect().await, hello(1, 1)).await;
-    let _client = Client::opened_over(proxy.connect().await, open_pool_as(9)).await;
-    proxy.freeze();
+    let cable = Cable::to(server.address);
+    let _agent = Agent::joined_over(connect(cable.socket()).await, hello(1, 1)).await;
+    let _client = Client::opened_over(connect(cable.socket()).await, open_pool_as(9)).await;
+    cable.freeze();
     server.until("the end of both", |status| status.agents.is_empty() && status.pools.is_empty()).await;
 }
 

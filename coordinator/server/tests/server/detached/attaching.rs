@@ -2,14 +2,15 @@
 
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{AwaitingItems, Failure, FailureKind, ItemFault, Label, Ticket, Version};
+use farpool_testkit::cable::Cable;
 use tokio_stream::StreamExt;
 use tonic::Code;
 
 use super::*;
 use crate::agent::{Agent, Order, Report};
 use crate::client::{id, secret};
-use crate::proxy::Proxy;
 use crate::restart::{assigned, result_of};
+use crate::server::connect;
 
 #[tokio::test]
 async fn a_client_that_waits_gets_outcomes_in_order_and_others_get_those_that_exist() {
@@ -227,13 +228,13 @@ async fn a_session_that_reads_outlives_its_connections() {
     const ITEMS: u64 = 300;
     let scratch = Scratch::new();
     let server = scratch.server_with(|settings| settings.reconnect_grace = Duration::from_secs(600)).await;
-    let proxy = Proxy::to(&server).await;
+    let cable = Cable::to(server.address);
     let mut job = detach("one", 1);
     job.job.chunksize = 1;
     detached(&server, job, ITEMS).await;
     let _agent = Agent::echo(&server, 1, 2).await;
     let reader = Attach { wait: true, secret: secret(9), ..reading("one") };
-    let mut reader = attach_as(proxy.connect().await, reader).await;
+    let mut reader = attach_as(connect(cable.socket()).await, reader).await;
     assert!(matches!(reader.next().await, Event::DetachedJob(_)));
     assert_eq!(reader.window, 0);
     let (mut next, mut cuts, mut ended) = (0, 0, false);
@@ -248,13 +249,13 @@ async fn a_session_that_reads_outlives_its_connections() {
                 next += done.ends.len() as u64 / 4;
                 if next > cuts * ITEMS / 10 {
                     cuts += 1;
-                    proxy.cut();
+                    cable.cut();
                 }
             }
             Ok(Some(Event::JobEnded(end))) => ended = !end.cancelled,
             Ok(Some(Event::PoolClosed(_))) => break,
             Ok(Some(other)) => panic!("{other:?}"),
-            Ok(None) | Err(_) => reader.resume(proxy.connect().await, 9).await.expect("the session continues"),
+            Ok(None) | Err(_) => reader.resume(connect(cable.socket()).await, 9).await.expect("the session continues"),
         }
     }
     assert!(ended && next == ITEMS && cuts > 0, "{next} after {cuts} cuts");

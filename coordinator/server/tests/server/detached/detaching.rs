@@ -1,29 +1,29 @@
 //! Detaching a job: completely, or not at all.
 
 use farpool_proto::v1::{CancelJob, ClosePool, DetachedState, Items, PoolReopened, Program, Version};
+use farpool_testkit::cable::Cable;
 use tonic::Code;
 
 use super::*;
 use crate::agent::Agent;
 use crate::client::{open_pool_as, secret};
-use crate::proxy::Proxy;
 use crate::server::connect;
 
 #[tokio::test]
 async fn a_broken_session_continues_where_it_was() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
-    let proxy = Proxy::to(&server).await;
-    let mut client = detaching(proxy.connect().await, detach("one", 1)).await;
+    let cable = Cable::to(server.address);
+    let mut client = detaching(connect(cable.socket()).await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut client).await, (0, false));
     send(&client, 0, 500);
     let mut there = 0;
     while there < 300 {
         there = durable(&server, &mut client).await.0;
     }
-    proxy.cut();
+    cable.cut();
     client.end().await.expect_err("the connection is lost");
-    client.resume(proxy.connect().await, 1).await.expect("the session continues");
+    client.resume(connect(cable.socket()).await, 1).await.expect("the session continues");
     while there < 500 {
         let now = durable(&server, &mut client).await.0;
         assert!(now >= there, "{now} after {there}");
@@ -41,17 +41,17 @@ async fn a_broken_session_continues_where_it_was() {
 async fn a_replaced_session_continues_where_it_was() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
-    let proxy = Proxy::to(&server).await;
-    let mut client = detaching(proxy.connect().await, detach("one", 1)).await;
+    let cable = Cable::to(server.address);
+    let mut client = detaching(connect(cable.socket()).await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut client).await, (0, false));
     send(&client, 0, 500);
     let mut there = 0;
     while there < 300 {
         there = durable(&server, &mut client).await.0;
     }
-    proxy.cut();
+    cable.cut();
     client.end().await.expect_err("the connection is lost");
-    let mut client = detaching(proxy.connect().await, detach("one", 1).again(there)).await;
+    let mut client = detaching(connect(cable.socket()).await, detach("one", 1).again(there)).await;
     client.send(Request::PoolReopened(PoolReopened {}));
     let (items, complete) = durable(&server, &mut client).await;
     assert!(items >= there && !complete, "{items} of what {there} were before");
