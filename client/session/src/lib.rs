@@ -49,9 +49,6 @@ pub use cluster::address;
 #[cfg(feature = "cluster")]
 #[doc(hidden)]
 pub use cluster::caller_driven;
-#[cfg(feature = "cluster")]
-#[doc(hidden)]
-pub use cluster::caller_driven as by_hand;
 pub use counted::Counted;
 pub use error::{Error, ErrorKind, Remedy};
 pub use front::Front;
