@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use farpool_link::clock;
 use farpool_link::item_token::Claim;
 use farpool_link::process::ancestors_of;
 use farpool_proto::v1::agent_event::Body;
@@ -162,11 +161,11 @@ impl Agent {
         self.pools.iter().flat_map(WorkerPool::worker_pids)
     }
 
-    /// Handles a ready descriptor; `data` is that of its epoll event.
-    pub fn ready(&mut self, data: u64) {
+    /// Handles a ready descriptor; `data` is that of its epoll event. `now`: see [`Agent::pump`].
+    pub fn ready(&mut self, data: u64, now: u64) {
         for pool in &mut self.pools {
             if let Some(token) = Token::unpack(data, pool.serial()) {
-                return pool.ready(token);
+                return pool.ready(token, now);
             }
         }
         if let (Some(borrowers), Some(number)) = (&mut self.borrowers, Borrowers::number(data)) {
@@ -174,9 +173,9 @@ impl Agent {
         }
     }
 
-    /// Does one round of work, without blocking, and appends events for the coordinator to `events`.
-    pub fn pump(&mut self, events: &mut Vec<AgentEvent>) {
-        let now = clock::now();
+    /// Does one round of work, without blocking, and appends events for the coordinator to `events`. `now`: the time that
+    /// [`clock::now`](farpool_link::clock::now) returned, in ns. Drivers read it once for all that follows a wait.
+    pub fn pump(&mut self, now: u64, events: &mut Vec<AgentEvent>) {
         events.append(&mut self.events);
         self.update_borrowers();
         for pool in &mut self.pools {

@@ -107,7 +107,7 @@ impl Agent {
         // An unknown job has ended here already.
         let Some(place) = self.jobs.remove(&end.job) else { return };
         if let Some(pool) = self.pools.iter_mut().find(|pool| pool.serial() == place.serial) {
-            pool.end_job(place.number, end.kill, clock::now());
+            pool.end_job(place.number, end.kill);
         }
     }
 

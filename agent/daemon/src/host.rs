@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use farpool_agent::Agent;
 use farpool_common::log::{Log, info, warn};
+use farpool_link::clock;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{AgentCommand, AgentEvent, Failure, HealthReport, PoolStopped};
@@ -83,7 +84,7 @@ impl Workers for Host {
 
     fn work(&mut self, events: &mut Vec<AgentEvent>) -> bool {
         events.append(&mut self.events);
-        self.agent.pump(events);
+        self.agent.pump(clock::now(), events);
         match self.health.update(events) {
             None => {}
             Some("") => info!(self.log, "host healthy"),

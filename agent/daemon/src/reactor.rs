@@ -50,6 +50,7 @@ impl Reactor {
 
     /// Passes ready events to the agent.
     pub(super) fn dispatch(&mut self, agent: &mut Agent) {
+        let now = clock::now();
         let mut events = [EpollEvent::empty(); 32];
         // Tokio reports this epoll again only after it was seen empty, which the second look usually finds. The bound
         // keeps a descriptor that stays ready from delaying the rest.
@@ -63,7 +64,7 @@ impl Reactor {
             for event in &events[..ready.unwrap_or(0)] {
                 match event.data() {
                     TIMER => self.timer.rung(),
-                    data => agent.ready(data),
+                    data => agent.ready(data, now),
                 }
             }
         }

@@ -150,8 +150,8 @@ impl WorkerPool {
     }
 
     /// Handles a ready descriptor.
-    pub(crate) fn ready(&mut self, token: Token) {
-        self.round.now = clock::now();
+    pub(crate) fn ready(&mut self, token: Token, now: u64) {
+        self.round.now = now;
         match token {
             Token::ForkServer => self.fork_server_ready(),
             Token::Socket(number) => self.crew.socket_ready(number, &self.round),
@@ -193,9 +193,9 @@ impl WorkerPool {
     }
 
     /// Ends a job: the coordinator sends no more of it. Its number may be reused.
-    pub(crate) fn end_job(&mut self, number: u32, kill: bool, now: u64) {
+    pub(crate) fn end_job(&mut self, number: u32, kill: bool) {
         if kill {
-            self.cancel(|chunk| chunk.job == number, now);
+            self.cancel(|chunk| chunk.job == number, clock::now());
         }
         // Only after the cancellation, which would otherwise remove the job with its last chunk.
         self.work.end_job(number);

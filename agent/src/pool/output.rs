@@ -66,6 +66,8 @@ pub(super) struct Output {
     fork_server: Option<Stream>,
     /// Output is not read, regardless of other pools.
     held_by_pool: bool,
+    /// When the first stream needs attention that no descriptor reports. May be too early, if that stream is gone.
+    due: Option<u64>,
 }
 
 /// The streams of one worker.
@@ -98,7 +100,7 @@ impl Output {
     /// `forwards`: output is reported to the coordinator. `fork_server`: the fork server's stderr, if it is captured.
     pub(super) fn new(forwards: bool, fork_server: Option<Stream>, round: &Round) -> Output {
         let forwarder = forwards.then(|| Forwarder::new(round.id, round.now));
-        let mut output = Output { forwarder, workers: Vec::new(), fork_server: None, held_by_pool: false };
+        let mut output = Output { forwarder, workers: Vec::new(), fork_server: None, held_by_pool: false, due: None };
         output.set_fork_server(fork_server, round);
         output
     }
@@ -200,6 +202,7 @@ impl Output {
                 round.unwatch(pipe);
             }
         }
+        self.due = [self.due, stream.due()].into_iter().flatten().min();
     }
 
     /// Stops or resumes reading output: for this pool (`of_this`, if it changes) and for all pools. Returns whether
@@ -211,6 +214,7 @@ impl Output {
         for stream in streams.chain(&mut self.fork_server) {
             if !hold && stream.blocked_until == Some(UNTIL_RELEASED) {
                 stream.blocked_until = Some(0);
+                self.due = Some(0);
             }
         }
         hold
@@ -219,8 +223,12 @@ impl Output {
     /// Resumes blocked output and forwards unfinished lines that are due. `pid_of` returns the process id of the worker
     /// with a number.
     pub(super) fn resume(&mut self, pid_of: impl Fn(u32) -> u32, server: Server, round: &mut Round) {
-        let Output { forwarder, workers, fork_server, .. } = self;
         let now = round.now;
+        if self.due.is_none_or(|due| now < due) {
+            return;
+        }
+        let Output { forwarder, workers, fork_server, due, .. } = self;
+        *due = None;
         // The first stream may use up the whole budget, so they take turns.
         let turn = forwarder.as_mut().map_or(0, |forwarder| {
             forwarder.turn = forwarder.turn.wrapping_add(1);
@@ -246,13 +254,13 @@ impl Output {
                 };
                 forwarder.forward(stream, (pid, kind), &mut round.report, now, false);
             }
+            *due = [*due, stream.due()].into_iter().flatten().min();
         }
     }
 
     /// Returns when output needs attention that no descriptor reports.
     pub(super) fn due(&self) -> Option<u64> {
-        let of_workers = self.workers.iter().flat_map(|streams| streams.stdout.iter().chain([&streams.stderr]));
-        of_workers.chain(&self.fork_server).filter_map(Stream::due).min()
+        self.due
     }
 }
 

@@ -161,7 +161,7 @@ impl Host {
     ) -> Option<T> {
         loop {
             let mut events = Vec::<AgentEvent>::new();
-            self.agent.pump(&mut events);
+            self.agent.pump(clock::now(), &mut events);
             self.events.extend(events.into_iter().filter_map(|event| event.body));
             if let Some(found) = look(&self.agent, &self.events) {
                 return Some(found);
@@ -179,7 +179,8 @@ impl Host {
             let timeout = EpollTimeout::from(u16::try_from(timeout.min(1000)).expect("at most 1000"));
             let mut ready = [EpollEvent::empty(); 8];
             let count = self.agent.epoll().wait(&mut ready, timeout).unwrap_or(0);
-            ready[..count].iter().for_each(|event| self.agent.ready(event.data()));
+            let now = clock::now();
+            ready[..count].iter().for_each(|event| self.agent.ready(event.data(), now));
         }
     }
 }

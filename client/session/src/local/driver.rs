@@ -194,7 +194,7 @@ impl LocalDriver {
     fn give_back(&self, mut state: MutexGuard<'_, EngineState>) {
         let armed = match state.engine.arm() {
             Armed::Busy => {
-                state.engine.pump();
+                state.engine.pump(clock::now());
                 state.engine.arm()
             }
             armed => armed,
@@ -244,14 +244,15 @@ fn release(mut state: MutexGuard<'_, EngineState>) {
 
 impl EngineState {
     fn handle_events(&mut self, events: &[EpollEvent], intake: &Intake) {
+        let now = clock::now();
         for event in events {
             match event.data() {
                 TIMER => self.timer.rung(),
                 INTAKE => intake.rung(&mut self.engine, &mut self.spare),
-                data => self.engine.ready(data),
+                data => self.engine.ready(data, now),
             }
         }
-        self.engine.pump();
+        self.engine.pump(now);
     }
 
     fn ring_by(&mut self, time: u64) {

@@ -54,10 +54,11 @@ impl Engine {
             events: Vec::new(),
         };
         // The agent's first event introduces it, which must come before the pool.
-        engine.collect_events();
+        let now = clock::now();
+        engine.collect_events(now);
         let open = OpenPool { processes: settings.processes, settings: Some(settings.settings), ..OpenPool::default() };
-        engine.send_body(Body::OpenPool(Box::new(open)), clock::now())?;
-        engine.pump();
+        engine.send_body(Body::OpenPool(Box::new(open)), now)?;
+        engine.pump(now);
         match engine.inboxes.failure() {
             Some(error) => Err(error),
             None => Ok(engine),
@@ -69,19 +70,25 @@ impl Engine {
     }
 
     pub(super) fn submit(&mut self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
-        let admitted = self.admit(inbox, messages.drain(..));
-        self.pump();
+        let now = clock::now();
+        let admitted = self.admit(inbox, messages.drain(..), now);
+        self.pump(now);
         admitted
     }
 
     /// Submits a job; the next round acts on it.
-    pub(super) fn admit(&mut self, inbox: &Arc<Inbox>, messages: impl Iterator<Item = Body>) -> Result<(), Error> {
+    pub(super) fn admit(
+        &mut self,
+        inbox: &Arc<Inbox>,
+        messages: impl Iterator<Item = Body>,
+        now: u64,
+    ) -> Result<(), Error> {
         self.unfinished = true;
         if let Err(error) = self.inboxes.admit(inbox) {
             messages.for_each(drop);
             return Err(error);
         }
-        let sent = self.send_all(messages);
+        let sent = self.send_all(messages, now);
         if sent.is_err() {
             self.inboxes.forget(inbox.job());
         }
@@ -89,13 +96,13 @@ impl Engine {
     }
 
     pub(super) fn send(&mut self, messages: &mut Vec<Body>) -> Result<(), Error> {
-        let sent = self.send_all(messages.drain(..));
-        self.pump();
+        let now = clock::now();
+        let sent = self.send_all(messages.drain(..), now);
+        self.pump(now);
         sent
     }
 
-    fn send_all(&mut self, messages: impl Iterator<Item = Body>) -> Result<(), Error> {
-        let now = clock::now();
+    fn send_all(&mut self, messages: impl Iterator<Item = Body>, now: u64) -> Result<(), Error> {
         let mut outcome = Ok(());
         for body in messages {
             // All jobs have ended with the session; a thread that feeds one is about to notice.
@@ -120,19 +127,19 @@ impl Engine {
     }
 
     /// Handles a ready descriptor; `data` is that of its epoll event.
-    pub(super) fn ready(&mut self, data: u64) {
-        self.agent.ready(data);
+    pub(super) fn ready(&mut self, data: u64, now: u64) {
+        self.agent.ready(data, now);
     }
 
     /// Does pending work. It may leave some for the next call, which [`Engine::arm`] then reports.
-    pub(super) fn pump(&mut self) {
-        let now = clock::now();
+    pub(super) fn pump(&mut self, mut now: u64) {
         self.route(now);
         for _ in 0..ROUNDS {
-            self.unfinished = self.collect_events();
+            self.unfinished = self.collect_events(now);
             if !self.unfinished {
                 return;
             }
+            now = clock::now();
             self.route(now);
         }
     }
@@ -143,10 +150,9 @@ impl Engine {
     }
 
     /// Lets the agent work, and passes its events to the coordinator. Returns false if there were none.
-    fn collect_events(&mut self) -> bool {
-        self.agent.pump(&mut self.events);
+    fn collect_events(&mut self, now: u64) -> bool {
+        self.agent.pump(now, &mut self.events);
         let any = !self.events.is_empty();
-        let now = clock::now();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             if let Err(refused) = self.coordinator.agent_event(self.agent_id, event, now, &mut self.outbox) {

@@ -134,9 +134,10 @@ impl Intake {
         self.taken.store(taken, Ordering::Release);
         drop(state);
         spare.bytes = 0;
+        let now = clock::now();
         let mut messages = spare.messages.drain(..);
         for (inbox, count) in spare.inboxes.drain(..) {
-            if let Err(error) = engine.admit(&inbox, messages.by_ref().take(count)) {
+            if let Err(error) = engine.admit(&inbox, messages.by_ref().take(count), now) {
                 inbox.break_with(inbox.add_context::<Error>(error));
                 engine.inboxes.wake_later(Some(inbox.end(End::Cancelled)));
             }
