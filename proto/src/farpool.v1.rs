@@ -23,6 +23,9 @@ pub struct WorkerSettings {
     pub payload_limit: u64,
     #[prost(string, tag = "8")]
     pub name: ::prost::alloc::string::String,
+    /// Chunks after which a worker is replaced, those of which it gets only a part included; 0: never.
+    #[prost(uint64, tag = "9")]
+    pub max_chunks_per_child: u64,
 }
 /// The executable that workers run.
 #[derive(Clone, PartialEq, ::prost::Message)]

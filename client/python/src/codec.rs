@@ -5,6 +5,9 @@
 //! inside others, two references to one list must stay two references to one list. Everything else is pickled, with its buffers
 //! beside the pickle. Only exact types count, so that a subclass arrives as what it was.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -35,7 +38,9 @@ const PROTOCOL: u8 = 5;
 /// How values are encoded that have no encoding of their own.
 pub(crate) struct Encoder {
     /// Pickles a value whose pickle names something of `__main__`, which workers do not import.
-    pub(crate) by_value: Option<Py<PyAny>>,
+    by_value: Option<Py<PyAny>>,
+    /// The names of `__main__` that workers have got with the function.
+    known: Arc<HashSet<String>>,
     /// Whether values may have large buffers.
     buffers: bool,
 }
@@ -47,10 +52,10 @@ pub(crate) enum Decoded<'py> {
 }
 
 impl Encoder {
-    pub(crate) fn new(py: Python<'_>, by_value: Option<Py<PyAny>>) -> PyResult<Encoder> {
+    pub(crate) fn new(py: Python<'_>, by_value: Option<Py<PyAny>>, known: Arc<HashSet<String>>) -> PyResult<Encoder> {
         // Asking every value for its buffers costs up to a third. Types that have any come with NumPy, or use it.
         let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
-        Ok(Encoder { by_value, buffers: modules.contains(intern!(py, "numpy"))? })
+        Ok(Encoder { by_value, known, buffers: modules.contains(intern!(py, "numpy"))? })
     }
 
     /// Appends a value; after an error `out` is as it was.
@@ -63,6 +68,15 @@ impl Encoder {
         self.pickle(value, out).inspect_err(|_| out.truncate(start))
     }
 
+    /// Returns whether a value could be pickled, and workers find all that its pickle names.
+    fn travels(&self, pickled: &PyResult<Bound<'_, PyAny>>) -> bool {
+        let bytes = pickled.as_ref().ok().and_then(|pickled| pickled.cast::<PyBytes>().ok());
+        bytes.map(|bytes| bytes.as_bytes()).is_some_and(|bytes| {
+            memchr::memmem::find(bytes, b"__main__").is_none()
+                || only_global(bytes).is_some_and(|name| self.known.contains(name))
+        })
+    }
+
     fn pickle(&self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
         let py = value.py();
         let buffers = PyList::empty(py);
@@ -70,14 +84,15 @@ impl Encoder {
         if self.buffers {
             named.set_item(intern!(py, "buffer_callback"), buffers.getattr(intern!(py, "append"))?)?;
         }
-        let pickled = pickle_function(py, &DUMPS, "dumps")?.call((value, PROTOCOL), Some(&named))?;
-        let mut pickled = pickled.cast_into::<PyBytes>()?;
-        if let Some(by_value) = &self.by_value
-            && memchr::memmem::find(pickled.as_bytes(), b"__main__").is_some()
-        {
-            buffers.call_method0(intern!(py, "clear"))?;
-            pickled = by_value.bind(py).call((value,), Some(&named))?.cast_into::<PyBytes>()?;
-        }
+        let pickled = pickle_function(py, &DUMPS, "dumps")?.call((value, PROTOCOL), Some(&named));
+        let pickled = match (&self.by_value, pickled) {
+            (Some(by_value), pickled) if !self.travels(&pickled) => {
+                buffers.call_method0(intern!(py, "clear"))?;
+                by_value.bind(py).call((value,), Some(&named))?
+            }
+            (_, pickled) => pickled?,
+        };
+        let pickled = pickled.cast_into::<PyBytes>()?;
         if buffers.is_empty() {
             out.push(PICKLE);
             out.extend_from_slice(pickled.as_bytes());
@@ -97,6 +112,16 @@ impl Encoder {
         }
         Ok(())
     }
+}
+
+/// Returns the name of `__main__` that is the only global that a pickle names; `None` if there may be others.
+fn only_global(pickled: &[u8]) -> Option<&str> {
+    // Two short strings, each kept for later (0x94), of which a global is made (0x93).
+    let mut strings = pickled.get(memchr::memmem::find(pickled, b"\x8c\x08__main__\x94\x8c")? + 12..)?.iter();
+    let length = usize::from(*strings.next()?);
+    let (name, rest) = strings.as_slice().split_at_checked(length)?;
+    let alone = rest.starts_with(b"\x94\x93") && memchr::memchr_iter(0x93, pickled).count() == 1;
+    std::str::from_utf8(name).ok().filter(|_| alone)
 }
 
 /// Appends the description of an exception.
@@ -285,7 +310,7 @@ pub(crate) fn encode_value<'py>(
     by_value: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let mut out = Vec::new();
-    Encoder::new(value.py(), by_value)?.encode(value, &mut out)?;
+    Encoder::new(value.py(), by_value, Arc::default())?.encode(value, &mut out)?;
     Ok(PyBytes::new(value.py(), &out))
 }
 

@@ -40,7 +40,7 @@ struct Jobs {
 /// Opens a pool. `address`: that of a cluster's coordinator; `None`: on this machine. `initializer`: a function as in `Task`, and its
 /// encoded arguments. `environment`: variables of the workers.
 #[pyfunction]
-#[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, max_tasks_per_child, name))]
+#[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, max_chunks_per_child, name))]
 #[expect(clippy::too_many_arguments, reason = "each is named by its only caller")]
 pub(crate) fn open(
     py: Python<'_>,
@@ -51,7 +51,7 @@ pub(crate) fn open(
     environment: Vec<(OsString, OsString)>,
     initializer: Vec<u8>,
     initargs: Vec<u8>,
-    max_tasks_per_child: u64,
+    max_chunks_per_child: u64,
     name: &str,
 ) -> PyResult<Session> {
     let payload_limit = limits::PAYLOAD_BYTES;
@@ -59,7 +59,8 @@ pub(crate) fn open(
         initializer: initializer.into(),
         initializer_args: initargs.into(),
         initializer_timeout_ns: u64::MAX,
-        max_tasks_per_child,
+        max_tasks_per_child: 0,
+        max_chunks_per_child,
         threads: 1,
         memory_limit: 0,
         payload_limit,

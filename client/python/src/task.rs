@@ -1,5 +1,7 @@
 //! A function as workers find it, and the options of a call.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,15 +19,21 @@ pub(crate) struct Task {
     function: Bytes,
     label: String,
     by_value: Option<Py<PyAny>>,
+    published: Arc<HashSet<String>>,
 }
 
 #[pymethods]
 impl Task {
     /// `function`: a letter for how it is called (see `worker.rs`), and what `farpool._functions.dump` has made. `by_value` pickles
-    /// items that name something of `__main__`.
+    /// items that name something of `__main__` that is not among the `published`, which workers get with the function.
     #[new]
-    #[pyo3(signature = (function, label, by_value=None))]
-    fn new(py: Python<'_>, function: &[u8], label: &str, by_value: Option<Py<PyAny>>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        function: &[u8],
+        label: &str,
+        by_value: Option<Py<PyAny>>,
+        published: HashSet<String>,
+    ) -> PyResult<Self> {
         limits::function("bytes of the function with the globals and defaults that it uses", function.len()).map_err(
             |beyond| {
                 let advice = "pass large data in the items, or once to each worker with initializer= and initargs=";
@@ -33,7 +41,7 @@ impl Task {
             },
         )?;
         let label = limits::clipped(label, limits::JOB_LABEL_BYTES);
-        Ok(Self { function: Bytes::copy_from_slice(function), label, by_value })
+        Ok(Self { function: Bytes::copy_from_slice(function), label, by_value, published: Arc::new(published) })
     }
 }
 
@@ -43,7 +51,7 @@ impl Task {
     }
 
     pub(crate) fn encoder(&self, py: Python<'_>) -> PyResult<Encoder> {
-        Encoder::new(py, self.by_value.as_ref().map(|hook| hook.clone_ref(py)))
+        Encoder::new(py, self.by_value.as_ref().map(|hook| hook.clone_ref(py)), Arc::clone(&self.published))
     }
 
     pub(crate) fn open_job(&self, options: &Options) -> OpenJob {

@@ -3,13 +3,14 @@
 #![expect(unsafe_code, reason = "tells the interpreter of forks that it has not made; argued at each block")]
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use farpool_proto::v1::{Failure, FailureKind};
 use farpool_worker::{Done, Encoded, Items, Language};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::OnceLockExt;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::codec::{self, Decoded, Encoder};
@@ -51,9 +52,8 @@ impl Language for PythonFunctions {
             b'i' => How::Initializer,
             _ => return Err(format!("its first byte is {letter}")),
         };
-        let found = Python::attach(|py| load(py, function).map_err(|error| describe(py, error)));
-        let found = Arc::new(found);
-        Ok(Arc::new(move |items| Python::attach(|py| run(py, items, how, &found))))
+        let function = Function { packed: function.to_vec(), loaded: OnceLock::new() };
+        Ok(Arc::new(move |items| Python::attach(|py| run(py, items, how, &function))))
     }
 
     fn before_fork(&self) {
@@ -71,10 +71,10 @@ impl Language for PythonFunctions {
         release();
     }
 
-    fn after_fork_in_worker(&self) {
+    fn after_fork_in_worker(&self, worker: u32) {
         // SAFETY: this thread was attached before the fork, and is the only one of the child.
         unsafe { ffi::PyOS_AfterFork_Child() };
-        call_worker(|py| py.import("farpool._worker")?.call_method0("begin"));
+        call_worker(|py| py.import("farpool._worker")?.call_method1("begin", (worker,)));
         // SAFETY: the function has the signature that atexit(3) asks for, and lives as long as the process.
         unsafe { libc::atexit(at_exit) };
         release();
@@ -103,9 +103,22 @@ fn call_worker(call: impl for<'py> Fn(Python<'py>) -> PyResult<Bound<'py, PyAny>
     });
 }
 
-fn load(py: Python<'_>, function: &[u8]) -> PyResult<Py<PyAny>> {
-    let worker = py.import(intern!(py, "farpool._worker"))?;
-    Ok(worker.call_method1(intern!(py, "load"), (PyBytes::new(py, function),))?.unbind())
+/// A function, which is loaded with its first item. That may import modules for many seconds: meanwhile the worker must be seen to
+/// run an item, or it counts as stuck.
+struct Function {
+    packed: Vec<u8>,
+    loaded: OnceLock<Result<Py<PyAny>, Described>>,
+}
+
+impl Function {
+    fn get(&self, py: Python<'_>) -> &Result<Py<PyAny>, Described> {
+        self.loaded.get_or_init_py_attached(py, || self.load(py).map_err(|error| describe(py, error)))
+    }
+
+    fn load(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let worker = py.import(intern!(py, "farpool._worker"))?;
+        Ok(worker.call_method1(intern!(py, "load"), (PyBytes::new(py, &self.packed),))?.unbind())
+    }
 }
 
 /// An exception as it travels: its description, and for an initializer its text and traceback.
@@ -139,12 +152,12 @@ fn described<'py>(
     Described { description, text, traceback }
 }
 
-fn run(py: Python<'_>, items: &mut dyn Items, how: How, found: &Result<Py<PyAny>, Described>) {
-    let encoder = match Encoder::new(py, None) {
+fn run(py: Python<'_>, items: &mut dyn Items, how: How, function: &Function) {
+    let encoder = match Encoder::new(py, None, Arc::default()) {
         Ok(encoder) => encoder,
         Err(error) => return error.print(py),
     };
-    farpool_worker::run(items, |items| one(py, items, how, found, &encoder));
+    farpool_worker::run(items, |items| one(py, items, how, function, &encoder));
     call_worker(|py| py.import(intern!(py, "farpool._worker"))?.call_method0(intern!(py, "flush")));
 }
 
@@ -153,14 +166,15 @@ fn one(
     py: Python<'_>,
     items: &mut dyn Items,
     how: How,
-    found: &Result<Py<PyAny>, Described>,
+    function: &Function,
     encoder: &Encoder,
 ) -> Option<Result<Done, Failure>> {
-    let argument = codec::decode(py, items.next()?);
-    let function = match found {
+    let item = items.next()?;
+    let function = match function.get(py) {
         Ok(function) => function.bind(py),
         Err(described) => return Some(fail(items, how, described)),
     };
+    let argument = codec::decode(py, item);
     let result = argument.and_then(|argument| match argument {
         Decoded::Value(argument) => call(function, how, argument),
         Decoded::Raised(error) => Err(error),

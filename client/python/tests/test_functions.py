@@ -43,6 +43,17 @@ def test_lambdas_and_closures(pool):
     assert pool.map(lambda n: json_of(n), [[1]]) == ["[1]"]
 
 
+def test_functions_as_arguments(pool):
+    factor = 2
+    assert pool.map(call, [lambda: 1, lambda: factor, min]) == [1, 2, None]
+    with Pool(1, initializer=lambda f: f(), initargs=(lambda: None,)) as other:
+        assert other.apply(call, (lambda: 3,)) == 3
+
+
+def call(function):
+    return None if function is min else function()
+
+
 def json_of(value):
     import json
 

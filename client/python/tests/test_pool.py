@@ -1,6 +1,7 @@
 """A pool's life: how it begins, what it is made of, and how it ends."""
 
 import gc
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -103,6 +104,13 @@ def test_maxtasksperchild():
     assert len(set(pids)) == 3
 
 
+def test_maxtasksperchild_counts_chunks(address):
+    with Pool(1, maxtasksperchild=2, address=address) as pool:
+        pids = pool.map(pid, range(60), chunksize=10)
+        assert len(set(pids)) == 3
+        assert len(set(pool.map(pid, range(80)))) <= 3
+
+
 def test_an_initializer_in_every_worker(address):
     with Pool(2, initializer=os.putenv, initargs=("GREETING", "hello"), address=address) as pool:
         said = pool.map(lambda _: subprocess.run("echo $GREETING", shell=True, capture_output=True).stdout, range(4))
@@ -134,9 +142,31 @@ def test_a_result_keeps_its_pool():
         assert len(list(Pool(1).imap(pid_after_a_moment, range(3)))) == 3
 
 
-def test_pools_in_tasks():
-    with Pool(1) as pool:
+def test_pools_in_tasks(address):
+    with Pool(1, address=address) as pool:
         assert pool.apply(inner, (3,)) == [0, 1, 2]
+
+
+def test_managers(run_script):
+    script = """
+        import multiprocessing
+        from farpool import Pool
+
+        def count(shared, lock, n):
+            with lock:
+                shared["sum"] = shared.get("sum", 0) + n
+
+        def main():
+            with multiprocessing.Manager() as manager:
+                shared, lock = manager.dict(), manager.Lock()
+                with Pool(2) as pool:
+                    pool.starmap(count, [(shared, lock, n) for n in range(10)])
+                print(shared["sum"])
+
+        if __name__ == "__main__":
+            main()
+    """
+    assert run_script(script) == "45\n"
 
 
 def inner(n):
@@ -206,6 +236,18 @@ def at_exit(path):
     import atexit
 
     atexit.register(lambda: open(path, "w").close())
+
+
+def test_workers_have_numbers():
+    with Pool(2) as pool:
+        numbers = set(pool.map(number_after_a_moment, range(8), chunksize=1))
+    assert len(numbers) == 2 and all(name == f"PoolWorker-{number}" for name, number in numbers)
+
+
+def number_after_a_moment(_):
+    time.sleep(0.05)
+    process = multiprocessing.current_process()
+    return process.name, process._identity[0]
 
 
 def test_random_numbers_differ(pool):

@@ -46,6 +46,7 @@ impl Builder {
             initializer_args,
             initializer_timeout_ns: initializer_timeout_ns(self.initializer_timeout)?,
             max_tasks_per_child: at_least_1(self.max_tasks_per_child, "max_tasks_per_child")?,
+            max_chunks_per_child: 0,
             threads: narrow(
                 at_least_1(self.threads.map(|n| n as u64), "threads")?.max(1) as usize,
                 "threads",

@@ -95,7 +95,7 @@ impl ForkServer {
     fn spawn(&mut self, worker: u32, fds: Vec<OwnedFd>) {
         let started = match Descriptors::from_received(fds) {
             Some(descriptors) if self.has_threads => start_again(worker, &descriptors),
-            Some(descriptors) => self.fork(descriptors),
+            Some(descriptors) => self.fork(worker, descriptors),
             // Descriptors are missing: this process has reached its limit.
             None => Err(Errno::EMFILE),
         };
@@ -109,7 +109,7 @@ impl ForkServer {
         self.send_reply(reply);
     }
 
-    fn fork(&mut self, descriptors: Descriptors) -> nix::Result<Pid> {
+    fn fork(&mut self, worker: u32, descriptors: Descriptors) -> nix::Result<Pid> {
         let parent = nix::unistd::getpid();
         self.language.before_fork();
         // SAFETY: this process has one thread (`has_threads` is false, and none is started here), so the child may do
@@ -128,7 +128,7 @@ impl ForkServer {
             ForkResult::Child => {
                 let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
                 self.forget_in_child();
-                self.language.after_fork_in_worker();
+                self.language.after_fork_in_worker(worker);
                 process::work(descriptors, parent, self.language)
             }
         }

@@ -28,6 +28,6 @@ pub trait Language: Send + Sync {
     /// Called in the fork server after the fork, even if that failed.
     fn after_fork(&self) {}
 
-    /// Called in the forked worker.
-    fn after_fork_in_worker(&self) {}
+    /// Called in the forked worker. `worker`: its number, which no other worker of its pool on this host has had.
+    fn after_fork_in_worker(&self, _worker: u32) {}
 }

@@ -76,7 +76,9 @@ impl Worker {
         }
         let left = Some(piece.after(u64::from(count))).filter(|left| left.count > 0);
         let left = left.filter(|left| !self.items.keep_rest(*left, whole));
-        if !self.items.has_rest() && self.items.left_of(lifetime) == 0 {
+        let most_chunks = round.settings.max_chunks_per_child;
+        let had_its_chunks = most_chunks > 0 && self.items.chunks() >= most_chunks;
+        if !self.items.has_rest() && (self.items.left_of(lifetime) == 0 || had_its_chunks) {
             self.retire();
         }
         Taken { any: count > 0, left, corrupt: given.is_err() }

@@ -24,6 +24,9 @@ pub(super) struct Items {
     rest: Option<Piece>,
     /// Position of its next item: the number of items that it was given so far.
     next_position: u32,
+    /// The chunk of its latest items, and how many chunks it was given any items of so far.
+    latest_chunk: Option<u32>,
+    chunks: u64,
     /// Number of items that it has finished.
     finished: u64,
     /// Number of items that it had finished at its last measurement.
@@ -52,6 +55,8 @@ impl Items {
             given: VecDeque::new(),
             rest: None,
             next_position: 0,
+            latest_chunk: None,
+            chunks: 0,
             finished: 0,
             measured: 0,
             run_ends: 0,
@@ -143,14 +148,25 @@ impl Items {
         most.saturating_sub(u64::from(self.next_position))
     }
 
+    /// Returns how many chunks it was given any items of so far.
+    pub(super) fn chunks(&self) -> u64 {
+        self.chunks
+    }
+
     /// Records that it was given the first `count` items of an assignment.
     pub(super) fn push(&mut self, assignment: &Assignment<'_>, count: u32, now: u64) {
         if self.given.is_empty() {
             // Its time without progress counts from here: it was idle.
             self.progress_at = now;
         }
+        let chunk = assignment.piece.chunk;
+        // The number of a chunk that has ended may be another one's by now.
+        if assignment.begins_chunk || self.latest_chunk != Some(chunk) {
+            self.chunks += 1;
+        }
+        self.latest_chunk = Some(chunk);
         self.given.push_back(Given {
-            chunk: assignment.piece.chunk,
+            chunk,
             first: assignment.piece.first,
             count,
             position: self.next_position,

@@ -62,6 +62,7 @@ fn command(random: &mut Random) -> Command {
 fn start_pool(random: &mut Random, pool: u64) -> StartPool {
     let settings = WorkerSettings {
         max_tasks_per_child: random.below(4),
+        max_chunks_per_child: random.below(4),
         // This program's workers run one item at a time.
         threads: 1,
         initializer_timeout_ns: [0, u64::MAX][random.index(2)],

@@ -14,6 +14,7 @@ crate::pools::cases![
     more_pools_than_slots_take_turns,
     a_long_queue_yields_to_another_pool,
     workers_are_replaced_while_others_run,
+    workers_are_replaced_after_their_chunks,
     slowly_exiting_workers_keep_no_slots,
     a_pool_without_a_turn_finishes_before_it_stops,
     an_ended_pool_frees_its_slots,
@@ -103,6 +104,16 @@ fn workers_are_replaced_while_others_run() {
     let pids: HashSet<_> = often.into_iter().map(|chunk| host.result(chunk)).collect();
     assert!(pids.len() >= 4, "a worker ran more than two items: {pids:?}");
     once.into_iter().for_each(|chunk| drop(host.result(chunk)));
+    host.end();
+}
+
+fn workers_are_replaced_after_their_chunks() {
+    let mut host = Host::new(1);
+    let settings = WorkerSettings { max_chunks_per_child: 2, ..start().settings.unwrap() };
+    host.pool_of(StartPool { pool: 1, settings: Some(settings), ..start() });
+    let chunks = host.assign(1, ["pid"; 8]);
+    let pids: Vec<_> = chunks.into_iter().map(|chunk| host.result(chunk)).collect();
+    assert_eq!(pids.iter().collect::<HashSet<_>>().len(), 4, "a worker ran more or less than two chunks: {pids:?}");
     host.end();
 }
 

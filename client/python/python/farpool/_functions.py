@@ -41,10 +41,9 @@ class Packed:
         return all(home.get(name, self) is value for home, name, value in self._globals_used)
 
 
-def dump(function, sample=None):
-    """Packs a function, and with it the classes of `__main__` that are in `sample`, an item that it will be called with."""
+def dump(function, classes=()):
+    """Packs a function, and with it these classes of `__main__`, whose instances it will be called with."""
     packed = io.BytesIO()
-    classes = _classes_in(sample)
     try:
         pickler = _Pickler(packed)
         pickler.dump((function, classes))
@@ -201,10 +200,8 @@ def _with_cloudpickle():
     return _cloud
 
 
-def _classes_in(sample):
+def classes_in(sample):
     """Returns the classes of `__main__` whose instances, or which themselves, are in this item."""
-    if sample is None:
-        return []
     finder = _Finder(io.BytesIO(), 5)
     try:
         finder.dump(sample)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import time
 import types
 import warnings
 import weakref
 
-from farpool import _farpool, _functions, _program
+from farpool import _farpool, _functions, _program, _worker
 
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 
 # Seconds that a terminated pool waits for its workers to exit, and `_pool` for them to start.
 _PATIENCE = 5.0
+
+# Functions that a pool keeps ready to travel.
+_MOST_TASKS = 256
 
 _open_pools = weakref.WeakSet()
 
@@ -29,8 +33,8 @@ class Pool:
     [1, 2, 3]
 
     `processes`: how many workers run at once; by default one for each CPU that this process may use, or all slots of the cluster.
-    `initializer` is called with `initargs` in each worker before its first item. `maxtasksperchild`: how many items a worker runs
-    before another one takes its place. `context` is accepted and has no effect: there is one way to start workers.
+    `initializer` is called with `initargs` in each worker before its first item. `maxtasksperchild`: how many chunks a worker runs
+    before another one takes its place; a call of `apply` is one. `context` is accepted and has no effect: there is one way to start workers.
 
     `address`: that of a cluster's coordinator, such as "http://node1:7070", or "local" for this machine whatever the environment
     says. By default the variable FARPOOL_ADDRESS decides. `env`: environment variables of the workers, in addition to those of this
@@ -64,13 +68,10 @@ class Pool:
         if processes is None:
             processes = _usable_cpus() if is_here else 0
         self._is_here = is_here
-        self._tasks = weakref.WeakKeyDictionary()
+        self._tasks = {}
         self._views = []
-        packed, arguments = b"", b""
-        if initializer is not None:
-            function = _functions.dump(initializer, tuple(initargs))
-            packed = b"i" + function.data
-            arguments = _farpool.encode_value(tuple(initargs), _functions.ItemPickler(function.published))
+        self._maxtasksperchild = maxtasksperchild
+        packed, arguments = _initializer(initializer, tuple(initargs))
         file, program_arguments = _program.here() if is_here else _program.there()
         self._session = _farpool.open(
             processes=processes,
@@ -80,7 +81,7 @@ class Pool:
             environment=[(str(key), str(value)) for key, value in dict(env or {}).items()],
             initializer=packed,
             initargs=arguments,
-            max_tasks_per_child=maxtasksperchild or 0,
+            max_chunks_per_child=maxtasksperchild or 0,
             name=name,
         )
         self._processes = processes or self._session.processes()
@@ -226,51 +227,63 @@ class Pool:
 
     def _map(self, verb, how, func, iterable, chunksize, timeout, retries):
         self._check_running()
+        chunksize = self._chunks(chunksize, iterable)
         task = self._task(how, func, _first(iterable))
-        return self._session.map(verb, task, iter(iterable), _chunks(chunksize), timeout, retries)
+        return self._session.map(verb, task, iter(iterable), chunksize, timeout, retries)
 
     def _start(self, verb, how, func, iterable, chunksize, callback, error_callback, timeout, retries):
         self._check_running()
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
+        chunksize = self._chunks(chunksize, iterable)
         task = self._task(how, func, _first(iterable))
         return self._session.start(
-            verb, task, iter(iterable), self, False, callback, error_callback, _chunks(chunksize), timeout, retries
+            verb, task, iter(iterable), self, False, callback, error_callback, chunksize, timeout, retries
         )
 
     def _imap(self, verb, func, iterable, chunksize, timeout, retries, buffersize):
         self._check_running()
+        chunksize = self._chunks(chunksize, None)
         if buffersize is not None and buffersize < max(1, chunksize or 1):
             # The first chunk would never be complete.
             raise ValueError(f"buffersize must be at least 1 and at least the chunksize, not {buffersize}")
         task = self._task(b"1", func, _first(iterable))
         ordered = verb == "imap"
         return self._session.imap(
-            verb, task, iter(iterable), self, ordered, buffersize, _chunks(chunksize), timeout, retries
+            verb, task, iter(iterable), self, ordered, buffersize, chunksize, timeout, retries
         )
+
+    def _chunks(self, chunksize, iterable):
+        """Returns how many elements a chunk has; None: as farpool adapts it."""
+        if chunksize is not None and chunksize < 1:
+            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        if chunksize is None and self._maxtasksperchild:
+            # A worker's life is counted in chunks, so they are as long as those of multiprocessing.
+            length = len(iterable) if hasattr(iterable, "__len__") else 0
+            chunksize = max(1, -(-length // (4 * self._processes)))
+        return chunksize
 
     def _task(self, how, func, sample):
         """Makes a function ready to travel, unless it was already and nothing that it uses has changed."""
         if not callable(func):
             raise TypeError(f"{func!r} is not callable")
-        # An item that is encoded without pickle has no classes of `__main__` that the function would have to bring along.
-        sample = None if _is_plain(sample) else sample
-        keeps = sample is None and isinstance(func, (types.FunctionType, types.BuiltinFunctionType, type))
+        classes = () if _is_plain(sample) else _functions.classes_in(sample)
+        keeps = not classes and isinstance(func, (types.FunctionType, types.BuiltinFunctionType, type))
         known = self._tasks.get(func) if keeps else None
         if known is not None and known[0].is_current():
             if task := known[1].get(how):
                 return task
         else:
-            known = (_functions.dump(func, sample), {})
+            known = (_functions.dump(func, classes), {})
         packed, tasks = known
         name = getattr(func, "__qualname__", None) or type(func).__qualname__
-        task = tasks[how] = _farpool.Task(how + packed.data, name, _functions.ItemPickler(packed.published))
+        task = tasks[how] = _farpool.Task(
+            how + packed.data, name, _functions.ItemPickler(packed.published), packed.published
+        )
         if keeps:
-            try:
-                self._tasks[func] = known
-            except TypeError:
-                # There are no weak references to it.
-                pass
+            if len(self._tasks) >= _MOST_TASKS:
+                self._tasks.clear()
+            self._tasks[func] = known
         return task
 
 
@@ -305,6 +318,18 @@ class _Worker:
         return f"<{type(self).__name__} name={self.name!r} pid={self.pid}>"
 
 
+def _initializer(initializer, initargs):
+    """Packs the initializer and its arguments."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        initargs = (bytes(process.current_process().authkey), initializer, initargs)
+        initializer = _worker.start
+    elif initializer is None:
+        return b"", b""
+    function = _functions.dump(initializer)
+    return b"i" + function.data, _farpool.encode_value(initargs, _functions.ItemPickler(function.published))
+
+
 _PLAIN = (int, str, float, bool, bytes, type(None))
 
 
@@ -318,10 +343,6 @@ def _first(iterable):
     return iterable[0] if type(iterable) in (list, tuple) and iterable else None
 
 
-def _chunks(chunksize):
-    if chunksize is not None and chunksize < 1:
-        raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
-    return chunksize
 
 
 def _usable_cpus():

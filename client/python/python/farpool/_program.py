@@ -25,8 +25,6 @@ del sys, _farpool
 __import__("farpool._worker", None, None, ["serve"]).serve()
 """
 
-_written = None
-
 
 def here():
     """Returns the program's file and its arguments, for workers on this machine."""
@@ -85,40 +83,53 @@ def _flags():
 
 
 def _local_modules():
-    """Returns the modules that were loaded from the folder of the script: for each, its name in the archive and its file."""
+    """Returns the modules of this program that were loaded from beside its script: their contents by names in an archive."""
     root = os.path.abspath(sys.path[0]) if sys.path and isinstance(sys.path[0], str) else os.getcwd()
-    found = {}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or not file.endswith(".py") or getattr(module, "__name__", "") == "__main__":
-            continue
-        relative = os.path.relpath(os.path.abspath(file), root)
-        parts = relative.split(os.sep)
-        # What is installed is there already, in the environment of each host.
-        if ".." not in parts and not {"site-packages", "dist-packages"}.intersection(parts):
-            found[relative] = os.path.abspath(file)
     if root == os.path.dirname(os.__file__):
         return {}
+    found = {}
+    for module in list(sys.modules.values()):
+        file, loader = getattr(module, "__file__", None), getattr(module, "__loader__", None)
+        if not isinstance(file, str) or not file.endswith(".py") or not hasattr(loader, "get_data"):
+            continue
+        parts = os.path.relpath(os.path.abspath(file), root).split(os.sep)
+        # What is installed is there already, in the environment of each host. The script itself is not imported there.
+        if module.__name__ != "__main__" and not {"..", "site-packages", "dist-packages"}.intersection(parts):
+            found["/".join(parts)] = loader.get_data(file)
     return found
 
 
 def _file(front, main, modules):
     """Writes the program once; the same contents make the same file, which hosts then have already."""
-    global _written
+    import hashlib
     import io
-    import tempfile
     import zipfile
 
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo("__main__.py"), main)
-        for name, file in sorted(modules.items()):
-            with open(file, "rb") as source:
-                archive.writestr(zipfile.ZipInfo(name.replace(os.sep, "/")), source.read())
-    if _written is None:
-        _written = tempfile.TemporaryDirectory(prefix="farpool-")
-    path = os.path.join(_written.name, f"{len(os.listdir(_written.name))}.pyz")
-    with open(path, "wb") as file:
-        file.write(front + packed.getvalue())
-    os.chmod(path, 0o700)
+        for name, data in sorted(modules.items()):
+            archive.writestr(zipfile.ZipInfo(name), data)
+    contents = front + packed.getvalue()
+    path = os.path.join(_folder(), hashlib.blake2b(contents, digest_size=16).hexdigest())
+    if not os.path.exists(path):
+        with open(path, "wb") as file:
+            file.write(contents)
+        os.chmod(path, 0o700)
     return path
+
+
+_folders = {}
+
+
+def _folder():
+    """Returns a folder that is removed when this process ends, and not when a fork of it does."""
+    import atexit
+    import shutil
+    import tempfile
+
+    own = os.getpid()
+    if own not in _folders:
+        folder = _folders[own] = tempfile.mkdtemp(prefix="farpool-")
+        atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == own else None)
+    return _folders[own]

@@ -3,6 +3,7 @@
 The compiled half calls this. It is imported before anything else in each of these processes, so it imports little.
 """
 
+import gc
 import os
 import sys
 import types
@@ -14,6 +15,8 @@ from farpool import _farpool
 _loaded = {}
 _MOST_LOADED = 256
 _prepared = False
+# The number of this worker in its pool.
+_number = 0
 # Globals of functions that belong to no module.
 _private = {}
 
@@ -36,11 +39,15 @@ def before_fork():
         # The environment that a task passes on must not make another program a part of this pool.
         for name in ("FARPOOL_ROLE", "FARPOOL_PROGRAM"):
             os.environ.pop(name, None)
+        # What workers share with this process stays shared: no collection touches it.
+        gc.freeze()
     flush()
 
 
-def begin():
-    """Prepares a new worker."""
+def begin(number):
+    """Prepares a new worker, which has this number in its pool."""
+    global _number
+    _number = number
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)
@@ -105,6 +112,19 @@ def _text(error):
         return repr(error)
     except Exception:
         return f"an exception of type {type(error).__name__}"
+
+
+def start(authkey, initializer, initargs):
+    """Prepares a worker before its first item: the initializer of pools whose client has imported multiprocessing."""
+    from multiprocessing import process
+
+    own = process.current_process()
+    # Proxies of managers, and other connections, prove with it that they belong to the client.
+    own.authkey = authkey
+    # Programs tell workers apart by these.
+    own.name, own._identity = f"PoolWorker-{_number + 1}", (_number + 1,)
+    if initializer is not None:
+        initializer(*initargs)
 
 
 # ---- named in what `farpool._functions` pickles

@@ -1,0 +1,158 @@
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from multiprocessing import TimeoutError as TimeoutError
+from multiprocessing.pool import ThreadPool as ThreadPool
+from types import TracebackType
+from typing import Any, Generic, TypeVar, final
+
+_S = TypeVar("_S")
+_T = TypeVar("_T")
+
+__all__ = [
+    "Pool",
+    "AsyncResult",
+    "IMapIterator",
+    "Error",
+    "WorkerDied",
+    "TimedOut",
+    "AgentLost",
+    "Cancelled",
+    "PayloadTooLarge",
+    "InitializerFailed",
+    "Unavailable",
+    "TimeoutError",
+    "ThreadPool",
+]
+__version__: str
+
+class Pool:
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: Any | None = None,
+        *,
+        address: str | None = None,
+        env: Mapping[str, str] | None = None,
+        name: str = "",
+    ) -> None: ...
+    def apply(
+        self,
+        func: Callable[..., _T],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+    ) -> _T: ...
+    def apply_async(
+        self,
+        func: Callable[..., _T],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        callback: Callable[[_T], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+    ) -> AsyncResult[_T]: ...
+    def map(
+        self,
+        func: Callable[[_S], _T],
+        iterable: Iterable[_S],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+    ) -> list[_T]: ...
+    def map_async(
+        self,
+        func: Callable[[_S], _T],
+        iterable: Iterable[_S],
+        chunksize: int | None = None,
+        callback: Callable[[list[_T]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+    ) -> AsyncResult[list[_T]]: ...
+    def starmap(
+        self,
+        func: Callable[..., _T],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+    ) -> list[_T]: ...
+    def starmap_async(
+        self,
+        func: Callable[..., _T],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[list[_T]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+    ) -> AsyncResult[list[_T]]: ...
+    def imap(
+        self,
+        func: Callable[[_S], _T],
+        iterable: Iterable[_S],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+        buffersize: int | None = None,
+    ) -> IMapIterator[_T]: ...
+    def imap_unordered(
+        self,
+        func: Callable[[_S], _T],
+        iterable: Iterable[_S],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+        buffersize: int | None = None,
+    ) -> IMapIterator[_T]: ...
+    def close(self) -> None: ...
+    def terminate(self) -> None: ...
+    def join(self) -> None: ...
+    def __enter__(self) -> Pool: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None: ...
+    def __del__(self) -> None: ...
+
+@final
+class AsyncResult(Generic[_T]):
+    def get(self, timeout: float | None = None) -> _T: ...
+    def wait(self, timeout: float | None = None) -> None: ...
+    def ready(self) -> bool: ...
+    def successful(self) -> bool: ...
+    def cancel(self) -> None: ...
+
+@final
+class IMapIterator(Iterator[_T]):
+    def next(self, timeout: float | None = None) -> _T: ...
+    def __next__(self) -> _T: ...
+    def __iter__(self) -> IMapIterator[_T]: ...
+
+class Error(Exception):
+    item: int | None
+    host: str | None
+    pid: int | None
+    attempts: int
+    stderr: str | None
+
+class WorkerDied(Error):
+    exitcode: int | None
+
+class TimedOut(Error, TimeoutError): ...
+class AgentLost(Error): ...
+class Cancelled(Error): ...
+class PayloadTooLarge(Error): ...
+class InitializerFailed(Error): ...
+class Unavailable(Error): ...
