@@ -23,7 +23,7 @@ _EXTENDED_ARG = opmap["EXTENDED_ARG"]
 # Types that pickle knows although no module names them.
 _NAMELESS = (type(None), type(...), type(NotImplemented))
 # Whether workers can import a module, by its name.
-_importable = {}
+_importable: dict = {}
 
 
 class Packed:
@@ -178,7 +178,7 @@ def _with_cloudpickle():
     """Returns the pickler that packs classes, too."""
     global _cloud
     if _cloud is None:
-        from cloudpickle.cloudpickle import Pickler as CloudPickler
+        from cloudpickle.cloudpickle import Pickler as CloudPickler  # type: ignore[import-untyped]
 
         class _CloudPickler(_Common, CloudPickler):
             def __init__(self, file, known=frozenset(), buffer_callback=None):

@@ -21,7 +21,7 @@ _PATIENCE = 5.0
 # Functions that a pool keeps ready to travel.
 _MOST_TASKS = 256
 
-_open_pools = weakref.WeakSet()
+_open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 class Pool:
@@ -184,8 +184,6 @@ class Pool:
 
     def __reduce__(self):
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
-
-    __class_getitem__ = classmethod(types.GenericAlias)
 
     # ---- views that programs for multiprocessing use
 

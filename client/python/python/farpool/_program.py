@@ -119,7 +119,7 @@ def _file(front, main, modules):
     return path
 
 
-_folders = {}
+_folders: dict = {}
 
 
 def _folder():

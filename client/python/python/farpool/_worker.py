@@ -12,13 +12,13 @@ from _pickle import dumps, loads
 from farpool import _farpool
 
 # Functions by what they were loaded from: calls in a row often have the same.
-_loaded = {}
+_loaded: dict = {}
 _MOST_LOADED = 256
 _prepared = False
 # The number of this worker in its pool.
 _number = 0
 # Globals of functions that belong to no module.
-_private = {}
+_private: dict = {}
 
 
 def serve():

@@ -1,0 +1,113 @@
+"""The compiled half of the package."""
+
+from collections.abc import Callable, Iterator, Sequence
+from types import GenericAlias
+from typing import Any, final
+
+__all__ = [
+    "__version__",
+    "Session",
+    "Task",
+    "AsyncResult",
+    "IMapIterator",
+    "open",
+    "encode_value",
+    "decode_value",
+    "serve",
+]
+__version__: str
+
+@final
+class Task:
+    """A function that was made ready to travel."""
+
+    def __new__(
+        cls, function: bytes, label: str, by_value: Callable[..., bytes] | None, published: set[str]
+    ) -> Task: ...
+
+@final
+class Session:
+    """An open pool."""
+
+    def apply(self, task: Task, value: Any, timeout: float | None = None, retries: int = 2) -> Any: ...
+    def map(
+        self,
+        verb: str,
+        task: Task,
+        values: Iterator[Any],
+        chunksize: int | None = None,
+        timeout: float | None = None,
+        retries: int = 2,
+    ) -> list[Any]: ...
+    def start(
+        self,
+        verb: str,
+        task: Task,
+        values: Iterator[Any],
+        pool: Any,
+        single: bool,
+        callback: Callable[..., Any] | None = None,
+        error_callback: Callable[..., Any] | None = None,
+        chunksize: int | None = None,
+        timeout: float | None = None,
+        retries: int = 2,
+    ) -> AsyncResult: ...
+    def imap(
+        self,
+        verb: str,
+        task: Task,
+        values: Iterator[Any],
+        pool: Any,
+        ordered: bool,
+        buffersize: int | None = None,
+        chunksize: int | None = None,
+        timeout: float | None = None,
+        retries: int = 2,
+    ) -> IMapIterator: ...
+    def close(self, now: bool) -> None: ...
+    def wait_closed(self, timeout: float | None = None) -> bool: ...
+    def processes(self) -> int: ...
+    def worker_pids(self) -> list[int]: ...
+    def check(self) -> None: ...
+    def is_here(self) -> bool: ...
+    def open_jobs(self) -> list[int]: ...
+
+@final
+class AsyncResult:
+    """The outcome of `apply_async`, `map_async` or `starmap_async`."""
+
+    def get(self, timeout: float | None = None) -> Any: ...
+    def wait(self, timeout: float | None = None) -> None: ...
+    def ready(self) -> bool: ...
+    def successful(self) -> bool: ...
+    def cancel(self) -> None: ...
+    @property
+    def _job(self) -> int: ...
+    def __class_getitem__(cls, item: Any) -> GenericAlias: ...
+
+@final
+class IMapIterator:
+    """An iterator over results."""
+
+    def next(self, timeout: float | None = None) -> Any: ...
+    def __next__(self) -> Any: ...
+    def __iter__(self) -> IMapIterator: ...
+    @property
+    def _job(self) -> int: ...
+    def __class_getitem__(cls, item: Any) -> GenericAlias: ...
+
+def open(
+    *,
+    processes: int,
+    address: str | None,
+    file: str,
+    arguments: Sequence[str],
+    environment: Sequence[tuple[str, str]],
+    initializer: bytes,
+    initargs: bytes,
+    max_chunks_per_child: int,
+    name: str,
+) -> Session: ...
+def encode_value(value: Any, by_value: Callable[..., bytes] | None = None) -> bytes: ...
+def decode_value(bytes: bytes) -> Any: ...
+def serve() -> None: ...

@@ -1,0 +1,37 @@
+"""The examples run, and the stubs are those of the code."""
+
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import farpool
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.parametrize("name", ["farpool", "farpool._pool"])
+def test_docstrings(name):
+    results = doctest.testmod(importlib.import_module(name))
+    assert results.attempted and not results.failed
+
+
+def test_the_readme(run_script):
+    [example] = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    assert run_script(example) == "finished 100 calculations\n"
+
+
+def test_the_stubs():
+    pytest.importorskip("mypy")
+    folder = os.path.dirname(os.path.dirname(farpool.__file__))
+    environment = dict(os.environ)
+    if "site-packages" not in folder:
+        environment["MYPYPATH"] = folder
+    command = [sys.executable, "-m", "mypy.stubtest", "farpool", "--concise"]
+    checked = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
