@@ -213,6 +213,17 @@ def test_the_end_of_a_program_with_an_open_pool(run_script, end):
     assert "Error" in printed if end == "raise ValueError" else not printed
 
 
+def test_the_end_of_a_program_whose_input_blocks(run_script):
+    script = """
+        import queue
+        from farpool import Pool
+        results = Pool(1).imap(abs, iter(queue.Queue().get, None))
+    """
+    begin = time.monotonic()
+    assert run_script(script) == ""
+    assert time.monotonic() - begin < 3
+
+
 def test_output(run_script, address):
     script = """
         from farpool import Pool
