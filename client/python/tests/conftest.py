@@ -44,7 +44,7 @@ def cluster(tmp_path_factory):
         daemon.wait(20)
 
 
-@pytest.fixture(params=["here", "cluster"])
+@pytest.fixture(params=["here", pytest.param("cluster", marks=pytest.mark.cluster)])
 def address(request):
     """Where a pool runs: every test with this fixture holds in both modes."""
     return "local" if request.param == "here" else request.getfixturevalue("cluster")

@@ -341,8 +341,6 @@ def _first(iterable):
     return iterable[0] if type(iterable) in (list, tuple) and iterable else None
 
 
-
-
 def _usable_cpus():
     try:
         return len(os.sched_getaffinity(0))
