@@ -31,6 +31,7 @@ fn _farpool(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<session::Session>()?;
     module.add_class::<task::Task>()?;
+    module.add_class::<task::Options>()?;
     module.add_class::<async_result::AsyncResult>()?;
     module.add_class::<imap::IMapIterator>()?;
     module.add_function(wrap_pyfunction!(session::open, module)?)?;

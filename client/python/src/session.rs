@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use farpool_proto::limits;
 use farpool_proto::v1::WorkerSettings;
-use farpool_session::{Error, Inbox, Interest, Program, RECONNECT_TIMEOUT, Settings, Target, environment};
+use farpool_session::{Error, Inbox, Interest, Program, RECONNECT_TIMEOUT, Settings, Target, environment, labels};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
@@ -16,7 +16,7 @@ use crate::callbacks::Shown;
 use crate::collector::list;
 use crate::feeder::Feeder;
 use crate::imap::{Beginning, IMapIterator};
-use crate::task::{Options, Task};
+use crate::task::{Options, Task, required};
 use crate::waiting::{deadline, wait_until};
 use crate::{async_result, errors, imap, map};
 
@@ -38,9 +38,9 @@ struct Jobs {
 }
 
 /// Opens a pool. `address`: that of a cluster's coordinator; `None`: on this machine. `initializer`: a function as in `Task`, and its
-/// encoded arguments. `environment`: variables of the workers.
+/// encoded arguments. `environment`: variables of the workers. `require`: keys and values of the labels that its hosts must have.
 #[pyfunction]
-#[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, max_chunks_per_child, name))]
+#[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, max_chunks_per_child, name, require))]
 #[expect(clippy::too_many_arguments, reason = "each is named by its only caller")]
 pub(crate) fn open(
     py: Python<'_>,
@@ -53,6 +53,7 @@ pub(crate) fn open(
     initargs: Vec<u8>,
     max_chunks_per_child: u64,
     name: &str,
+    require: Vec<(String, String)>,
 ) -> PyResult<Session> {
     let payload_limit = limits::PAYLOAD_BYTES;
     let settings = WorkerSettings {
@@ -70,16 +71,23 @@ pub(crate) fn open(
         let invalid = |beyond: limits::BeyondLimit| Error::invalid(beyond.to_string());
         limits::pool(processes, 1).map_err(invalid)?;
         limits::settings(&settings).map_err(invalid)?;
+        let require = required(require);
         let target = match &address {
-            Some(url) => Target::Cluster(farpool_session::address(url)?),
-            None => Target::Here,
+            Some(url) => {
+                labels::check(&require)?;
+                Target::Cluster(farpool_session::address(url)?)
+            }
+            None => {
+                labels::check_here(&require)?;
+                Target::Here
+            }
         };
         let reconnect_timeout = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
         let settings = Settings {
             processes,
             program: Program { file, arguments },
             settings,
-            require: Vec::new(),
+            require,
             weight: 1,
             environment,
             reconnect_timeout,
@@ -93,41 +101,27 @@ pub(crate) fn open(
 #[pymethods]
 impl Session {
     /// Calls the task with one value, and returns its result.
-    #[pyo3(signature = (task, value, timeout=None, retries=2))]
-    fn apply(
-        &self,
-        py: Python<'_>,
-        task: &Task,
-        value: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
-        retries: u32,
-    ) -> PyResult<Py<PyAny>> {
-        let options = Options::new(py, None, timeout, retries)?;
-        let call = self.begin(py, "apply", task, &options, Interest::Outcomes)?;
+    fn apply(&self, py: Python<'_>, task: &Task, value: &Bound<'_, PyAny>, options: &Options) -> PyResult<Py<PyAny>> {
+        let call = self.begin(py, "apply", task, options, Interest::Outcomes)?;
         map::run_one(py, call, &task.encoder(py)?, value, self.payload_limit)
     }
 
     /// Calls the task with each value, and returns the results in order. `verb` is the name of the call in errors.
-    #[pyo3(signature = (verb, task, values, chunksize=None, timeout=None, retries=2))]
-    #[expect(clippy::too_many_arguments, reason = "the options of a call")]
     fn map<'py>(
         &self,
         py: Python<'py>,
         verb: &str,
         task: &Task,
         values: Bound<'py, PyIterator>,
-        chunksize: Option<u64>,
-        timeout: Option<f64>,
-        retries: u32,
+        options: &Options,
     ) -> PyResult<Bound<'py, PyList>> {
-        let options = Options::new(py, chunksize, timeout, retries)?;
-        let call = self.begin(py, verb_of(verb), task, &options, Interest::Outcomes)?;
-        let feeder = self.feeder(py, task, values, &options)?;
+        let call = self.begin(py, verb_of(verb), task, options, Interest::Outcomes)?;
+        let feeder = self.feeder(py, task, values, options)?;
         list(py, map::run_all(py, call, feeder)?)
     }
 
     /// Does the same in the background. `single`: there is one value, and its result is the outcome. `pool` is kept until then.
-    #[pyo3(signature = (verb, task, values, pool, single, callback=None, error_callback=None, chunksize=None, timeout=None, retries=2))]
+    #[pyo3(signature = (verb, task, values, pool, single, options, callback=None, error_callback=None))]
     #[expect(clippy::too_many_arguments, reason = "the options of a call")]
     fn start(
         &self,
@@ -137,20 +131,17 @@ impl Session {
         values: Bound<'_, PyIterator>,
         pool: Py<PyAny>,
         single: bool,
+        options: &Options,
         callback: Option<Py<PyAny>>,
         error_callback: Option<Py<PyAny>>,
-        chunksize: Option<u64>,
-        timeout: Option<f64>,
-        retries: u32,
     ) -> PyResult<AsyncResult> {
-        let options = Options::new(py, chunksize, timeout, retries)?;
-        let (call, feeder) = self.begin_in_background(py, verb, task, values, &options, Interest::End)?;
+        let (call, feeder) = self.begin_in_background(py, verb, task, values, options, Interest::End)?;
         let ending = Ending { pool, success: callback, failure: error_callback };
         async_result::start(py, call, feeder, single, ending)
     }
 
     /// Calls the task with each value, and returns an iterator over the results.
-    #[pyo3(signature = (verb, task, values, pool, ordered, buffersize=None, chunksize=None, timeout=None, retries=2))]
+    #[pyo3(signature = (verb, task, values, pool, ordered, options, buffersize=None))]
     #[expect(clippy::too_many_arguments, reason = "the options of a call")]
     fn imap(
         &self,
@@ -160,13 +151,10 @@ impl Session {
         values: Bound<'_, PyIterator>,
         pool: Py<PyAny>,
         ordered: bool,
+        options: &Options,
         buffersize: Option<u64>,
-        chunksize: Option<u64>,
-        timeout: Option<f64>,
-        retries: u32,
     ) -> PyResult<IMapIterator> {
-        let options = Options::new(py, chunksize, timeout, retries)?;
-        let (call, feeder) = self.begin_in_background(py, verb, task, values, &options, Interest::Outcomes)?;
+        let (call, feeder) = self.begin_in_background(py, verb, task, values, options, Interest::Outcomes)?;
         let closing = Arc::clone(&self.closing);
         let chunksize = options.chunksize;
         imap::start(py, call, feeder, Beginning { ordered, buffersize, chunksize, closing, pool })
@@ -226,7 +214,11 @@ impl Session {
         options: &Options,
         interest: Interest,
     ) -> PyResult<farpool_session::Call> {
-        let call = self.session.begin(verb, task.label(), task.open_job(options), interest);
+        let checked = match &options.require[..] {
+            [] => Ok(()),
+            require => self.session.here().and_then(|carrier| carrier.check_labels(require)),
+        };
+        let call = checked.and_then(|()| self.session.begin(verb, task.label(), task.open_job(options), interest));
         call.map_err(|error| errors::to_python(py, &error))
     }
 

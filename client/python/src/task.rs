@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farpool_proto::limits;
-use farpool_proto::v1::OpenJob;
-use farpool_session::Error;
+use farpool_proto::v1::{Label, OpenJob};
+use farpool_session::{Error, labels};
 use pyo3::prelude::*;
 
 use crate::codec::Encoder;
@@ -61,23 +61,40 @@ impl Task {
             chunksize: options.chunksize,
             timeout_ns: options.timeout_ns,
             retries: options.retries,
+            priority: options.priority,
+            require: options.require.clone(),
             ..OpenJob::default()
         }
     }
 }
 
 /// The options of a call.
-#[derive(Clone, Copy)]
+#[pyclass(frozen, module = "farpool._farpool")]
 pub(crate) struct Options {
     /// Items in a chunk; 0: farpool chooses.
     pub(crate) chunksize: u64,
     timeout_ns: u64,
     retries: u32,
+    priority: i32,
+    /// The labels that a host needs to run it.
+    pub(crate) require: Vec<Label>,
 }
 
+#[pymethods]
 impl Options {
-    /// Checks and converts them. `timeout`: seconds that one item may run.
-    pub(crate) fn new(py: Python<'_>, chunksize: Option<u64>, timeout: Option<f64>, retries: u32) -> PyResult<Self> {
+    /// Checks and converts them. `timeout`: seconds that one item may run. `require`: keys and values of labels.
+    #[new]
+    #[pyo3(signature = (chunksize=None, timeout=None, retries=2, priority=0, require=Vec::new()))]
+    fn new(
+        py: Python<'_>,
+        chunksize: Option<u64>,
+        timeout: Option<f64>,
+        retries: u32,
+        priority: i32,
+        require: Vec<(String, String)>,
+    ) -> PyResult<Self> {
+        let require = required(require);
+        labels::check(&require).map_err(|error| errors::to_python(py, &error))?;
         let invalid = |message: String| Err(errors::to_python(py, &Error::invalid(message)));
         if retries > limits::RETRIES {
             return invalid(format!("retries must be at most {}, not {retries}", limits::RETRIES));
@@ -87,6 +104,11 @@ impl Options {
             Some(Ok(timeout)) if !timeout.is_zero() => u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
             Some(_) => return invalid("timeout must be above zero: leave it out for no limit".to_owned()),
         };
-        Ok(Self { chunksize: chunksize.unwrap_or(0), timeout_ns, retries })
+        Ok(Self { chunksize: chunksize.unwrap_or(0), timeout_ns, retries, priority, require })
     }
+}
+
+/// Converts the keys and values of required labels.
+pub(crate) fn required(labels: Vec<(String, String)>) -> Vec<Label> {
+    labels.into_iter().map(|(key, value)| labels::required(key, value)).collect()
 }

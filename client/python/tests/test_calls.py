@@ -187,3 +187,34 @@ def test_threads_share_a_pool(pool):
     with ThreadPoolExecutor(8) as threads:
         sums = threads.map(lambda n: sum(pool.map(square, range(n))), range(100))
         assert list(sums) == [sum(n * n for n in range(top)) for top in range(100)]
+
+
+def nap_until(seconds):
+    time.sleep(seconds)
+    return time.monotonic()
+
+
+def test_calls_of_high_priority_go_first(address):
+    with Pool(1, address=address) as pool:
+        pool.apply(nap_until, (0,))
+        first = pool.apply_async(nap_until, (0.3,))
+        low = pool.map_async(nap_until, [0.01] * 20, chunksize=1, priority=-1)
+        high = pool.map_async(nap_until, [0.01] * 20, chunksize=1, priority=1)
+        first.get()
+        # The worker may have been given a few items before the others came.
+        assert max(high.get()) < sorted(low.get())[5]
+
+
+def test_hosts_without_a_required_label_are_not_used(pool):
+    here = {"os": "linux", "host": os.uname().nodename}
+    assert pool.map(square, [1, 2], require=here) == [1, 4]
+    with pytest.raises(ValueError, match="key of a required label"):
+        pool.apply(square, (1,), require={"": "a100"})
+    with pytest.raises(TypeError):
+        pool.apply(square, (1,), require={"gpus": 2})
+    with Pool(1, address="local", require=here) as local:
+        assert local.apply(square, (3,)) == 9
+        with pytest.raises(ValueError, match="gpu=a100 is required"):
+            local.imap(square, [1], require={"gpu": "a100"})
+    with pytest.raises(ValueError, match="gpu=a100 is required"):
+        Pool(1, address="local", require={"gpu": "a100"})

@@ -299,3 +299,18 @@ def test_waiting_does_not_hold_the_interpreter(pool):
     stop.set()
     thread.join()
     assert max(later - earlier for earlier, later in zip(ticks, ticks[1:])) < 0.2
+
+
+def test_workers_share_the_cpus(monkeypatch):
+    cpus = len(os.sched_getaffinity(0))
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
+    for name in (*names, "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for processes, share in ((1, cpus), (2 * cpus, 1)):
+        with Pool(processes) as pool:
+            assert pool.map(os.getenv, names) == [str(share)] * 3
+    with Pool(1, env={"OPENBLAS_NUM_THREADS": "7"}) as pool:
+        assert pool.map(os.getenv, names) == [None, "7", None]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with Pool(1) as pool:
+        assert pool.map(os.getenv, names) == ["3", None, None]

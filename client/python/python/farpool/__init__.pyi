@@ -36,6 +36,7 @@ class Pool:
         address: str | None = None,
         env: Mapping[str, str] | None = None,
         name: str = "",
+        require: Mapping[str, str] | None = None,
     ) -> None: ...
     def apply(
         self,
@@ -45,6 +46,8 @@ class Pool:
         *,
         timeout: float | None = None,
         retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
     ) -> _T: ...
     def apply_async(
         self,
@@ -56,6 +59,8 @@ class Pool:
         *,
         timeout: float | None = None,
         retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
     ) -> AsyncResult[_T]: ...
     def map(
         self,
@@ -65,6 +70,8 @@ class Pool:
         *,
         timeout: float | None = None,
         retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
     ) -> list[_T]: ...
     def map_async(
         self,
@@ -76,6 +83,8 @@ class Pool:
         *,
         timeout: float | None = None,
         retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
     ) -> AsyncResult[list[_T]]: ...
     def starmap(
         self,
@@ -85,6 +94,8 @@ class Pool:
         *,
         timeout: float | None = None,
         retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
     ) -> list[_T]: ...
     def starmap_async(
         self,
@@ -96,6 +107,8 @@ class Pool:
         *,
         timeout: float | None = None,
         retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
     ) -> AsyncResult[list[_T]]: ...
     def imap(
         self,
@@ -105,6 +118,8 @@ class Pool:
         *,
         timeout: float | None = None,
         retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
         buffersize: int | None = None,
     ) -> IMapIterator[_T]: ...
     def imap_unordered(
@@ -115,6 +130,8 @@ class Pool:
         *,
         timeout: float | None = None,
         retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
         buffersize: int | None = None,
     ) -> IMapIterator[_T]: ...
     def close(self) -> None: ...

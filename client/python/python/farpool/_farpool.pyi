@@ -8,6 +8,7 @@ __all__ = [
     "__version__",
     "Session",
     "Task",
+    "Options",
     "AsyncResult",
     "IMapIterator",
     "open",
@@ -26,19 +27,24 @@ class Task:
     ) -> Task: ...
 
 @final
-class Session:
-    """An open pool."""
+class Options:
+    """The options of a call."""
 
-    def apply(self, task: Task, value: Any, timeout: float | None = None, retries: int = 2) -> Any: ...
-    def map(
-        self,
-        verb: str,
-        task: Task,
-        values: Iterator[Any],
+    def __new__(
+        cls,
         chunksize: int | None = None,
         timeout: float | None = None,
         retries: int = 2,
-    ) -> list[Any]: ...
+        priority: int = 0,
+        require: Sequence[tuple[str, str]] = ...,
+    ) -> Options: ...
+
+@final
+class Session:
+    """An open pool."""
+
+    def apply(self, task: Task, value: Any, options: Options) -> Any: ...
+    def map(self, verb: str, task: Task, values: Iterator[Any], options: Options) -> list[Any]: ...
     def start(
         self,
         verb: str,
@@ -46,11 +52,9 @@ class Session:
         values: Iterator[Any],
         pool: Any,
         single: bool,
+        options: Options,
         callback: Callable[..., Any] | None = None,
         error_callback: Callable[..., Any] | None = None,
-        chunksize: int | None = None,
-        timeout: float | None = None,
-        retries: int = 2,
     ) -> AsyncResult: ...
     def imap(
         self,
@@ -59,10 +63,8 @@ class Session:
         values: Iterator[Any],
         pool: Any,
         ordered: bool,
+        options: Options,
         buffersize: int | None = None,
-        chunksize: int | None = None,
-        timeout: float | None = None,
-        retries: int = 2,
     ) -> IMapIterator: ...
     def close(self, now: bool) -> None: ...
     def wait_closed(self, timeout: float | None = None) -> bool: ...
@@ -107,6 +109,7 @@ def open(
     initargs: bytes,
     max_chunks_per_child: int,
     name: str,
+    require: Sequence[tuple[str, str]],
 ) -> Session: ...
 def encode_value(value: Any, by_value: Callable[..., bytes] | None = None) -> bytes: ...
 def decode_value(bytes: bytes) -> Any: ...

@@ -18,6 +18,15 @@ INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 # Seconds that a terminated pool waits for its workers to exit, and `_pool` for them to start.
 _PATIENCE = 5.0
 
+# Each tells a library of numerical code how many threads to use. One that is not told uses every CPU, in each worker.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
 # Functions that a pool keeps ready to travel.
 _MOST_TASKS = 256
 
@@ -38,7 +47,9 @@ class Pool:
 
     `address`: that of a cluster's coordinator, such as "http://node1:7070", or "local" for this machine whatever the environment
     says. By default the variable FARPOOL_ADDRESS decides. `env`: environment variables of the workers, in addition to those of this
-    process; on a cluster these are all that they have. `name` is shown in process lists and by `farpool status`.
+    process; on a cluster these are all that they have. On this machine, variables such as OMP_NUM_THREADS give the workers an equal
+    share of the CPUs, unless one of them is set. `name` is shown in process lists and by `farpool status`. `require`: labels that
+    a host needs to run the pool's calls, such as {"gpu": "a100"}. This machine has only `host`, `arch` and `os`.
 
     Leaving `with` terminates the pool; `close()` and `join()` let it finish. A pool belongs to the process that opened it: in a fork
     of that process its calls raise an exception.
@@ -55,6 +66,7 @@ class Pool:
         address=None,
         env=None,
         name="",
+        require=None,
     ):
         self._state = INIT
         if processes is not None and processes < 1:
@@ -78,11 +90,12 @@ class Pool:
             address=None if is_here else address,
             file=file,
             arguments=program_arguments,
-            environment=[(str(key), str(value)) for key, value in dict(env or {}).items()],
+            environment=_environment(env, processes if is_here else None),
             initializer=packed,
             initargs=arguments,
             max_chunks_per_child=maxtasksperchild or 0,
             name=name,
+            require=_labels(require),
         )
         self._processes = processes or self._session.processes()
         self._state = RUN
@@ -90,61 +103,63 @@ class Pool:
 
     # ---- calls
 
-    def apply(self, func, args=(), kwds={}, *, timeout=None, retries=2):
+    def apply(self, func, args=(), kwds={}, *, timeout=None, retries=2, priority=0, require=None):
         """Calls `func(*args, **kwds)` in a worker and returns its result.
 
         `timeout`: seconds that it may run; then its worker is killed and `TimedOut` raised. `retries`: how often it runs again if its
-        worker dies; then `WorkerDied` is raised.
+        worker dies; then `WorkerDied` is raised. `priority`: of the pool's calls that have something to run, those with the highest
+        go first. `require`: labels of the hosts that may run it, in addition to those that the pool requires.
         """
         self._check_running()
         task, value = self._call(func, args, kwds)
-        return self._session.apply(task, value, timeout, retries)
+        return self._session.apply(task, value, _options(None, timeout, retries, priority, require))
 
-    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None, *, timeout=None, retries=2):
+    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None, *, timeout=None, retries=2, priority=0, require=None):
         """As `apply`, but returns an `AsyncResult` at once. `callback` is called with the result, `error_callback` with the
         exception; both run on a thread of farpool's."""
         self._check_running()
         task, value = self._call(func, args, kwds)
-        return self._session.start(
-            "apply_async", task, iter((value,)), self, True, callback, error_callback, None, timeout, retries
-        )
+        options = _options(None, timeout, retries, priority, require)
+        return self._session.start("apply_async", task, iter((value,)), self, True, options, callback, error_callback)
 
-    def map(self, func, iterable, chunksize=None, *, timeout=None, retries=2):
+    def map(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None):
         """Calls `func` with each element and returns a list of the results, in the order of the elements.
 
         Every element is run. If calls raised exceptions, that of the first element among them is raised then, with its traceback as
         the cause. `chunksize`: this many consecutive elements run on one worker, one after another; by default farpool adapts it to
-        how long elements take. `timeout` and `retries` are for each element, as in `apply`.
+        how long elements take. `timeout` and `retries` are for each element, `priority` and `require` for the call, as in `apply`.
         """
-        return self._map("map", b"1", func, iterable, chunksize, timeout, retries)
+        return self._map("map", b"1", func, iterable, chunksize, (timeout, retries, priority, require))
 
-    def starmap(self, func, iterable, chunksize=None, *, timeout=None, retries=2):
+    def starmap(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None):
         """As `map`, but each element has the arguments of one call: (a, b) becomes func(a, b)."""
-        return self._map("starmap", b"*", func, iterable, chunksize, timeout, retries)
+        return self._map("starmap", b"*", func, iterable, chunksize, (timeout, retries, priority, require))
 
     def map_async(
-        self, func, iterable, chunksize=None, callback=None, error_callback=None, *, timeout=None, retries=2
+        self, func, iterable, chunksize=None, callback=None, error_callback=None, *, timeout=None, retries=2, priority=0, require=None
     ):
         """As `map`, but returns an `AsyncResult` at once. `callback` and `error_callback` are those of `apply_async`."""
-        return self._start("map_async", b"1", func, iterable, chunksize, callback, error_callback, timeout, retries)
+        options = timeout, retries, priority, require
+        return self._start("map_async", b"1", func, iterable, chunksize, options, callback, error_callback)
 
     def starmap_async(
-        self, func, iterable, chunksize=None, callback=None, error_callback=None, *, timeout=None, retries=2
+        self, func, iterable, chunksize=None, callback=None, error_callback=None, *, timeout=None, retries=2, priority=0, require=None
     ):
         """As `starmap`, but returns an `AsyncResult` at once. `callback` and `error_callback` are those of `apply_async`."""
-        return self._start("starmap_async", b"*", func, iterable, chunksize, callback, error_callback, timeout, retries)
+        options = timeout, retries, priority, require
+        return self._start("starmap_async", b"*", func, iterable, chunksize, options, callback, error_callback)
 
-    def imap(self, func, iterable, chunksize=None, *, timeout=None, retries=2, buffersize=None):
+    def imap(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None, buffersize=None):
         """As `map`, but returns an iterator over the results, in the order of the elements.
 
         A thread takes elements from `iterable`, at most `buffersize` ahead of the results that were taken, so that endless iterables
         work. If an item fails, its exception is raised in place of its result. The next call continues after it.
         """
-        return self._imap("imap", func, iterable, chunksize, timeout, retries, buffersize)
+        return self._imap("imap", func, iterable, chunksize, (timeout, retries, priority, require), buffersize)
 
-    def imap_unordered(self, func, iterable, chunksize=None, *, timeout=None, retries=2, buffersize=None):
+    def imap_unordered(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None, buffersize=None):
         """As `imap`, but the results come in the order in which they are ready."""
-        return self._imap("imap_unordered", func, iterable, chunksize, timeout, retries, buffersize)
+        return self._imap("imap_unordered", func, iterable, chunksize, (timeout, retries, priority, require), buffersize)
 
     # ---- its end
 
@@ -223,33 +238,29 @@ class Pool:
         value = tuple(args)
         return self._task(b"*", func, value), value
 
-    def _map(self, verb, how, func, iterable, chunksize, timeout, retries):
+    def _map(self, verb, how, func, iterable, chunksize, options):
         self._check_running()
-        chunksize = self._chunks(chunksize, iterable)
+        options = _options(self._chunks(chunksize, iterable), *options)
         task = self._task(how, func, _first(iterable))
-        return self._session.map(verb, task, iter(iterable), chunksize, timeout, retries)
+        return self._session.map(verb, task, iter(iterable), options)
 
-    def _start(self, verb, how, func, iterable, chunksize, callback, error_callback, timeout, retries):
+    def _start(self, verb, how, func, iterable, chunksize, options, callback, error_callback):
         self._check_running()
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
-        chunksize = self._chunks(chunksize, iterable)
+        options = _options(self._chunks(chunksize, iterable), *options)
         task = self._task(how, func, _first(iterable))
-        return self._session.start(
-            verb, task, iter(iterable), self, False, callback, error_callback, chunksize, timeout, retries
-        )
+        return self._session.start(verb, task, iter(iterable), self, False, options, callback, error_callback)
 
-    def _imap(self, verb, func, iterable, chunksize, timeout, retries, buffersize):
+    def _imap(self, verb, func, iterable, chunksize, options, buffersize):
         self._check_running()
         chunksize = self._chunks(chunksize, None)
         if buffersize is not None and buffersize < max(1, chunksize or 1):
             # The first chunk would never be complete.
             raise ValueError(f"buffersize must be at least 1 and at least the chunksize, not {buffersize}")
+        options = _options(chunksize, *options)
         task = self._task(b"1", func, _first(iterable))
-        ordered = verb == "imap"
-        return self._session.imap(
-            verb, task, iter(iterable), self, ordered, buffersize, chunksize, timeout, retries
-        )
+        return self._session.imap(verb, task, iter(iterable), self, verb == "imap", options, buffersize)
 
     def _chunks(self, chunksize, iterable):
         """Returns how many elements a chunk has; None: as farpool adapts it."""
@@ -314,6 +325,23 @@ class _Worker:
 
     def __repr__(self):
         return f"<{type(self).__name__} name={self.name!r} pid={self.pid}>"
+
+
+def _options(chunksize, timeout, retries, priority, require):
+    return _farpool.Options(chunksize, timeout, retries, priority, _labels(require))
+
+
+def _labels(require):
+    return list(require.items()) if require else []
+
+
+def _environment(env, processes):
+    """Returns the environment variables to add for the workers. `processes`: how many share this machine, or None on a cluster."""
+    added = {str(key): str(value) for key, value in dict(env or {}).items()}
+    if processes is not None and not any(name in added or name in os.environ for name in _THREADS):
+        share = max(1, _usable_cpus() // processes)
+        added.update(dict.fromkeys(_THREADS, str(share)))
+    return list(added.items())
 
 
 def _initializer(initializer, initargs):
