@@ -1,4 +1,4 @@
-//! The handle of a job in the background.
+//! Handles of jobs that run in the background.
 
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -17,7 +17,7 @@ use crate::feeder::{Faults, Feeder};
 use crate::map::{collect, flush};
 use crate::waiting::{deadline, wait_until};
 
-/// How long a call that returns at once may feed before it leaves the rest to a thread.
+/// How long a non-blocking call feeds its input before it leaves the rest to a thread.
 const INLINE: Duration = Duration::from_millis(20);
 
 /// The outcome of `apply_async`, `map_async` or `starmap_async`.
@@ -28,11 +28,11 @@ struct Job {
     session: Session,
     inbox: Owned<Arc<Inbox>>,
     faults: Faults,
-    /// Whether it is the only item's result that counts, and not a list.
+    /// Whether the outcome is the result of the only item, not a list.
     single: bool,
     outcome: OnceLock<PyResult<Py<PyAny>>>,
     callbacks: Option<Callbacks>,
-    /// The pool lives as long as any of its jobs.
+    /// Kept until the job has ended, so that its pool stays open.
     pool: Mutex<Option<Py<PyAny>>>,
 }
 
@@ -44,9 +44,9 @@ struct Callbacks {
     changed: Condvar,
 }
 
-/// What happens at the end of a job.
+/// What a job keeps until its end, and calls then.
 pub(crate) struct Ending {
-    /// It is kept until then.
+    /// The pool, which stays open until then.
     pub(crate) pool: Py<PyAny>,
     /// Called with the result.
     pub(crate) success: Option<Py<PyAny>>,
@@ -54,7 +54,7 @@ pub(crate) struct Ending {
     pub(crate) failure: Option<Py<PyAny>>,
 }
 
-/// Starts a job, and returns once its input was encoded or a thread does that.
+/// Starts a job. Returns when its input is encoded, or when a thread encodes the rest.
 pub(crate) fn start(
     py: Python<'_>,
     mut call: Call,
@@ -111,7 +111,7 @@ fn feed(job: &Job, mut call: Call, mut feeder: Feeder) {
             break;
         }
         let fed = Python::try_attach(|py| feeder.feed(py, u64::MAX, &call.inbox, &job.faults, &mut call.messages));
-        // Its input records its own exceptions; none: the interpreter ends.
+        // The feeder records the exceptions of its input. `None`: the interpreter is shutting down.
         if !matches!(fed, Some(Ok(()))) {
             return;
         }
@@ -121,7 +121,7 @@ fn feed(job: &Job, mut call: Call, mut feeder: Feeder) {
         }
     }
     call.settle();
-    // Its input is released here, and not when this process attaches next.
+    // Release the input now, not when this process attaches next.
     Python::try_attach(|_| drop(feeder));
 }
 
@@ -184,7 +184,7 @@ impl Job {
             *ran
         };
         while !self.is_ready() {
-            // A callback that waits for others runs them itself.
+            // On the callbacks' thread, a callback that waits for others must run them itself.
             if !callbacks::help(py) {
                 return wait_until(py, deadline, have_run);
             }
@@ -198,8 +198,8 @@ impl Job {
 
 #[pymethods]
 impl AsyncResult {
-    /// Returns the result, or raises the exception of the item (of the failed item with the lowest index). It may be called again.
-    /// Raises `multiprocessing.TimeoutError` if there is none after `timeout` seconds.
+    /// Returns the result, or raises the exception of the failed item with the lowest index. You can call it again.
+    /// Raises `multiprocessing.TimeoutError` if the job has not ended after `timeout` seconds.
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         if !self.0.wait(py, deadline(timeout))? {
@@ -211,13 +211,13 @@ impl AsyncResult {
         }
     }
 
-    /// Waits until the result is there, or for `timeout` seconds.
+    /// Waits until the job has ended and its callback has run, for at most `timeout` seconds.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         self.0.wait(py, deadline(timeout)).map(|_| ())
     }
 
-    /// Returns whether the result is there and its callback has run.
+    /// Returns whether the job has ended and its callback has run.
     fn ready(&self) -> bool {
         let ready = self.0.session.here().is_err() || self.0.is_ready();
         if !ready {
@@ -226,7 +226,7 @@ impl AsyncResult {
         ready
     }
 
-    /// Returns whether the call has succeeded; raises `ValueError` if it has not ended.
+    /// Returns whether the job succeeded. Raises `ValueError` if it has not ended.
     fn successful(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let (py, job) = (slf.py(), &slf.get().0);
         if !job.is_ready() {
@@ -235,7 +235,7 @@ impl AsyncResult {
         Ok(job.settle(py).is_ok())
     }
 
-    /// Cancels the job: what runs is killed, and `get` raises `farpool.Cancelled` unless the result is there already.
+    /// Cancels the job: its running items are killed, and `get` raises `farpool.Cancelled` unless the job has already ended.
     fn cancel(&self, py: Python<'_>) {
         py.detach(|| farpool_session::cancel(&self.0.session, &self.0.inbox));
     }

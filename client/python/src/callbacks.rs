@@ -1,4 +1,4 @@
-//! The thread that runs users' callbacks and shows what workers on clusters print, so that a slow one delays only others.
+//! The thread that runs users' callbacks and prints the output of workers on clusters. A slow callback delays only these.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,10 +12,10 @@ use farpool_session::Front;
 use farpool_session::fork::PerProcess;
 use pyo3::prelude::*;
 
-/// What the thread is to do; it is attached.
+/// Work for the thread, which is attached to the interpreter.
 pub(crate) type Chore = Box<dyn FnOnce(Python<'_>) + Send>;
 
-/// Most bytes of output that may wait to be shown.
+/// How many bytes of output may wait to be printed.
 const MOST_BYTES: usize = 1 << 20;
 
 static CHORES: PerProcess<Chores> = PerProcess::new();
@@ -32,7 +32,7 @@ struct Queue {
     waiting: VecDeque<Chore>,
     busy: bool,
     thread: Option<ThreadId>,
-    /// Bytes of output that wait, and those that were dropped since.
+    /// How many bytes of output are waiting, and how many were dropped since the last note about it.
     output: usize,
     dropped: usize,
 }
@@ -56,8 +56,8 @@ pub(crate) fn schedule(chore: Chore) {
     chores.arrived.notify_one();
 }
 
-/// Runs one queued chore if this is the thread: otherwise a callback that waits for another would wait forever. Returns whether this
-/// is the thread.
+/// On the thread itself, runs one queued chore: otherwise a callback that waits for another one would wait forever. Returns
+/// whether this is that thread.
 pub(crate) fn help(py: Python<'_>) -> bool {
     let chores = CHORES.get();
     let mut queue = chores.queue();
@@ -87,7 +87,7 @@ impl Chores {
             self.queue().busy = false;
             self.finished.notify_all();
             if ran.is_none() {
-                // The interpreter ends.
+                // The interpreter is shutting down.
                 return;
             }
         }
@@ -102,7 +102,7 @@ impl Chores {
     }
 }
 
-/// Shows output and notices of a pool on a cluster on this process's `sys.stdout` and `sys.stderr`.
+/// Prints the output and notices of a pool on a cluster to this process's `sys.stdout` and `sys.stderr`.
 pub(crate) struct Shown;
 
 impl Front for Shown {

@@ -1,9 +1,9 @@
 //! Turns Python values into bytes and back.
 //!
-//! Pickling costs most of a small call. So a byte says what follows, and the values that most calls consist of have encodings of
-//! their own: None, bool, int, float, str, bytes, and tuples of these; also a list or a dict of these, if it is the whole value:
-//! inside others, two references to one list must stay two references to one list. Everything else is pickled, with its buffers
-//! beside the pickle. Only exact types count, so that a subclass arrives as what it was.
+//! Pickling is the largest cost of a small call. So common values have native encodings, which a tag byte tells apart: None, bool,
+//! int, float, str, bytes, and tuples of these. A list or dict of these has one only if it is the whole value: inside others, two
+//! references to one list must stay references to one list. Everything else is pickled, with its buffers next to the pickle. Only
+//! exact types count, so that an instance of a subclass keeps its class.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,22 +26,22 @@ const TUPLE: u8 = 7;
 const LIST: u8 = 8;
 const DICT: u8 = 9;
 const PICKLE: u8 = 10;
-/// A pickle with buffers beside it.
+/// A pickle, and its buffers next to it.
 const PICKLE_AND_BUFFERS: u8 = 11;
-/// A raised exception, as `farpool._worker.describe` has packed it.
+/// A raised exception, packed by `farpool._worker.describe`.
 const RAISED: u8 = 12;
 
-/// Most nested tuples with encodings of their own.
+/// How deep tuples with a native encoding may be nested.
 const DEPTH: usize = 32;
 const PROTOCOL: u8 = 5;
 
-/// How values are encoded that have no encoding of their own.
+/// Encodes values, and pickles those that have no native encoding.
 pub(crate) struct Encoder {
-    /// Pickles a value whose pickle names something of `__main__`, which workers do not import.
+    /// Pickles a value that refers to `__main__`, which workers do not import.
     by_value: Option<Py<PyAny>>,
-    /// The names of `__main__` that workers have got with the function.
+    /// The names that the function has published in the workers' `__main__`.
     known: Arc<HashSet<String>>,
-    /// Whether values may have large buffers.
+    /// Whether buffers are kept out of pickles.
     buffers: bool,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum Decoded<'py> {
 
 impl Encoder {
     pub(crate) fn new(py: Python<'_>, by_value: Option<Py<PyAny>>, known: Arc<HashSet<String>>) -> PyResult<Encoder> {
-        // Asking every value for its buffers costs up to a third. Types that have any come with NumPy, or use it.
+        // Asking every value for its buffers costs up to a third of the time. Types that have any come with NumPy, or use it.
         let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
         Ok(Encoder { by_value, known, buffers: modules.contains(intern!(py, "numpy"))? })
     }
@@ -68,7 +68,7 @@ impl Encoder {
         self.pickle(value, out).inspect_err(|_| out.truncate(start))
     }
 
-    /// Returns whether a value could be pickled, and workers find all that its pickle names.
+    /// Returns whether the value was pickled, and workers can find every name in its pickle.
     fn travels(&self, pickled: &PyResult<Bound<'_, PyAny>>) -> bool {
         let bytes = pickled.as_ref().ok().and_then(|pickled| pickled.cast::<PyBytes>().ok());
         bytes.map(|bytes| bytes.as_bytes()).is_some_and(|bytes| {
@@ -114,9 +114,9 @@ impl Encoder {
     }
 }
 
-/// Returns the name of `__main__` that is the only global that a pickle names; `None` if there may be others.
+/// Returns the only global that a pickle names, if it is one of `__main__`. `None` if there may be others.
 fn only_global(pickled: &[u8]) -> Option<&str> {
-    // Two short strings, each kept for later (0x94), of which a global is made (0x93).
+    // Two short strings, each memoized (0x94), and the opcode that makes a global of them (0x93).
     let mut strings = pickled.get(memchr::memmem::find(pickled, b"\x8c\x08__main__\x94\x8c")? + 12..)?.iter();
     let length = usize::from(*strings.next()?);
     let (name, rest) = strings.as_slice().split_at_checked(length)?;
@@ -130,15 +130,15 @@ pub(crate) fn encode_raised(description: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(description);
 }
 
-/// Appends a value that has an encoding of its own. Otherwise returns false, after it has perhaps appended something. `depth`: how
-/// many tuples may be nested; above [`DEPTH`] for the whole value.
+/// Appends a value that has a native encoding. Otherwise returns false, and may have appended a part. `depth`: how deep tuples may
+/// still be nested; above [`DEPTH`] for the whole value.
 fn plain(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> bool {
     if let Ok(value) = value.cast_exact::<PyInt>() {
         let Some(number) = small_int(value) else { return false };
         out.push(INT);
         out.extend_from_slice(&number.to_le_bytes());
     } else if let Ok(value) = value.cast_exact::<PyString>() {
-        // Not so with lone surrogates.
+        // UTF-8 cannot encode lone surrogates.
         let Ok(text) = value.to_str() else { return false };
         return sized(STR, text.as_bytes(), out);
     } else if let Ok(value) = value.cast_exact::<PyFloat>() {
@@ -188,7 +188,7 @@ fn count(tag: u8, count: usize, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Decodes one value, which these bytes are.
+/// Decodes one value from all of these bytes.
 pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Decoded<'py>> {
     let mut rest = Rest(bytes);
     let value = match bytes.split_first() {
@@ -202,7 +202,7 @@ pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Decoded<'py
                 let [readonly] = rest.array()?;
                 let length = rest.length()?;
                 let bytes = rest.take(length)?;
-                // What was writable stays so.
+                // Writable buffers stay writable.
                 match readonly {
                     0 => buffers.append(PyByteArray::new(py, bytes))?,
                     _ => buffers.append(PyBytes::new(py, bytes))?,
@@ -232,7 +232,7 @@ fn pickle_function<'py>(py: Python<'py>, known: &PyOnceLock<Py<PyAny>>, name: &s
     Ok(known.get_or_try_init(py, found)?.bind(py).clone())
 }
 
-/// The bytes that were not decoded yet.
+/// Bytes that are not decoded yet.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -288,7 +288,7 @@ impl<'a> Rest<'a> {
     }
 
     fn values<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        // Each has at least one byte, so the count reserves no more than there is.
+        // Each value has at least one byte, so a wrong count cannot reserve too much memory.
         let count = self.count()?;
         let mut values = Vec::with_capacity(count.min(self.0.len()));
         for _ in 0..count {
@@ -302,7 +302,7 @@ fn cut_off() -> PyErr {
     PyValueError::new_err("farpool: a value is cut off")
 }
 
-/// Encodes a value, as for an item; for tests, and for the arguments of initializers.
+/// Encodes a value like an item. For the arguments of initializers, and for tests.
 #[pyfunction]
 #[pyo3(signature = (value, by_value=None))]
 pub(crate) fn encode_value<'py>(
@@ -314,7 +314,7 @@ pub(crate) fn encode_value<'py>(
     Ok(PyBytes::new(value.py(), &out))
 }
 
-/// Decodes a value, as of a result; for tests.
+/// Decodes a value like a result. For tests.
 #[pyfunction]
 pub(crate) fn decode_value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     match decode(py, bytes)? {

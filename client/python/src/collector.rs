@@ -1,4 +1,4 @@
-//! Decodes the outcomes of a job whose results are all wanted at once.
+//! Decodes the outcomes of a job that returns all results at once.
 
 use farpool_session::{Error, Inbox, News, Results, there_are};
 use pyo3::prelude::*;
@@ -30,7 +30,7 @@ impl Collector {
                 self.outcomes += results.items();
                 while let Some(next) = results.next() {
                     let (item, bytes) = next.map_err(lies)?;
-                    // Of the failures only the first counts, and nothing behind it.
+                    // Only the failure with the lowest index counts, and no result after it.
                     if self.failed.as_ref().is_some_and(|(failed, _)| *failed <= item) {
                         break;
                     }
@@ -84,7 +84,7 @@ pub(crate) fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<PyAny>> {
     }
 }
 
-/// Returns the exception for an item that has failed without a result.
+/// Returns the exception for an item that failed outside of its function.
 pub(crate) fn failure(py: Python<'_>, item: u64, error: Error, inbox: &Inbox, faults: &Faults) -> PyErr {
     faults.refused(item).unwrap_or_else(|| errors::to_python(py, &inbox.add_context(error.of_item(item))))
 }

@@ -1,11 +1,11 @@
-//! Errors as Python exceptions, with advice that names the arguments of the package.
+//! Converts errors to Python exceptions, with advice that names this package's arguments.
 
 use farpool_session::{Error, ErrorKind, Remedy};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// Converts an error of the session, with everything that is known about it.
+/// Converts an error of the session, with all its details.
 pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     convert(py, error).map_or_else(|failed| failed, PyErr::from_value)
 }
@@ -22,7 +22,7 @@ fn convert<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
     package(py)?.call_method1(intern!(py, "make"), (name(error.kind()), error.message(), story, facts))
 }
 
-/// Restores the exception of a task from its description, which `farpool._worker.describe` has made.
+/// Restores the exception of a task from its description by `farpool._worker.describe`.
 pub(crate) fn raised(py: Python<'_>, description: &[u8]) -> PyResult<PyErr> {
     Ok(PyErr::from_value(package(py)?.call_method1(intern!(py, "restore"), (description,))?))
 }
@@ -46,33 +46,33 @@ fn name(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// Returns advice that names the argument to give.
+/// Returns advice that names the argument to pass.
 fn argument(remedy: Remedy) -> Option<&'static str> {
     match remedy {
         Remedy::CheckAddress => Some(
             "is farpool-coordinator running there? the address comes from FARPOOL_ADDRESS, or from Pool(address=...)",
         ),
         Remedy::ReconnectLonger => Some("to allow more time, set FARPOOL_RECONNECT_TIMEOUT"),
-        // For the others, the session's own advice is used.
+        // Use the session's own advice.
         _ => None,
     }
 }
 
-/// Returns what to do next, for kinds whose messages do not say it.
+/// Returns what to do next, for kinds whose messages do not say so.
 fn advice(kind: ErrorKind) -> Option<&'static str> {
     match kind {
-        ErrorKind::WorkerDied => Some("its last output may say why; retries=n sets how often such an item is retried"),
+        ErrorKind::WorkerDied => Some("its last output may say why; retries= sets how often such an item is retried"),
         ErrorKind::TimedOut => Some("raise timeout= if items may take longer"),
-        ErrorKind::AgentLost => Some("raise retries= if the item may run again"),
-        ErrorKind::PayloadTooLarge => Some("split it"),
+        ErrorKind::AgentLost => Some("raise retries= if the item may run more often"),
+        ErrorKind::PayloadTooLarge => Some("split it into smaller items or results"),
         ErrorKind::Closed => Some("open another pool"),
         ErrorKind::InitializerFailed => Some("fix the initializer and open another pool"),
-        // The message says it.
+        // The message says so.
         _ => None,
     }
 }
 
-/// Describes a result that has arrived and cannot be unpickled.
+/// Returns the exception for a result that cannot be unpickled.
 pub(crate) fn undecodable(py: Python<'_>, error: PyErr) -> PyErr {
     let made = || package(py)?.call_method1(intern!(py, "undecodable"), (error.value(py),));
     made().map_or_else(|failed| failed, PyErr::from_value)

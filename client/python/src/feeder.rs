@@ -1,4 +1,4 @@
-//! Pulls items from an input, encodes them into messages, and keeps what went wrong in this process.
+//! Pulls items from an input, encodes them into messages, and keeps the exceptions that this raises.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,13 +13,13 @@ use pyo3::types::PyIterator;
 
 use crate::codec::Encoder;
 
-/// Large enough that the overhead of a batch is small, small enough that it is read while it is in the cache.
+/// Large enough to make the overhead of a batch small, and small enough to stay in the cache until it is read.
 const FULL_BYTES: usize = 256 << 10;
 const MOST_ITEMS: u64 = 16_384;
 const GROWTH: u64 = 8;
 /// Batches that take less time may be larger.
 const QUICK: Duration = Duration::from_micros(500);
-/// An item that was pulled must not wait longer in a batch for the next one.
+/// Batches that take longer get smaller, so that a pulled item does not wait long for the next one.
 const SLOW: Duration = Duration::from_millis(2);
 
 /// The input of a job.
@@ -31,18 +31,18 @@ pub(crate) struct Feeder {
     chunksize: u64,
     payload_limit: u64,
     sent_bytes: u64,
-    /// How many items the next batch may have. The first has one, so that a worker starts at once.
+    /// How many items the next batch may have. The first batch has one item, so that a worker starts at once.
     batch: u64,
-    /// Whether it runs on a thread of its own, where nobody would see what the input raises.
+    /// Whether it runs on its own thread, where no caller sees what the input raises.
     on_its_own: bool,
 }
 
-/// Exceptions of a job that were raised in this process.
+/// The exceptions of a job that were raised in this process.
 #[derive(Default)]
 pub(crate) struct Faults {
-    /// Of items that could not be encoded.
+    /// Those of items that could not be encoded.
     refused: Mutex<BTreeMap<u64, PyErr>>,
-    /// Of the input, and the first item that it has cost.
+    /// The exception of the input, and the first item that was lost through it.
     input: Mutex<Option<(u64, PyErr)>>,
 }
 
@@ -52,18 +52,18 @@ impl Faults {
         lock(&self.refused).remove(&item)
     }
 
-    /// Returns the first item that the input has cost by an exception, and that one.
+    /// Returns the exception of the input, and the first item that was lost through it.
     pub(crate) fn input(&self, py: Python<'_>) -> Option<(u64, PyErr)> {
         lock(&self.input).as_ref().map(|(item, error)| (*item, error.clone_ref(py)))
     }
 
-    /// Returns the first item that the input has cost by an exception.
+    /// Returns the first item that was lost through an exception of the input.
     pub(crate) fn cut(&self) -> Option<u64> {
         lock(&self.input).as_ref().map(|(item, _)| *item)
     }
 }
 
-// It is held for moments, in which no code of Python runs.
+// Held only briefly, and never while Python code runs.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -83,7 +83,7 @@ impl Feeder {
         }
     }
 
-    /// Prepares it for a thread of its own.
+    /// Prepares it to run on its own thread.
     pub(crate) fn on_its_own(self) -> Self {
         Self { on_its_own: true, ..self }
     }
@@ -96,17 +96,17 @@ impl Feeder {
         self.pulled
     }
 
-    /// Returns what the window must have room for, for the next message. `held`: bytes of results that nobody has taken yet.
+    /// Returns the room that the next message needs. `held`: bytes of results that were not taken yet.
     pub(crate) fn room(&self, held: u64) -> Room {
-        // With fewer unfinished items than a chunk has, there may be no complete chunk that could finish and make room.
+        // If a chunk is larger than the unfinished items, none may be complete, so none could finish and make room.
         let finished = (self.pulled + 1).saturating_sub(self.chunksize);
         Room { sent_bytes: self.sent_bytes.saturating_add(held), finished }
     }
 
-    /// Pulls one batch of at most `most` items and appends the messages to send: at most one of items.
+    /// Pulls a batch of at most `most` items, and appends its messages: at most one has items.
     ///
     /// # Errors
-    /// If the input raises something that is no `Exception`, such as `KeyboardInterrupt`, and it does not run on its own.
+    /// If the input raises something other than an `Exception`, such as `KeyboardInterrupt`, on the caller's thread.
     pub(crate) fn feed(
         &mut self,
         py: Python<'_>,
@@ -124,7 +124,7 @@ impl Feeder {
             let value = match input.next() {
                 Some(Ok(value)) => value,
                 Some(Err(error)) if self.on_its_own || error.is_instance_of::<PyException>(py) => {
-                    // The other items of its chunk do not count either, as in multiprocessing.
+                    // The other items of the chunk are lost too, as in multiprocessing.
                     let cost = self.pulled - self.pulled.checked_rem(self.chunksize).unwrap_or(0);
                     *lock(&faults.input) = Some((cost, error));
                     self.exhausted = true;

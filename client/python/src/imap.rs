@@ -1,7 +1,7 @@
 //! Results one by one: `imap` and `imap_unordered`.
 //!
-//! A thread pulls the input, as far as it may be ahead of the consumer. When the consumer is gone, or the pool is being closed, the
-//! rest of the input runs without that bound: in multiprocessing everything that was handed over runs.
+//! A thread pulls the input, a bounded number of items ahead of the consumer. When the consumer is gone, or the pool is being closed,
+//! the rest of the input runs without that bound: in multiprocessing, too, the whole input runs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,11 +21,11 @@ use crate::errors;
 use crate::feeder::{Faults, Feeder};
 use crate::waiting::{SLICE, deadline};
 
-/// Most items that the input is ahead, for each slot: when items are tiny, workers are given so many at once.
+/// How many items the input may be ahead for each slot: workers get about this many tiny items at once.
 const ITEMS_A_SLOT: u64 = 512;
-/// Chunks that the input is ahead, for each slot.
+/// How many chunks the input may be ahead for each slot.
 const CHUNKS_A_SLOT: u64 = 4;
-/// How often the feeding thread looks whether the pool is being closed.
+/// How often the feeding thread checks whether the pool is being closed.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// An iterator over results.
@@ -60,7 +60,7 @@ struct State {
     ended: bool,
     /// The iteration is over.
     over: bool,
-    /// The pool lives until then.
+    /// Kept until then, so that the pool stays open.
     pool: Option<Py<PyAny>>,
 }
 
@@ -70,7 +70,7 @@ enum Entry {
     Failed { next: u64, end: u64, error: Error },
 }
 
-/// How an iteration begins.
+/// The options of an iteration.
 pub(crate) struct Beginning {
     pub(crate) ordered: bool,
     /// How many items the input may be ahead of the consumer.
@@ -129,7 +129,7 @@ impl Shared {
             }
             let mut messages = Vec::new();
             let fed = Python::try_attach(|py| feeder.feed(py, room, &self.inbox, &self.faults, &mut messages));
-            // Its input records its own exceptions; none: the interpreter ends.
+            // The feeder records the exceptions of its input. `None`: the interpreter is shutting down.
             if !matches!(fed, Some(Ok(()))) {
                 return;
             }
@@ -141,11 +141,11 @@ impl Shared {
             }
         }
         self.call.lock().unwrap_or_else(PoisonError::into_inner).settle();
-        // Its input is released here, and not when this process attaches next.
+        // Release the input now, not when this process attaches next.
         Python::try_attach(|_| drop(feeder));
     }
 
-    /// Returns how many items may be pulled now. A few at a time would wake this thread for each.
+    /// Returns how many items may be pulled now. It is 0 until there is room for many: otherwise each would wake this thread.
     fn room(&self, feeder: &Feeder) -> u64 {
         if self.abandoned.load(Ordering::SeqCst) || self.closing.load(Ordering::SeqCst) {
             return u64::MAX;
@@ -166,8 +166,7 @@ impl Shared {
 
 /// The consumer's side.
 impl Shared {
-    /// Returns the next result, or the exception that took its place; `None` if there is none in time, and `Some(None)` after the
-    /// last one.
+    /// Returns the next result, or the exception in its place. `None`: the deadline has passed; `Some(None)`: there are no more.
     fn next(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<Option<Option<Py<PyAny>>>> {
         self.session.here().map_err(|error| errors::to_python(py, &error))?;
         loop {
@@ -192,7 +191,7 @@ impl Shared {
 }
 
 impl State {
-    /// Returns the next result if it is there; `Some(Ok(None))` after the last one.
+    /// Returns the next result if it has arrived; `Some(Ok(None))` after the last one.
     fn next(&mut self, py: Python<'_>, shared: &Shared) -> Option<PyResult<Option<Py<PyAny>>>> {
         loop {
             if self.over {
@@ -229,7 +228,7 @@ impl State {
         }
     }
 
-    /// Makes what comes next the current entry; returns whether it has arrived.
+    /// Makes the next entry the current one. Returns whether it has arrived.
     fn find_current(&mut self) -> bool {
         let Some(first) = self.arrived.first_entry() else { return false };
         if self.next.is_none_or(|next| *first.key() == next) {
@@ -238,7 +237,7 @@ impl State {
         self.current.is_some()
     }
 
-    /// Takes what has arrived.
+    /// Takes all outcomes that have arrived.
     fn take(&mut self, py: Python<'_>, shared: &Shared) -> PyResult<()> {
         let inbox = &shared.inbox;
         let lies = |error: Error| errors::to_python(py, &inbox.add_context(error));
@@ -278,7 +277,7 @@ impl State {
         }
     }
 
-    /// Ends the iteration: what kept it from going on is raised once.
+    /// Ends the iteration. If an exception ended it, that is raised once.
     fn end(&mut self, py: Python<'_>, shared: &Shared) -> PyResult<Option<Py<PyAny>>> {
         self.over = true;
         self.arrived.clear();
@@ -291,7 +290,7 @@ impl State {
     }
 }
 
-/// A task's StopIteration must not look like the end.
+/// Replaces a task's StopIteration, which would look like the end of the results.
 fn not_the_end(py: Python<'_>, error: PyErr) -> PyErr {
     if !error.is_instance_of::<PyStopIteration>(py) {
         return error;
@@ -323,7 +322,7 @@ impl IMapIterator {
         Ok(self.0.next(py, None)?.flatten())
     }
 
-    /// Returns the next result. Raises `multiprocessing.TimeoutError` if there is none after `timeout` seconds, and `StopIteration`
+    /// Returns the next result. Raises `multiprocessing.TimeoutError` if none arrives within `timeout` seconds, and `StopIteration`
     /// after the last one.
     #[pyo3(signature = (timeout=None))]
     fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {

@@ -1,15 +1,15 @@
-//! The compiled half of the Python package `farpool`: how its pools reach workers, and what runs in these.
+//! The compiled half of the Python package `farpool`: the sessions of its pools, and the workers' loop.
 //!
-//! It is one more front over `farpool-session` and one more language over `farpool-worker`; scheduling, retries and supervision
-//! are theirs. The other half, in `python/farpool`, has the API of `multiprocessing.Pool`, and decides how functions travel.
+//! It is a front of `farpool-session` and a language of `farpool-worker`; scheduling, retries and supervision are theirs. The other
+//! half, in `python/farpool`, has the API of `multiprocessing.Pool` and packs functions.
 //!
 //! - `codec.rs` turns Python values into bytes and back.
-//! - `session.rs` is a pool, `task.rs` a function with the options of a call. `feeder.rs` pulls and encodes input, `collector.rs`
-//!   decodes outcomes. `map.rs`, `async_result.rs` and `imap.rs` are the calls.
-//! - `callbacks.rs` is the thread that runs callbacks and prints what workers of clusters print.
-//! - `worker.rs` is what runs in fork servers and workers.
+//! - `session.rs` has the pool, `task.rs` a packed function and the options of a call.
+//! - `feeder.rs` pulls and encodes input, `collector.rs` decodes outcomes. `map.rs`, `async_result.rs` and `imap.rs` have the calls.
+//! - `callbacks.rs` has the thread that runs callbacks and prints the output of workers on clusters.
+//! - `worker.rs` runs in fork servers and workers.
 //!
-//! A thread never waits while it is attached to the interpreter (holds the GIL), and it attaches once for many items.
+//! No thread waits while it is attached to the interpreter (holds the GIL), and each attaches once for many items.
 
 mod async_result;
 mod callbacks;

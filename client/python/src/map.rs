@@ -44,7 +44,7 @@ pub(crate) fn run_all(py: Python<'_>, mut call: Call, mut feeder: Feeder) -> PyR
     }
 }
 
-/// Sends a call's messages; others may hold the session meanwhile.
+/// Sends a call's messages. Detached, because another thread may hold the session.
 pub(crate) fn flush(py: Python<'_>, call: &mut Call) -> PyResult<()> {
     py.detach(|| call.flush()).map_err(|error| errors::to_python(py, &error))
 }

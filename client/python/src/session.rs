@@ -1,4 +1,4 @@
-//! A pool, as its Python half sees it.
+//! The pool behind `farpool.Pool`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -29,16 +29,17 @@ pub(crate) struct Session {
     jobs: Mutex<Jobs>,
 }
 
-/// Jobs in the background, among them some that have ended.
+/// Jobs in the background, including some that have ended.
 #[derive(Default)]
 struct Jobs {
     known: Vec<Weak<Inbox>>,
-    /// Ended jobs are forgotten at this length.
+    /// At this length, ended jobs are removed.
     most: usize,
 }
 
-/// Opens a pool. `address`: that of a cluster's coordinator; `None`: on this machine. `initializer`: a function as in `Task`, and its
-/// encoded arguments. `environment`: variables of the workers. `require`: keys and values of the labels that its hosts must have.
+/// Opens a pool. `address`: the address of a cluster's coordinator, or `None` for this machine. `initializer`: a function as in `Task`;
+/// `initargs`: its encoded arguments. `environment`: variables for the workers.
+/// `require`: keys and values of the labels that its hosts must have.
 #[pyfunction]
 #[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, max_chunks_per_child, name, require))]
 #[expect(clippy::too_many_arguments, reason = "each is named by its only caller")]
@@ -120,7 +121,7 @@ impl Session {
         list(py, map::run_all(py, call, feeder)?)
     }
 
-    /// Does the same in the background. `single`: there is one value, and its result is the outcome. `pool` is kept until then.
+    /// As `map`, but in the background. `single`: the outcome is the result of the only value. `pool` is kept until the job has ended.
     #[pyo3(signature = (verb, task, values, pool, single, options, callback=None, error_callback=None))]
     #[expect(clippy::too_many_arguments, reason = "the options of a call")]
     fn start(
@@ -160,13 +161,13 @@ impl Session {
         imap::start(py, call, feeder, Beginning { ordered, buffersize, chunksize, closing, pool })
     }
 
-    /// Refuses further calls; with `now`, also ends the open ones.
+    /// Refuses further calls; with `now`, also ends open ones.
     fn close(&self, py: Python<'_>, now: bool) {
         self.closing.store(true, Ordering::SeqCst);
         py.detach(|| self.session.close(now));
     }
 
-    /// Waits until no job is open and all workers are gone; returns false after `timeout` seconds.
+    /// Waits until all jobs have ended and all workers have exited. Returns false after `timeout` seconds.
     #[pyo3(signature = (timeout=None))]
     fn wait_closed(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         wait_until(py, deadline(timeout), |until| self.session.wait_closed(Some(until)))
@@ -183,7 +184,7 @@ impl Session {
         workers.map_err(|error| errors::to_python(py, &error))
     }
 
-    /// Raises why the pool cannot run anything any more, if it has failed.
+    /// If the pool has failed, raises the reason.
     fn check(&self, py: Python<'_>) -> PyResult<()> {
         let failure = py.detach(|| self.session.here().map(|carrier| carrier.failure()));
         match failure {
@@ -192,7 +193,7 @@ impl Session {
         }
     }
 
-    /// Returns whether this process has opened it, and is no fork of that one.
+    /// Returns whether this process opened it, and is not a fork of the process that did.
     fn is_here(&self) -> bool {
         self.session.owner().is_here()
     }
@@ -222,7 +223,7 @@ impl Session {
         call.map_err(|error| errors::to_python(py, &error))
     }
 
-    /// Begins a job that goes on after the call has returned, so that `open_jobs` lists it.
+    /// Begins a job that continues after the call has returned, and adds it to `open_jobs`.
     fn begin_in_background(
         &self,
         py: Python<'_>,
@@ -257,7 +258,7 @@ impl Session {
     }
 }
 
-/// Returns the verb as errors name it.
+/// Returns the name of a call for errors.
 fn verb_of(verb: &str) -> &'static str {
     ["map", "starmap", "imap", "imap_unordered", "apply_async", "map_async", "starmap_async"]
         .into_iter()

@@ -1,4 +1,4 @@
-//! A function as workers find it, and the options of a call.
+//! A packed function, and the options of a call.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use crate::codec::Encoder;
 use crate::errors;
 
-/// A function that was made ready to travel.
+/// A packed function, ready to send.
 #[pyclass(frozen, module = "farpool._farpool")]
 pub(crate) struct Task {
     function: Bytes,
@@ -24,8 +24,8 @@ pub(crate) struct Task {
 
 #[pymethods]
 impl Task {
-    /// `function`: a letter for how it is called (see `worker.rs`), and what `farpool._functions.dump` has made. `by_value` pickles
-    /// items that name something of `__main__` that is not among the `published`, which workers get with the function.
+    /// `function`: a letter for how it is called (see `worker.rs`), then its bytes from `farpool._functions.dump`. `published`: the
+    /// names that it defines in a worker's `__main__`. `by_value` pickles items that refer to other names of `__main__`.
     #[new]
     fn new(
         py: Python<'_>,

@@ -1,6 +1,6 @@
-//! What runs in fork servers and workers: the interpreter itself, with functions that `farpool._worker` loads.
+//! Fork servers and workers: the interpreter, running functions that `farpool._worker` loads.
 
-#![expect(unsafe_code, reason = "tells the interpreter of forks that it has not made; argued at each block")]
+#![expect(unsafe_code, reason = "tells the interpreter about forks that it did not make; argued at each block")]
 
 use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
@@ -21,7 +21,7 @@ pub(crate) fn serve(py: Python<'_>) {
     py.detach(|| farpool_worker::init(&PythonFunctions));
 }
 
-/// Functions that are named by a letter for how they are called, and by what `farpool._functions.dump` has made.
+/// Finds Python functions. Their bytes are a letter for how they are called, then those from `farpool._functions.dump`.
 struct PythonFunctions;
 
 /// How a function is called with a decoded item.
@@ -29,11 +29,11 @@ struct PythonFunctions;
 enum How {
     /// The item is the only argument.
     One,
-    /// The item has the arguments.
+    /// The item is an iterable of the arguments.
     Several,
-    /// The item is a tuple of the arguments and the named ones.
+    /// The item is a tuple of the positional and the keyword arguments.
     Named,
-    /// As `Several`; it is an initializer, which has no result.
+    /// As `Several`, but for an initializer, which has no result.
     Initializer,
 }
 
@@ -94,7 +94,7 @@ extern "C" fn at_exit() {
     call_worker(|py| py.import("farpool._worker")?.call_method0("end"));
 }
 
-/// Calls into the package; an exception is printed.
+/// Calls into the package. Exceptions are printed.
 fn call_worker(call: impl for<'py> Fn(Python<'py>) -> PyResult<Bound<'py, PyAny>>) {
     Python::try_attach(|py| {
         if let Err(error) = call(py) {
@@ -103,8 +103,8 @@ fn call_worker(call: impl for<'py> Fn(Python<'py>) -> PyResult<Bound<'py, PyAny>
     });
 }
 
-/// A function, which is loaded with its first item. That may import modules for many seconds: meanwhile the worker must be seen to
-/// run an item, or it counts as stuck.
+/// A function, which is loaded when its first item runs. Loading may import modules for many seconds. The agent must see the worker
+/// run an item in that time, or the worker counts as stuck.
 struct Function {
     packed: Vec<u8>,
     loaded: OnceLock<Result<Py<PyAny>, Described>>,
@@ -121,7 +121,7 @@ impl Function {
     }
 }
 
-/// An exception as it travels: its description, and for an initializer its text and traceback.
+/// A described exception. Its text and traceback are for initializers.
 struct Described {
     description: Vec<u8>,
     text: String,
@@ -129,7 +129,7 @@ struct Described {
 }
 
 fn describe(py: Python<'_>, error: PyErr) -> Described {
-    // With its traceback, which is apart from the exception until here.
+    // This puts the traceback into the exception.
     let error = error.into_value(py);
     described(py, |worker| worker.call_method1(intern!(py, "describe"), (error,)))
 }
@@ -145,7 +145,7 @@ fn described<'py>(
 ) -> Described {
     let made = py.import(intern!(py, "farpool._worker")).and_then(make).and_then(|made| made.extract());
     let (description, text, traceback) = made.unwrap_or_else(|error: PyErr| {
-        // The restoring side shows a description that it cannot read as text.
+        // The client shows a description that is no pickle as text.
         let text = format!("an exception could not be described: {error}");
         (text.clone().into_bytes(), text, String::new())
     });
@@ -206,7 +206,7 @@ fn call<'py>(function: &Bound<'py, PyAny>, how: How, argument: Bound<'py, PyAny>
     }
 }
 
-/// Makes a tuple of arguments that may be any iterable.
+/// Makes a tuple of arguments, which may be any iterable.
 fn as_tuple(arguments: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyTuple>> {
     match arguments.cast_into::<PyTuple>() {
         Ok(tuple) => Ok(tuple),
@@ -218,7 +218,7 @@ fn as_tuple(arguments: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyTuple>> {
     }
 }
 
-/// Reports an exception in place of a result. An initializer has no result: it fails.
+/// Reports an exception in place of a result; for an initializer, as a failure.
 fn fail(items: &mut dyn Items, how: How, described: &Described) -> Result<Done, Failure> {
     if how == How::Initializer {
         return Err(Failure {

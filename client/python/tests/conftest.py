@@ -1,4 +1,4 @@
-"""The suite runs on this machine, and again on a cluster where the daemons are there.
+"""Runs the suite on this machine, and also on a cluster if its daemons are available.
 
 FARPOOL_BINARIES names the folder with `farpool-coordinator` and `farpool-agent`; without it only this machine is tested.
 """
@@ -46,7 +46,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(params=["here", pytest.param("cluster", marks=pytest.mark.cluster)])
 def address(request):
-    """Where a pool runs: every test with this fixture holds in both modes."""
+    """Where a pool runs: tests with this fixture run in both modes."""
     return "local" if request.param == "here" else request.getfixturevalue("cluster")
 
 
@@ -58,7 +58,7 @@ def pool(address):
 
 @pytest.fixture
 def run_script(tmp_path):
-    """Runs a program of its own; returns what it printed."""
+    """Runs a script in a new interpreter and returns its output."""
 
     def run(text, *, expect=0, how="file", timeout=30, **environment):
         text = textwrap.dedent(text)

@@ -1,5 +1,5 @@
-//! Builds the package, and runs its tests, `test_*.py`, with pytest: on this machine and on a cluster. The wheel is built by the
-//! development profile, so that this does not take minutes.
+//! Builds the package, and runs its tests, `test_*.py`, with pytest: on this machine and on a cluster. The wheel is built with the
+//! development profile, because a release build takes minutes.
 //!
 //! This needs a python3 that can make virtual environments and, for the first run, PyPI. If anything is missing, the tests are skipped
 //! and print that; with FARPOOL_REQUIRE_TOOLS, which `.ci/run` sets, they fail.
@@ -16,10 +16,10 @@ use farpool_testkit::binaries;
 const REQUIRED: &str = "FARPOOL_REQUIRE_TOOLS";
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 const README: &str = include_str!("../README.md");
-/// What `test_cpython.py` prints where it cannot run: Debian, for example, has Python's tests in a package of their own.
+/// What `test_cpython.py` prints if it cannot run: Debian, for example, packages Python's tests separately.
 const NO_TESTS_OF_PYTHON: &str = "this Python comes without its tests";
 
-/// The package as a wheel, and an environment where it and what its tests use are installed.
+/// The package as a wheel, and the interpreter of an environment where it is installed with what its tests need.
 struct Package {
     wheel: PathBuf,
     python: PathBuf,
@@ -59,7 +59,7 @@ fn the_wheel_is_all_that_a_fresh_environment_needs() {
 
 /// Runs those tests that a marker expression selects.
 fn pytest(selected: &str, daemons: Option<&Path>) {
-    // The bounds in some of them assume that nothing else is running.
+    // The time limits of some tests assume that nothing else is running.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let Some(package) = package() else { return };
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,7 +78,7 @@ fn pytest(selected: &str, daemons: Option<&Path>) {
     println!("{printed}");
 }
 
-/// Returns the package; builds and installs it first. If that is not possible here, prints why.
+/// Builds, installs and returns the package. If that is not possible here, prints why.
 fn package() -> Option<&'static Package> {
     static MADE: OnceLock<Option<Package>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
@@ -95,7 +95,7 @@ fn package() -> Option<&'static Package> {
     made.as_ref()
 }
 
-/// Installs what building and testing take, unless it is there. Returns the environment's interpreter.
+/// Installs what building and testing need, unless that is installed. Returns the environment's interpreter.
 fn tools() -> Result<PathBuf, String> {
     let environment = folder().join("tools");
     let which = run(Command::new("python3").args(["-c", "import sys; print(sys.version, sys.base_prefix)"]), "python")?;
@@ -117,7 +117,7 @@ fn build(python: PathBuf) -> Result<Package, String> {
     let _ = fs::remove_dir_all(&wheels);
     let mut maturin = Command::new(python.with_file_name("maturin"));
     maturin.args(["build", "--locked", "--profile", "dev", "--interpreter"]).arg(&python).arg("--out").arg(&wheels);
-    // maturin tells pyo3 more than cargo does, so each would rebuild what the other has built.
+    // maturin and cargo configure pyo3 differently, so in one folder each would rebuild what the other has built.
     maturin.arg("--target-dir").arg(folder().join("build")).current_dir(env!("CARGO_MANIFEST_DIR"));
     let printed = run(&mut maturin, "maturin")?;
     let built = fs::read_dir(&wheels).map_err(|error| error.to_string())?.flatten().map(|entry| entry.path());
@@ -148,13 +148,13 @@ fn run(command: &mut Command, log: &str) -> Result<String, String> {
 
 fn run_into(command: &mut Command, log: &Path) -> io::Result<(ExitStatus, String)> {
     fs::create_dir_all(log.parent().expect("it is in a folder"))?;
-    // A pipe would stay open as long as any process that the command has left behind.
+    // A process that the command leaves behind would keep a pipe open.
     let file = File::create(log)?;
     let status = command.stdout(file.try_clone()?).stderr(file).status()?;
     Ok((status, String::from_utf8_lossy(&fs::read(log)?).into_owned()))
 }
 
-/// The folder of everything that this makes.
+/// The folder for everything that this creates.
 fn folder() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target folder");
     target.join("python")
@@ -164,7 +164,7 @@ fn is_required() -> bool {
     env::var_os(REQUIRED).is_some()
 }
 
-/// Prints a line that libtest does not hold back.
+/// Prints a line that libtest does not capture.
 fn say(line: &str) {
     let _ = writeln!(stderr(), "client/python: {line}");
 }

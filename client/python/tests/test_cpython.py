@@ -1,4 +1,4 @@
-"""CPython's own tests of its pool, with this one in its place."""
+"""CPython's tests of its own pool, run against farpool's."""
 
 import importlib.util
 import multiprocessing
@@ -11,7 +11,7 @@ import farpool
 if importlib.util.find_spec("test._test_multiprocessing") is None:
     pytest.skip("this Python comes without its tests", allow_module_level=True)
 
-# The tests call `multiprocessing.Pool`, and take it from there when they are imported.
+# The tests look up `multiprocessing.Pool` when they are imported, and when they run.
 _theirs = multiprocessing.Pool
 multiprocessing.Pool = farpool.Pool
 from test import _test_multiprocessing as theirs  # noqa: E402
@@ -40,5 +40,5 @@ class TestPoolWorkerErrors(theirs._TestPoolWorkerErrors, Processes, unittest.Tes
 
 
 class TestPoolWorkerLifetime(theirs._TestPoolWorkerLifetime, Processes, unittest.TestCase):
-    # It starts an interpreter of its own, which tests CPython's pool whatever is in its place here.
+    # It starts another interpreter, which tests CPython's pool.
     test_worker_finalization_via_atexit_handler_of_multiprocessing = None

@@ -1,4 +1,4 @@
-"""The examples run, and the stubs are those of the code."""
+"""The examples run, and the stubs match the code."""
 
 import doctest
 import importlib
@@ -12,7 +12,7 @@ import pytest
 
 import farpool
 
-# That of the package, and that of the repository.
+# The package's README, and the repository's.
 READMES = [Path(__file__).parents[1] / "README.md", Path(__file__).parents[3] / "README.md"]
 
 

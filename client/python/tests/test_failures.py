@@ -1,4 +1,4 @@
-"""What goes wrong, and what the caller hears of it."""
+"""Failures, and the exceptions that the caller gets."""
 
 import multiprocessing
 import os
@@ -39,7 +39,7 @@ def mark_or_fail(item):
     open(path, "w").close()
 
 
-def test_imap_goes_on_after_an_error(pool):
+def test_imap_continues_after_an_error(pool):
     results = pool.imap(int, ["1", "x", "3"])
     assert next(results) == 1
     with pytest.raises(ValueError):
@@ -48,7 +48,7 @@ def test_imap_goes_on_after_an_error(pool):
 
 
 class Sour(Exception):
-    """It pickles, and does not unpickle."""
+    """Can be pickled, but not unpickled."""
 
     def __init__(self, a, b):
         super().__init__(a)
@@ -63,7 +63,7 @@ def raises(kind, *args):
     raise kind(*args)
 
 
-def test_exceptions_that_do_not_travel(pool):
+def test_exceptions_that_cannot_be_pickled(pool):
     with pytest.raises(farpool.Error, match="Sour.*could not be unpickled") as caught:
         pool.apply(raises, (Sour, 1, 2))
     assert "raise kind" in caught.value.__cause__.tb
@@ -71,7 +71,7 @@ def test_exceptions_that_do_not_travel(pool):
         pool.apply(raises, (Bitter,))
 
 
-def test_results_that_do_not_travel(pool):
+def test_results_that_cannot_be_pickled(pool):
     with pytest.raises(multiprocessing.pool.MaybeEncodingError, match="lambda"):
         pool.apply(unpicklable)
     with pytest.raises(farpool.Error, match="could not be unpickled"):
@@ -92,7 +92,7 @@ def make_poison():
     return Poison()
 
 
-def test_arguments_that_do_not_travel(pool):
+def test_arguments_that_cannot_be_pickled(pool):
     with pytest.raises(Exception, match="lambda|pickle"):
         pool.map(abs, [1, open(os.devnull)])
     with pytest.raises(KeyError, match="poison"):
@@ -100,7 +100,7 @@ def test_arguments_that_do_not_travel(pool):
     assert pool.map(abs, [-1]) == [1]
 
 
-def test_tasks_that_leave(pool):
+def test_tasks_that_exit(pool):
     for leave in (SystemExit, KeyboardInterrupt):
         with pytest.raises(farpool.Error, match=f"the task raised {leave.__name__}"):
             pool.apply(raises, (leave, 3))
@@ -210,7 +210,7 @@ CTRL_C = """
             pool.map(nap, [0, 0])
             calls = {calls}
             for call in calls:
-                # One try may be slow because the machine is busy.
+                # One of the tries may be slow because the machine is busy.
                 took = min(interrupted(call) for _ in range(3))
                 assert took < 0.2, took
                 print("interrupted")

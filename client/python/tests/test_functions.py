@@ -1,4 +1,4 @@
-"""What travels as a function, an argument and a result."""
+"""What can be a function, an argument and a result."""
 
 import collections
 import dataclasses

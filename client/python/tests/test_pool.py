@@ -1,4 +1,4 @@
-"""A pool's life: how it begins, what it is made of, and how it ends."""
+"""A pool's life: opening it, its workers, and shutdown."""
 
 import gc
 import multiprocessing

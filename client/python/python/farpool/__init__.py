@@ -1,4 +1,4 @@
-"""A process pool that never hangs, says what died, and goes past one machine.
+"""A process pool that never hangs, says what died, and scales from one machine to a cluster.
 
 Change one import of a program that uses `multiprocessing.Pool`:
 
@@ -14,8 +14,8 @@ It runs on this machine, or on the cluster whose coordinator `FARPOOL_ADDRESS` o
 
 from __future__ import annotations
 
-# A worker needs none of this, and must start quickly: it is imported when it is first used.
-_HOMES = {
+# The module of each name, which is imported at first use: workers need none of these, and must start quickly.
+_MODULES = {
     "Pool": "farpool._pool",
     "AsyncResult": "farpool._farpool",
     "IMapIterator": "farpool._farpool",
@@ -32,20 +32,20 @@ _HOMES = {
     "__version__": "farpool._farpool",
 }
 
-__all__ = [name for name in _HOMES if not name.startswith("_")]
+__all__ = [name for name in _MODULES if not name.startswith("_")]
 
 
 def __getattr__(name):
     try:
-        home = _HOMES[name]
+        module = _MODULES[name]
     except KeyError:
         raise AttributeError(f"module 'farpool' has no attribute {name!r}") from None
     import importlib
 
-    value = getattr(importlib.import_module(home), name)
+    value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 
 
 def __dir__():
-    return sorted(set(globals()) | set(_HOMES))
+    return sorted(set(globals()) | set(_MODULES))

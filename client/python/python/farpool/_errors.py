@@ -1,4 +1,4 @@
-"""The exceptions of the package, and how those of tasks are restored."""
+"""The exceptions of the package, and functions that restore the exceptions of tasks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = [
 
 
 class Error(Exception):
-    """Something that farpool reports itself. The exceptions of tasks arrive as what they are.
+    """A failure that farpool itself reports. The exceptions of tasks keep their types.
 
-    `item` is the index of the item that it is about, `host` and `pid` say where it happened, `attempts` how often the item was tried,
-    and `stderr` what a dead worker wrote last. Each is None if it is not known.
+    `item` is the index of the item that failed, and `attempts` says how often it was tried; 0 if no worker ran it. `host` and `pid` say
+    where it happened, and `stderr` is the end of a dead worker's output. These and `item` are None if unknown.
     """
 
     item: int | None = None
@@ -34,9 +34,9 @@ class Error(Exception):
 
 
 class WorkerDied(Error):
-    """The worker died while it ran this item, and the item's retries are used up.
+    """The worker died while it ran this item, and the item has no retries left.
 
-    `exitcode` is that of `multiprocessing.Process`: the exit status, or the signal as a negative number.
+    `exitcode` is as in `multiprocessing.Process`: the exit status, or the negative number of the signal. None if unknown.
     """
 
     exitcode: int | None = None
@@ -47,11 +47,11 @@ class TimedOut(Error, TimeoutError):
 
 
 class AgentLost(Error):
-    """The agent that ran this item was lost, and the item's retries do not allow another run."""
+    """The agent that ran this item was lost, and the item has no retries left."""
 
 
 class Cancelled(Error):
-    """The job was cancelled, or its pool was terminated, before it had finished."""
+    """The job was cancelled, or its pool was terminated, before it finished."""
 
 
 class PayloadTooLarge(Error):
@@ -77,12 +77,12 @@ _KINDS = {
 }
 
 
-def make(kind, message, story, facts):
-    """Makes the exception for an error of farpool's own."""
+def make(kind, message, full_message, details):
+    """Creates the exception for an error that farpool itself reports."""
     if kind in ("closed", "invalid_argument"):
-        return ValueError(story)
-    error = _KINDS.get(kind, Error)(story)
-    for name, value in facts.items():
+        return ValueError(full_message)
+    error = _KINDS.get(kind, Error)(full_message)
+    for name, value in details.items():
         setattr(error, name, value)
     if kind == "worker_died":
         error.exitcode = _exitcode(message)
@@ -104,7 +104,7 @@ def restore(description):
     except Exception:
         return Error(description.decode("utf-8", "replace"))
     if not is_exception:
-        # Raised here, it would end this program too.
+        # A SystemExit or KeyboardInterrupt that is raised here would end this program too.
         error = Error(f"the task raised {text}")
     else:
         try:

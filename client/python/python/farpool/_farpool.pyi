@@ -20,7 +20,7 @@ __version__: str
 
 @final
 class Task:
-    """A function that was made ready to travel."""
+    """A packed function, ready to send."""
 
     def __new__(
         cls, function: bytes, label: str, by_value: Callable[..., bytes] | None, published: set[str]

@@ -1,9 +1,9 @@
 """How functions travel to workers.
 
-What a worker can import travels as its name. Functions of the program's own script (`__main__`), closures and lambdas travel as their
-code. In a worker they all share one `__main__`, where the globals that they use are put as well: so an initializer that sets a global
-works, and an object of a class of `__main__` comes back as an instance of the caller's own class. cloudpickle, which takes long to
-import, is only needed for classes.
+Functions that workers can import are sent by name. Functions of the program's script (`__main__`), closures and lambdas are sent as
+code, with the globals that they use. In a worker they all share one `__main__`, so tasks see a global that the initializer has set, and
+results whose class is defined in `__main__` become instances of the client's class. Only classes need cloudpickle, which is slow to
+import.
 """
 
 import io
@@ -20,16 +20,16 @@ _MAINS = ("__main__", "__mp_main__")
 _LOADS = {opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS") if name in opmap}
 _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
 _EXTENDED_ARG = opmap["EXTENDED_ARG"]
-# Types that pickle knows although no module names them.
+# Types that pickle supports although no module exports them.
 _NAMELESS = (type(None), type(...), type(NotImplemented))
-# Whether workers can import a module, by its name.
+# Whether workers can import a module, by the module's name.
 _importable: dict = {}
 
 
 class Packed:
-    """A function as bytes, and what is known about it.
+    """A function as bytes.
 
-    `published`: the names of `__main__` that it brings along. `is_current()`: whether the globals that it uses are still the same.
+    `published`: the names that it defines in a worker's `__main__`.
     """
 
     def __init__(self, data, published, globals_used):
@@ -38,11 +38,12 @@ class Packed:
         self._globals_used = globals_used
 
     def is_current(self):
+        """Returns whether the globals that it uses are still the same objects."""
         return all(home.get(name, self) is value for home, name, value in self._globals_used)
 
 
 def dump(function, classes=()):
-    """Packs a function, and with it these classes of `__main__`, whose instances it will be called with."""
+    """Packs a function together with classes of `__main__` whose instances it will be called with."""
     packed = io.BytesIO()
     try:
         pickler = _Pickler(packed)
@@ -55,7 +56,7 @@ def dump(function, classes=()):
 
 
 class ItemPickler:
-    """Pickles items that name something of `__main__`: by name what a function brings along, everything else by value."""
+    """Pickles items that refer to `__main__`: what the function has published by name, everything else by value."""
 
     def __init__(self, published):
         self._published = published
@@ -75,11 +76,11 @@ class _NeedsCloudpickle(Exception):
 
 
 class _Common:
-    """What both picklers do with functions, classes and modules."""
+    """How both picklers handle functions, classes and modules."""
 
     def __init__(self, file, known=frozenset(), buffer_callback=None):
         super().__init__(file, 5, buffer_callback=buffer_callback)
-        # Names of `__main__` that workers have got already.
+        # Names that workers already have in `__main__`.
         self._known = known
         self.published = set()
         self.globals_used = []
@@ -133,7 +134,7 @@ class _Common:
     def _shared_globals(self, code, used):
         shared = {}
         if used.get("__package__"):
-            # Imports inside functions are relative to it.
+            # Relative imports inside functions need it.
             shared["__package__"] = used["__package__"]
         for name in _global_names(code):
             if name not in used or name in ("__builtins__", "__loader__", "__spec__"):
@@ -154,7 +155,7 @@ class _Common:
 
 
 class _Module:
-    """Stands for a module among the globals of a function, with the submodules that the function uses."""
+    """Pickles as an import of a module, and of its submodules that a function uses."""
 
     def __init__(self, module, code):
         self._names = (module.__name__, *_submodules(module.__name__, code))
@@ -175,7 +176,7 @@ _cloud = None
 
 
 def _with_cloudpickle():
-    """Returns the pickler that packs classes, too."""
+    """Returns the pickler that also packs classes."""
     global _cloud
     if _cloud is None:
         from cloudpickle.cloudpickle import Pickler as CloudPickler  # type: ignore[import-untyped]
@@ -201,12 +202,12 @@ def _with_cloudpickle():
 
 
 def classes_in(sample):
-    """Returns the classes of `__main__` whose instances, or which themselves, are in this item."""
+    """Returns the classes of `__main__` that this item contains, or has instances of."""
     finder = _Finder(io.BytesIO(), 5)
     try:
         finder.dump(sample)
     except Exception:
-        # It fails again, as an item, and says so then.
+        # Pickling the item itself will report the error.
         pass
     return list(finder.classes)
 
@@ -230,7 +231,7 @@ def _found(module, qualname):
 
 
 def _can_import(name):
-    """Returns whether workers, which have the same path, find this module."""
+    """Returns whether workers can import this module: they have the same `sys.path`."""
     known = _importable.get(name)
     if known is None:
         top = name.partition(".")[0]
@@ -253,7 +254,7 @@ def _finds(name, module):
 
 
 def _global_names(code):
-    """Returns the names of globals that a code object reads, with those of the functions and classes inside it."""
+    """Returns the names of globals that a code object reads, including the functions and classes inside it."""
     names, waiting = {}, [code]
     while waiting:
         code = waiting.pop()
@@ -264,7 +265,7 @@ def _global_names(code):
             if operation == _EXTENDED_ARG:
                 continue
             if operation in _LOADS:
-                # Its lowest bit has another meaning since 3.11.
+                # Since 3.11 the lowest bit is a flag.
                 index = argument >> 1 if operation == _LOAD_GLOBAL and sys.version_info >= (3, 11) else argument
                 names[code.co_names[index]] = None
             argument = 0
@@ -291,5 +292,5 @@ def _contents(cell):
     try:
         return (cell.cell_contents,)
     except ValueError:
-        # It is empty: its variable is not set yet.
+        # The variable is not set yet.
         return ()

@@ -15,7 +15,7 @@ from farpool import _farpool, _functions, _program, _worker
 
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 
-# Seconds that a terminated pool waits for its workers to exit, and `_pool` for them to start.
+# How many seconds `terminate` waits for workers to exit, and `_pool` for them to start.
 _PATIENCE = 5.0
 
 # Each tells a library of numerical code how many threads to use. One that is not told uses every CPU, in each worker.
@@ -27,14 +27,14 @@ _THREADS = (
     "NUMEXPR_NUM_THREADS",
 )
 
-# Functions that a pool keeps ready to travel.
+# How many packed functions a pool keeps.
 _MOST_TASKS = 256
 
 _open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 class Pool:
-    """A pool of worker processes, as `multiprocessing.Pool`.
+    """A pool of worker processes with the API of `multiprocessing.Pool`.
 
     >>> from farpool import Pool
     >>> with Pool(2) as pool:
@@ -43,13 +43,13 @@ class Pool:
 
     `processes`: how many workers run at once; by default one for each CPU that this process may use, or all slots of the cluster.
     `initializer` is called with `initargs` in each worker before its first item. `maxtasksperchild`: how many chunks a worker runs
-    before another one takes its place; a call of `apply` is one. `context` is accepted and has no effect: there is one way to start workers.
+    before it is replaced; a call of `apply` is one chunk. `context` has no effect: there is only one way to start workers.
 
-    `address`: that of a cluster's coordinator, such as "http://node1:7070", or "local" for this machine whatever the environment
-    says. By default the variable FARPOOL_ADDRESS decides. `env`: environment variables of the workers, in addition to those of this
-    process; on a cluster these are all that they have. On this machine, variables such as OMP_NUM_THREADS give the workers an equal
-    share of the CPUs, unless one of them is set. `name` is shown in process lists and by `farpool status`. `require`: labels that
-    a host needs to run the pool's calls, such as {"gpu": "a100"}. This machine has only `host`, `arch` and `os`.
+    `address`: the address of a cluster's coordinator, such as "http://node1:7070", or "local" for this machine. The default is the
+    variable FARPOOL_ADDRESS, or else this machine. `env`: environment variables for the workers, in addition to those of this process;
+    on a cluster, workers do not get those of this process. On this machine, variables such as OMP_NUM_THREADS give the workers an
+    equal share of the CPUs, unless one of them is set. `name` is shown in process lists and by `farpool status`. `require`: labels
+    that a host needs to run the pool's calls, such as {"gpu": "a100"}. This machine has only `host`, `arch` and `os`.
 
     Leaving `with` terminates the pool; `close()` and `join()` let it finish. A pool belongs to the process that opened it: in a fork
     of that process its calls raise an exception.
@@ -84,7 +84,7 @@ class Pool:
         self._views = []
         self._maxtasksperchild = maxtasksperchild
         packed, arguments = _initializer(initializer, tuple(initargs))
-        file, program_arguments = _program.here() if is_here else _program.there()
+        file, program_arguments = _program.for_this_machine() if is_here else _program.for_cluster()
         self._session = _farpool.open(
             processes=processes,
             address=None if is_here else address,
@@ -106,17 +106,29 @@ class Pool:
     def apply(self, func, args=(), kwds={}, *, timeout=None, retries=2, priority=0, require=None):
         """Calls `func(*args, **kwds)` in a worker and returns its result.
 
-        `timeout`: seconds that it may run; then its worker is killed and `TimedOut` raised. `retries`: how often it runs again if its
-        worker dies; then `WorkerDied` is raised. `priority`: of the pool's calls that have something to run, those with the highest
-        go first. `require`: labels of the hosts that may run it, in addition to those that the pool requires.
+        `timeout`: how many seconds it may run; after that its worker is killed and `TimedOut` is raised. `retries`: how often it is
+        retried if its worker dies; after that `WorkerDied` is raised. `priority`: of the pool's calls that have something to run, those with the
+        highest go first. `require`: labels of the hosts that may run it, in addition to those that the pool requires.
         """
         self._check_running()
         task, value = self._call(func, args, kwds)
         return self._session.apply(task, value, _options(None, timeout, retries, priority, require))
 
-    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None, *, timeout=None, retries=2, priority=0, require=None):
+    def apply_async(
+        self,
+        func,
+        args=(),
+        kwds={},
+        callback=None,
+        error_callback=None,
+        *,
+        timeout=None,
+        retries=2,
+        priority=0,
+        require=None,
+    ):
         """As `apply`, but returns an `AsyncResult` at once. `callback` is called with the result, `error_callback` with the
-        exception; both run on a thread of farpool's."""
+        exception; both run on a thread of farpool."""
         self._check_running()
         task, value = self._call(func, args, kwds)
         options = _options(None, timeout, retries, priority, require)
@@ -125,9 +137,9 @@ class Pool:
     def map(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None):
         """Calls `func` with each element and returns a list of the results, in the order of the elements.
 
-        Every element is run. If calls raised exceptions, that of the first element among them is raised then, with its traceback as
-        the cause. `chunksize`: this many consecutive elements run on one worker, one after another; by default farpool adapts it to
-        how long elements take. `timeout` and `retries` are for each element, `priority` and `require` for the call, as in `apply`.
+        Every element is run. If some fail, the exception of the first of them in the input is raised, with its traceback as the
+        cause. `chunksize`: how many consecutive elements run on one worker, one after another; by default farpool adapts it to how
+        long elements take. `timeout` and `retries` are for each element, `priority` and `require` for the call; see `apply`.
         """
         return self._map("map", b"1", func, iterable, chunksize, (timeout, retries, priority, require))
 
@@ -136,14 +148,34 @@ class Pool:
         return self._map("starmap", b"*", func, iterable, chunksize, (timeout, retries, priority, require))
 
     def map_async(
-        self, func, iterable, chunksize=None, callback=None, error_callback=None, *, timeout=None, retries=2, priority=0, require=None
+        self,
+        func,
+        iterable,
+        chunksize=None,
+        callback=None,
+        error_callback=None,
+        *,
+        timeout=None,
+        retries=2,
+        priority=0,
+        require=None,
     ):
         """As `map`, but returns an `AsyncResult` at once. `callback` and `error_callback` are those of `apply_async`."""
         options = timeout, retries, priority, require
         return self._start("map_async", b"1", func, iterable, chunksize, options, callback, error_callback)
 
     def starmap_async(
-        self, func, iterable, chunksize=None, callback=None, error_callback=None, *, timeout=None, retries=2, priority=0, require=None
+        self,
+        func,
+        iterable,
+        chunksize=None,
+        callback=None,
+        error_callback=None,
+        *,
+        timeout=None,
+        retries=2,
+        priority=0,
+        require=None,
     ):
         """As `starmap`, but returns an `AsyncResult` at once. `callback` and `error_callback` are those of `apply_async`."""
         options = timeout, retries, priority, require
@@ -152,31 +184,33 @@ class Pool:
     def imap(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None, buffersize=None):
         """As `map`, but returns an iterator over the results, in the order of the elements.
 
-        A thread takes elements from `iterable`, at most `buffersize` ahead of the results that were taken, so that endless iterables
-        work. If an item fails, its exception is raised in place of its result. The next call continues after it.
+        A thread reads `iterable`, at most `buffersize` elements ahead of the results that were taken, so `iterable` may be endless. If
+        an element fails, its exception is raised in place of its result, and the next call continues after it.
         """
         return self._imap("imap", func, iterable, chunksize, (timeout, retries, priority, require), buffersize)
 
-    def imap_unordered(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None, buffersize=None):
-        """As `imap`, but the results come in the order in which they are ready."""
+    def imap_unordered(
+        self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None, buffersize=None
+    ):
+        """As `imap`, but yields results as they arrive."""
         return self._imap("imap_unordered", func, iterable, chunksize, (timeout, retries, priority, require), buffersize)
 
-    # ---- its end
+    # ---- shutdown
 
     def close(self):
-        """Refuses new calls. Calls that were made earlier finish, and then the workers exit."""
+        """Refuses new calls. Earlier calls finish, then the workers exit."""
         if self._state == RUN:
             self._state = CLOSE
             self._session.close(False)
 
     def terminate(self):
-        """Ends everything at once: what runs is killed, and calls raise `Cancelled`. Returns when the workers are gone."""
+        """Kills running items at once; their calls raise `Cancelled`. Waits up to 5 seconds for the workers to exit."""
         self._state = TERMINATE
         self._session.close(True)
         self._session.wait_closed(_PATIENCE)
 
     def join(self):
-        """Waits until all calls have ended and the workers are gone. Call `close()` or `terminate()` first."""
+        """Waits until all calls have ended and the workers have exited. Call `close()` or `terminate()` first."""
         if self._state == RUN:
             raise ValueError("Pool is still running")
         self._session.wait_closed()
@@ -204,7 +238,7 @@ class Pool:
 
     @property
     def _pool(self):
-        """The workers on this machine; on a cluster the list is empty."""
+        """The workers on this machine; empty on a cluster."""
         self._repopulate_pool()
         pids = self._session.worker_pids()
         known = {worker.pid: worker for worker in self._views}
@@ -213,11 +247,11 @@ class Pool:
 
     @property
     def _cache(self):
-        """The calls that have not ended, by their numbers."""
+        """The numbers of the background calls that have not ended, as keys."""
         return dict.fromkeys(self._session.open_jobs())
 
     def _repopulate_pool(self):
-        """Waits until all workers are there: the pool replaces them by itself."""
+        """Waits until all workers have started. The pool itself replaces those that exit."""
         until = time.monotonic() + _PATIENCE
         while self._is_here and self._state == RUN and time.monotonic() < until:
             if len(self._session.worker_pids()) >= self._processes:
@@ -225,7 +259,7 @@ class Pool:
             self._session.check()
             time.sleep(0.001)
 
-    # ---- inside
+    # ---- internals
 
     def _check_running(self):
         if self._state != RUN:
@@ -256,24 +290,24 @@ class Pool:
         self._check_running()
         chunksize = self._chunks(chunksize, None)
         if buffersize is not None and buffersize < max(1, chunksize or 1):
-            # The first chunk would never be complete.
+            # Otherwise the first chunk would never be complete.
             raise ValueError(f"buffersize must be at least 1 and at least the chunksize, not {buffersize}")
         options = _options(chunksize, *options)
         task = self._task(b"1", func, _first(iterable))
         return self._session.imap(verb, task, iter(iterable), self, verb == "imap", options, buffersize)
 
     def _chunks(self, chunksize, iterable):
-        """Returns how many elements a chunk has; None: as farpool adapts it."""
+        """Returns how many elements a chunk has; None if farpool adapts it."""
         if chunksize is not None and chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         if chunksize is None and self._maxtasksperchild:
-            # A worker's life is counted in chunks, so they are as long as those of multiprocessing.
+            # maxtasksperchild counts chunks, so they are as long as those of multiprocessing.
             length = len(iterable) if hasattr(iterable, "__len__") else 0
             chunksize = max(1, -(-length // (4 * self._processes)))
         return chunksize
 
     def _task(self, how, func, sample):
-        """Makes a function ready to travel, unless it was already and nothing that it uses has changed."""
+        """Packs a function, or returns it from the cache if the globals that it uses have not changed."""
         if not callable(func):
             raise TypeError(f"{func!r} is not callable")
         classes = () if _is_plain(sample) else _functions.classes_in(sample)
@@ -297,7 +331,7 @@ class Pool:
 
 
 class _Worker:
-    """A worker on this machine, as far as `multiprocessing.Process` is known to be used with pools."""
+    """A worker on this machine, with the part of `multiprocessing.Process` that programs use with pools."""
 
     daemon = True
 
@@ -365,7 +399,7 @@ def _is_plain(sample):
 
 
 def _first(iterable):
-    """Returns an element that shows what the others are, if that costs nothing."""
+    """Returns the first element as a sample of the others, if that is cheap; otherwise None."""
     return iterable[0] if type(iterable) in (list, tuple) and iterable else None
 
 
@@ -377,10 +411,10 @@ def _usable_cpus():
 
 
 def _end_all():
-    """Ends all pools before the interpreter does."""
+    """Terminates all pools before the interpreter exits."""
     pools = list(_open_pools)
     for pool in pools:
-        # A pool that is open at the end of the program is ended without a warning, as in multiprocessing.
+        # No warning for pools that are still open, as in multiprocessing.
         pool._state = TERMINATE
         pool._session.close(True)
     for pool in pools:

@@ -3,14 +3,14 @@
 import os
 import sys
 
-# In a process list it is followed by this program's module path and arguments. It leaves no names behind in `__main__`, where tasks
-# find their globals.
-_HERE = (
+# `sys.path` and this program's arguments follow it on the command line. It defines no names in `__main__`, where tasks find their
+# globals.
+_LOCAL_BOOTSTRAP = (
     "(lambda sys: (sys.path.__setitem__(slice(None), eval(sys.argv.pop(1))), "
     "__import__('farpool._worker', None, None, ['serve']).serve()))(__import__('sys'))"
 )
 
-_THERE = """\
+_CLUSTER_BOOTSTRAP = """\
 import sys
 if sys.version_info[:2] != {version!r}:
     found = ".".join(map(str, sys.version_info[:2]))
@@ -26,21 +26,21 @@ __import__("farpool._worker", None, None, ["serve"]).serve()
 """
 
 
-def here():
-    """Returns the program's file and its arguments, for workers on this machine."""
+def for_this_machine():
+    """Returns the program's file and arguments for workers on this machine."""
     interpreter = _interpreter()
     path = [entry for entry in sys.path if isinstance(entry, str)]
-    arguments = [os.path.basename(interpreter), *_flags(), "-c", _HERE, repr(path), *_own_arguments()]
+    arguments = [os.path.basename(interpreter), *_flags(), "-c", _LOCAL_BOOTSTRAP, repr(path), *_own_arguments()]
     return interpreter, arguments
 
 
-def there():
-    """Returns the same for hosts of a cluster: a file that starts the interpreter which has the same path as here."""
+def for_cluster():
+    """Returns the same for a cluster. Its `#!` line names the interpreter, which has the same path on each host."""
     from farpool import _farpool
 
     version = tuple(sys.version_info[:2])
     name = ".".join(map(str, version))
-    main = _THERE.format(version=version, name=name, farpool=_farpool.__version__)
+    main = _CLUSTER_BOOTSTRAP.format(version=version, name=name, farpool=_farpool.__version__)
     return _file(f"#!{_interpreter()}\n".encode(), main, _local_modules()), ["python", *_own_arguments()]
 
 
@@ -55,16 +55,16 @@ def _interpreter():
         interpreter = os.fsdecode(interpreter)
     name = os.path.basename(interpreter or "")
     if getattr(sys, "frozen", False) or not name.startswith(("python", "pypy")):
-        # It would be this whole application that each worker starts.
+        # Each worker would start this whole application.
         raise RuntimeError(
-            f"workers run the Python interpreter, and {interpreter!r} is not one: "
-            "name it with multiprocessing.set_executable(...)"
+            f"cannot start workers: {interpreter!r} is not a Python interpreter; "
+            "set one with multiprocessing.set_executable(...)"
         )
     return interpreter
 
 
 def _flags():
-    """Returns the options of the interpreter that matter to tasks."""
+    """Returns this interpreter's options that affect tasks."""
     flags = sys.flags
     options = [
         ("-O", flags.optimize),
@@ -83,7 +83,7 @@ def _flags():
 
 
 def _local_modules():
-    """Returns the modules of this program that were loaded from beside its script: their contents by names in an archive."""
+    """Returns the loaded modules that lie in the script's directory or below: their contents by their names in an archive."""
     root = os.path.abspath(sys.path[0]) if sys.path and isinstance(sys.path[0], str) else os.getcwd()
     if root == os.path.dirname(os.__file__):
         return {}
@@ -93,14 +93,14 @@ def _local_modules():
         if not isinstance(file, str) or not file.endswith(".py") or not hasattr(loader, "get_data"):
             continue
         parts = os.path.relpath(os.path.abspath(file), root).split(os.sep)
-        # What is installed is there already, in the environment of each host. The script itself is not imported there.
+        # Installed packages must exist on the hosts, and workers never import the script itself.
         if module.__name__ != "__main__" and not {"..", "site-packages", "dist-packages"}.intersection(parts):
             found["/".join(parts)] = loader.get_data(file)
     return found
 
 
-def _file(front, main, modules):
-    """Writes the program once; the same contents make the same file, which hosts then have already."""
+def _file(shebang, main, modules):
+    """Writes the program, unless its file exists. Equal contents give equal digests, so that hosts may already have it."""
     import hashlib
     import io
     import zipfile
@@ -110,7 +110,7 @@ def _file(front, main, modules):
         archive.writestr(zipfile.ZipInfo("__main__.py"), main)
         for name, data in sorted(modules.items()):
             archive.writestr(zipfile.ZipInfo(name), data)
-    contents = front + packed.getvalue()
+    contents = shebang + packed.getvalue()
     path = os.path.join(_folder(), hashlib.blake2b(contents, digest_size=16).hexdigest())
     if not os.path.exists(path):
         with open(path, "wb") as file:
@@ -123,7 +123,7 @@ _folders: dict = {}
 
 
 def _folder():
-    """Returns a folder that is removed when this process ends, and not when a fork of it does."""
+    """Returns a folder that is removed when this process exits, but not when a fork of it does."""
     import atexit
     import shutil
     import tempfile

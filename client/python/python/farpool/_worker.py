@@ -1,6 +1,6 @@
-"""What runs in fork servers and workers besides tasks: how functions are loaded, and exceptions described.
+"""The Python side of fork servers and workers: loads functions and describes exceptions.
 
-The compiled half calls this. It is imported before anything else in each of these processes, so it imports little.
+The compiled half calls it. Each of these processes imports it first, so it imports little itself.
 """
 
 import gc
@@ -11,21 +11,21 @@ from _pickle import dumps, loads
 
 from farpool import _farpool
 
-# Functions by what they were loaded from: calls in a row often have the same.
+# Loaded functions by their packed bytes: consecutive calls often have the same function.
 _loaded: dict = {}
 _MOST_LOADED = 256
 _prepared = False
-# The number of this worker in its pool.
+# This worker's number in its pool, from 0.
 _number = 0
 # Globals of functions that belong to no module.
 _private: dict = {}
 
 
 def serve():
-    """Becomes a fork server and its workers; does not return in a process that was started for that."""
+    """Runs a fork server and its workers. Never returns: exits if this process was not started for that."""
     sys.argv[:] = sys.argv[1:] or [""]
     _farpool.serve()
-    sys.exit("this process belongs to a pool of farpool, and cannot be started by hand")
+    sys.exit("farpool: only a pool can start this process, it cannot be started by hand")
 
 
 # ---- called by the compiled half
@@ -36,16 +36,16 @@ def before_fork():
     global _prepared
     if not _prepared:
         _prepared = True
-        # The environment that a task passes on must not make another program a part of this pool.
+        # A program that a task starts inherits the environment. It must not take itself for a part of this pool.
         for name in ("FARPOOL_ROLE", "FARPOOL_PROGRAM"):
             os.environ.pop(name, None)
-        # What workers share with this process stays shared: no collection touches it.
+        # The collector would write to these objects, and so copy the pages that workers share with this process.
         gc.freeze()
     flush()
 
 
 def begin(number):
-    """Prepares a new worker, which has this number in its pool."""
+    """Prepares a new worker with this number."""
     global _number
     _number = number
     for stream in (sys.stdout, sys.stderr):
@@ -60,7 +60,7 @@ def flush():
             try:
                 stream.flush()
             except (OSError, ValueError):
-                # Its reader is gone, or the task has closed it.
+                # The reader has gone, or the task has closed the stream.
                 pass
 
 
@@ -73,7 +73,7 @@ def end():
 
 
 def load(data):
-    """Returns the function that `farpool._functions.dump` has packed."""
+    """Loads a function that `farpool._functions.dump` has packed."""
     function = _loaded.get(data)
     if function is None:
         if len(_loaded) >= _MOST_LOADED:
@@ -83,7 +83,7 @@ def load(data):
 
 
 def describe(error):
-    """Packs an exception: its pickle, its traceback and its text."""
+    """Packs an exception: its pickle, traceback and text."""
     import traceback
 
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -95,7 +95,7 @@ def describe(error):
 
 
 def describe_unsendable(why, value):
-    """Packs what became of a result, or an exception, that cannot be pickled."""
+    """Packs a `MaybeEncodingError` for a result, or an exception, that cannot be pickled."""
     from multiprocessing.pool import MaybeEncodingError
 
     error = MaybeEncodingError(why, value)
@@ -115,25 +115,25 @@ def _text(error):
 
 
 def start(authkey, initializer, initargs):
-    """Prepares a worker before its first item: the initializer of pools whose client has imported multiprocessing."""
+    """Prepares a worker for multiprocessing, then calls the user's initializer. Used if the client has imported multiprocessing."""
     from multiprocessing import process
 
     own = process.current_process()
-    # Proxies of managers, and other connections, prove with it that they belong to the client.
+    # With this key, manager proxies and other connections authenticate to the client's processes.
     own.authkey = authkey
-    # Programs tell workers apart by these.
+    # Programs use these to tell workers apart.
     own.name, own._identity = f"PoolWorker-{_number + 1}", (_number + 1,)
     if initializer is not None:
         initializer(*initargs)
 
 
-# ---- named in what `farpool._functions` pickles
+# ---- called by the pickles of `farpool._functions`
 
 
 def namespace(name):
     """Returns the globals that functions of this module share in this process."""
     if name in ("__main__", "__mp_main__"):
-        # Functions of a program's own script live in the worker's own, so that they see each other's globals.
+        # Functions of the client's script share the worker's `__main__`, so that they see each other's globals.
         return sys.modules["__main__"].__dict__
     if name.startswith("<"):
         return _private.setdefault(name, {"__name__": name, "__builtins__": __builtins__})
@@ -149,7 +149,7 @@ def namespace(name):
 
 
 def make_function(code, home, name, cells):
-    """Makes a function without its state, and with this many empty cells."""
+    """Creates a function without its state. `cells`: how many variables its closure has, which are empty."""
     import marshal
 
     cells = tuple(types.CellType() for _ in range(cells))
@@ -157,7 +157,7 @@ def make_function(code, home, name, cells):
 
 
 def set_function(function, state):
-    """Sets the state of a function, and puts the globals that it uses where it finds them."""
+    """Sets the state of a function, and defines the globals that it uses."""
     attributes, contents, shared, published = state
     for name, value in attributes.items():
         setattr(function, name, value)
@@ -169,20 +169,20 @@ def set_function(function, state):
         if isinstance(value, (types.FunctionType, type, types.ModuleType)):
             home[name] = value
         else:
-            # What an initializer or another task has set stays.
+            # Keep what an initializer or another task has set.
             home.setdefault(name, value)
     if published:
         home[function.__name__] = function
 
 
 def publish_class(set_state, cls, state):
-    """Sets the state of a class, and puts it where pickles name it."""
+    """Sets the state of a class, and defines it in `__main__`, where pickles look it up."""
     set_state(cls, state)
     setattr(sys.modules["__main__"], cls.__qualname__, cls)
 
 
 def import_modules(name, *submodules):
-    """Imports a module, and those of its submodules that a function uses."""
+    """Imports a module and the submodules that a function uses."""
     import importlib
 
     module = importlib.import_module(name)
@@ -192,5 +192,5 @@ def import_modules(name, *submodules):
 
 
 def main_module():
-    """Returns the module that functions of a program's own script live in."""
+    """Returns the worker's `__main__`, which the functions of the client's script share."""
     return sys.modules["__main__"]
