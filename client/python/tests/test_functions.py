@@ -301,3 +301,51 @@ def test_an_unpicklable_global_is_named(pool):
     lock = threading.Lock()
     with pytest.raises(TypeError, match="lock"):
         pool.map(lambda n: lock, [1])
+
+
+def test_methods_of_builtin_objects_see_their_object_as_it_is(pool):
+    table = {1: 1}
+    assert pool.map(table.get, [1]) == [1]
+    table[1] = 2
+    assert pool.map(table.get, [1]) == [2]
+
+
+def test_closures_see_their_variables_as_they_are(pool):
+    factor, seen = 1, []
+    function = lambda n: (n * factor, len(seen))  # noqa: E731
+    assert pool.map(function, [3]) == [(3, 0)]
+    factor = 2
+    seen.append(factor)
+    assert pool.map(function, [3]) == [(6, 1)]
+
+
+REDEFINED = """
+    from farpool import Pool
+
+    def one():
+        return 1
+
+    def two():
+        return 2
+
+    def task(_):
+        return which()
+
+    def early(n):
+        return helper(n)
+
+    with Pool(1) as pool:
+        for which in (one, two, one):
+            print(pool.map(task, [0]))
+        try:
+            pool.map(early, [0])
+        except NameError as error:
+            print(error)
+        def helper(n):
+            return n + 1
+        print(pool.map(early, [0]))
+"""
+
+
+def test_functions_that_are_defined_again_are_the_latest(run_script):
+    assert run_script(REDEFINED) == "[1]\n[2]\n[1]\nname 'helper' is not defined\n[1]\n"

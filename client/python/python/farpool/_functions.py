@@ -22,6 +22,8 @@ _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
 _EXTENDED_ARG = opmap["EXTENDED_ARG"]
 # Types that pickle supports although no module exports them.
 _NAMELESS = (type(None), type(...), type(NotImplemented))
+# Stands for a global that does not exist.
+_MISSING = object()
 # Whether workers can import a module, by the module's name.
 _importable: dict = {}
 
@@ -39,7 +41,7 @@ class Packed:
 
     def is_current(self):
         """Returns whether the globals that it uses are still the same objects."""
-        return all(home.get(name, self) is value for home, name, value in self._globals_used)
+        return all(home.get(name, _MISSING) is value for home, name, value in self._globals_used)
 
 
 def dump(function, classes=()):
@@ -137,7 +139,11 @@ class _Common:
             # Relative imports inside functions need it.
             shared["__package__"] = used["__package__"]
         for name in _global_names(code):
-            if name not in used or name in ("__builtins__", "__loader__", "__spec__"):
+            if name in ("__builtins__", "__loader__", "__spec__"):
+                continue
+            if name not in used:
+                # A builtin, or it may be defined later.
+                self.globals_used.append((used, name, _MISSING))
                 continue
             value = used[name]
             self.globals_used.append((used, name, value))

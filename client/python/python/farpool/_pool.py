@@ -311,7 +311,7 @@ class Pool:
         if not callable(func):
             raise TypeError(f"{func!r} is not callable")
         classes = () if _is_plain(sample) else _functions.classes_in(sample)
-        keeps = not classes and isinstance(func, (types.FunctionType, types.BuiltinFunctionType, type))
+        keeps = not classes and _is_constant(func)
         known = self._tasks.get(func) if keeps else None
         if known is not None and known[0].is_current():
             if task := known[1].get(how):
@@ -391,6 +391,17 @@ def _initializer(initializer, initargs):
 
 
 _PLAIN = (int, str, float, bool, bytes, type(None))
+
+
+def _is_constant(func):
+    """Returns whether what a callable does depends on nothing but its code and the globals that it uses."""
+    if isinstance(func, types.BuiltinFunctionType):
+        # Others are methods of an object, which may change.
+        return func.__self__ is None or isinstance(func.__self__, types.ModuleType)
+    if isinstance(func, types.FunctionType):
+        defaults = (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values())
+        return not func.__closure__ and not func.__dict__ and all(type(each) in _PLAIN for each in defaults)
+    return False
 
 
 def _is_plain(sample):

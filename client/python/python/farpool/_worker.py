@@ -11,9 +11,8 @@ from _pickle import dumps, loads
 
 from farpool import _farpool
 
-# Loaded functions by their packed bytes: consecutive calls often have the same function.
-_loaded: dict = {}
-_MOST_LOADED = 256
+# What the function was loaded from that was loaded last, and the function: calls in a row often have the same.
+_latest: tuple = None, None
 _prepared = False
 # This worker's number in its pool, from 0.
 _number = 0
@@ -74,12 +73,12 @@ def end():
 
 def load(data):
     """Loads a function that `farpool._functions.dump` has packed."""
-    function = _loaded.get(data)
-    if function is None:
-        if len(_loaded) >= _MOST_LOADED:
-            _loaded.clear()
-        function = _loaded[data] = loads(data)[0]
-    return function
+    global _latest
+    if data != _latest[0]:
+        # Even one that was loaded before: others may have replaced what it uses of `__main__`.
+        _latest = None, None
+        _latest = data, loads(data)[0]
+    return _latest[1]
 
 
 def describe(error):
