@@ -97,7 +97,7 @@ mod tests {
         let temporary = mkdtemp(&std::env::temp_dir().join("farpool-workplaces-XXXXXX")).expect("made");
         let names = || {
             let mut names: Vec<_> =
-                temporary.read_dir().expect("it exists").flatten().map(|file| file.path()).collect();
+                temporary.read_dir().expect("the directory exists").flatten().map(|file| file.path()).collect();
             names.sort();
             names
         };
@@ -120,7 +120,7 @@ mod tests {
     fn a_clients_directory_is_used_and_stays() {
         let temporary = mkdtemp(&std::env::temp_dir().join("farpool-workplaces-XXXXXX")).expect("made");
         let workplaces = Workplaces::open(&temporary).expect("made");
-        let workplace = workplaces.find(temporary.as_os_str().as_bytes().to_vec()).expect("it exists");
+        let workplace = workplaces.find(temporary.as_os_str().as_bytes().to_vec()).expect("the directory exists");
         assert_eq!(workplace.path(), temporary);
         drop(workplace);
         assert!(temporary.exists());

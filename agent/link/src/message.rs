@@ -198,7 +198,7 @@ mod tests {
         for count in [1, 4, 5, 253] {
             let ((ours, theirs), (read, write)) = (pair(), telltale());
             let hello = packet(1, 0, 0, 0);
-            send(theirs.as_fd(), hello, &vec![write.as_raw_fd(); count]).expect("they fit");
+            send(theirs.as_fd(), hello, &vec![write.as_raw_fd(); count]).expect("the descriptors fit");
             drop(write);
             assert_eq!(Reply::receive(ours.as_fd()), Err(Errno::EBADMSG));
             all_closed(read);
@@ -210,9 +210,10 @@ mod tests {
         for count in [0, 3, 4, 5, 253] {
             let ((ours, theirs), (read, write)) = (pair(), telltale());
             let request = Request::Spawn { worker: 7 };
-            request.send(theirs.as_fd(), &vec![write.as_raw_fd(); count]).expect("they fit");
+            request.send(theirs.as_fd(), &vec![write.as_raw_fd(); count]).expect("the descriptors fit");
             drop(write);
-            let (received, fds) = Request::receive(ours.as_fd()).expect("it is complete").expect("and not the end");
+            let (received, fds) =
+                Request::receive(ours.as_fd()).expect("the request is complete").expect("the socket is not at its end");
             assert_eq!((received, fds.len()), (request, count));
             drop(fds);
             all_closed(read);

@@ -160,9 +160,9 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("farpool-link-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder can be made");
         let path = folder.join(OsStr::from_bytes(name));
-        std::os::unix::fs::symlink("/bin/sleep", &path).expect("it is new");
+        std::os::unix::fs::symlink("/bin/sleep", &path).expect("the name is new");
         let child = Command::new(&path).arg("3600").spawn().expect("there is a sleep");
-        fs::remove_dir_all(&folder).expect("it exists");
+        fs::remove_dir_all(&folder).expect("the folder exists");
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
         (child, pid)
     }
@@ -170,15 +170,15 @@ mod tests {
     #[test]
     fn only_children_of_the_given_parent_are_opened() {
         let (mut child, pid) = sleeper();
-        let process = Process::open_child(pid, Pid::this()).expect("it is a child of this process");
+        let process = Process::open_child(pid, Pid::this()).expect("the process is a child of this one");
         assert!(children_of(Pid::this()).contains(&pid));
         assert!(!process.has_ended());
         let others = [Pid::from_raw(1), Pid::from_raw(0), Pid::from_raw(-1), Pid::this(), Pid::parent()];
         for pid in others.into_iter().chain([Pid::from_raw(i32::MAX)]) {
             assert!(Process::open_child(pid, Pid::this()).is_none(), "{pid}");
         }
-        process.signal(Signal::SIGKILL).expect("it runs");
-        child.wait().expect("it is a child");
+        process.signal(Signal::SIGKILL).expect("the process runs");
+        child.wait().expect("the process is a child of this one");
         assert!(process.has_ended());
         assert_eq!(process.signal(Signal::SIGKILL), Err(Errno::ESRCH));
         assert!(Process::open_child(pid, Pid::this()).is_none());
@@ -196,16 +196,16 @@ mod tests {
     #[test]
     fn processes_with_non_utf8_names_are_found() {
         let (mut child, pid) = sleeper_called(b"a) \xff");
-        let stat = Stat::of(pid).expect("it runs");
+        let stat = Stat::of(pid).expect("the process runs");
         assert_eq!((stat.parent, stat.group), (Pid::this(), nix::unistd::getpgrp()));
-        child.kill().expect("it runs");
-        child.wait().expect("it is a child");
+        child.kill().expect("the process runs");
+        child.wait().expect("the process is a child of this one");
     }
 
     #[test]
     fn process_names_do_not_confuse_the_parser() {
         let stat = "42 (a) S 1 (b)) R 7 8 9 0 -1 4194560 127 0 0 0 0 0 0 0 20 0 1 0 66257 2703360 378\n";
-        let stat = Stat::parse(stat).expect("it is one");
+        let stat = Stat::parse(stat).expect("the line is a stat");
         assert_eq!(stat, Stat { parent: Pid::from_raw(7), group: Pid::from_raw(8), started: 66257 });
         assert_eq!(Stat::parse("42 (cut off) S 7"), None);
         assert_eq!(Stat::parse(""), None);

@@ -292,7 +292,7 @@ fn pack(revoked: u32, claimed: u32) -> u64 {
 }
 
 fn unpack(word: u64) -> (u32, u32) {
-    let upper = u32::try_from(word >> 32).expect("it fits 32 bits");
-    let lower = u32::try_from(word & u64::from(u32::MAX)).expect("it fits 32 bits");
+    let upper = u32::try_from(word >> 32).expect("the upper half fits 32 bits");
+    let lower = u32::try_from(word & u64::from(u32::MAX)).expect("the lower half fits 32 bits");
     (upper, lower)
 }

@@ -14,7 +14,7 @@ use prost::Message;
 /// Returns both ends of one link, each with its own mapping, as in two processes.
 fn two_mappings() -> (Arc<Memory>, Arc<Memory>) {
     let (ours, file) = Memory::create().expect("a memfd can be made");
-    let theirs = Memory::open(file.as_fd()).expect("it can be mapped again");
+    let theirs = Memory::open(file.as_fd()).expect("the memory can be mapped again");
     (Arc::new(ours), Arc::new(theirs))
 }
 
@@ -117,7 +117,7 @@ fn changing_bytes_are_decoded_from_one_copy() {
     let mut writer = Writer::new(theirs, Direction::ToAgent);
     let failure = Failure { kind: 1, message: "m".repeat(200), pid: 300, attempts: 300, ..Failure::default() };
     let honest = failure.encode_to_vec();
-    writer.room(honest.len()).expect("it is empty");
+    writer.room(honest.len()).expect("the ring is empty");
     let space = writer.space();
     space[..honest.len()].copy_from_slice(&honest);
     let bytes = Shared(space.as_mut_ptr());
@@ -170,7 +170,7 @@ fn invalid_positions_are_detected() {
     let mut reader = Reader::new(Arc::clone(&ours), Direction::ToAgent);
     let mut honest = Writer::new(Arc::clone(&theirs), Direction::ToAgent);
     let mut liar = Writer::new(Arc::clone(&theirs), Direction::ToAgent);
-    honest.room(100).expect("it is empty");
+    honest.room(100).expect("the ring is empty");
     honest.advance(100);
     honest.publish();
     assert_eq!(reader.available(1), Ok(100));
@@ -181,7 +181,7 @@ fn invalid_positions_are_detected() {
     let mut writer = Writer::new(ours, Direction::ToWorker);
     let mut writer_of_50 = Writer::new(Arc::clone(&theirs), Direction::ToWorker);
     let mut ahead = Reader::new(theirs, Direction::ToWorker);
-    writer_of_50.room(50).expect("it is empty");
+    writer_of_50.room(50).expect("the ring is empty");
     writer_of_50.advance(50);
     writer_of_50.publish();
     assert_eq!(ahead.available(50), Ok(50));
@@ -246,7 +246,7 @@ fn an_item_is_either_claimed_or_revoked() {
             }
             let mut first = round * 500;
             while let Err(claimed) = agent.status().revoke(first) {
-                assert!(claimed > first, "it says why");
+                assert!(claimed > first, "the claimed item is named");
                 first = claimed;
             }
             first

@@ -95,7 +95,9 @@ mod tests {
 
     fn own_header() -> Vec<u8> {
         let mut header = vec![0; HEADER_BYTES];
-        File::open("/proc/self/exe").and_then(|mut file| file.read_exact(&mut header)).expect("it runs");
+        File::open("/proc/self/exe")
+            .and_then(|mut file| file.read_exact(&mut header))
+            .expect("the own executable can be read");
         header
     }
 
@@ -116,12 +118,12 @@ mod tests {
         object[16..18].copy_from_slice(&1_u16.to_le_bytes());
         assert_eq!(checked(&own), Ok(()));
         assert_eq!(checked(b"#!/bin/sh\n"), Ok(()));
-        let refused = checked(&foreign).expect_err("it is for another machine");
+        let refused = checked(&foreign).expect_err("the program is for another machine");
         assert!(refused.contains(&format!("built for {}, but host worker-7 is ", other.1)), "{refused}");
         for file in [&object[..], &own[..10], b"", b"plain text, long enough for a header"] {
             assert_eq!(checked(file), Err("is not an executable file".to_owned()));
         }
-        std::fs::remove_dir_all(&folder).expect("they can be removed");
+        std::fs::remove_dir_all(&folder).expect("the folder can be removed");
         assert!(check(&folder, "worker-7").is_err_and(|refused| refused.contains("cannot be read on host worker-7")));
     }
 }

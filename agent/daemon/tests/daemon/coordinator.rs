@@ -84,7 +84,7 @@ impl Coordinator {
 impl Fetch {
     /// Sends these bytes, compressed, as if they were the program.
     pub(crate) fn send(self, bytes: &[u8]) {
-        let compressed = zstd::encode_all(bytes, 1).expect("it can be compressed");
+        let compressed = zstd::encode_all(bytes, 1).expect("the program can be compressed");
         self.send_compressed(&compressed, bytes.len() as u64);
     }
 

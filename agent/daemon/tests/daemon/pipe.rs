@@ -25,6 +25,6 @@ impl Pipe {
         let path = self.path.clone();
         // Opening waits for a reader.
         let opened = tokio::task::spawn_blocking(move || OpenOptions::new().write(true).open(path));
-        opened.await.expect("it does not panic").expect("the pipe exists")
+        opened.await.expect("opening does not panic").expect("the pipe exists")
     }
 }

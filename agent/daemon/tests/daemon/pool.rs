@@ -17,7 +17,7 @@ pub(crate) fn digest(program: &[u8]) -> Digest {
     let path = std::env::temp_dir().join(format!("farpool-digest-{}-{:p}", std::process::id(), program));
     std::fs::write(&path, program).expect("written");
     let digest = std::fs::File::open(&path).and_then(|file| digest_of(&file)).expect("read");
-    std::fs::remove_file(path).expect("it exists");
+    std::fs::remove_file(path).expect("the program's file exists");
     digest
 }
 
@@ -38,7 +38,8 @@ pub(crate) fn start(pool: u64, program: &[u8], notes: &Path, behaviour: &str) ->
 
 /// Changes a pool's program.
 pub(crate) fn change(start: &mut StartPool, change: impl FnOnce(&mut Program)) {
-    let mut program = Program::unpacked(&start.program).expect("it is a program").expect("there is one");
+    let mut program =
+        Program::unpacked(&start.program).expect("the program can be unpacked").expect("there is a program");
     change(&mut program);
     start.program = program.packed();
 }

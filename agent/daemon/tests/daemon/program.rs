@@ -40,7 +40,8 @@ pub(crate) fn serve() {
 
 /// Returns the records of all starts.
 pub(crate) fn starts(notes: &Path) -> Vec<Start> {
-    let files = notes.read_dir().expect("it exists").map(|file| file.expect("it exists").path());
+    let files =
+        notes.read_dir().expect("the notes' folder exists").map(|file| file.expect("the note can be listed").path());
     files.filter(|path| path.file_name().is_some_and(|name| name != "pipe")).map(|path| start(&path)).collect()
 }
 

@@ -68,7 +68,7 @@ pub(crate) fn run_agent() {
 fn pidfd_open(pid: i32) -> OwnedFd {
     // SAFETY: pidfd_open(2) takes two numbers and touches no memory of this process.
     let fd = nix::errno::Errno::result(unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) });
-    let fd = i32::try_from(fd.expect("it runs")).expect("a descriptor");
+    let fd = i32::try_from(fd.expect("the process runs")).expect("a descriptor");
     // SAFETY: the kernel has just made this descriptor.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -45,7 +45,7 @@ impl Host {
 
     pub(crate) fn pool_with(&mut self, start: StartPool, does: &str) {
         let pool = start.pool;
-        self.agent.start_pool(start, program(does)).expect("it is a new pool");
+        self.agent.start_pool(start, program(does)).expect("the pool is new");
         self.wait_for_event(|event| matches!(event, Event::PoolStarted(started) if started.pool == pool));
         self.send(Command::StartJob(StartJob { pool, job: pool, function: vec![1].into(), ..StartJob::default() }));
     }
@@ -55,7 +55,7 @@ impl Host {
     }
 
     pub(crate) fn send(&mut self, body: Command) {
-        self.try_send(body).expect("it is valid");
+        self.try_send(body).expect("the command is valid");
     }
 
     /// Assigns items to the only job of a pool, one per chunk. Returns the chunks' numbers.
@@ -121,7 +121,7 @@ impl Host {
 
     /// Returns the position of a chunk's outcome among the events.
     pub(crate) fn position_of(&self, chunk: u64) -> usize {
-        self.events.iter().position(|event| outcome_of(event, chunk).is_some()).expect("it was told")
+        self.events.iter().position(|event| outcome_of(event, chunk).is_some()).expect("the outcome was reported")
     }
 
     /// Drives the agent until `look` finds something in its events.
@@ -239,7 +239,7 @@ impl Gate {
         let path = std::env::temp_dir().join(format!("farpool-word-{}-{name}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("named pipes can be made");
-        let pipe = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("it was just made");
+        let pipe = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("the pipe was just made");
         assert!(pipe.as_raw_fd() > 2);
         Gate { path, pipe }
     }

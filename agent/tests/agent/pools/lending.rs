@@ -153,7 +153,7 @@ fn a_worker_that_dies_while_it_waits() {
         Event::Output(output) if output.pool == 1 => Some(output.pid),
         _ => None,
     });
-    let pid = nix::unistd::Pid::from_raw(pid.expect("it has printed").cast_signed());
+    let pid = nix::unistd::Pid::from_raw(pid.expect("the task has printed a pid").cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert!(host.outcome(waits).is_err());
     assert_eq!(host.run(1, "echo on"), "on");

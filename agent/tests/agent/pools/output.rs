@@ -52,7 +52,7 @@ fn all_output_is_reported_before_the_death() {
     host.run(1, "out before");
     host.run(1, "err the last words");
     let [dies] = host.assign(1, ["exit 3"]);
-    let failure = host.outcome(dies).expect_err("it died");
+    let failure = host.outcome(dies).expect_err("the worker died");
     assert_eq!((failure.kind(), failure.stderr.as_str()), (FailureKind::WorkerDied, "the last words"));
     let before = &host.events[..host.position_of(dies)];
     for (stream, expected) in [(OutputStream::Stdout, "before"), (OutputStream::Stderr, "the last words")] {

@@ -71,7 +71,7 @@ fn fork_nothing(file: &str) {
 
 /// Records an attempt in the file.
 fn record_try(file: &str) {
-    fs::OpenOptions::new().append(true).open(file).and_then(|mut file| file.write_all(b".")).expect("it exists");
+    fs::OpenOptions::new().append(true).open(file).and_then(|mut file| file.write_all(b".")).expect("the file exists");
 }
 
 fn spawn(agent: &Arc<OwnedFd>, workers: &Arc<Mutex<HashMap<u32, Pid>>>, worker: u32, fds: &[OwnedFd]) {
@@ -90,7 +90,7 @@ fn spawn(agent: &Arc<OwnedFd>, workers: &Arc<Mutex<HashMap<u32, Pid>>>, worker: 
     let _ = Reply::Spawned { worker, pid: child.id() }.send(agent.as_fd());
     let (agent, workers) = (Arc::clone(agent), Arc::clone(workers));
     std::thread::spawn(move || {
-        let status = child.wait().expect("it is ours").into_raw();
+        let status = child.wait().expect("the process is a child of this one").into_raw();
         workers.lock().unwrap().remove(&worker);
         let _ = Reply::Exited { worker, status }.send(agent.as_fd());
     });

@@ -77,7 +77,10 @@ impl File {
     fn own_with(name: &str, from: &str, to: &str) -> File {
         assert_eq!(from.len(), to.len());
         let mut bytes = own();
-        let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).expect("it is in there");
+        let at = bytes
+            .windows(from.len())
+            .position(|window| window == from.as_bytes())
+            .expect("the program contains the text");
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
         File::new(name, &bytes, 0o755)
     }

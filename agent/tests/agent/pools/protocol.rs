@@ -45,7 +45,7 @@ fn invalid_commands_are_refused() {
     let check = |body: Command, words: &str| {
         let mut host = Host::new(1);
         host.pool(1);
-        let refused = host.try_send(body).expect_err("it is invalid").to_string();
+        let refused = host.try_send(body).expect_err("the command is invalid").to_string();
         assert!(refused.contains(words), "{refused}");
         // Only the session is over; the agent is intact.
         host.end();
@@ -221,7 +221,7 @@ fn draining_returns_items_that_have_not_begun() {
     assert_eq!(host.result(runs), "go on");
     assert!(host.agent.is_drained());
     let draining = host.events.iter().filter(|event| matches!(event, Event::Draining(_))).count();
-    assert_eq!(draining, 1, "it is reported once");
+    assert_eq!(draining, 1, "draining is reported once");
     host.end();
 }
 

@@ -64,7 +64,7 @@ impl TestLedger {
 
     /// Handles a command. Returns the events that the coordinator gets.
     fn command(&mut self, command: Command) -> Vec<Event> {
-        self.ledger.command(command).expect("it is valid");
+        self.ledger.command(command).expect("the command is valid");
         self.steps()
     }
 
@@ -138,7 +138,7 @@ fn names_are_translated_both_ways() {
     assert_eq!(test.last(), &Command::StopPool(StopPool { pool, now: false }));
     let stopped = |pool| Event::PoolStopped(PoolStopped { pool });
     assert_eq!(test.ledger.event(stopped(pool)), Some(stopped(1)));
-    assert!(!test.ledger.is_empty(), "its outcomes are not settled");
+    assert!(!test.ledger.is_empty(), "the pool's outcomes are not settled");
     test.command(Command::Settled(Settled { pool: 1, report: 2 }));
     assert!(test.ledger.is_empty());
 }
@@ -171,7 +171,7 @@ fn invalid_commands_are_refused() {
     let check = |commands: Vec<Command>, words: &str| {
         let mut test = TestLedger::new();
         let result: Result<(), _> = commands.into_iter().try_for_each(|command| test.ledger.command(command));
-        let error = result.expect_err("it is invalid").to_string();
+        let error = result.expect_err("the command is invalid").to_string();
         assert!(error.contains(words), "{error}");
     };
     let malformed = |first, segments: Vec<Segment>| {

@@ -50,7 +50,7 @@ impl Daemon {
 
     async fn attempt(&mut self) -> ConnectAttempt {
         let attempt = timeout(Duration::from_secs(1000), self.attempts.recv());
-        attempt.await.expect("it never stops retrying").expect("it exists")
+        attempt.await.expect("the daemon never stops retrying").expect("an attempt follows")
     }
 
     fn actions(&self) -> Vec<Action> {
@@ -183,7 +183,7 @@ async fn the_last_messages_arrive() {
         start_pool(&peer);
         assign(&peer, 5, 0..3);
         until(&mut peer, |event| matches!(event, Event::Credit(_))).await;
-        daemon.signals.send(143).await.expect("it listens");
+        daemon.signals.send(143).await.expect("the daemon listens for signals");
         until(&mut peer, |event| matches!(event, Event::Returned(_))).await;
         peer.cut();
         sleep(2 * ITEM).await;
@@ -198,7 +198,10 @@ async fn the_last_messages_arrive() {
             assert_eq!(result(&mut peer).await, (5000, 0));
             while peer.event().await.is_some() {}
         }
-        let left = timeout(Duration::from_secs(6), daemon.end).await.expect("it leaves").expect("it does not panic");
+        let left = timeout(Duration::from_secs(6), daemon.end)
+            .await
+            .expect("the daemon ends")
+            .expect("the daemon does not panic");
         assert_eq!(left, End::Left);
     }
 }
@@ -212,13 +215,13 @@ async fn an_idle_agent_leaves_without_a_connection() {
         if cut_first {
             peer.cut();
         }
-        daemon.signals.send(143).await.expect("it listens");
+        daemon.signals.send(143).await.expect("the daemon listens for signals");
         if !cut_first {
             while peer.event().await.is_some() {}
             peer.cut();
         }
         let began = Instant::now();
-        assert_eq!(daemon.end.await.expect("it does not panic"), End::Left);
+        assert_eq!(daemon.end.await.expect("the daemon does not panic"), End::Left);
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
 }
@@ -228,9 +231,9 @@ async fn leaving_has_a_time_limit() {
     // The coordinator does not end its side.
     let mut daemon = Daemon::start(7);
     let (_peer, _) = daemon.attempt().await.accept().await;
-    daemon.signals.send(143).await.expect("it listens");
+    daemon.signals.send(143).await.expect("the daemon listens for signals");
     let began = Instant::now();
-    assert_eq!(daemon.end.await.expect("it does not panic"), End::Left);
+    assert_eq!(daemon.end.await.expect("the daemon does not panic"), End::Left);
     assert_eq!(began.elapsed().as_secs(), 5);
     // There is a second signal.
     let mut daemon = Daemon::start(7);
@@ -239,9 +242,9 @@ async fn leaving_has_a_time_limit() {
     assign(&peer, 5, 0..3);
     until(&mut peer, |event| matches!(event, Event::Credit(_))).await;
     for code in [143, 130] {
-        daemon.signals.send(code).await.expect("it listens");
+        daemon.signals.send(code).await.expect("the daemon listens for signals");
     }
-    assert_eq!(daemon.end.await.expect("it does not panic"), End::Killed(130));
+    assert_eq!(daemon.end.await.expect("the daemon does not panic"), End::Killed(130));
 }
 
 /// Adopts the chunks of a pool to which `name` gives a name.
@@ -273,7 +276,7 @@ async fn check_all_outcomes_arrive(seed: u64, troubles: Vec<(u8, u16)>) -> Vec<(
         let (kind, after) = troubles.next().unwrap_or((3, 1000));
         let calm = Instant::now() + Duration::from_millis(u64::from(after));
         while let Ok(event) = tokio::time::timeout_at(calm, peer.event()).await {
-            if let Event::RunDone(done) = event.expect("it is not cut") {
+            if let Event::RunDone(done) = event.expect("the connection is not cut") {
                 reports += 1;
                 assert_ne!(outcomes.insert(done.first, session), Some(session), "{} is reported twice", done.first);
                 transcript.push((session, done.first));
@@ -319,7 +322,7 @@ proptest! {
         let run = || {
             let case = check_all_outcomes_arrive(seed, troubles.clone());
             let case = async { timeout(Duration::from_secs(3600), case).await };
-            runtime().expect("a runtime").block_on(case).expect("it ends")
+            runtime().expect("a runtime").block_on(case).expect("the case ends")
         };
         // The seed alone determines what happens.
         prop_assert_eq!(run(), run());

@@ -78,7 +78,7 @@ async fn another_coordinator_adopts() {
     session.send(assign(15, 200..201));
     drop(running.pipe.reader().await);
     assert_eq!(result(&mut session).await, (200, 1, 200));
-    assert!(!program.is_over(), "it is still the same one");
+    assert!(!program.is_over(), "the same process still runs");
     // Settled outcomes are no longer held.
     session.send(Command::Settled(Settled { pool: 11, report: 4 }));
     session.send(assign(15, 300..301));

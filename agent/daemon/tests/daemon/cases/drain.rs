@@ -80,7 +80,7 @@ async fn a_second_signal_ends_it_at_once() {
     running.daemon.signal(Signal::SIGTERM);
     let ended = running.daemon.ended().await;
     assert_eq!(ended.code, Some(128 + Signal::SIGTERM as i32), "{ended:?}");
-    assert!(program.is_over(), "its workers are gone");
+    assert!(program.is_over(), "the agent's workers are gone");
     assert!(!PathBuf::from(&program.directory).exists(), "the working directory is removed");
     running.session.is_over().await;
 }
@@ -135,7 +135,7 @@ async fn a_signal_while_pools_are_killed() {
     let fork_server = running.program();
     let pid = Pid::from_raw(fork_server.pid.cast_signed());
     // So that it reaps no process until the agent gives up waiting.
-    kill(pid, Signal::SIGSTOP).expect("it exists");
+    kill(pid, Signal::SIGSTOP).expect("the process exists");
     running.session.send(Command::Welcome(version()));
     // If the signal came first, the agent would leave as well.
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -76,8 +76,8 @@ async fn a_server_that_is_not_a_coordinator() {
     // The beginning of an HTTP/2 frame that is longer than what follows, and of another protocol.
     for answer in [&b"\x00\x10\x00\x00\x00\x00\x00\x00\x01ab"[..], b"HTTP/1.1 200 OK\r\n\r\n", b""] {
         let (mut connection, _) = listener.accept().expect("a peer connects");
-        connection.read_exact(&mut [0; 14]).expect("it begins with the preface of HTTP/2");
-        connection.write_all(answer).expect("it listens");
+        connection.read_exact(&mut [0; 14]).expect("HTTP/2 begins with its preface");
+        connection.write_all(answer).expect("the agent reads the answer");
     }
     daemon.wait_for_line("no session").await;
     drop(listener);

@@ -60,7 +60,7 @@ async fn a_program_with_another_digest_is_rejected() {
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
     let mut other = program.clone();
-    *other.last_mut().expect("it is not empty") ^= 1;
+    *other.last_mut().expect("the program is not empty") ^= 1;
     session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&other);
     let [expected, found] = [&program, &other].map(|program| digest(program).to_string());
@@ -79,7 +79,7 @@ async fn a_program_of_another_size_is_rejected() {
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
-    let compressed = |bytes: &[u8]| zstd::encode_all(bytes, 1).expect("it can be compressed");
+    let compressed = |bytes: &[u8]| zstd::encode_all(bytes, 1).expect("the program can be compressed");
     let program = b"a program";
     let whole = compressed(program);
     let named = digest(program).to_string();
@@ -328,7 +328,7 @@ async fn started_with_arguments_variables_and_directory() {
     session.send(start_job(1, 5));
     session.send(assign(5, 0..1));
     session.results(1).await;
-    let [start] = &starts(notes.path())[..] else { panic!("it was started once") };
+    let [start] = &starts(notes.path())[..] else { panic!("the program was started once") };
     let mut environment = start.environment.clone();
     environment.sort();
     // Its workers make the tokens of their items from this.
@@ -339,12 +339,12 @@ async fn started_with_arguments_variables_and_directory() {
     assert_eq!(environment, [&["CHOSEN=by the client"], &told[..]].concat());
     assert_eq!(start.arguments, ["a program", notes.path().to_str().expect("text"), "none"]);
     // Its client's directory is not on this host: an empty one replaces it, and is removed with the pool.
-    assert_eq!(fs::read_dir(&start.directory).expect("it exists").count(), 0);
-    fs::write(format!("{}/left", start.directory), b"behind").expect("it can be written to");
+    assert_eq!(fs::read_dir(&start.directory).expect("the directory exists").count(), 0);
+    fs::write(format!("{}/left", start.directory), b"behind").expect("a file can be written there");
     session.send(Command::StopPool(StopPool { pool: 1, now: false }));
     session.stopped(1).await;
     // The directory is removed in the background; the next pool is started after that.
-    while fs::exists(&start.directory).expect("it can be looked at") {
+    while fs::exists(&start.directory).expect("the directory can be looked up") {
         tokio::task::yield_now().await;
     }
 }
@@ -356,7 +356,7 @@ async fn starts_in_its_clients_directory() {
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
     let mut pool = start(1, &program, notes.path(), "none");
-    let directory = fs::canonicalize(notes.path()).expect("it exists");
+    let directory = fs::canonicalize(notes.path()).expect("the folder exists");
     let path = directory.to_str().expect("text").to_owned();
     change(&mut pool, |program| program.directory = path.into());
     session.send(Command::StartPool(Box::new(pool)));

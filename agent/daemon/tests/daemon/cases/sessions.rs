@@ -91,7 +91,7 @@ async fn an_id_that_is_taken() {
     }
     let _session = coordinator.session().await;
     daemon.wait_for_line("connected").await;
-    assert_eq!(daemon.count_lines("this agent has a session"), 1, "it is logged once, not at every attempt");
+    assert_eq!(daemon.count_lines("this agent has a session"), 1, "the refusal is logged once, not at every attempt");
 }
 
 async fn starts_before_the_coordinator() {

@@ -15,7 +15,7 @@ async fn other_processes_cannot_read_its_memory() {
     let (scratch, mut coordinator) = (Folder::for_everybody("daemon"), Coordinator::start());
     // In a place where everybody may run it.
     let program = scratch.path().join("agent");
-    std::fs::copy(env!("CARGO_BIN_EXE_farpool-agent"), &program).expect("it can be copied");
+    std::fs::copy(env!("CARGO_BIN_EXE_farpool-agent"), &program).expect("the agent can be copied");
     let programs = scratch.path().join("programs");
     std::fs::create_dir(&programs).expect("a folder can be made");
     let mut command = std::process::Command::new(&program);
@@ -84,8 +84,8 @@ async fn settings_are_shown_with_their_sources() {
     let show = |arguments: &[&str], variables: &[(&str, &str)]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_farpool-agent"));
         let output = command.env_clear().envs(variables.iter().copied()).args(arguments).arg("--print-config").output();
-        let output = output.expect("it can be started");
-        let text = |bytes| String::from_utf8(bytes).expect("it is text");
+        let output = output.expect("the agent can be started");
+        let text = |bytes| String::from_utf8(bytes).expect("the output is text");
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
     let file = scratch.path().join("agent.toml");

@@ -17,7 +17,7 @@ fn outcomes_of_a_cancelled_chunk_are_resent() {
     assert!(test.ledger.event(done(chunk, 0, 2)).is_some());
     test.command(Command::CancelChunks(CancelChunks { chunks: vec![1] }));
     assert_eq!(test.last(), &Command::CancelChunks(CancelChunks { chunks: vec![chunk] }));
-    assert_eq!(test.ledger.event(done(chunk, 2, 1)), None, "it comes too late");
+    assert_eq!(test.ledger.event(done(chunk, 2, 1)), None, "the outcome comes too late");
     assert_eq!(test.ledger.take_wasted(), Some(WastedOutcomes { items: 1 }));
     test.ledger.session_lost();
     let (held, _) = test.ledger.hello();
@@ -96,9 +96,9 @@ fn a_pool_that_keeps_too_much_is_held() {
     test.ledger.event(large(1));
     assert_eq!(test.ledger.steps(), [Step::Hold { pool, hold: true }]);
     test.ledger.event(large(2));
-    assert!(!test.ledger.has_steps(), "it is reported once");
+    assert!(!test.ledger.has_steps(), "the outcome is reported once");
     let settle = |test: &mut TestLedger, report| {
-        test.ledger.command(Command::Settled(Settled { pool: 1, report })).expect("it is valid");
+        test.ledger.command(Command::Settled(Settled { pool: 1, report })).expect("the report is known");
         test.ledger.steps()
     };
     assert_eq!(settle(&mut test, 1), []);
