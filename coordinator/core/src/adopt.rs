@@ -58,7 +58,7 @@ impl Core {
             self.finish_if_over(id, actions);
             return None;
         };
-        self.jobs.get_mut(id).expect("it was just found").agents.insert(agent);
+        self.jobs.get_mut(id).expect("the job was just found").agents.insert(agent);
         let attempt = items.attempt;
         Some((self.hold((agent, id), items, now), attempt))
     }
@@ -81,7 +81,7 @@ impl Core {
     }
 
     fn fail_queued_of(&mut self, id: JobId, run: Run, actions: &mut Vec<Action>) {
-        let job = self.jobs.get_mut(id).expect("it was just found");
+        let job = self.jobs.get_mut(id).expect("the job was just found");
         for part in job.queue.queued_of(run) {
             job.queue.take_out(part);
             job.settled(part.first, part.count);
@@ -108,7 +108,7 @@ impl Core {
 
     /// Takes runs, which are sorted, out of the job's queue. Returns none if none of them is queued.
     fn take_held(&mut self, (first, attempt): (u64, u32), id: JobId, mut runs: Vec<Run>) -> Option<Items> {
-        let queue = &mut self.jobs.get_mut(id).expect("it was just found").queue;
+        let queue = &mut self.jobs.get_mut(id).expect("the job was just found").queue;
         let (mut lowest_attempt, held) = (1, runs.len());
         let mut is_lowest = true;
         runs.retain(|&run| {

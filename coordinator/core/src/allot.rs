@@ -34,7 +34,7 @@ impl Core {
             missing -= 1;
             let more = given.entry(agent).or_default();
             *more += 1;
-            let state = self.fleet.agents.get_mut(agent).expect("it was just found");
+            let state = self.fleet.agents.get_mut(agent).expect("the agent was just found");
             state.committed += 1;
             if self.open_slots(id, agent) > given[&agent] {
                 least.push(Reverse((self.commitment(id, agent), index, agent)));
@@ -50,7 +50,7 @@ impl Core {
         let Some(missing) = self.missing(id) else { return };
         let more = missing.min(self.open_slots(id, agent));
         if more > 0 {
-            self.fleet.agents.get_mut(agent).expect("it was just found").committed += u64::from(more);
+            self.fleet.agents.get_mut(agent).expect("the agent was just found").committed += u64::from(more);
             self.give(id, agent, more, actions);
         }
     }
@@ -71,7 +71,7 @@ impl Core {
             let least = fitting.map(|(agent, _)| (self.commitment(id, agent), agent)).min();
             let Some((_, agent)) = least else { continue };
             if self.missing(id).is_some() {
-                self.fleet.agents.get_mut(agent).expect("it was just found").committed += 1;
+                self.fleet.agents.get_mut(agent).expect("the agent was just found").committed += 1;
                 self.give(id, agent, 1, actions);
             } else {
                 self.give_up_a_place(id, actions);
@@ -162,7 +162,7 @@ impl Core {
             let state = pool.places.get_mut(place).expect("the agent's place exists");
             if state.stage == Stage::Leaving && state.count == 0 && !draining {
                 state.stage = Stage::Stopping;
-                self.fleet.agents.get_mut(agent).expect("it was just found").leaving -= 1;
+                self.fleet.agents.get_mut(agent).expect("the agent was just found").leaving -= 1;
                 actions.push(Action::StopPool { agent, pool: id });
             }
             // Each chunk keeps at least one worker, so usually there is nothing to count.

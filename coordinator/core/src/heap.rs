@@ -105,7 +105,7 @@ impl<K: Ord + Copy> Heap<K> {
     #[inline]
     fn position(&self, member: u32, positions: &Positions) -> Option<usize> {
         let at = positions.of(member)?;
-        debug_assert_eq!(self.entries.get(at).map(|entry| entry.member), Some(member), "it is in another heap");
+        debug_assert_eq!(self.entries.get(at).map(|entry| entry.member), Some(member), "the entry is in another heap");
         Some(at)
     }
 

@@ -20,7 +20,7 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         let lane = self.lane_for(pool, require);
-        self.lanes.get_mut(lane).expect("it was just found").open_jobs += 1;
+        self.lanes.get_mut(lane).expect("the lane was just found").open_jobs += 1;
         let job = Job::new(pool, lane, policy);
         self.speculating += usize::from(job.speculates());
         self.jobs.put(id, job);
@@ -62,7 +62,7 @@ impl Core {
             }
             self.retire_workers(agent, actions);
         }
-        let job = self.remove_job(id).expect("it was just found");
+        let job = self.remove_job(id).expect("the job was just found");
         self.end_at_agents(id, &job, true, actions);
         actions.push(Action::JobFinished { job: id, cancelled: true });
         self.allot_if_many_lanes(job.pool, actions);
@@ -94,8 +94,9 @@ impl Core {
             Hold::Doubled { twin, .. } => self.unlink_twin(twin),
         }
         self.fleet.release(id, &mut self.chunks, &mut self.reaches);
-        let chunk = self.chunks.remove(id).expect("it was just found");
-        let pool = self.jobs.get(chunk.job).and_then(|job| self.pools.get_mut(job.pool)).expect("its pool is open");
+        let chunk = self.chunks.remove(id).expect("the chunk was just found");
+        let pool =
+            self.jobs.get(chunk.job).and_then(|job| self.pools.get_mut(job.pool)).expect("the chunk was just found");
         pool.places.get_mut(chunk.place).expect("the chunk's place exists").count -= 1;
         chunk
     }

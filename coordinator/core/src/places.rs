@@ -66,7 +66,7 @@ impl Core {
         self.pools.get_mut(id).expect("the paused pool is open").paused = paused;
         self.pool_changed(id);
         // Chunks were not taken back during the pause.
-        let pool = self.pools.get(id).expect("it was just found");
+        let pool = self.pools.get(id).expect("the pool was just found");
         for (_, place) in pool.places.iter().filter(|(_, place)| place.count > 0) {
             self.fleet.change(place.agent, &mut self.reaches, |_| {});
         }
@@ -115,7 +115,7 @@ impl Core {
         self.pools.get_mut(pool).expect("a place's pool is open").unhealthy_at.remove(&agent);
         // If its workers died there, it is given up already.
         if stage == Stage::Starting {
-            self.place_mut(pool, agent).expect("it was just found").1.stage = Stage::Ready;
+            self.place_mut(pool, agent).expect("the place was just found").1.stage = Stage::Ready;
             if !self.fleet.agents.get(agent).is_some_and(|agent| agent.draining) {
                 self.enter_reaches(pool, agent);
             }
@@ -157,7 +157,7 @@ impl Core {
         if drained.expect("the draining agent exists") {
             return;
         }
-        let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
+        let places = self.fleet.agents.get(id).expect("the agent was just found").places.clone();
         self.leave_common(id);
         for (pool, place) in places {
             self.retire(pool, place);
@@ -181,7 +181,7 @@ impl Core {
         for (_, pool) in self.pools.iter_mut() {
             pool.unhealthy_at.remove(&id);
         }
-        let places = self.fleet.agents.get(id).expect("it was just found").places.clone();
+        let places = self.fleet.agents.get(id).expect("the agent was just found").places.clone();
         self.leave_common(id);
         for &(pool, place) in &places {
             self.retire(pool, place);
@@ -214,7 +214,7 @@ impl Core {
             let unused: Vec<LaneId> = state.lanes[1..].iter().copied().filter(unused).collect();
             for lane in unused {
                 self.close_lane(lane);
-                self.pools.get_mut(pool).expect("it was just found").lanes.retain(|&other| other != lane);
+                self.pools.get_mut(pool).expect("the pool was just found").lanes.retain(|&other| other != lane);
             }
         }
         self.open_lane(pool, &require)
@@ -234,7 +234,7 @@ impl Core {
             common: None,
         };
         let lane = self.lanes.insert(lane);
-        self.reaches.all.get_mut(own).expect("it was just made").owner = Some(lane);
+        self.reaches.all.get_mut(own).expect("the reach was just made").owner = Some(lane);
         pool.lanes.push(lane);
         let ready = pool.places.iter().filter(|(_, place)| place.stage == Stage::Ready && !place.retired);
         let ready: Vec<AgentId> = ready.map(|(_, place)| place.agent).collect();

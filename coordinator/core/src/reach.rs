@@ -159,7 +159,7 @@ impl Reaches {
         of_agent: &mut Memberships,
         (room, surplus): (Option<Room>, Option<Surplus>),
     ) {
-        let reach = self.all.get_mut(id).expect("it was just found");
+        let reach = self.all.get_mut(id).expect("the reach was just found");
         reach.room.set(number, room);
         reach.surplus.set(number, surplus);
         let at = reach.members[number as usize].listed_at as usize;
@@ -284,7 +284,7 @@ impl Reaches {
         of_agent: &Memberships,
         (room, surplus): (Option<Room>, Option<Surplus>),
     ) {
-        let reach = self.all.get(id).expect("it was just found");
+        let reach = self.all.get(id).expect("the reach was just found");
         let at = of_agent.all.iter().position(|&(reach, _)| reach == id).expect("the agent lists its reaches");
         let number = of_agent.all[at].1;
         let member = &reach.members[number as usize];

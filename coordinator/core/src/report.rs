@@ -101,7 +101,7 @@ impl Core {
         if retry && self.retry(&end, actions) {
             self.requeued(id);
         } else {
-            self.jobs.get_mut(id).expect("it was just found").settled(item, 1);
+            self.jobs.get_mut(id).expect("the job was just found").settled(item, 1);
             actions.push(Action::Fail { job: id, first: item, count: 1, attempts: attempt, cause: Cause::Reported });
             if let Some(copy) = copy {
                 self.overtake(copy, Run::new(item, 1), actions);
@@ -193,7 +193,7 @@ impl Core {
     /// Records the time that items took.
     #[inline]
     fn measure(&mut self, id: ChunkId, count: u64, busy_ns: u64) {
-        let chunk = self.chunks.get_mut(id).expect("it was just marked");
+        let chunk = self.chunks.get_mut(id).expect("the chunk was just marked");
         let time = &mut chunk.time;
         time.unmeasured += count;
         if busy_ns == 0 {

@@ -79,7 +79,7 @@ impl Core {
         let charged_ns = job.pace.expected_ns(done.left()).unwrap_or(self.config.chunk_target_ns);
         let pool = self.pools.get_mut(job.pool).expect("a job's pool is open");
         let place = pool.places.id_at(agent).expect("a pool's chunk goes to a place of it");
-        let state = pool.places.get_mut(place).expect("it was just found");
+        let state = pool.places.get_mut(place).expect("the place was just found");
         state.count += 1;
         if pool.limit.is_some() && state.count > state.workers {
             // It waits for a worker, and one at another place may be free sooner.

@@ -136,11 +136,11 @@ impl Core {
         for agent in self.reaches.agents(common).collect::<Vec<_>>() {
             self.leave_own(id, agent);
         }
-        self.lanes.get_mut(id).expect("it was just found").common = Some(common);
+        self.lanes.get_mut(id).expect("the lane was just found").common = Some(common);
         self.reaches.all.get_mut(own).expect("the lane's reach exists").partner = Some(common);
-        let turn = self.lanes.get(id).expect("it was just found").turn;
+        let turn = self.lanes.get(id).expect("the lane was just found").turn;
         self.reaches.set_lane(common, id, turn);
-        let share = self.shares.all.get_mut(&common).expect("it was just found or made");
+        let share = self.shares.all.get_mut(&common).expect("the share was just found or made");
         share.lanes.push(id);
         let left: Vec<AgentId> = self.reaches.agents(own).collect();
         left.iter().for_each(|&agent| *share.waiting.entry(agent).or_default() += 1);

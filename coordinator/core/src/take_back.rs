@@ -132,7 +132,8 @@ impl Core {
     fn newest_in(&self, id: ReachId, agent: AgentId) -> Option<ChunkId> {
         let held = &self.fleet.agents.get(agent)?.held;
         held.movable(&self.chunks).take(MOST_LOOKED_THROUGH).find(|&chunk| {
-            let job = self.chunks.get(chunk).and_then(|chunk| self.jobs.get(chunk.job)).expect("its job is open");
+            let job =
+                self.chunks.get(chunk).and_then(|chunk| self.jobs.get(chunk.job)).expect("the chunk's job is open");
             let lane = self.lanes.get(job.lane).expect("the job's lane exists");
             let paused = self.pools.get(job.pool).expect("a job's pool is open").paused;
             !paused && (lane.own == id || lane.common == Some(id))
@@ -163,7 +164,7 @@ impl Core {
         }
         fleet.change(agent, reaches, |agent| {
             agent.held.unlink(id, chunks);
-            chunks.get_mut(id).expect("it was just found").hold = hold;
+            chunks.get_mut(id).expect("the chunk was just found").hold = hold;
             agent.held.push(id, chunks);
         });
     }

@@ -28,7 +28,7 @@ impl Core {
         self.pools.get_mut(id).expect("a place's pool is open").unhealthy_at.insert(agent);
         // Otherwise it is given up already.
         if stage == Stage::Ready {
-            self.place_mut(id, agent).expect("it was just found").1.stage = Stage::Starting;
+            self.place_mut(id, agent).expect("the place was just found").1.stage = Stage::Starting;
             self.leave_reaches(id, agent);
             self.move_place(id, place, agent, actions);
         }
@@ -53,7 +53,7 @@ impl Core {
     /// Gives up the agent's places of pools with a limit that have slots elsewhere. Workers that fit nowhere else are
     /// allotted here again.
     fn move_from(&mut self, id: AgentId, actions: &mut Vec<Action>) {
-        for (pool, place) in self.fleet.agents.get(id).expect("it was just found").places.clone() {
+        for (pool, place) in self.fleet.agents.get(id).expect("the agent was just found").places.clone() {
             self.move_place(pool, place, id, actions);
         }
     }
@@ -79,7 +79,8 @@ impl Core {
     /// answered.
     pub(crate) fn leave(&mut self, pool: PoolId, place: PlaceId) {
         self.retire(pool, place);
-        let state = self.pools.get_mut(pool).and_then(|pool| pool.places.get_mut(place)).expect("it was just found");
+        let state =
+            self.pools.get_mut(pool).and_then(|pool| pool.places.get_mut(place)).expect("the place was just found");
         state.stage = Stage::Leaving;
         let agent = state.agent;
         self.fleet.agents.get_mut(agent).expect("the place's agent exists").leaving += 1;

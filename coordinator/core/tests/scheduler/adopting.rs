@@ -176,7 +176,7 @@ fn the_attempt_is_that_of_the_first_item_if_that_is_adopted() {
 #[test]
 fn attempts_made_meanwhile_count() {
     let mut core = restarted(policy(0, 4));
-    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 2, &[(0, 10)])).expect("it is queued");
+    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 2, &[(0, 10)])).expect("the items are queued");
     for item in [3, 6] {
         send(&mut core, Event::ItemFaulted { agent: agent(0), chunk, attempt, item, fault: Fault::Died });
     }
@@ -223,7 +223,7 @@ fn claims_may_contain_anything() {
 #[test]
 fn attempt_numbers_do_not_overflow() {
     let mut core = restarted(policy(0, u32::MAX));
-    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, u32::MAX, &[(0, 1)])).expect("it is queued");
+    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, u32::MAX, &[(0, 1)])).expect("the item is queued");
     let died = Event::ItemFaulted { agent: agent(0), chunk, attempt, item: 0, fault: Fault::Died };
     assert_eq!(send(&mut core, died), [Action::Retrying { job: job(), item: 0, attempt: u32::MAX }]);
 }
@@ -251,7 +251,7 @@ fn chunks_are_adopted_only_where_pool_and_job_may_run() {
 #[test]
 fn an_agent_knows_the_job_of_what_it_holds() {
     let mut core = restarted(policy(1, 1));
-    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 1, &[(0, 1)])).expect("it is queued");
+    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 1, &[(0, 1)])).expect("the item is queued");
     let given = schedule(&mut core);
     let told: Vec<_> = given.iter().filter(|action| matches!(action, Action::StartJob { .. })).collect();
     assert_eq!(told, [&Action::StartJob { agent: agent(1), job: job() }]);
@@ -413,7 +413,7 @@ fn no_place_is_given_up_before_its_chunks_are_known() {
     let require = Labels::default();
     send(&mut core, Event::JobOpened { job: job(), pool: pool(), policy: policy(1, 0), require });
     send(&mut core, Event::ItemsArrived { job: job(), first: 0, count: 1, bytes: 0 });
-    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 1, &[(0, 1)])).expect("it is queued");
+    let (chunk, attempt) = adopt(&mut core, held(agent(0), 0, 1, &[(0, 1)])).expect("the item is queued");
     assert_eq!(schedule(&mut core), []);
     let done = Event::RunDone { agent: agent(0), chunk, attempt, first: 0, count: 1, busy_ns: 0, failed: false };
     send(&mut core, Event::InputEnded { job: job() });

@@ -300,7 +300,7 @@ fn a_tried_item_is_queued_separately() {
     let mut world = copied(policy(4, 2), 8);
     world.fault(0, 0, 1, Fault::Died);
     world.give_back(1, 0, 0, 4);
-    let queued = |world: &World| world.core.progress(world.jobs[&0].id).expect("it is open").queued;
+    let queued = |world: &World| world.core.progress(world.jobs[&0].id).expect("the job is open").queued;
     assert_eq!(queued(&world), 1);
     world.credit(1, 5);
     world.lose(0);
@@ -389,7 +389,7 @@ fn items_that_one_returns_stay_with_the_other() {
     let mut world = copied(policy(3, 1), 6);
     world.give_back(1, 0, 1, 2);
     world.give_back(0, 0, 0, 3);
-    let progress = world.core.progress(world.jobs[&0].id).expect("it is open");
+    let progress = world.core.progress(world.jobs[&0].id).expect("the job is open");
     assert_eq!((progress.queued, holds(&world)), (2, [0, 1]));
     world.drain();
     let mut world = copied(policy(3, 1), 6);
@@ -440,6 +440,6 @@ fn a_chunk_whose_copies_both_fail_costs_time_in_proportion() {
     world.run_failed(0, 0, straggles, ITEMS, MS);
     let took = began.elapsed();
     assert!(took < std::time::Duration::from_millis(500), "{took:?}");
-    assert_eq!(outcome(&world, straggles), Some(Outcome::Done), "its attempts are used up");
+    assert_eq!(outcome(&world, straggles), Some(Outcome::Done), "the item's attempts are used up");
     world.expect_nothing_left();
 }

@@ -257,12 +257,12 @@ fn a_late_chunk_is_asked_for_once() {
     }
     let given = world.now;
     world.join(2, 2);
-    assert_eq!(asked(&mut world, given + 3 * MS), 0, "it is not late");
+    assert_eq!(asked(&mut world, given + 3 * MS), 0, "the chunk is not late");
     assert_eq!(asked(&mut world, given + 9 * MS), 1);
-    assert_eq!(asked(&mut world, given + 20 * MS), 0, "it has been asked for");
+    assert_eq!(asked(&mut world, given + 20 * MS), 0, "the chunk has been asked for");
     let first = world.agents[&0].chunks[0].left[0];
     world.give_back(0, 0, first, 0);
-    assert_eq!(asked(&mut world, given + 40 * MS), 0, "it was kept");
+    assert_eq!(asked(&mut world, given + 40 * MS), 0, "the chunk was kept");
     world.drain();
 }
 

@@ -196,7 +196,7 @@ fn a_new_place_counts_retractions_for_its_predecessor() {
     assert_eq!(workers(&world, 0), [1, 0, 1]);
     world.lose(2);
     assert_eq!(workers(&world, 0), [1, 1]);
-    let at = world.agents[&0].chunks.iter().position(|chunk| chunk.asked_back).expect("it was asked for");
+    let at = world.agents[&0].chunks.iter().position(|chunk| chunk.asked_back).expect("a chunk was asked for");
     let first = world.agents[&0].chunks[at].first;
     world.give_back(0, at, first, 1);
     world.schedule();
@@ -267,7 +267,7 @@ fn a_draining_agent_keeps_what_it_runs() {
     // The two workers may still run something.
     assert_eq!(workers(&world, 0), [2, 0]);
     for _ in 0..2 {
-        let newest = world.agents[&0].chunks.last().expect("it holds four").first;
+        let newest = world.agents[&0].chunks.last().expect("the agent holds four chunks").first;
         world.give_back(0, world.agents[&0].chunks.len() - 1, newest, 1);
     }
     assert_eq!(workers(&world, 0), [2, 0]);

@@ -34,14 +34,14 @@ impl World {
             Action::ResizePool { agent, pool, workers } => {
                 let fake = self.agent(agent);
                 assert!(!fake.draining && workers.get() <= fake.slots);
-                let place = fake.places.get_mut(&pool.index()).expect("it knows the pool");
+                let place = fake.places.get_mut(&pool.index()).expect("the agent knows the pool");
                 assert!(!place.unfit && place.workers < workers.get());
                 place.workers = workers.get();
             }
             Action::StopPool { agent, pool } => {
                 let fake = self.agent(agent);
-                assert_eq!(fake.held_of(pool.index()), 0, "it still holds something");
-                let place = fake.places.get_mut(&pool.index()).expect("it knows the pool");
+                assert_eq!(fake.held_of(pool.index()), 0, "the agent still holds something");
+                let place = fake.places.get_mut(&pool.index()).expect("the agent knows the pool");
                 assert!(!std::mem::replace(&mut place.stopping, true) && !place.unfit && !fake.draining);
                 self.to_stop.push((agent.index(), pool.index()));
             }
@@ -83,7 +83,7 @@ impl World {
                 let fake = self.agent(agent);
                 let waits_for_slot = fake.chunks.len() > fake.slots as usize;
                 let counts: BTreeMap<u32, u32> = fake.places.keys().map(|&pool| (pool, fake.held_of(pool))).collect();
-                let chunk = fake.chunks.iter_mut().find(|held| held.id == chunk).expect("it holds the chunk");
+                let chunk = fake.chunks.iter_mut().find(|held| held.id == chunk).expect("the agent holds the chunk");
                 assert!(!std::mem::replace(&mut chunk.asked_back, true), "asked twice");
                 let (job, pool, splits) = (chunk.job, chunk.pool, chunk.left.len() > 1);
                 assert!(!chunk.overtaken);
@@ -150,7 +150,7 @@ impl World {
         let holds = |chunk: &&FakeChunk| chunk.job == number && chunk.left.contains(&items.start);
         let mut holders =
             self.agents.values().flat_map(|agent| agent.chunks.iter().map(move |chunk| (agent.id, chunk)));
-        let (holder, chunk) = holders.find(|(_, chunk)| holds(chunk)).expect("it is held");
+        let (holder, chunk) = holders.find(|(_, chunk)| holds(chunk)).expect("an agent holds the chunk");
         assert!(holder != to && !chunk.asked_back && self.wanted(chunk).all(|item| job.items[&item].copies == 1));
         assert!(items.clone().all(|item| chunk.left.contains(&item)), "a copy of two chunks");
     }

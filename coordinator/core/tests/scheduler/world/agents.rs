@@ -56,7 +56,7 @@ impl World {
     /// The agent answers that the pool runs there.
     pub(crate) fn started(&mut self, agent: u32, pool: u32) {
         let fake = self.agents.get_mut(&agent).expect("the agent exists");
-        let place = fake.places.get_mut(&pool).expect("it was told to start the pool");
+        let place = fake.places.get_mut(&pool).expect("the agent was told to start the pool");
         (place.started, place.unhealthy) = (true, false);
         let (agent, pool) = (fake.id, self.pools[&pool].id);
         self.send(Event::PlaceStarted { pool, agent });
@@ -66,7 +66,7 @@ impl World {
     pub(crate) fn set_place_unhealthy(&mut self, agent: u32, pool: u32) -> Vec<Action> {
         self.some_were_unhealthy = true;
         let fake = self.agents.get_mut(&agent).expect("the agent exists");
-        fake.places.get_mut(&pool).expect("it was told to start the pool").unhealthy = true;
+        fake.places.get_mut(&pool).expect("the agent was told to start the pool").unhealthy = true;
         let (agent, pool) = (fake.id, self.pools[&pool].id);
         self.send(Event::PlaceUnhealthy { pool, agent })
     }
@@ -74,7 +74,7 @@ impl World {
     /// The agent answers that the pool has stopped there.
     pub(crate) fn stopped(&mut self, agent: u32, pool: u32) {
         let fake = self.agents.get_mut(&agent).expect("the agent exists");
-        fake.places.remove(&pool).filter(|place| place.stopping).expect("it was told to stop the pool");
+        fake.places.remove(&pool).filter(|place| place.stopping).expect("the agent was told to stop the pool");
         // With the pool it forgets its jobs.
         let jobs = &self.jobs;
         fake.knows.retain(|job| jobs.get(&job.index()).is_none_or(|job| job.pool != pool));
@@ -85,7 +85,7 @@ impl World {
     /// The agent answers that the pool cannot run there.
     pub(crate) fn unfit(&mut self, agent: u32, pool: u32) -> Vec<Action> {
         let fake = self.agents.get_mut(&agent).expect("the agent exists");
-        fake.places.get_mut(&pool).expect("it was told to start the pool").unfit = true;
+        fake.places.get_mut(&pool).expect("the agent was told to start the pool").unfit = true;
         let agent = fake.id;
         let gone: Vec<FakeChunk> = fake.chunks.extract_if(.., |chunk| chunk.pool == pool).collect();
         for chunk in gone {

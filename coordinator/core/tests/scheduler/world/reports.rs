@@ -104,7 +104,7 @@ impl World {
         let items = &mut self.jobs.get_mut(&job).expect("the job exists").items;
         let all = items.range_mut(first..first + count);
         let fresh: Vec<u64> = all.filter(|(_, item)| item.outcome.is_none()).map(|(&index, _)| index).collect();
-        fresh.iter().for_each(|index| items.get_mut(index).expect("it was just found").copies -= 1);
+        fresh.iter().for_each(|index| items.get_mut(index).expect("the item was just found").copies -= 1);
         self.stale_expected += u64::from(fresh.len() < count as usize);
         runs(&fresh)
     }

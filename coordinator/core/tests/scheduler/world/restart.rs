@@ -97,7 +97,7 @@ impl World {
             let left: Vec<u64> =
                 job.items.iter().filter(|(_, item)| item.outcome.is_none()).map(|(&index, _)| index).collect();
             for index in &left {
-                let item = job.items.get_mut(index).expect("it was just found");
+                let item = job.items.get_mut(index).expect("the item was just found");
                 (item.faults, item.copies, item.was_handed_out) = (0, 0, false);
             }
             let arrive = |(first, count)| Event::ItemsArrived { job: id, first, count, bytes: count * item_bytes };
@@ -196,11 +196,11 @@ impl World {
     fn note_adopted(&mut self, agent: u32, chunk: FakeChunk, adopted: Vec<u64>, name: ChunkId, attempt: u32) {
         let fake = self.jobs.get_mut(&chunk.job).expect("the job exists");
         for index in &adopted {
-            let item = fake.items.get_mut(index).expect("it has arrived");
+            let item = fake.items.get_mut(index).expect("the item has arrived");
             (item.copies, item.was_handed_out) = (1, true);
             assert!(item.begun == 1 || fake.policy.retries > 0, "item {index} may run twice");
         }
-        fake.items.get_mut(&adopted[0]).expect("it has arrived").faults = attempt - 1;
+        fake.items.get_mut(&adopted[0]).expect("the item has arrived").faults = attempt - 1;
         self.adopted += 1;
         let job = fake.id;
         let agent = self.agent_at(agent);
