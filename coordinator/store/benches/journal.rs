@@ -36,9 +36,9 @@ fn main() {
 
 fn open(directory: &Path) -> (Journal, Vec<u64>) {
     let _ = std::fs::remove_dir_all(directory);
-    let mut journal = Journal::open(Settings::new(directory), |_| ()).expect("it opens");
+    let mut journal = Journal::open(Settings::new(directory), |_| ()).expect("the journal opens");
     let (pool, job) = (OpenPool::default(), OpenJob::default());
-    let open = |at| journal.open(format!("{at}").as_str().into(), &pool, &job, 0).expect("it can be opened");
+    let open = |at| journal.open(format!("{at}").as_str().into(), &pool, &job, 0).expect("the job can be opened");
     let jobs = (0..JOBS).map(open).collect();
     journal.sync().expect("the disk works");
     (journal, jobs)
@@ -125,7 +125,7 @@ fn read_again(directory: &Path, count: u64, bytes: usize) -> (f64, f64) {
     }
     drop(journal);
     let start = Instant::now();
-    let journal = Journal::open(Settings::new(directory), |_| ()).expect("it opens");
+    let journal = Journal::open(Settings::new(directory), |_| ()).expect("the journal opens");
     let time = start.elapsed().as_secs_f64();
     let all = journal.describe().bytes as f64;
     drop(journal);

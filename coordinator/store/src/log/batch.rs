@@ -59,7 +59,7 @@ impl Batch {
             let (small, starts, large) = (Vec::new(), Vec::new(), Vec::new());
             self.steps.push(Step::Write(Chunk { segment, offset, length: 0, small, starts, large }));
         }
-        let Some(Step::Write(chunk)) = self.steps.last_mut() else { unreachable!("it was just put there") };
+        let Some(Step::Write(chunk)) = self.steps.last_mut() else { unreachable!("the last step is a write") };
         let length = chunk.record(segment, offset, body, payload);
         self.bytes += u64::from(length);
         Place { segment, offset, length }
@@ -184,7 +184,7 @@ impl Chunk {
                             large,
                         }));
                     }
-                    let Some(Step::Write(chunk)) = steps.last_mut() else { unreachable!("it was just put there") };
+                    let Some(Step::Write(chunk)) = steps.last_mut() else { unreachable!("the last step is a write") };
                     let to = chunk.small.len();
                     chunk.starts.push(to);
                     chunk.small.extend_from_slice(record);

@@ -166,7 +166,7 @@ impl Index {
     pub(super) fn copied(&mut self, part: Part, to: Place) {
         self.segments.written(to);
         if let Part::Pool(pool) = part {
-            self.segments.all.get_mut(&to.segment).expect("it exists").pools.insert(pool);
+            self.segments.all.get_mut(&to.segment).expect("the segment exists").pools.insert(pool);
         }
         if let Some(number) = part.job()
             && self.segments.has_job(to, number)
@@ -196,7 +196,7 @@ impl Index {
 
     fn pool_opened(&mut self, number: u64, place: Place) {
         self.last_pool = self.last_pool.max(number);
-        self.segments.all.get_mut(&place.segment).expect("it was written there").pools.insert(number);
+        self.segments.all.get_mut(&place.segment).expect("the pool was written to this segment").pools.insert(number);
         let pool = self.pools.entry(number).or_insert_with(|| Pool { held: true, ..Pool::default() });
         self.segments.keep(place);
         if let Some(before) = pool.opened.replace(place) {
@@ -280,7 +280,7 @@ impl Index {
         if !self.enter(number, place) {
             return;
         }
-        let located = self.jobs.remove(&number).expect("it exists");
+        let located = self.jobs.remove(&number).expect("the job exists");
         let pieces = located.items.values().chain(located.outcomes.values()).map(|piece| piece.place);
         for place in pieces.chain(located.opened).chain(located.state) {
             self.segments.release(place);
@@ -384,7 +384,7 @@ pub(super) fn key_of(opened: &JobOpened) -> JobKey {
 }
 
 fn entry(jobs: &mut BTreeMap<u64, Located>, number: u64) -> &mut Located {
-    jobs.get_mut(&number).expect("it has an entry")
+    jobs.get_mut(&number).expect("the job has an entry")
 }
 
 fn ended_kind(cancelled: bool, failed: bool) -> Ended {

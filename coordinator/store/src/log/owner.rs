@@ -251,7 +251,7 @@ impl Journal {
         }
         let (durable, withdrawn) = (self.durable, self.take_withdrawn(&withdrawn));
         while self.queued.front().is_some_and(|queued| queued.number <= durable) {
-            self.durable_end = self.queued.pop_front().expect("it exists").end;
+            self.durable_end = self.queued.pop_front().expect("the front was just seen").end;
         }
         let mut warnings = Vec::new();
         for (place, why) in unreadable {

@@ -39,7 +39,7 @@ impl Segments {
     }
 
     pub(super) fn remove(&mut self, segment: u32) -> Segment {
-        let removed = self.all.remove(&segment).expect("it exists");
+        let removed = self.all.remove(&segment).expect("the segment exists");
         self.bytes -= removed.bytes;
         self.live -= removed.live;
         removed
@@ -47,7 +47,7 @@ impl Segments {
 
     /// It is damaged, and its file has this length.
     pub(super) fn is_damaged(&mut self, segment: u32, length: u64) {
-        let damaged = self.all.get_mut(&segment).expect("it has begun");
+        let damaged = self.all.get_mut(&segment).expect("the segment exists");
         damaged.damaged = true;
         let unread = length.saturating_sub(damaged.bytes);
         damaged.bytes += unread;

@@ -377,11 +377,11 @@ mod tests {
         fs::write(&old, b"").expect("a file can be written");
         fs::write(path.join(LOCK), b"").expect("a file can be written");
         for (path, mode) in [(&path, 0o755), (&old, 0o644)] {
-            fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+            fs::set_permissions(path, Permissions::from_mode(mode)).expect("the file belongs to this test");
         }
-        let directory = Directory::open(&path).expect("it can be opened");
+        let directory = Directory::open(&path).expect("the directory can be opened");
         directory.create(2).expect("a file can be made");
-        let mode = |path: &Path| path.metadata().expect("it exists").permissions().mode() & 0o777;
+        let mode = |path: &Path| path.metadata().expect("the file exists").permissions().mode() & 0o777;
         let new = path.join("0000000002.farpool-journal");
         assert_eq!([mode(&path), mode(&old), mode(&new)], [0o700, 0o600, 0o600]);
         fs::remove_dir_all(&path).expect("the folder goes away");

@@ -22,7 +22,7 @@ fn open(directory: &Path) -> (Journal, Vec<String>) {
             Ok(journal) => return (journal, warnings),
             // Other tests start processes, which hold all descriptors, and so the lock, until their exec.
             Err(error) if error.kind() == JobStoreErrorKind::Locked && Instant::now() < deadline => thread::yield_now(),
-            Err(error) => panic!("it does not open: {error}"),
+            Err(error) => panic!("the journal does not open: {error}"),
         }
     }
 }
@@ -33,7 +33,7 @@ fn write(directory: &Path) -> PathBuf {
     for number in 0..JOBS {
         let known = number.to_string().as_str().into();
         let job = journal.open(known, &OpenPool::default(), &OpenJob::default(), 1).expect("there is room");
-        let mut append = |entry| journal.append(job, entry).expect("it is taken");
+        let mut append = |entry| journal.append(job, entry).expect("the entry is accepted");
         let ends = Bytes::copy_from_slice(&500u32.to_le_bytes());
         append(Entry::Items { first: 0, data: vec![1; 500].into(), ends: ends.clone() });
         append(Entry::ItemsEnded { end: 1, now_ms: 2 });
@@ -45,9 +45,12 @@ fn write(directory: &Path) -> PathBuf {
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).expect("it exists");
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.expect("it can be read").file_name().into_string().expect("it is text")).collect();
+    let entries = fs::read_dir(directory).expect("the directory exists");
+    let mut names: Vec<String> = entries
+        .map(|entry| {
+            entry.expect("the directory can be read").file_name().into_string().expect("names in tests are text")
+        })
+        .collect();
     names.sort();
     names
 }
@@ -68,11 +71,11 @@ fn until_set_aside(journal: &mut Journal) -> Vec<String> {
 fn undamaged_jobs_are_read_and_the_file_is_kept() {
     let scratch = Scratch::new("damaged");
     let segment = write(scratch.path());
-    fs::write(scratch.path().join("notes.txt"), "not ours").expect("it can be written");
-    let mut file = fs::read(&segment).expect("it can be read");
+    fs::write(scratch.path().join("notes.txt"), "not ours").expect("the file can be written");
+    let mut file = fs::read(&segment).expect("the segment can be read");
     let middle = file.len() / 2;
     file[middle..middle + 64].fill(0);
-    fs::write(&segment, &file).expect("it can be written");
+    fs::write(&segment, &file).expect("the segment can be written");
 
     let (mut journal, warnings) = open(scratch.path());
     assert!(
@@ -83,9 +86,10 @@ fn undamaged_jobs_are_read_and_the_file_is_kept() {
     assert!(warnings[1].contains("0000000001.farpool-journal is damaged: bytes"), "{warnings:?}");
     assert!(warnings.iter().any(|warning| warning.contains("job \"4\": ")), "{warnings:?}");
     let said = until_set_aside(&mut journal);
-    let named = names(scratch.path()).into_iter().find(|name| name.contains(".damaged-")).expect("it is kept");
+    let named =
+        names(scratch.path()).into_iter().find(|name| name.contains(".damaged-")).expect("the damaged segment is kept");
     assert!(said[0].contains(&named), "{said:?}");
-    assert_eq!(fs::read(scratch.path().join(&named)).expect("it can be read"), file);
+    assert_eq!(fs::read(scratch.path().join(&named)).expect("the file can be read"), file);
     let aside = [Aside { name: named, bytes: file.len() as u64 }];
     assert_eq!(journal.describe().aside, aside);
     drop(journal);
@@ -95,13 +99,15 @@ fn undamaged_jobs_are_read_and_the_file_is_kept() {
     assert!(warnings[0].contains("1 damaged file (") && warnings.len() == 2, "{warnings:?}");
     assert_eq!(journal.jobs().count(), JOBS as usize);
     for number in (0..JOBS).filter(|number| *number != 4) {
-        let job = journal.find("local", &number.to_string()).expect("it exists");
+        let job = journal.find("local", &number.to_string()).expect("the job exists");
         assert_eq!(job.phase(), Phase::Ended(Ended::Finished));
-        let [Outcomes::Done { data, .. }] = &outcomes(&journal, job.number)[..] else { panic!("it has an outcome") };
+        let [Outcomes::Done { data, .. }] = &outcomes(&journal, job.number)[..] else {
+            panic!("the job has an outcome")
+        };
         assert_eq!(*data, vec![number as u8; 500]);
     }
     assert!(names(scratch.path()).contains(&"notes.txt".to_owned()));
-    assert_eq!(fs::read(scratch.path().join("notes.txt")).expect("it exists"), b"not ours");
+    assert_eq!(fs::read(scratch.path().join("notes.txt")).expect("the file exists"), b"not ours");
 }
 
 #[test]
@@ -109,11 +115,12 @@ fn a_file_without_a_header_is_kept_under_another_name() {
     let scratch = Scratch::new("precious");
     write(scratch.path());
     let precious = scratch.path().join("0000000002.farpool-journal");
-    fs::write(&precious, "precious").expect("it can be written");
+    fs::write(&precious, "precious").expect("the file can be written");
     let (journal, warnings) = open(scratch.path());
     assert_eq!(journal.jobs().filter(|job| job.phase() == Phase::Ended(Ended::Finished)).count(), JOBS as usize);
-    let named = names(scratch.path()).into_iter().find(|name| name.contains(".damaged-")).expect("it is kept");
-    assert_eq!(fs::read(scratch.path().join(&named)).expect("it can be read"), b"precious");
+    let named =
+        names(scratch.path()).into_iter().find(|name| name.contains(".damaged-")).expect("the damaged segment is kept");
+    assert_eq!(fs::read(scratch.path().join(&named)).expect("the file can be read"), b"precious");
     assert!(warnings[0].contains(&named) && !precious.exists(), "{warnings:?}");
 }
 
@@ -121,47 +128,49 @@ fn a_file_without_a_header_is_kept_under_another_name() {
 fn bytes_behind_the_last_record_are_kept_unless_it_was_being_written() {
     let scratch = Scratch::new("behind");
     let segment = write(scratch.path());
-    let whole = fs::read(&segment).expect("it can be read");
+    let whole = fs::read(&segment).expect("the segment can be read");
     // A record that was cut off when the process was killed, and zeros of a file that was longer than what was written.
     let header_and_zeros = [&whole[52..52 + HEADER], &[0; 700][..]].concat();
     let parts = [20, HEADER + 1, HEADER].map(|length| &whole[52..52 + length]);
     for torn in parts.into_iter().chain([&header_and_zeros[..], &[0; 700]]) {
-        fs::write(&segment, [&whole[..], torn].concat()).expect("it can be written");
+        fs::write(&segment, [&whole[..], torn].concat()).expect("the segment can be written");
         let (journal, warnings) = open(scratch.path());
         assert!(warnings.len() == 1 && warnings[0].contains("It is cut off there"), "{warnings:?}");
         assert_eq!((journal.jobs().count(), journal.describe().aside), (JOBS as usize, Vec::new()));
         drop(journal);
-        assert_eq!(fs::read(&segment).expect("it can be read"), whole);
+        assert_eq!(fs::read(&segment).expect("the segment can be read"), whole);
     }
-    fs::write(&segment, [&whole[..], b"somebody's words"].concat()).expect("it can be written");
+    fs::write(&segment, [&whole[..], b"somebody's words"].concat()).expect("the segment can be written");
     let (journal, warnings) = open(scratch.path());
-    let named = names(scratch.path()).into_iter().find(|name| name.contains(".cut-off-")).expect("it is kept");
+    let named =
+        names(scratch.path()).into_iter().find(|name| name.contains(".cut-off-")).expect("what was cut off is kept");
     assert_eq!(journal.describe().aside, [Aside { name: named.clone(), bytes: 16 }]);
     assert!(warnings.len() == 1 && warnings[0].contains(&named), "{warnings:?}");
-    assert_eq!(fs::read(scratch.path().join(&named)).expect("it can be read"), b"somebody's words");
+    assert_eq!(fs::read(scratch.path().join(&named)).expect("the file can be read"), b"somebody's words");
     drop(journal);
-    assert_eq!(fs::read(&segment).expect("it can be read"), whole);
+    assert_eq!(fs::read(&segment).expect("the segment can be read"), whole);
 }
 
 #[test]
 fn files_of_a_later_version_are_refused_and_not_changed() {
     let scratch = Scratch::new("newer");
     let segment = write(scratch.path());
-    let mut file = fs::read(&segment).expect("it can be read");
+    let mut file = fs::read(&segment).expect("the segment can be read");
     file[8] += 1;
     let checksum = blake3::hash(&file[..24]);
     file[24..32].copy_from_slice(&checksum.as_bytes()[..8]);
-    fs::write(&segment, &file).expect("it can be written");
+    fs::write(&segment, &file).expect("the segment can be written");
     // Another file that would be changed if it came first.
     let other = scratch.path().join("0000000002.farpool-journal");
-    fs::write(&other, "precious").expect("it can be written");
+    fs::write(&other, "precious").expect("the file can be written");
     let before = names(scratch.path());
-    let error = Journal::open(Settings::new(scratch.path()), |warning| panic!("{warning}")).expect_err("it is refused");
+    let error = Journal::open(Settings::new(scratch.path()), |warning| panic!("{warning}"))
+        .expect_err("the journal is refused");
     assert_eq!(error.kind(), JobStoreErrorKind::Newer);
     assert!(error.to_string().contains("run the coordinator that wrote it"), "{error}");
     assert_eq!(names(scratch.path()), before);
     assert_eq!(
-        (fs::read(&segment).expect("it exists"), fs::read(&other).expect("it exists")),
+        (fs::read(&segment).expect("the segment exists"), fs::read(&other).expect("the file exists")),
         (file, b"precious".to_vec())
     );
 }
@@ -170,10 +179,10 @@ fn files_of_a_later_version_are_refused_and_not_changed() {
 fn a_missing_segment_is_reported_with_its_durable_size() {
     let scratch = Scratch::new("moved");
     let segment = write(scratch.path());
-    let bytes = fs::metadata(&segment).expect("it exists").len();
+    let bytes = fs::metadata(&segment).expect("the segment exists").len();
     let away = scratch.path().with_extension("away");
-    fs::rename(&segment, &away).expect("it can be moved");
-    let synced = || fs::read(scratch.path().join("synced")).expect("it exists");
+    fs::rename(&segment, &away).expect("the segment can be moved");
+    let synced = || fs::read(scratch.path().join("synced")).expect("the file exists");
     let before = synced();
     let (journal, warnings) = open(scratch.path());
     assert_eq!((journal.jobs().count(), warnings.len()), (0, 2), "{warnings:?}");
@@ -185,7 +194,7 @@ fn a_missing_segment_is_reported_with_its_durable_size() {
     drop(journal);
     assert_eq!(synced(), before, "the note of what was durable still exists");
     // The user puts the file back.
-    fs::rename(&away, &segment).expect("it can be moved");
+    fs::rename(&away, &segment).expect("the segment can be moved");
     let (journal, warnings) = open(scratch.path());
     assert_eq!((journal.jobs().count(), warnings, journal.describe().damage.len()), (JOBS as usize, Vec::new(), 0));
 }

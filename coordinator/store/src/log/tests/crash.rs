@@ -85,17 +85,17 @@ fn it_continues_after_every_crash() {
         let disk = Arc::new(Simulated::new(files));
         let mut warnings = 0;
         let journal = Journal::open_in(Arc::clone(&disk) as _, settings(SIZE), &mut |_| warnings += 1);
-        let mut journal = journal.expect("it opens");
+        let mut journal = journal.expect("the journal opens");
         assert_eq!((journal.jobs().count(), warnings), (expected, usize::from(round > 0)));
-        let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
+        let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
         for at in 0..3 {
             journal
                 .open_job(pool, format!("{round}/{at}").as_str(), &OpenJob::default(), round)
-                .expect("it can be opened");
+                .expect("the job can be opened");
         }
         if round % 4 == 3 {
             let all: Vec<_> = journal.jobs().map(|job| job.number).collect();
-            all.iter().for_each(|&job| journal.forget(job).expect("it can be forgotten"));
+            all.iter().for_each(|&job| journal.forget(job).expect("the job can be forgotten"));
         }
         for _ in 0..20 {
             journal.sync().expect("the disk works");

@@ -97,10 +97,10 @@ fn records(files: &Files) -> Vec<(u32, u64, u64, Body)> {
     let disk = Simulated::new(files.clone());
     let mut all = Vec::new();
     for segment in disk.segments() {
-        let mut source = Source::new(&disk, segment).expect("it can be read");
+        let mut source = Source::new(&disk, segment).expect("the segment can be read");
         let mut at = 32;
         while at < source.length() {
-            let (body, place) = source.record(at).expect("it can be read").expect("it is complete");
+            let (body, place) = source.record(at).expect("the record can be read").expect("the record is complete");
             all.push((segment, at, place.end(), body));
             at = place.end();
         }
@@ -201,7 +201,7 @@ fn check_kept(damaged: &Files, disk: &Simulated) {
             continue;
         }
         let one = Simulated::new(Files::from([(segment, file.clone())]));
-        let mut source = Source::new(&one, segment).expect("it can be read");
+        let mut source = Source::new(&one, segment).expect("the segment can be read");
         let mut whole = 0;
         if file.starts_with(&crate::log::segment::header(segment)) {
             whole = 32;
@@ -233,7 +233,7 @@ fn check_damage(acts: &[Act], size: u64, harms: &[(usize, prop::sample::Index, H
     let disk = Arc::new(Simulated::new(damaged.clone()));
     disk.set_synced(synced.filter(|_| note));
     let (journal, warnings) = open_disk(&disk, size);
-    let mut journal = journal.unwrap_or_else(|error| panic!("it opens: {error}"));
+    let mut journal = journal.unwrap_or_else(|error| panic!("the journal does not open: {error}"));
     assert!(!warnings.is_empty() || damaged == files || !note, "there is a warning");
     journal.sync().expect("the disk works");
     let found = contents_after_damage(&journal);
@@ -246,7 +246,7 @@ fn check_damage(acts: &[Act], size: u64, harms: &[(usize, prop::sample::Index, H
     drop(journal);
     check_kept(&damaged, &disk);
     let (again, warnings) = open_disk(&disk, size);
-    assert_eq!(contents_after_damage(&again.expect("it opens")), found);
+    assert_eq!(contents_after_damage(&again.expect("the journal opens")), found);
     assert!(warnings.iter().all(|warning| warning.contains("kept beside the journal")), "{warnings:?}");
 }
 

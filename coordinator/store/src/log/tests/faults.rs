@@ -54,7 +54,7 @@ fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static
     assert!(!world.journal.has_room_for_outcomes());
     // If the coordinator ended now, what was durable would exist.
     let (journal, _) = open(world.disk.files(), 1 << 20);
-    let found = contents(&journal.expect("it opens"));
+    let found = contents(&journal.expect("the journal opens"));
     assert!(found == before || found == world.model, "{found:?}");
     assert!(world.disk.files()[&1].starts_with(&durable[&1]), "durable bytes are unchanged");
     // Reports of agents are accepted meanwhile.
@@ -65,7 +65,7 @@ fn check(fault: impl FnMut(&Done) -> Option<(io::Error, usize)> + Send + 'static
     world.act(&Act::Sync);
     assert_eq!(contents(&world.journal), world.model);
     let (journal, warnings) = open(world.disk.files(), 1 << 20);
-    assert_eq!((contents(&journal.expect("it opens")), warnings), (world.model.clone(), Vec::new()));
+    assert_eq!((contents(&journal.expect("the journal opens")), warnings), (world.model.clone(), Vec::new()));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_segment_that_cannot_be_created_only_delays_writing() {
     recover(&mut world.journal);
     assert_eq!(contents(&world.journal), world.model);
     let (journal, warnings) = open(world.disk.files(), 1 << 20);
-    assert_eq!((contents(&journal.expect("it opens")), warnings), (world.model.clone(), Vec::new()));
+    assert_eq!((contents(&journal.expect("the journal opens")), warnings), (world.model.clone(), Vec::new()));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn it_ends_even_if_the_disk_fails() {
     world.journal.flush();
     let World { disk, journal, .. } = world;
     drop(journal);
-    assert_eq!(contents(&open(disk.files(), 1 << 20).0.expect("it opens")), before);
+    assert_eq!(contents(&open(disk.files(), 1 << 20).0.expect("the journal opens")), before);
 }
 
 #[test]
@@ -140,23 +140,23 @@ fn it_writes_everything_before_it_ends() {
     world.act(&Act::Done { job: 0, at: 0, count: 2, long: 9 });
     let World { disk, journal, model, .. } = world;
     drop(journal);
-    assert_eq!(contents(&open(disk.files(), 1 << 20).0.expect("it opens")), model);
+    assert_eq!(contents(&open(disk.files(), 1 << 20).0.expect("the journal opens")), model);
 }
 
 #[test]
 fn unreadable_records_are_neither_moved_nor_removed() {
     let disk = Arc::new(Simulated::default());
     let size = 100 << 10;
-    let mut journal = Journal::open_in(Arc::clone(&disk) as _, settings(size), &mut |_| ()).expect("it opens");
-    let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
+    let mut journal = Journal::open_in(Arc::clone(&disk) as _, settings(size), &mut |_| ()).expect("the journal opens");
+    let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
     disk.set_unreadable(true);
     let mut warnings = Vec::new();
     for at in 0..100 {
         let function = vec![at; if at % 4 == 0 { 20 } else { 500 }];
         let open = OpenJob { function: function.into(), ..OpenJob::default() };
-        let job = journal.open_job(pool, format!("{at}").as_str(), &open, 1).expect("it can be opened");
+        let job = journal.open_job(pool, format!("{at}").as_str(), &open, 1).expect("the job can be opened");
         if at % 4 != 0 {
-            journal.forget(job).expect("it can be forgotten");
+            journal.forget(job).expect("the job can be forgotten");
         }
         warnings.extend(journal.sync().expect("the disk works").warnings);
     }
@@ -166,7 +166,7 @@ fn unreadable_records_are_neither_moved_nor_removed() {
     assert_eq!(there.len(), 25);
     drop(journal);
     let (journal, warnings) = open(disk.files(), size);
-    assert_eq!((contents(&journal.expect("it opens")), warnings), (there, Vec::new()));
+    assert_eq!((contents(&journal.expect("the journal opens")), warnings), (there, Vec::new()));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn missing_records_are_distinguished_from_damaged_ones() {
     let mut files = world.disk.files();
     *files.get_mut(&1).and_then(|file| file.last_mut()).expect("there is something") ^= 1;
     let reader = Reader::new(Arc::new(Simulated::new(files)));
-    let Err(NotRead::Damaged(why)) = reader.read(place) else { panic!("it is damaged") };
+    let Err(NotRead::Damaged(why)) = reader.read(place) else { panic!("the record is damaged") };
     assert!(why.contains("segment-1") && why.contains("checksum"), "{why}");
     let reader = Reader::new(Arc::new(Simulated::default()));
     assert!(matches!(reader.read(place), Err(NotRead::Moved)));
@@ -188,5 +188,5 @@ fn missing_records_are_distinguished_from_damaged_ones() {
 
 fn opened(journal: &Journal, name: &str) -> Place {
     let job = journal.find("local", name).expect("the job exists");
-    journal.index.place_of(Part::Opened(job.number)).expect("it was opened")
+    journal.index.place_of(Part::Opened(job.number)).expect("the job was opened")
 }

@@ -48,7 +48,7 @@ fn a_missing_segment_is_reported_until_the_log_continues_behind_it() {
     // Nothing is written, and each start reports it.
     for _ in 0..2 {
         let (journal, warnings) = open_disk(&disk, SIZE);
-        let mut journal = journal.expect("it opens");
+        let mut journal = journal.expect("the journal opens");
         journal.sync().expect("the disk works");
         assert!(
             warnings[0].contains("segment-1 is missing, and ") && warnings[0].contains("put it back"),
@@ -58,9 +58,9 @@ fn a_missing_segment_is_reported_until_the_log_continues_behind_it() {
         assert_eq!((journal.jobs().count(), disk.synced()), (0, synced));
     }
     let (journal, _) = open_disk(&disk, SIZE);
-    let mut journal = journal.expect("it opens");
-    let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
-    journal.open_job(pool, "another", &OpenJob::default(), 1).expect("it can be opened");
+    let mut journal = journal.expect("the journal opens");
+    let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
+    journal.open_job(pool, "another", &OpenJob::default(), 1).expect("the job can be opened");
     journal.sync().expect("the disk works");
     drop(journal);
     assert_eq!(
@@ -69,7 +69,7 @@ fn a_missing_segment_is_reported_until_the_log_continues_behind_it() {
         "the number of the one that is gone is not used again"
     );
     let (journal, warnings) = open_disk(&disk, SIZE);
-    assert_eq!((journal.expect("it opens").jobs().count(), warnings), (1, Vec::new()));
+    assert_eq!((journal.expect("the journal opens").jobs().count(), warnings), (1, Vec::new()));
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_missing_last_segment_is_reported_and_affects_other_jobs() {
     let (last, _) = files.pop_last().expect("there are some");
     let disk = disk(files, world.disk.synced());
     let (journal, warnings) = open_disk(&disk, SMALL);
-    let mut journal = journal.expect("it opens");
+    let mut journal = journal.expect("the journal opens");
     journal.sync().expect("the disk works");
     assert!(warnings[0].contains(&format!("segment-{last} is missing")), "{warnings:?}");
     let before = contents(&world.journal);
@@ -87,7 +87,7 @@ fn a_missing_last_segment_is_reported_and_affects_other_jobs() {
     // The last job lacks the end of its items, and the others may have lost the record that they had ended.
     assert!(has(&warnings, "it is unknown whether all items of the job had arrived"), "{warnings:?}");
     assert!(has(&warnings, "nothing is known to be missing from"), "{warnings:?}");
-    assert!(disk.files().keys().all(|segment| *segment != last), "its number is not used again");
+    assert!(disk.files().keys().all(|segment| *segment != last), "the segment's number is not used again");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn an_unfinished_segment_is_not_missing() {
     let world = jobs(SIZE);
     let files = world.disk.files();
     let (journal, warnings) = open_disk(&disk(files, Some((2, 32))), SIZE);
-    assert_eq!((journal.expect("it opens").jobs().count(), warnings), (3, Vec::new()));
+    assert_eq!((journal.expect("the journal opens").jobs().count(), warnings), (3, Vec::new()));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn the_missing_size_of_an_emptied_segment_is_reported() {
     let world = jobs(SIZE);
     let synced = world.disk.synced();
     let (journal, warnings) = open_disk(&disk(Files::from([(1, Vec::new())]), synced), SIZE);
-    assert_eq!(journal.expect("it opens").jobs().count(), 0);
+    assert_eq!(journal.expect("the journal opens").jobs().count(), 0);
     let words = ["segment-1 is damaged: it is empty, and ", "of it were durable"];
     assert!(words.iter().all(|words| warnings[0].contains(words)), "{warnings:?}");
     assert!(!has(&warnings, "bytes 0 to 0") && has(&warnings, "missing from the journal as a whole"), "{warnings:?}");
@@ -119,10 +119,10 @@ fn the_missing_size_of_an_emptied_segment_is_reported() {
 fn a_short_segment_reports_that_jobs_may_be_missing() {
     let world = jobs(SIZE);
     let mut files = world.disk.files();
-    let file = files.get_mut(&1).expect("it exists");
+    let file = files.get_mut(&1).expect("the segment exists");
     file.truncate(file.len() / 2);
     let (journal, warnings) = open_disk(&disk(files, world.disk.synced()), SIZE);
-    let journal = journal.expect("it opens");
+    let journal = journal.expect("the journal opens");
     assert!(journal.jobs().count() < 3, "the test needs this");
     assert!(
         has(&warnings, "its last ") && has(&warnings, "jobs may be missing from the journal as a whole"),
@@ -131,11 +131,11 @@ fn a_short_segment_reports_that_jobs_may_be_missing() {
     // A sealed segment lists all its jobs in the seal: here none is missing.
     let world = jobs(SMALL);
     let mut files = world.disk.files();
-    let file = files.get_mut(&1).expect("it exists");
+    let file = files.get_mut(&1).expect("the segment exists");
     let middle = file.len() / 2;
     file[middle] ^= 1;
     let (journal, warnings) = open_disk(&disk(files, world.disk.synced()), SMALL);
     assert!(warnings[0].contains("segment-1 is damaged") && !has(&warnings, "as a whole"), "{warnings:?}");
     let ended = |phase| matches!(phase, Phase::Running | Phase::Ended(Ended::Failed));
-    assert!(journal.expect("it opens").jobs().all(|job| ended(job.phase())));
+    assert!(journal.expect("the journal opens").jobs().all(|job| ended(job.phase())));
 }

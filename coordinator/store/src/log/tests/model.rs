@@ -146,7 +146,7 @@ impl World {
                 let (pool, label) = self.pool();
                 let (name, function) = (format!("job {now}"), vec![now as u8; long]);
                 let open = OpenJob { function: function.clone().into(), retries: 2, ..OpenJob::default() };
-                self.journal.open_job(pool, name.as_str(), &open, now).expect("it can be opened");
+                self.journal.open_job(pool, name.as_str(), &open, now).expect("the job can be opened");
                 let (items, outcomes, phase) = (BTreeMap::new(), BTreeMap::new(), Phase::Feeding);
                 let (counts, times_ms, fed, agents) = ((0, 0, 0), (0, 0), 0, BTreeSet::new());
                 let job = ModelJob { function, pool: label, items, outcomes, counts, phase, times_ms, fed, agents };
@@ -173,7 +173,7 @@ impl World {
                     return false;
                 }
                 let number = self.journal.find("local", &name).unwrap().number;
-                self.journal.end_items(number, job.counts.0, now).expect("they can end");
+                self.journal.end_items(number, job.counts.0, now).expect("the items can end");
                 (job.phase, job.times_ms.0) = (Phase::Running, now);
             }
             Act::Done { job, at, count, long } => {
@@ -209,20 +209,22 @@ impl World {
                 let job = self.model.get_mut(&name).unwrap();
                 let number = self.journal.find("local", &name).unwrap().number;
                 let failure = (how == Ended::Failed).then(|| Failure { message: name, ..Failure::default() });
-                self.journal.end_job(number, how == Ended::Cancelled, failure, now).expect("it can end");
+                self.journal.end_job(number, how == Ended::Cancelled, failure, now).expect("the job can end");
                 (job.phase, job.times_ms.1) = (Phase::Ended(how), now);
             }
             Act::Fed { job } => {
                 let Some(name) = name(job, &self.model) else { return false };
                 let job = self.model.get_mut(&name).unwrap();
                 job.fed = job.counts.0;
-                self.journal.fed(self.journal.find("local", &name).unwrap().number, job.fed).expect("it can be noted");
+                self.journal
+                    .fed(self.journal.find("local", &name).unwrap().number, job.fed)
+                    .expect("the note can be appended");
             }
             Act::Placed { job, agent, gone } => {
                 let Some(name) = name(job, &self.model) else { return false };
                 let (job, agent) = (self.model.get_mut(&name).unwrap(), Bytes::from(vec![agent; 16]));
                 let number = self.journal.find("local", &name).unwrap().number;
-                self.journal.placed(number, agent.clone(), gone).expect("it can be noted");
+                self.journal.placed(number, agent.clone(), gone).expect("the note can be appended");
                 match gone {
                     true => drop(job.agents.remove(&agent)),
                     false => drop(job.agents.insert(agent)),
@@ -230,7 +232,9 @@ impl World {
             }
             Act::Forget { job } => {
                 let Some(name) = name(job, &self.model) else { return false };
-                self.journal.forget(self.journal.find("local", &name).unwrap().number).expect("it can be forgotten");
+                self.journal
+                    .forget(self.journal.find("local", &name).unwrap().number)
+                    .expect("the job can be forgotten");
                 self.model.remove(&name);
             }
             Act::Empty { segment } => {
@@ -261,9 +265,9 @@ impl World {
         if self.pool.is_none() {
             let label = format!("pool {}", self.acts);
             let open = OpenPool { id: label.clone().into(), ..OpenPool::default() };
-            self.pool = Some((self.journal.open_pool(&open).expect("it can be opened"), label));
+            self.pool = Some((self.journal.open_pool(&open).expect("the pool can be opened"), label));
         }
-        self.pool.clone().expect("it was just opened")
+        self.pool.clone().expect("the pool was just opened")
     }
 }
 
@@ -286,7 +290,7 @@ pub(super) fn contents(journal: &Journal) -> Model {
         let failed = (job.phase() == Phase::Ended(Ended::Failed)).then(|| job.name());
         assert_eq!(job.failure.as_ref().map(|failure| failure.message.as_str()), failed);
         assert_eq!(located.lost().next(), None);
-        assert!(journal.index.place_of(Part::Pool(located.pool)).is_some(), "its pool exists");
+        assert!(journal.index.place_of(Part::Pool(located.pool)).is_some(), "the job's pool exists");
     }
     contents_after_damage(journal)
 }

@@ -20,7 +20,7 @@ fn world() -> (World, u64) {
     for act in [Act::Open { long: 600 }, Act::Open { long: 600 }, Act::Sync] {
         world.act(&act);
     }
-    let job = world.journal.find("local", "job 1").expect("it exists").number;
+    let job = world.journal.find("local", "job 1").expect("the job exists").number;
     (world, job)
 }
 
@@ -30,7 +30,7 @@ fn empty(world: &mut World) {
     for _ in 0..20 {
         world.act(&Act::Sync);
     }
-    assert!(!world.disk.files().contains_key(&1), "it is gone");
+    assert!(!world.disk.files().contains_key(&1), "the segment is gone");
 }
 
 /// Waits for a read, while the journal's owner handles progress.
@@ -54,8 +54,8 @@ async fn moved_records_are_read_at_their_new_place() {
     let after = read(&mut world.journal, items).await;
     assert!(before.unread.is_none() && after.unread.is_none());
     assert_eq!((before.parts.len(), after.parts), (1, before.parts));
-    let opening = read(&mut world.journal, opening).await.expect("it exists");
-    assert_eq!(opening, world.journal.opening_now(job).expect("it exists"));
+    let opening = read(&mut world.journal, opening).await.expect("the job exists");
+    assert_eq!(opening, world.journal.opening_now(job).expect("the job exists"));
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn reads_of_a_closed_journal_end() {
 async fn missing_records_are_lost() {
     let (mut world, job) = world();
     let reading = world.journal.read_items(job, 5..9, 100);
-    let unread = read(&mut world.journal, reading).await.unread.expect("it does not exist");
+    let unread = read(&mut world.journal, reading).await.unread.expect("the items do not exist");
     assert_eq!((unread.first, unread.count), (5, 4));
     assert_eq!(unread.error, ReadError::Lost("it is not there".to_owned()));
 }

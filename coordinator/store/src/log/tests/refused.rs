@@ -64,17 +64,17 @@ fn fill(full: Full) -> Filled {
     let disk = Arc::new(Simulated::default());
     disk.fail(Some(small()));
     let journal = Journal::open_in(Arc::clone(&disk) as _, settings(SIZE), &mut |warning| panic!("{warning}"));
-    let mut journal = journal.expect("it opens");
+    let mut journal = journal.expect("the journal opens");
     let open = |journal: &mut Journal, name: &str| {
-        let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
-        let job = journal.open_job(pool, name, &OpenJob::default(), 1).expect("it can be opened");
+        let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
+        let job = journal.open_job(pool, name, &OpenJob::default(), 1).expect("the job can be opened");
         journal.close_pool(pool);
         job
     };
     let (data, ends) = batch(&[vec![1], vec![2]]);
     let first = open(&mut journal, "first");
     journal.items(first, 0, data.clone(), ends).expect("items are accepted");
-    journal.end_items(first, 2, 1).expect("they can end");
+    journal.end_items(first, 2, 1).expect("the items can end");
     let big = open(&mut journal, "big");
     // Some of it is too large to be copied into a batch.
     let (large, ends) = batch(&[vec![7; 9000], vec![8; 20]]);
@@ -93,9 +93,9 @@ fn fill(full: Full) -> Filled {
         journal.sync().expect("there is room");
     }
     while journal.sync().is_ok() {
-        more(&mut journal).expect("it was not told that the disk is full");
+        more(&mut journal).expect("the journal was not told that the disk is full");
         if full == Full::AndMoreComes {
-            (0..10).for_each(|_| more(&mut journal).expect("it was not told that the disk is full"));
+            (0..10).for_each(|_| more(&mut journal).expect("the journal was not told that the disk is full"));
         }
     }
     Filled { disk, journal, first, big }
@@ -123,18 +123,18 @@ fn after(done: &[Done], host: bool) -> Arc<Simulated> {
 fn check(full: Full) {
     let Filled { disk, mut journal, first, big } = fill(full);
     let refused = disk.done().len();
-    journal.forget_incomplete(big).expect("it is incomplete");
+    journal.forget_incomplete(big).expect("the job is incomplete");
     recovers(&mut journal);
     assert!(disk.files()[&1].len() as u64 > PAGES as u64 * PAGE, "nothing has another place");
     // There is room for the outcomes of the first job, and for another one.
-    let done = journal.job(first).expect("it exists").counts().done;
+    let done = journal.job(first).expect("the job exists").counts().done;
     let (data, ends) = batch(&(done..2).map(|at| vec![at as u8]).collect::<Vec<_>>());
     journal.done(first, done, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
-    journal.end_job(first, false, None, 2).expect("it can end");
-    let pool = journal.open_pool(&OpenPool::default()).expect("it can be opened");
+    journal.end_job(first, false, None, 2).expect("the job can end");
+    let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
     let other = journal.open_job(pool, "big", &OpenJob::default(), 3).expect("the name is free");
     journal.items(other, 0, data, ends).expect("items are accepted");
-    journal.end_items(other, 2 - done, 3).expect("they can end");
+    journal.end_items(other, 2 - done, 3).expect("the items can end");
     journal.sync().expect("there is room");
     let done = disk.done();
     for end in refused..=done.len() {
@@ -143,7 +143,7 @@ fn check(full: Full) {
             let journal = journal.unwrap_or_else(|error| panic!("{full:?}, after {end} steps: {error}"));
             let phase = journal.find("local", "first").map(|job| job.phase());
             assert!(matches!(phase, Some(Phase::Running | Phase::Ended(Ended::Finished))), "{full:?}: {phase:?}");
-            assert_eq!(journal.located(first).expect("it exists").lost().count(), 0);
+            assert_eq!(journal.located(first).expect("the job exists").lost().count(), 0);
             let is_complete = |job: &crate::Job| job.number == big && job.phase() != Phase::Feeding;
             assert!(!journal.jobs().any(is_complete), "{full:?}, after {end} steps");
             assert!(!warnings.iter().any(|warning| warning.contains("damaged")), "{full:?}: {warnings:?}");
@@ -153,7 +153,7 @@ fn check(full: Full) {
     let disk_after = Arc::new(Simulated::new(disk.files()));
     disk_after.set_synced(crate::log::storage::Storage::synced(&*disk));
     let (journal, warnings) = open_disk(&disk_after, SIZE);
-    let journal = journal.expect("it opens");
+    let journal = journal.expect("the journal opens");
     let phases: Vec<_> = journal.jobs().map(|job| (job.name().to_owned(), job.phase())).collect();
     let expected = [("first".to_owned(), Phase::Ended(Ended::Finished)), ("big".to_owned(), Phase::Running)];
     assert_eq!((phases, warnings), (expected.to_vec(), Vec::new()), "{full:?}");
@@ -170,11 +170,11 @@ fn a_job_that_waits_for_room_keeps_its_items() {
     let Filled { disk, mut journal, big, .. } = fill(Full::AndMoreComes);
     disk.fail(None);
     recovers(&mut journal);
-    let there = journal.located(big).expect("it exists");
+    let there = journal.located(big).expect("the job exists");
     assert_eq!((there.lost().count(), there.job.phase()), (0, Phase::Feeding));
     let items = there.job.counts().items;
     let (again, warnings) = open_disk(&Arc::new(Simulated::new(disk.files())), SIZE);
-    let again = again.expect("it opens");
-    let there = again.located(big).expect("it exists");
+    let again = again.expect("the journal opens");
+    let there = again.located(big).expect("the job exists");
     assert_eq!((there.job.counts().items, there.lost().count(), warnings), (items, 0, Vec::new()));
 }

@@ -42,7 +42,7 @@ fn failing(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> + Send +
     for act in [Act::Open { long: 50 }, Act::Items { job: 0, count: 2, long: 5000 }, Act::Sync] {
         world.act(&act);
     }
-    let job = world.journal.find("local", "job 1").expect("it exists").number;
+    let job = world.journal.find("local", "job 1").expect("the job exists").number;
     world.disk.fail(Some(Box::new(move |done| fault(done).map(|left| (io::Error::from_raw_os_error(ENOSPC), left)))));
     let more = |journal: &mut Journal, first| {
         let (data, ends) = batch(&[vec![7; 5000], vec![8; 20]]);
@@ -55,8 +55,8 @@ fn failing(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> + Send +
     if matches!(at, Where::Behind | Where::NotHanded) {
         journal.flush();
     }
-    let items = journal.job(job).expect("it exists").counts().items;
-    journal.end_items(job, items, 1).expect("it was not told that the disk fails");
+    let items = journal.job(job).expect("the job exists").counts().items;
+    journal.end_items(job, items, 1).expect("the journal was not told that the disk fails");
     if matches!(at, Where::InFront) {
         world.act(&Act::Open { long: 9000 });
     }
@@ -83,7 +83,7 @@ fn until(journal: &mut Journal, so: impl Fn(&Progress) -> bool) -> Progress {
 /// Whether a coordinator finds the job complete on this disk.
 fn is_complete(disk: &Arc<Simulated>) -> bool {
     let (journal, _) = open_disk(disk, SIZES[0]);
-    let journal = journal.expect("it opens");
+    let journal = journal.expect("the journal opens");
     journal.find("local", "job 1").is_some_and(|job| job.phase() != Phase::Feeding)
 }
 
@@ -104,8 +104,8 @@ fn never_complete(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> +
     assert_eq!((progress.withdrawn, progress.failed.is_some()), (vec![job], true), "{at:?}");
     assert_eq!(world.journal.job(job).map(|job| job.phase()), Some(Phase::Feeding));
     let refused = world.disk.done().len();
-    world.journal.forget_incomplete(job).expect("it is incomplete");
-    assert!(world.journal.find("local", "job 1").is_none(), "its name is free");
+    world.journal.forget_incomplete(job).expect("the job is incomplete");
+    assert!(world.journal.find("local", "job 1").is_none(), "the job's name is free");
     world.disk.fail(None);
     until(&mut world.journal, |progress| progress.failed.is_none());
     world.journal.sync().expect("the disk works");
@@ -120,7 +120,10 @@ fn never_complete(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> +
         }
     }
     let (journal, warnings) = open_disk(&after(&done, true), size);
-    assert!(journal.expect("it opens").find("local", "job 1").is_none() && warnings.is_empty(), "{at:?}: {warnings:?}");
+    assert!(
+        journal.expect("the journal opens").find("local", "job 1").is_none() && warnings.is_empty(),
+        "{at:?}: {warnings:?}"
+    );
 }
 
 #[test]
@@ -147,10 +150,10 @@ fn records_that_cannot_be_cut_off_are_not_withdrawn() {
     // It was tried.
     let late = Instant::now() + Duration::from_secs(10);
     while world.disk.done().len() < attempts + 2 {
-        assert!(world.journal.progress().withdrawn.is_empty() && Instant::now() < late, "it may be on disk");
+        assert!(world.journal.progress().withdrawn.is_empty() && Instant::now() < late, "the record may be on disk");
         thread::yield_now();
     }
-    assert!(world.journal.forget_incomplete(job).is_err(), "it may be complete");
+    assert!(world.journal.forget_incomplete(job).is_err(), "the job may be complete");
     world.disk.fail(None);
     let progress = until(&mut world.journal, |progress| progress.failed.is_none());
     assert!(progress.withdrawn.is_empty(), "{progress:?}");

@@ -21,14 +21,14 @@ fn damage_inside_the_only_segment_takes_only_what_it_hit() {
     assert_eq!(files.len(), 1);
     for (from, length) in [(files[&1].len() / 2, 64), (files[&1].len() / 3, 40), (40, 1)] {
         let mut damaged = files.clone();
-        for byte in damaged.get_mut(&1).expect("it exists").iter_mut().skip(from).take(length) {
+        for byte in damaged.get_mut(&1).expect("the segment exists").iter_mut().skip(from).take(length) {
             *byte = if length == 64 { 0 } else { !*byte };
         }
         let whole = untouched(&files, &damaged);
         assert!(whole.len() >= 7 || from == 40, "{whole:?}");
         let disk = Arc::new(Simulated::new(damaged.clone()));
         let (journal, warnings) = open_disk(&disk, 1 << 20);
-        let mut journal = journal.expect("it opens");
+        let mut journal = journal.expect("the journal opens");
         journal.sync().expect("the disk works");
         assert!(warnings[0].contains("segment-1 is damaged: bytes"), "{warnings:?}");
         let found = contents_after_damage(&journal);
@@ -71,12 +71,12 @@ fn missing_parts_are_reported_by_job_and_fail() {
         for (_, from, _, _) in
             records(&files).into_iter().filter(|(.., body)| lost.iter().any(|(lost, _)| lost == body))
         {
-            files.get_mut(&1).expect("it exists")[from as usize] ^= 1;
+            files.get_mut(&1).expect("the segment exists")[from as usize] ^= 1;
         }
         let disk = Arc::new(Simulated::new(files));
-        disk.set_synced(Some((1, disk.length(1).expect("it exists"))));
+        disk.set_synced(Some((1, disk.length(1).expect("the segment exists"))));
         let (journal, warnings) = open_disk(&disk, 1 << 20);
-        let mut journal = journal.expect("it opens");
+        let mut journal = journal.expect("the journal opens");
         journal.sync().expect("the disk works");
         (journal, warnings.join("\n"))
     };
@@ -92,7 +92,7 @@ fn missing_parts_are_reported_by_job_and_fail() {
     // Outcomes of a job that had finished: they are reported as failures, and it stays finished.
     let (journal, warnings) = hit(&[&done(2, 0)]);
     assert!(warnings.contains("job \"job 2\": 4 outcomes (0 to 3) are lost and reported as failures"), "{warnings}");
-    let two = journal.find("local", "job 2").expect("it exists");
+    let two = journal.find("local", "job 2").expect("the job exists");
     assert_eq!((two.phase(), two.counts().done, two.counts().failed), (Phase::Ended(Ended::Finished), 8, 4));
     // A lost record may have stated that items, which must not run twice, were handed out.
     let (journal, warnings) = hit(&[&pool(3)]);
@@ -114,7 +114,7 @@ fn missing_parts_are_reported_by_job_and_fail() {
     assert_eq!(failed(&journal, "job 2"), []);
     // Its name.
     let (journal, warnings) = hit(&[&job(2, 1, 2)]);
-    let two = journal.find("local", "recovered-2").expect("it has a name");
+    let two = journal.find("local", "recovered-2").expect("the job has a new name");
     assert_eq!((two.phase(), two.counts().done), (Phase::Ended(Ended::Finished), 8));
     assert!(warnings.contains("job \"recovered-2\": it now has this name"), "{warnings}");
 }
@@ -136,15 +136,15 @@ fn bytes_in_items_that_look_like_records_are_ignored() {
     let (_, from, to, _) = records(&files)[3].clone();
     for at in [from, from + 8, from + 9, from + 12, from + 16, from + 40, to - 1] {
         let mut damaged = files.clone();
-        damaged.get_mut(&1).expect("it exists")[at as usize] ^= 0x55;
+        damaged.get_mut(&1).expect("the segment exists")[at as usize] ^= 0x55;
         let (journal, warnings) = open(damaged, 1 << 20);
-        let names: Vec<String> = journal.expect("it opens").jobs().map(|job| job.name().to_owned()).collect();
+        let names: Vec<String> = journal.expect("the journal opens").jobs().map(|job| job.name().to_owned()).collect();
         assert_eq!(names, ["job 1", "job 2", "job 3"], "byte {at}: {warnings:?}");
     }
     // Even at its right place it is not a record, as long as the header around it is whole.
     let start = from as usize + 16 + 8;
     let mut damaged = files.clone();
-    let file = damaged.get_mut(&1).expect("it exists");
+    let file = damaged.get_mut(&1).expect("the segment exists");
     let mut forged = crate::log::batch::Batch::default();
     forged.record(1, start as u32, &Body::JobForgotten(record::JobForgotten { job: 1 }), &[]);
     forged.seal();
@@ -152,7 +152,7 @@ fn bytes_in_items_that_look_like_records_are_ignored() {
     let forged: Vec<u8> = chunk.slices().iter().flat_map(|slice| slice.to_vec()).collect();
     file[start..start + forged.len()].copy_from_slice(&forged);
     let (journal, _) = open(damaged, 1 << 20);
-    assert!(journal.expect("it opens").find("local", "job 1").is_some());
+    assert!(journal.expect("the journal opens").find("local", "job 1").is_some());
 }
 
 #[test]
@@ -170,10 +170,14 @@ fn a_discarded_job_does_not_return_if_a_record_or_seal_knows() {
         world.journal.sync().expect("the disk works");
     }
     let mut files = world.disk.files();
-    let at = records(&files).into_iter().find(|(.., body)| matches!(body, Body::JobForgotten(_))).expect("it exists").1;
-    files.get_mut(&1).expect("it exists")[at as usize] ^= 1;
+    let at = records(&files)
+        .into_iter()
+        .find(|(.., body)| matches!(body, Body::JobForgotten(_)))
+        .expect("the record exists")
+        .1;
+    files.get_mut(&1).expect("the segment exists")[at as usize] ^= 1;
     let (journal, _) = open(files, 64 << 10);
-    let names: Vec<String> = journal.expect("it opens").jobs().map(|job| job.name().to_owned()).collect();
+    let names: Vec<String> = journal.expect("the journal opens").jobs().map(|job| job.name().to_owned()).collect();
     assert_eq!(names, ["job 3"]);
 }
 
@@ -185,15 +189,16 @@ fn a_discarded_job_does_not_return_if_its_damaged_segment_cannot_be_set_aside() 
     world.act(&Act::Forget { job: 0 });
     world.journal.sync().expect("the disk works");
     let (mut files, synced) = (world.disk.files(), world.disk.synced());
-    let items = records(&files).into_iter().find(|(.., body)| matches!(body, Body::Items(_))).expect("it exists").1;
-    files.get_mut(&1).expect("it exists")[items as usize] ^= 1;
+    let items =
+        records(&files).into_iter().find(|(.., body)| matches!(body, Body::Items(_))).expect("the record exists").1;
+    files.get_mut(&1).expect("the segment exists")[items as usize] ^= 1;
     let disk = Arc::new(Simulated::new(files));
     disk.set_synced(synced);
     disk.fail(Some(Box::new(|done| {
         matches!(done, Done::SetAside(_)).then(|| (std::io::Error::from_raw_os_error(5), 0))
     })));
     let (journal, _) = open_disk(&disk, 64 << 10);
-    let mut journal = journal.expect("it opens");
+    let mut journal = journal.expect("the journal opens");
     while disk.synced() == synced {
         journal.progress();
         std::thread::yield_now();
@@ -201,5 +206,5 @@ fn a_discarded_job_does_not_return_if_its_damaged_segment_cannot_be_set_aside() 
     drop(journal);
     disk.fail(None);
     let (journal, _) = open_disk(&disk, 64 << 10);
-    assert_eq!(journal.expect("it opens").jobs().count(), 0);
+    assert_eq!(journal.expect("the journal opens").jobs().count(), 0);
 }
