@@ -80,7 +80,7 @@ mod tests {
         let root = std::env::temp_dir().join(format!("farpool-cgroup-{}-{name}", std::process::id()));
         for (path, text) in files {
             let path = under(&root, Path::new(path));
-            fs::create_dir_all(path.parent().expect("it is in a folder")).expect("a folder can be made");
+            fs::create_dir_all(path.parent().expect("the file is in a folder")).expect("a folder can be made");
             fs::write(path, text).expect("a file can be written");
         }
         assert_eq!(memory_limit(&root), expected, "{name}");

@@ -198,15 +198,15 @@ mod tests {
     fn announced_sizes_take_no_memory() {
         let mut frames = Frames::<Parts, ClientFrame>::new(Parts(VecDeque::new()));
         frames.unread = Bytes::from_static(&[0, 0, 0x3f, 0xff, 0xff, 1]);
-        assert!(frames.take().expect("it is allowed").is_none());
+        assert!(frames.take().expect("the message is allowed").is_none());
         assert!(frames.partial.capacity() <= 2 * AHEAD, "{}", frames.partial.capacity());
         // It is freed with the frame.
         let mut frames = Frames::<Parts, ClientFrame>::new(Parts(VecDeque::new()));
         let whole = Bytes::from(encoded(&frame(1 << 20)));
         frames.unread = whole.slice(..1000);
-        assert!(frames.take().expect("it is allowed").is_none());
+        assert!(frames.take().expect("the message is allowed").is_none());
         frames.unread = whole.slice(1000..);
-        assert!(frames.take().expect("it is complete").is_some());
+        assert!(frames.take().expect("the message is complete").is_some());
         assert_eq!(frames.partial.capacity(), 0);
     }
 }

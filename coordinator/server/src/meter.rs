@@ -345,7 +345,7 @@ mod tests {
         second.read(Reading::Nothing);
         first.settle();
         second.read(Reading::All);
-        assert!(woken.0.load(Relaxed), "it is never read again");
+        assert!(woken.0.load(Relaxed), "the second reader is never read again");
         assert!(admits(&second));
     }
 

@@ -112,6 +112,6 @@ mod tests {
         let status = farpool_proto::v1::StatusReply { uptime_ns: 7, ..Default::default() };
         let encoded = encode(&status);
         assert_eq!(encoded[..5], [0, 0, 0, 0, 2]);
-        assert_eq!(decode::<farpool_proto::v1::StatusReply>(encoded).expect("it is complete"), status);
+        assert_eq!(decode::<farpool_proto::v1::StatusReply>(encoded).expect("the answer is complete"), status);
     }
 }

@@ -240,16 +240,16 @@ mod tests {
 
     fn announced(mut settings: Settings) -> String {
         let (sender, lines) = std::sync::mpsc::channel();
-        settings.log = Log::to(move |line| sender.send(line.to_owned()).expect("it is read"));
+        settings.log = Log::to(move |line| sender.send(line.to_owned()).expect("the lines are read"));
         settings.announce();
-        lines.recv().expect("it has an error")
+        lines.recv().expect("an error is logged")
     }
 
     #[test]
     fn a_reachable_address_needs_the_insecure_flag() {
         let settings = load(&[]).expect("the defaults are right");
         assert_eq!((settings.listen.to_string().as_str(), settings.window), ("127.0.0.1:7070", 64 << 20));
-        let error = load(&["--listen", "0.0.0.0:7070"]).expect_err("it is refused");
+        let error = load(&["--listen", "0.0.0.0:7070"]).expect_err("the settings are refused");
         assert!(error.contains("--insecure") && error.contains("0.0.0.0:7070"), "{error}");
         assert!(load(&["--listen", "0.0.0.0:7070", "--insecure"]).is_ok());
         assert!(load(&["--listen", "[::1]:7070"]).is_ok());
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn errors_are_named() {
         let check = |args: &[&str], words: &[&str]| {
-            let error = load(args).expect_err("it is refused");
+            let error = load(args).expect_err("the settings are refused");
             words.iter().for_each(|words| assert!(error.contains(words), "{error}"));
         };
         check(&["--listen", "7070"], &["--listen", "host:port"]);
@@ -274,17 +274,17 @@ mod tests {
 
     #[test]
     fn programs_of_detached_jobs_are_in_the_journals_directory() {
-        let settings = load(&["--journal", "/tmp/j", "--journal-size", "2GiB"]).expect("it is right");
+        let settings = load(&["--journal", "/tmp/j", "--journal-size", "2GiB"]).expect("the settings are right");
         assert_eq!(settings.programs, PathBuf::from("/tmp/j/programs"));
         let line = announced(settings);
         assert!(line.ends_with("journal=/tmp/j journal-size=2GiB journal-expiry=604800s"), "{line}");
-        let elsewhere = load(&["--journal", "/tmp/j", "--programs", "/tmp/p"]).expect("it is right");
+        let elsewhere = load(&["--journal", "/tmp/j", "--programs", "/tmp/p"]).expect("the settings are right");
         assert_eq!(elsewhere.programs, PathBuf::from("/tmp/p"));
     }
 
     #[test]
     fn the_window_fits_the_memory_and_is_announced() {
-        let settings = load(&["--memory", "64MiB", "--programs", "/tmp/x"]).expect("it is right");
+        let settings = load(&["--memory", "64MiB", "--programs", "/tmp/x"]).expect("the settings are right");
         assert_eq!((settings.window, settings.max_message()), (16 << 20, 32 << 20));
         let line = announced(settings);
         assert!(line.ends_with("journal=none"), "{line}");

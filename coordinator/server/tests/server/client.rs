@@ -216,7 +216,7 @@ pub(crate) fn secret(number: u8) -> Bytes {
 
 /// The id derived from this secret.
 pub(crate) fn id(number: u8) -> Bytes {
-    Bytes::copy_from_slice(&session_id(&secret(number)).expect("it is as long as a secret"))
+    Bytes::copy_from_slice(&session_id(&secret(number)).expect("the secret has the right length"))
 }
 
 /// A pool with that secret.

@@ -126,6 +126,6 @@ async fn the_jobs_of_a_disconnected_client_are_dropped() {
     client.items(1, 0, &[b"never run"]);
     server.until("the job", |status| status.jobs.len() == 1 && status.held_bytes > 0).await;
     drop(client);
-    let status = server.until("its end", |status| status.jobs.is_empty() && status.pools.is_empty()).await;
+    let status = server.until("the client's end", |status| status.jobs.is_empty() && status.pools.is_empty()).await;
     assert_eq!(status.held_bytes, 0);
 }

@@ -34,7 +34,8 @@ async fn a_pool_beyond_its_limits_is_refused() {
     check(|open| of(open, |program| program.arguments = vec![vec![0; 3 << 20].into()]), "arguments and environment")
         .await;
     fn of(open: &mut OpenPool, change: fn(&mut Program)) {
-        let mut program = Program::unpacked(&open.program).expect("it is one").expect("it exists");
+        let mut program =
+            Program::unpacked(&open.program).expect("the program can be unpacked").expect("there is a program");
         change(&mut program);
         open.program = program.packed();
     }
@@ -54,7 +55,7 @@ async fn a_job_beyond_its_limits_reaches_no_agent() {
                     Order::StartJob(start) => start.function.len(),
                     _ => 0,
                 };
-                assert!(function <= limits::FUNCTION_BYTES, "it was given a function of {function} bytes");
+                assert!(function <= limits::FUNCTION_BYTES, "the function has {function} bytes");
                 agent.execute(order);
             }
         }

@@ -145,11 +145,12 @@ impl NeverAcknowledges {
         let (sending, requests) = mpsc::channel(1);
         sending.send(frame).await.expect("the channel is open");
         let mut client = ClientsClient::new(server.connect().await).max_decoding_message_size(64 << 20);
-        let events = client.session(ReceiverStream::new(requests)).await.expect("it is accepted").into_inner();
+        let events = client.session(ReceiverStream::new(requests)).await.expect("the session is accepted").into_inner();
         let mut mute = Self { sending, events };
         let mut received = 0;
         while received < 2 {
-            let frame = soon("the welcome", mute.events.message()).await.expect("no error").expect("it is not ended");
+            let frame =
+                soon("the welcome", mute.events.message()).await.expect("no error").expect("the session continues");
             received += frame.messages.len() as u64;
         }
         mute.send(ClientFrame { received, ..ClientFrame::default() }).await;
@@ -180,10 +181,10 @@ async fn a_client_that_never_acknowledges_is_sent_only_its_window() {
     assert!(server.status().await.held_bytes < 8 << 20);
     let mut read = 0;
     while let Ok(frame) = timeout(Duration::from_millis(300), mute.events.message()).await {
-        read += frame.expect("no error").expect("it is not ended").encoded_len();
+        read += frame.expect("no error").expect("the session continues").encoded_len();
     }
     // A quarter of the memory, and a frame.
-    assert!(read > 1 << 20 && read < 7 << 20, "it was sent {read} bytes");
+    assert!(read > 1 << 20 && read < 7 << 20, "{read} bytes were sent");
 }
 
 /// A message larger than the window is sent as a whole.
@@ -204,7 +205,7 @@ async fn a_client_that_never_acknowledges_much_is_ended() {
     mute.send(ClientFrame { messages: vec![job, item].into(), ..ClientFrame::default() }).await;
     let mut read = 0;
     while read < 12 * MIB {
-        let frame = soon("the result", mute.events.message()).await.expect("no error").expect("it is not ended");
+        let frame = soon("the result", mute.events.message()).await.expect("no error").expect("the session continues");
         read += frame.encoded_len();
     }
     agent.abort();
@@ -241,10 +242,10 @@ async fn unread_output_is_dropped_and_counted() {
     while read + left_out < LINES * line.len() {
         match client.next().await {
             Event::Output(output) if output.host == "coordinator" => {
-                let text = String::from_utf8(output.data.to_vec()).expect("it is text");
+                let text = String::from_utf8(output.data.to_vec()).expect("the output is text");
                 assert!(text.contains("bytes of the workers' output were not read in time"), "{text}");
                 let bytes = text.split(' ').nth(1).and_then(|bytes| bytes.parse::<usize>().ok());
-                left_out += bytes.expect("it says how much");
+                left_out += bytes.expect("the output says how much");
             }
             Event::Output(output) => read += output.data.len(),
             other => panic!("unexpected event instead of output: {other:?}"),
@@ -277,7 +278,7 @@ async fn a_chunk_larger_than_the_free_memory_still_runs() {
     clients.iter().for_each(|client| client.end_items(1));
     let reading = clients.into_iter().map(|mut client| tokio::spawn(async move { client.results(1).await.len() }));
     for results in reading.collect::<Vec<_>>() {
-        assert_eq!(results.await.expect("they arrive"), 15);
+        assert_eq!(results.await.expect("the results arrive"), 15);
     }
 }
 

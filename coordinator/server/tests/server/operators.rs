@@ -48,12 +48,12 @@ async fn a_job_can_be_cancelled() {
         Event::JobEnded(ended) => assert!(ended.cancelled),
         other => panic!("unexpected event instead of the job's end: {other:?}"),
     }
-    let again = operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect_err("it has ended");
+    let again = operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect_err("the job has ended");
     assert_eq!(again.code(), Code::NotFound);
     assert!(again.message().contains(&format!("job {job} is no longer open: it has ended")), "{again}");
     for job in ["99", "nonsense", ""] {
         let error =
-            operators.cancel_job(CancelJobRequest { job: job.to_owned() }).await.expect_err("it does not exist");
+            operators.cancel_job(CancelJobRequest { job: job.to_owned() }).await.expect_err("the job does not exist");
         assert_eq!(error.code(), Code::NotFound);
         assert!(error.message().contains(&format!("{job:?}")), "{error}");
     }
@@ -68,11 +68,11 @@ async fn an_agent_can_be_drained() {
     client.check_works(1).await;
     let mut operators = server.operators().await;
     let drain = |agent: &str| DrainAgentRequest { agent: agent.to_owned() };
-    let error = operators.drain_agent(drain("host9")).await.expect_err("it does not exist");
+    let error = operators.drain_agent(drain("host9")).await.expect_err("the agent does not exist");
     assert_eq!(error.code(), Code::NotFound);
     assert!(error.message().contains("host1"), "{error}");
-    operators.drain_agent(drain("host1")).await.expect("it exists");
-    soon("the agent's end", first).await.expect("it does not panic").expect("it leaves without an error");
+    operators.drain_agent(drain("host1")).await.expect("the agent exists");
+    soon("the agent's end", first).await.expect("the agent does not panic").expect("the agent leaves without an error");
     server.until("the agent's end", |status| status.agents.len() == 1).await;
     client.check_works(2).await;
 }
@@ -98,7 +98,7 @@ async fn health_and_reflection_work() {
     let mut health = HealthClient::new(server.connect().await);
     for service in ["", "farpool.v1.Clients", "farpool.v1.Agents", "farpool.v1.Operators"] {
         let request = HealthCheckRequest { service: service.to_owned() };
-        let status = health.check(request).await.expect("it is known").into_inner().status;
+        let status = health.check(request).await.expect("the service is known").into_inner().status;
         assert_eq!(status, ServingStatus::Serving as i32, "{service}");
     }
     let mut reflection = ServerReflectionClient::new(server.connect().await);
@@ -106,8 +106,11 @@ async fn health_and_reflection_work() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let answers = reflection.server_reflection_info(tokio_stream::once(ask)).await.expect("it answers");
-    let answer = soon("the list", answers.into_inner().next()).await.expect("there is one").expect("it is complete");
+    let answers = reflection.server_reflection_info(tokio_stream::once(ask)).await.expect("the server answers");
+    let answer = soon("the list", answers.into_inner().next())
+        .await
+        .expect("there is an answer")
+        .expect("the answer is complete");
     let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("no list") };
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
     for name in ["farpool.v1.Clients", "farpool.v1.Agents", "farpool.v1.Operators", "grpc.health.v1.Health"] {

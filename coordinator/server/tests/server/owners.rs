@@ -46,7 +46,7 @@ fn set_principals(settings: &mut Settings) {
 
 /// Connects from the address of one of them.
 async fn connect(server: &Server, who: u8) -> Channel {
-    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("it is an address");
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("the address is valid");
     let endpoint = endpoint.local_address(Some(address_of(who).into()));
     let connected = http2::endpoint(endpoint, Duration::from_secs(5)).connect().await;
     connected.expect("the server accepts")
@@ -70,7 +70,7 @@ async fn only_its_owner_resumes_a_session() {
         client.check_works(u64::from(other)).await;
     }
     cable.cut();
-    client.resume(server::connect(cable.socket()).await, 9).await.expect("it continues");
+    client.resume(server::connect(cable.socket()).await, 9).await.expect("the session continues");
     client.check_works(9).await;
 }
 
@@ -196,7 +196,7 @@ async fn names_of_detached_jobs_are_unique_within_a_tenant() {
     let cancelled = local.cancel(CancelDetachedRequest { name: "one".to_owned(), ..Default::default() }).await;
     assert_eq!(cancelled.expect_err("there is none").code(), Code::NotFound);
     let mut eve = DetachedJobsClient::new(connect(&server, EVE).await);
-    eve.discard(DiscardDetachedRequest { name: "one".to_owned(), ..Default::default() }).await.expect("it exists");
+    eve.discard(DiscardDetachedRequest { name: "one".to_owned(), ..Default::default() }).await.expect("the job exists");
     check(&server, EVE, &[]).await;
     check(&server, ADA, &[("one", 3)]).await;
     // The same holds after a restart.

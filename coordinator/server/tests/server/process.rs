@@ -35,8 +35,9 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = with_programs().args(args).output().expect("it can be started");
-    let text = |bytes| String::from_utf8(bytes).expect("it is text");
+    let Output { status, stdout, stderr } =
+        with_programs().args(args).output().expect("the coordinator can be started");
+    let text = |bytes| String::from_utf8(bytes).expect("the output is text");
     (status.code(), text(stdout), text(stderr))
 }
 
@@ -54,20 +55,24 @@ impl Running {
 
     pub(crate) async fn address(&mut self) -> SocketAddr {
         let listening = self.line("listening").await;
-        listening.rsplit_once("http://").expect("it says where").1.parse().expect("it is an address")
+        listening.rsplit_once("http://").expect("the line has an address").1.parse().expect("the address is valid")
     }
 
     pub(crate) async fn connect(&mut self) -> Channel {
         let listening = self.line("listening").await;
-        let address = listening.rsplit_once('=').expect("it says where").1.to_owned();
-        Endpoint::from_shared(address).expect("it is an address").connect().await.expect("it listens there")
+        let address = listening.rsplit_once('=').expect("the line has an address").1.to_owned();
+        Endpoint::from_shared(address)
+            .expect("the address is valid")
+            .connect()
+            .await
+            .expect("the coordinator listens there")
     }
 
     /// Returns its peak memory in bytes.
     pub(crate) fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("the coordinator runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system reports it");
-        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number");
+        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("the peak is a number");
         kib << 10
     }
 
@@ -107,16 +112,16 @@ fn errors_say_what_to_do() {
     std::fs::write(&file, "memroy = '1GiB'\n").expect("a file can be written");
     check(&["--config", &file.display().to_string()], 2, &["wrong.toml", "memroy", "memory"]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let address = taken.local_addr().expect("it has an address").to_string();
+    let address = taken.local_addr().expect("the listener is bound").to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
     let output = command.args(["--listen", &address, "--programs"]).arg(scratch("taken")).output();
-    let output = output.expect("it can be started");
-    let text = String::from_utf8(output.stderr).expect("it is text");
+    let output = output.expect("the coordinator can be started");
+    let text = String::from_utf8(output.stderr).expect("the output is text");
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains(&address) && text.contains("another port with --listen"), "{text}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
-    let output = command.args(["--listen", "0.0.0.0:0"]).output().expect("it can be started");
-    let text = String::from_utf8(output.stderr).expect("it is text");
+    let output = command.args(["--listen", "0.0.0.0:0"]).output().expect("the coordinator can be started");
+    let text = String::from_utf8(output.stderr).expect("the output is text");
     assert!(output.status.code() == Some(2) && text.contains("--insecure"), "{text}");
 }
 
@@ -135,8 +140,8 @@ async fn variables_may_be_empty_and_switches_take_numbers() {
     for value in ["", "0", "false"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
         let output = command.args(["--listen", "0.0.0.0:0"]).env("FARPOOL_INSECURE", value).output();
-        let output = output.expect("it can be started");
-        let text = String::from_utf8(output.stderr).expect("it is text");
+        let output = output.expect("the coordinator can be started");
+        let text = String::from_utf8(output.stderr).expect("the output is text");
         assert!(output.status.code() == Some(2) && text.contains("--insecure"), "{value:?}: {text}");
     }
 }
@@ -144,7 +149,8 @@ async fn variables_may_be_empty_and_switches_take_numbers() {
 #[tokio::test]
 async fn settings_come_from_all_sources_and_a_signal_ends_it() {
     let file = scratch("right.toml");
-    std::fs::write(&file, "memory = '64MiB'\nwindow = '1MiB'\nmax-connections = 77\n").expect("it can be written");
+    std::fs::write(&file, "memory = '64MiB'\nwindow = '1MiB'\nmax-connections = 77\n")
+        .expect("the file can be written");
     let mut command = with_programs();
     command.env("FARPOOL_CONFIG", &file).env("FARPOOL_WINDOW", "2MiB").args(["--memory", "128MiB"]);
     let mut server = Running::start(&mut command);
@@ -153,8 +159,8 @@ async fn settings_come_from_all_sources_and_a_signal_ends_it() {
         assert!(settings.contains(words), "{words}: {settings}");
     }
     let listening = server.line("listening").await;
-    let address = listening.split_once(" INFO listening address=http://").expect("it says where").1;
-    let _open = std::net::TcpStream::connect(address).expect("it listens there");
+    let address = listening.split_once(" INFO listening address=http://").expect("the line has an address").1;
+    let _open = std::net::TcpStream::connect(address).expect("the coordinator listens there");
     server.signal(Signal::SIGTERM);
     server.line("SIGTERM").await;
     assert_eq!(server.ends(), Some(0));
@@ -164,13 +170,14 @@ async fn settings_come_from_all_sources_and_a_signal_ends_it() {
 #[test]
 fn settings_are_shown_with_their_sources() {
     let (file, shown) = (scratch("shown.toml"), scratch("again.toml"));
-    std::fs::write(&file, "memory = '64MiB'\nwindow = '1GiB'\nmax-connections = 77\n").expect("it can be written");
+    std::fs::write(&file, "memory = '64MiB'\nwindow = '1GiB'\nmax-connections = 77\n")
+        .expect("the file can be written");
     let file = file.display().to_string();
     let show = |args: &[&str], variables: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
         let output = command.env_clear().envs(variables.iter().copied()).args(args).arg("--print-config").output();
-        let Output { status, stdout, stderr } = output.expect("it can be started");
-        let text = |bytes| String::from_utf8(bytes).expect("it is text");
+        let Output { status, stdout, stderr } = output.expect("the coordinator can be started");
+        let text = |bytes| String::from_utf8(bytes).expect("the output is text");
         (status.code(), text(stdout), text(stderr))
     };
     let variables = [("FARPOOL_LOG_FORMAT", "json"), ("FARPOOL_INSECURE", "1"), ("FARPOOL_JOURNAL", "/j")];
@@ -192,7 +199,7 @@ fn settings_are_shown_with_their_sources() {
          log-format = \"json\" # environment variable FARPOOL_LOG_FORMAT\n"
     );
     assert_eq!(first, expected);
-    std::fs::write(&shown, &first).expect("it can be written");
+    std::fs::write(&shown, &first).expect("the file can be written");
     let (code, again, _) = show(&["--config", &shown.display().to_string()], &[]);
     let values = |text: &str| text.lines().filter_map(|line| Some(line.split_once(" # ")?.0.to_owned())).collect();
     let (first, again): (Vec<_>, Vec<_>) = (values(&first), values(&again));
@@ -242,7 +249,8 @@ async fn a_hangup_is_logged_and_ends_nothing() {
 async fn a_client_that_disconnects_after_closing_its_pool_is_not_lost() {
     let mut server = Running::start(with_programs().args(["--reconnect-grace", "100ms"]));
     let listening = server.line("listening").await;
-    let address = listening.rsplit_once("//").expect("it says where").1.parse().expect("it is an address");
+    let address =
+        listening.rsplit_once("//").expect("the line has an address").1.parse().expect("the address is valid");
     let mut kept = Vec::new();
     for closes in [true, false] {
         let cable = Cable::to(address);
@@ -326,7 +334,7 @@ async fn other_processes_cannot_read_its_memory() {
     let place = std::env::temp_dir().join(format!("farpool-coordinator-{}", std::process::id()));
     std::fs::create_dir_all(&place).expect("a folder can be made");
     let program = place.join("coordinator");
-    std::fs::copy(env!("CARGO_BIN_EXE_farpool-coordinator"), &program).expect("it can be copied");
+    std::fs::copy(env!("CARGO_BIN_EXE_farpool-coordinator"), &program).expect("the coordinator can be copied");
     let programs = place.join("programs");
     std::fs::create_dir_all(&programs).expect("a folder can be made");
     let mut command = Command::new(&program);
@@ -338,7 +346,7 @@ async fn other_processes_cannot_read_its_memory() {
     let mut server = Running::start(&mut command);
     server.line("listening").await;
     // Readable processes belong to their user.
-    let owner = std::fs::metadata(format!("/proc/{}/environ", server.0.pid())).expect("it runs").uid();
+    let owner = std::fs::metadata(format!("/proc/{}/environ", server.0.pid())).expect("the coordinator runs").uid();
     std::fs::remove_dir_all(&place).expect("the folder goes away");
     assert_eq!(owner, 0);
 }

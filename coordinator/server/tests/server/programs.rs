@@ -54,12 +54,12 @@ fn fetching(server: &std::sync::Arc<Server>, digest: &[u8]) -> JoinHandle<Result
 }
 
 pub(crate) fn decompressed(compressed: &[u8]) -> Vec<u8> {
-    zstd::decode_all(compressed).expect("it is compressed")
+    zstd::decode_all(compressed).expect("the program is compressed")
 }
 
 pub(crate) fn pieces(program: &[u8], digest: &[u8]) -> Vec<ProgramPiece> {
     let mut pieces: Vec<_> = zstd::encode_all(program, 1)
-        .expect("it can be compressed")
+        .expect("the program can be compressed")
         .chunks(PIECE)
         .map(|data| ProgramPiece { data: data.to_vec().into(), ..ProgramPiece::default() })
         .collect();
@@ -78,7 +78,7 @@ pub(crate) async fn put_over(channel: Channel, pieces: Vec<ProgramPiece>) -> Res
 
 fn files(server: &Server) -> Vec<String> {
     let entries = std::fs::read_dir(&server.directory).expect("the directory exists");
-    entries.map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned()).collect()
+    entries.map(|entry| entry.expect("the directory can be read").file_name().to_string_lossy().into_owned()).collect()
 }
 
 #[tokio::test]
@@ -88,13 +88,13 @@ async fn a_program_is_requested_once_and_kept() {
     let mut client = opened(&server, &digest, program.len()).await;
     let fetches = [fetching(&server, &digest), fetching(&server, &digest)];
     wanted(&mut client, &digest).await;
-    put(&server, pieces(&program, &digest)).await.expect("it is what was asked for");
+    put(&server, pieces(&program, &digest)).await.expect("the program is what was asked for");
     for fetch in fetches {
-        assert!(fetch.await.expect("it does not panic").expect("it arrives") == program);
+        assert!(fetch.await.expect("the call does not panic").expect("the program arrives") == program);
     }
     // From now on no client needs to be asked.
     drop(client);
-    assert!(fetch(&server, &digest).await.expect("it is here") == program);
+    assert!(fetch(&server, &digest).await.expect("the coordinator has the program") == program);
 }
 
 /// An agent looks it up while it is being sent, does not find it, and asks for it only when it has arrived.
@@ -114,9 +114,9 @@ async fn a_program_that_arrives_during_a_lookup_is_not_requested_again() {
             fetches.push(fetching(&server, &digest));
             tokio::task::yield_now().await;
         }
-        sent.await.expect("it does not panic").expect("it is what was asked for");
+        sent.await.expect("the call does not panic").expect("the program is what was asked for");
         for fetch in fetches {
-            assert!(fetch.await.expect("it does not panic").expect("the coordinator has the program") == program);
+            assert!(fetch.await.expect("the call does not panic").expect("the coordinator has the program") == program);
         }
     }
 }
@@ -129,7 +129,7 @@ async fn unrequested_and_invalid_programs_are_refused() {
     let error = put(&server, good.clone()).await.expect_err("nobody asked");
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     assert!(error.message().contains("nobody asked"), "{error}");
-    assert_eq!(put(&server, Vec::new()).await.expect_err("it is empty").code(), Code::InvalidArgument);
+    assert_eq!(put(&server, Vec::new()).await.expect_err("the program is empty").code(), Code::InvalidArgument);
 
     let changed = |change: fn(&mut Vec<ProgramPiece>)| {
         let mut pieces = good.clone();
@@ -159,7 +159,7 @@ async fn unrequested_and_invalid_programs_are_refused() {
         let mut client = opened(&server, &digest, program.len()).await;
         let fetch = fetching(&server, &digest);
         wanted(&mut client, &digest).await;
-        let error = put(&server, pieces).await.expect_err("it is not right");
+        let error = put(&server, pieces).await.expect_err("the pieces are invalid");
         let broken_off = words == "ended after";
         assert_eq!(error.code(), if broken_off { Code::Cancelled } else { Code::InvalidArgument }, "{error}");
         assert!(error.message().contains(words), "{words}: {error}");
@@ -168,14 +168,14 @@ async fn unrequested_and_invalid_programs_are_refused() {
             assert!(!fetch.is_finished());
             drop(client);
         }
-        fetch.await.expect("it does not panic").expect_err("it did not arrive");
+        fetch.await.expect("the call does not panic").expect_err("the program did not arrive");
     }
     let mut client = opened(&server, &digest, program.len()).await;
     let fetch = fetching(&server, &digest);
     wanted(&mut client, &digest).await;
-    let error = put(&server, changed(|pieces| pieces[0].size = 1 << 40)).await.expect_err("it is too large");
+    let error = put(&server, changed(|pieces| pieces[0].size = 1 << 40)).await.expect_err("the program is too large");
     assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
-    fetch.await.expect("it does not panic").expect_err("it did not arrive");
+    fetch.await.expect("the call does not panic").expect_err("the program did not arrive");
     assert_eq!(files(&server), Vec::<String>::new(), "nothing is left of them");
 }
 
@@ -194,8 +194,8 @@ async fn the_next_client_is_asked_when_one_leaves_or_sends_nothing() {
     drop(first);
     let (_silent, rest) = asked(rest, &digest).await;
     let (_last, _) = asked(rest, &digest).await;
-    put(&server, pieces(&program, &digest)).await.expect("it is what was asked for");
-    assert!(fetch.await.expect("it does not panic").expect("it arrives") == program);
+    put(&server, pieces(&program, &digest)).await.expect("the program is what was asked for");
+    assert!(fetch.await.expect("the call does not panic").expect("the program arrives") == program);
 }
 
 /// Returns the client that is asked for its program, and the others.
@@ -228,7 +228,7 @@ async fn a_client_whose_connection_is_lost_may_send_it_again() {
         tokio::spawn(async move { other.put_program(tokio_stream::wrappers::ReceiverStream::new(sent)).await });
     let pieces = pieces(&program, &digest);
     for piece in &pieces[..3] {
-        sending.send(piece.clone()).await.expect("it is read");
+        sending.send(piece.clone()).await.expect("the pieces are read");
     }
     while files(&server).is_empty() {
         sleep(Duration::from_millis(1)).await;
@@ -239,8 +239,8 @@ async fn a_client_whose_connection_is_lost_may_send_it_again() {
         sleep(Duration::from_millis(1)).await;
     }
     sleep(Duration::from_millis(20)).await;
-    put(&server, pieces).await.expect("it is still wanted");
-    assert!(fetch.await.expect("it does not panic").expect("it arrives") == program);
+    put(&server, pieces).await.expect("the program is still wanted");
+    assert!(fetch.await.expect("the call does not panic").expect("the program arrives") == program);
     drop(client);
 }
 
@@ -249,6 +249,6 @@ async fn a_program_that_no_client_has_fails_at_once() {
     let server = Server::start().await;
     let error = fetch(&server, &[9; 32]).await.expect_err("no client has the program");
     assert_eq!(error.code(), Code::NotFound, "{error}");
-    let error = fetch(&server, &[9; 31]).await.expect_err("it is not a digest");
+    let error = fetch(&server, &[9; 31]).await.expect_err("the digest is too short");
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
 }

@@ -46,11 +46,11 @@ pub(crate) async fn begin_at(
     end: bool,
 ) -> (ResponseFuture, SendStream<Bytes>) {
     let mut requests = connect(address).await;
-    let uri: Uri = format!("http://{address}/farpool.v1.{method}").parse().expect("it is a URI");
+    let uri: Uri = format!("http://{address}/farpool.v1.{method}").parse().expect("the URI is valid");
     let request = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
-    let request = request.body(()).expect("it is a request");
-    let (response, mut sending) = requests.send_request(request, false).expect("it can be sent");
-    sending.send_data(body.into(), end).expect("it can be sent");
+    let request = request.body(()).expect("the request is valid");
+    let (response, mut sending) = requests.send_request(request, false).expect("the request can be sent");
+    sending.send_data(body.into(), end).expect("the data can be sent");
     (response, sending)
 }
 
@@ -64,8 +64,8 @@ async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
 }
 
 fn status(headers: &HeaderMap) -> (i32, String) {
-    let text = |name| headers.get(name).map_or("", |value| value.to_str().expect("it is text"));
-    (text("grpc-status").parse().expect("it is a number"), text("grpc-message").replace("%20", " "))
+    let text = |name| headers.get(name).map_or("", |value| value.to_str().expect("the header is text"));
+    (text("grpc-status").parse().expect("the status is a number"), text("grpc-message").replace("%20", " "))
 }
 
 /// A message as gRPC frames it.

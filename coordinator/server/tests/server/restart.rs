@@ -45,7 +45,7 @@ pub(crate) async fn assigned(agent: &mut Agent) -> Assign {
 }
 
 pub(crate) async fn adopted(agent: &mut Agent) -> AdoptPool {
-    until(agent, "its being adopted", |order| match order {
+    until(agent, "the pool's adoption", |order| match order {
         Order::AdoptPool(adopt) => Some((**adopt).clone()),
         _ => None,
     })
@@ -153,7 +153,7 @@ async fn a_late_agent_keeps_what_is_still_queued() {
 async fn an_unclaimed_pool_is_stopped() {
     let server = server().await;
     let mut agent = Agent::joined_over(server.connect().await, holding(1, vec![held(70, 0)])).await;
-    let stopped = until(&mut agent, "its end", |order| match order {
+    let stopped = until(&mut agent, "the pool's end", |order| match order {
         Order::StopPool(stop) => Some((stop.pool, stop.now)),
         _ => None,
     });
@@ -170,7 +170,7 @@ async fn a_client_that_was_given_up_reopens_its_pool() {
     let agent = Agent::echo(&server, 1, 1).await;
     let client = Client::opened_over(connect(cable.socket()).await, open_pool_as(9)).await;
     cable.cut();
-    server.until("its end", |status| status.pools.is_empty()).await;
+    server.until("the pool's end", |status| status.pools.is_empty()).await;
     drop(client);
     let mut client = Client::opened_over(connect(cable.socket()).await, again(&[1])).await;
     open_again(&client, 3, &[b"d", b"e"]);

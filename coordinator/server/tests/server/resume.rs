@@ -119,7 +119,7 @@ async fn a_disconnected_agent_gets_nothing_new() {
     let mut client = Client::open(&server).await;
     agent.pool().await;
     cable.cut();
-    server.until("its being away", |status| status.agents[0].away).await;
+    server.until("the agent's absence", |status| status.agents[0].away).await;
     client.open_job(1);
     client.items(1, 0, &[b"item"]);
     client.end_items(1);
@@ -127,7 +127,7 @@ async fn a_disconnected_agent_gets_nothing_new() {
     sleep(Duration::from_millis(50)).await;
     let status = server.status().await;
     assert_eq!((status.agents[0].chunks, status.jobs[0].assigned), (0, 0));
-    agent.resume(connect(cable.socket()).await, 1).await.expect("it continues");
+    agent.resume(connect(cable.socket()).await, 1).await.expect("the session continues");
     let _agent = tokio::spawn(agent.work());
     assert_eq!(client.results(1).await, [b"item"]);
     assert!(!server.status().await.agents[0].away);
@@ -144,9 +144,9 @@ async fn a_peer_that_does_not_reconnect_in_time_is_given_up() {
     cable.cut();
     server.until("the end of both", |status| status.agents.is_empty() && status.pools.is_empty()).await;
     assert!(begin.elapsed() >= Duration::from_millis(290), "{:?}", begin.elapsed());
-    let status = agent.resume(connect(cable.socket()).await, 1).await.expect_err("it was given up");
+    let status = agent.resume(connect(cable.socket()).await, 1).await.expect_err("the session was given up");
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
-    let status = client.resume(connect(cable.socket()).await, 9).await.expect_err("it was given up");
+    let status = client.resume(connect(cable.socket()).await, 9).await.expect_err("the session was given up");
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
 }
 
@@ -161,13 +161,13 @@ async fn a_connection_whose_loss_is_unnoticed_is_replaced() {
     client.open_job(1);
     client.items(1, 0, &[b"item"]);
     client.end_items(1);
-    agent.resume(connect(cable.socket()).await, 1).await.expect("it continues");
-    client.resume(connect(cable.socket()).await, 9).await.expect("it continues");
+    agent.resume(connect(cable.socket()).await, 1).await.expect("the session continues");
+    client.resume(connect(cable.socket()).await, 9).await.expect("the session continues");
     let _agent = tokio::spawn(agent.work());
     assert_eq!(client.results(1).await, [b"item"]);
     // The old connections end at last, which has no effect.
     cable.cut();
-    client.resume(connect(cable.socket()).await, 9).await.expect("it continues");
+    client.resume(connect(cable.socket()).await, 9).await.expect("the session continues");
     let status = server.status().await;
     assert_eq!((status.agents.len(), status.pools.len()), (1, 1));
 }
@@ -287,8 +287,9 @@ async fn reports_are_settled_when_the_client_acknowledges_their_outcomes() {
     client.open_job(1);
     client.items(1, 0, &[b"item"]);
     client.end_items(1);
-    let orders =
-        async |agent: &mut Agent| soon("an order", agent.next()).await.expect("it continues").expect("it continues");
+    let orders = async |agent: &mut Agent| {
+        soon("an order", agent.next()).await.expect("the session continues").expect("the session is open")
+    };
     let mut given = false;
     while !given {
         for order in orders(&mut agent).await {

@@ -65,7 +65,7 @@ impl Server {
         settings.log = Log::silent();
         change(&mut settings);
         let listener = TcpListener::bind(settings.listen).await.expect("there is a free port");
-        let address = listener.local_addr().expect("it has an address");
+        let address = listener.local_addr().expect("the listener is bound");
         let (stop, stopped) = oneshot::channel();
         let done = run(settings, listener, stopped);
         Self { address, stop: Some(stop), done, directory }
@@ -112,12 +112,15 @@ impl Server {
 
     /// Asks it to shut down.
     pub(crate) fn stop(&mut self) {
-        self.stop.take().expect("it is stopped once").send(()).expect("it runs");
+        self.stop.take().expect("a server is stopped once").send(()).expect("the server runs");
     }
 
     /// Waits until it has shut down.
     pub(crate) async fn ended(&mut self) {
-        soon("the server's end", &mut self.done).await.expect("it does not panic").expect("it ends without an error");
+        soon("the server's end", &mut self.done)
+            .await
+            .expect("the server does not panic")
+            .expect("the server ends without an error");
     }
 }
 
@@ -129,7 +132,7 @@ impl Drop for Server {
 }
 
 pub(crate) async fn connect(address: SocketAddr) -> Channel {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("it is an address");
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("the address is valid");
     let connected = http2::endpoint(endpoint, Duration::from_secs(5)).connect().await;
     connected.expect("the server accepts")
 }

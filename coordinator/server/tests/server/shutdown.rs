@@ -20,7 +20,7 @@ async fn open_pools_finish_and_new_ones_are_refused() {
     server.stop();
     server.until("the drain", |status| status.draining).await;
     let mut health = HealthClient::new(server.connect().await);
-    let status = health.check(HealthCheckRequest::default()).await.expect("it is known").into_inner().status;
+    let status = health.check(HealthCheckRequest::default()).await.expect("the service is known").into_inner().status;
     assert_eq!(status, ServingStatus::NotServing as i32);
     let mut late = Client::silent(&server).await;
     late.send(crate::client::Request::OpenPool(Box::new(crate::client::open_pool())));
@@ -31,8 +31,10 @@ async fn open_pools_finish_and_new_ones_are_refused() {
     client.close().await;
     server.ended().await;
     for agent in [agent, second] {
-        let status =
-            soon("the agent's end", agent).await.expect("it does not panic").expect_err("the status has a message");
+        let status = soon("the agent's end", agent)
+            .await
+            .expect("the agent does not panic")
+            .expect_err("the status has a message");
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "the coordinator is shutting down"));
     }
 }

@@ -139,7 +139,7 @@ async fn an_invalid_attach_is_refused() {
     let frame = farpool_proto::v1::ClientFrame { messages: vec![message].into(), ..Default::default() };
     let frames = StreamExt::chain(tokio_stream::once(frame), tokio_stream::pending());
     let session = ClientsClient::new(server.connect().await).session(frames).await;
-    let mut stream = session.expect("it is answered").into_inner();
+    let mut stream = session.expect("the session is accepted").into_inner();
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut items = 0;
     while let Some(frame) = soon("a frame", stream.message()).await.expect("the stream continues") {
@@ -155,7 +155,8 @@ async fn an_invalid_attach_is_refused() {
 /// Waits for the next LendSlot; returns a byte of its ticket and whether to lend.
 async fn lends(agent: &mut Agent) -> (u8, bool) {
     loop {
-        for order in soon("an order", agent.next()).await.expect("the session continues").expect("it continues") {
+        for order in soon("an order", agent.next()).await.expect("the session continues").expect("the session is open")
+        {
             match order {
                 Order::LendSlot(lend) => return (lend.ticket[0], lend.lend),
                 order => agent.execute(order),
@@ -193,7 +194,7 @@ async fn a_slot_is_lent_while_its_task_waits_for_an_unfinished_job() {
     assert_eq!(lends(&mut agent).await, (4, false));
     waits(&first, true);
     assert_eq!(lends(&mut agent).await, (3, true));
-    cancel(&server, "one").await.expect("it continues");
+    cancel(&server, "one").await.expect("the job is cancelled");
     assert_eq!(lends(&mut agent).await, (3, false));
 }
 
@@ -241,7 +242,7 @@ async fn a_session_that_reads_outlives_its_connections() {
     loop {
         match reader.try_next().await {
             Ok(Some(Event::ItemsDone(done))) => {
-                assert_eq!(done.first, next, "they arrive in order, each once");
+                assert_eq!(done.first, next, "outcomes arrive in order, each once");
                 assert_eq!(
                     cut(&done.data, 0, &done.ends),
                     (next..).map(item).take(done.ends.len() / 4).collect::<Vec<_>>()
@@ -282,20 +283,20 @@ async fn a_session_reads_one_job() {
     assert!(matches!(reader.next().await, Event::DetachedJob(job) if job.name == "one"));
     assert!(matches!(reader.next().await, Event::JobEnded(_)));
     assert!(matches!(reader.next().await, Event::PoolClosed(_)));
-    assert_eq!(reader.try_next().await.expect("it is not an error"), None);
+    assert_eq!(reader.try_next().await.expect("the session ends without an error"), None);
 }
 
 #[tokio::test]
 async fn jobs_are_described() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
-    let refused = describe(&server, "one").await.expect_err("it does not exist");
+    let refused = describe(&server, "one").await.expect_err("the job does not exist");
     assert_eq!((refused.code(), refused.message()), (Code::NotFound, "there is no detached job \"one\""));
     detached(&server, detach("one", 1), 3).await;
-    let job = describe(&server, "one").await.expect("it exists");
+    let job = describe(&server, "one").await.expect("the job exists");
     assert_eq!((job.items, job.state(), &job.id), (3, DetachedState::Running, &id(1)));
     let request = DescribeDetachedRequest { name: "one".to_owned(), id: id(2) };
-    let refused = jobs(&server).await.describe(request).await.expect_err("that one does not exist");
+    let refused = jobs(&server).await.describe(request).await.expect_err("a job with that id does not exist");
     assert_eq!(refused.code(), Code::NotFound);
 }
 

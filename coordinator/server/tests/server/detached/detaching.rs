@@ -95,7 +95,7 @@ async fn an_incomplete_job_does_not_run_and_is_dropped() {
 }
 
 async fn until_gone(server: &Server) {
-    server.until("its end", |status| status.journal.as_ref().is_some_and(|journal| journal.jobs == 0)).await;
+    server.until("the job's end", |status| status.journal.as_ref().is_some_and(|journal| journal.jobs == 0)).await;
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_job_is_continued_only_with_the_same_program_and_payload_limit() {
     let program = Program { digest: digest.into(), size: PROGRAM as u64 + 1, ..Program::default() }.packed();
     let (mut other_program, mut other_limit) = (detach("one", 1).again(100), detach("one", 1).again(100));
     other_program.pool.program = program;
-    other_limit.pool.settings.as_mut().expect("it has settings").payload_limit += 1;
+    other_limit.pool.settings.as_mut().expect("the pool has settings").payload_limit += 1;
     for restarted in [false, true] {
         if restarted {
             server.kill_and_wait().await;
@@ -188,7 +188,7 @@ async fn names_are_unique() {
     // A client that missed the completion asks again.
     let mut again = detaching(server.connect().await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut again).await, (10, true));
-    again.end().await.expect("it ends without an error");
+    again.end().await.expect("the session ends without an error");
     let mut other = detaching(server.connect().await, detach("one", 2)).await;
     other.must_be_refused(Code::AlreadyExists, "there already is a job \"one\"").await;
     // The same holds while it is incomplete.
@@ -284,7 +284,7 @@ async fn without_a_journal_no_job_is_detached() {
     let list = jobs(&server).await.list(ListDetachedRequest {}).await.map(drop);
     let described = describe(&server, "one").await.map(drop);
     for refused in [list, described, cancel(&server, "one").await, discard(&server, "one").await] {
-        let refused = refused.expect_err("it is refused");
+        let refused = refused.expect_err("the call is refused");
         assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, words));
     }
     assert_eq!(server.status().await.journal, None);
@@ -375,7 +375,7 @@ async fn resent_items_are_kept_once() {
     }
     let _agent = Agent::echo(&server, 1, 2).await;
     assert_eq!(all(&server, "one").await, (echoes(0..171), End::Ended));
-    assert_eq!(describe(&server, "one").await.expect("it exists").items, 171);
+    assert_eq!(describe(&server, "one").await.expect("the job exists").items, 171);
 }
 
 #[tokio::test]

@@ -90,7 +90,9 @@ impl Disk {
         for record in &written.records[..written.written] {
             match record {
                 Record::Opened(job, opened) => _ = outcomes.insert(*job, (opened.0.name.clone(), 0)),
-                Record::Outcomes(job, some) => outcomes.get_mut(job).expect("it was opened").1 += range(some).count(),
+                Record::Outcomes(job, some) => {
+                    outcomes.get_mut(job).expect("the job was opened").1 += range(some).count()
+                }
                 _ => {}
             }
         }
@@ -136,7 +138,7 @@ impl Disk {
     /// Waits until it no longer stalls. The error says why nothing can be read.
     async fn readable(&self) -> Result<(), ReadError> {
         let mut mode = self.mode.subscribe();
-        let mode = mode.wait_for(|mode| *mode != Mode::Stalls).await.expect("it exists").clone();
+        let mode = mode.wait_for(|mode| *mode != Mode::Stalls).await.expect("the mode can be read").clone();
         match mode {
             Mode::Fails(why) => Err(ReadError::Unavailable(why.to_owned())),
             _ => Ok(()),
@@ -225,7 +227,7 @@ impl FakeStore {
     }
 
     fn kept(&mut self, job: u64) -> &mut Kept {
-        self.jobs.get_mut(&job).expect("it was looked for")
+        self.jobs.get_mut(&job).expect("the job was looked up")
     }
 
     fn check(&self, job: u64) -> Result<&Job, JobStoreError> {

@@ -17,7 +17,8 @@ use crate::programs::put_over;
 #[tokio::test]
 async fn a_job_without_room_is_refused_and_leaves_nothing() {
     let scratch = Scratch::new();
-    let server = scratch.server_with(|settings| settings.journal.as_mut().expect("it has one").size = 1 << 20).await;
+    let server =
+        scratch.server_with(|settings| settings.journal.as_mut().expect("there is a journal").size = 1 << 20).await;
     let large = vec![7; 10_000];
     let fill = async |name: &str, id: u8| {
         let mut client = detaching(server.connect().await, detach(name, id)).await;
@@ -93,11 +94,11 @@ async fn a_job_that_does_not_fit_on_the_disk_is_refused_at_once_and_never_runs()
         client
             .must_be_refused(Code::FailedPrecondition, &format!("{} cannot be written", scratch.path().display()))
             .await;
-        assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(1), "took {:?}", start.elapsed());
         assert_eq!(states(&server).await, [("kept".to_owned(), DetachedState::Running)]);
     }
     // A client that arrives while it is full is served when there is room.
-    std::fs::remove_file(ballast).expect("it can be removed");
+    std::fs::remove_file(ballast).expect("the ballast can be removed");
     server.until("a journal that works", |status| status.journal.as_ref().is_some_and(|j| j.failing.is_empty())).await;
     let _agent = Agent::echo(&server, 1, 2).await;
     assert_eq!(all(&server, "kept").await, (echoes(0..100), End::Ended));
@@ -125,7 +126,7 @@ async fn a_job_that_makes_a_file_too_large_is_refused_and_the_others_continue() 
         match client.try_next().await {
             Ok(Some(Event::ProgramWanted(_))) => {
                 let (program, digest) = program(PROGRAM);
-                put_over(server.connect().await, pieces(&program, &digest)).await.expect("it was asked for");
+                put_over(server.connect().await, pieces(&program, &digest)).await.expect("the program was asked for");
             }
             Ok(Some(Event::Durable(durable))) => assert!(!durable.complete, "there is no room for it"),
             Ok(Some(Event::Welcome(_) | Event::Window(_))) => {}
@@ -150,7 +151,7 @@ async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
     let client = detaching(server.connect().await, detach("one", 1)).await;
     server.until("a job", |status| status.journal.as_ref().is_some_and(|journal| journal.jobs == 1)).await;
     drop(client);
-    discard(&server, "one").await.expect("it exists");
+    discard(&server, "one").await.expect("the job exists");
     disk.fill();
     let start = Instant::now();
     let mut client = detaching(server.connect().await, detach("two", 2)).await;
@@ -159,15 +160,15 @@ async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
         match client.try_next().await {
             Ok(Some(Event::ProgramWanted(_))) => {
                 let (program, digest) = program(PROGRAM);
-                put(&server, pieces(&program, &digest)).await.expect_err("it does not fit");
+                put(&server, pieces(&program, &digest)).await.expect_err("the program does not fit");
             }
-            Ok(Some(Event::Durable(durable))) => assert!(!durable.complete, "its program is not here"),
+            Ok(Some(Event::Durable(durable))) => assert!(!durable.complete, "the job's program is not here"),
             Ok(Some(Event::Welcome(_) | Event::Window(_))) => {}
             Ok(other) => panic!("{other:?}"),
             Err(status) => break status,
         }
     };
-    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "took {:?}", start.elapsed());
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("No space left"), "{refused}");
     assert_eq!(list(&server).await, []);
@@ -203,7 +204,7 @@ async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
     let failing = server
         .until("a full disk", |status| status.journal.as_ref().is_some_and(|journal| !journal.failing.is_empty()))
         .await;
-    assert!(failing.journal.expect("it has one").failing.contains("No space left"));
+    assert!(failing.journal.expect("there is a journal").failing.contains("No space left"));
     // New jobs are refused with the reason, and existing outcomes can be read.
     let mut refused = detaching(server.connect().await, detach("two", 2)).await;
     refused.must_be_refused(Code::FailedPrecondition, "No space left").await;
@@ -211,7 +212,7 @@ async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
     assert!(there.len() < 200 && end == End::Open, "{} exist", there.len());
     // Agents keep outcomes that are not durable.
     assert_eq!(*last.borrow_and_update() as usize, there.len());
-    std::fs::remove_file(ballast).expect("it can be removed");
+    std::fs::remove_file(ballast).expect("the ballast can be removed");
     let (outcomes, end) = all(&server, "one").await;
     assert_eq!((outcomes.len(), end), (200, End::Ended));
     assert!(

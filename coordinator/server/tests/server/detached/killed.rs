@@ -148,12 +148,12 @@ async fn a_journal_truncated_anywhere_continues_with_what_it_has() {
     detached(&server, detach("two", 2), 100).await;
     server.kill_and_wait().await;
     let segment = scratch.path().join("0000000001.farpool-journal");
-    let whole = std::fs::read(&segment).expect("it exists");
+    let whole = std::fs::read(&segment).expect("the segment exists");
     let mut seen = [0; 4];
     for part in 0..24 {
-        std::fs::write(&segment, &whole[..whole.len() * part / 24]).expect("it can be written");
+        std::fs::write(&segment, &whole[..whole.len() * part / 24]).expect("the segment can be written");
         // Nothing shows that it was longer: its end counts as not durable.
-        std::fs::remove_file(scratch.path().join("synced")).expect("it exists");
+        std::fs::remove_file(scratch.path().join("synced")).expect("the file exists");
         let server = scratch.server_with(|settings| settings.limits.detach = Duration::from_millis(100)).await;
         let _agent = Agent::echo(&server, 1, 2).await;
         let jobs = states(&server).await;
@@ -170,10 +170,10 @@ async fn a_journal_truncated_anywhere_continues_with_what_it_has() {
         server.until("the end of all jobs", complete).await;
         server.kill_and_wait().await;
         // The bytes that the last round has added.
-        for entry in std::fs::read_dir(scratch.path()).expect("it exists") {
-            let path = entry.expect("it can be read").path();
+        for entry in std::fs::read_dir(scratch.path()).expect("the directory exists") {
+            let path = entry.expect("the directory can be read").path();
             if path.extension().is_some_and(|extension| extension == "farpool-journal") {
-                std::fs::remove_file(path).expect("it can be removed");
+                std::fs::remove_file(path).expect("the segment can be removed");
             }
         }
     }
@@ -184,22 +184,22 @@ async fn a_journal_truncated_anywhere_continues_with_what_it_has() {
 async fn lost_items_fail_and_the_others_run() {
     let scratch = Scratch::new();
     let small = |settings: &mut farpool_coordinator_server::Settings| {
-        settings.journal.as_mut().expect("it has one").size = 4 << 20;
+        settings.journal.as_mut().expect("there is a journal").size = 4 << 20;
     };
     let server = scratch.server_with(small).await;
     // More than two segments of it.
     detached(&server, detach("one", 1), 6000).await;
     server.kill_and_wait().await;
     let segments = || {
-        let entries = std::fs::read_dir(scratch.path()).expect("it exists");
-        let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();
+        let entries = std::fs::read_dir(scratch.path()).expect("the directory exists");
+        let mut paths: Vec<_> = entries.map(|entry| entry.expect("the directory can be read").path()).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "farpool-journal"));
         paths.sort();
         paths
     };
     let all_segments = segments();
     assert!(all_segments.len() >= 3, "{all_segments:?}");
-    std::fs::remove_file(&all_segments[1]).expect("it can be removed");
+    std::fs::remove_file(&all_segments[1]).expect("the segment can be removed");
     let server = scratch.server_with(small).await;
     let _agent = Agent::echo(&server, 1, 2).await;
     let (outcomes, end) = all(&server, "one").await;

@@ -84,7 +84,7 @@ pub(crate) struct Opening {
 impl Opening {
     /// Returns the part that detaches the job.
     pub(crate) fn detach(&mut self) -> &mut Detach {
-        self.job.detach.as_mut().expect("it is to be detached")
+        self.job.detach.as_mut().expect("the job is to be detached")
     }
 
     /// Reopens the job at a coordinator that does not know the session, after this many items were reported as durable.
@@ -177,7 +177,7 @@ async fn handle_next(server: &Server, client: &mut Client) -> Option<(u64, bool)
         Event::ProgramWanted(wanted) => {
             let (program, digest) = program(PROGRAM);
             assert_eq!(wanted.digest, digest);
-            put(server, pieces(&program, &digest)).await.expect("it was asked for");
+            put(server, pieces(&program, &digest)).await.expect("the program was asked for");
         }
         Event::Welcome(_) | Event::Window(_) => {}
         other => panic!("unexpected event instead of Durable: {other:?}"),
@@ -244,21 +244,23 @@ pub(crate) async fn rest(client: &mut Client) -> (Outcomes, End) {
                 outcomes.extend((done.first..).zip(cut(&done.data, 0, &done.ends).into_iter().map(Ok)));
             }
             Some(Event::ItemsFailed(failed)) => {
-                let why = failed.failure.expect("it says why").message;
+                let why = failed.failure.expect("the outcome has a failure").message;
                 outcomes.extend((failed.first..failed.first + failed.count).map(|item| (item, Err(why.clone()))));
             }
             Some(Event::JobEnded(ended)) => break if ended.cancelled { End::Cancelled } else { End::Ended },
-            Some(Event::PoolFailed(failed)) => break End::Failed(failed.failure.expect("it says why").message),
+            Some(Event::PoolFailed(failed)) => {
+                break End::Failed(failed.failure.expect("the end has a failure").message);
+            }
             Some(Event::PoolClosed(_)) => break End::Open,
             other => panic!("unexpected event instead of an outcome: {other:?}"),
         }
     };
     if end != End::Open {
-        assert!(matches!(client.try_next().await, Ok(Some(Event::PoolClosed(_)))), "that is the last message");
+        assert!(matches!(client.try_next().await, Ok(Some(Event::PoolClosed(_)))), "PoolClosed is the last message");
     }
     client.end().await.expect("the session ends without an error");
     client.out.finish();
-    assert!(outcomes.is_sorted_by(|a, b| a.0 < b.0), "they arrive in order, each once: {outcomes:?}");
+    assert!(outcomes.is_sorted_by(|a, b| a.0 < b.0), "outcomes arrive in order, each once: {outcomes:?}");
     (outcomes, end)
 }
 
@@ -289,7 +291,7 @@ pub(crate) async fn states(server: &Server) -> Vec<(String, DetachedState)> {
 pub(crate) async fn describe(server: &Server, name: &str) -> Result<DetachedJob, Status> {
     let request = DescribeDetachedRequest { name: name.to_owned(), ..DescribeDetachedRequest::default() };
     let reply = soon("an answer", jobs(server).await.describe(request)).await?;
-    Ok(reply.into_inner().job.expect("it is described"))
+    Ok(reply.into_inner().job.expect("the job is described"))
 }
 
 pub(crate) async fn cancel(server: &Server, name: &str) -> Result<(), Status> {

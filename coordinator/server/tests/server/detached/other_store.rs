@@ -64,7 +64,9 @@ async fn a_stalled_store_stops_only_those_who_wait_for_it() {
     let request = CancelDetachedRequest { name: "one".to_owned(), ..CancelDetachedRequest::default() };
     let cancelled = tokio::spawn(async move { asking.cancel(request).await });
     'told: loop {
-        for order in soon("its being cancelled", agent.next()).await.expect("it continues").expect("it continues") {
+        for order in
+            soon("the cancellation", agent.next()).await.expect("the session continues").expect("the session is open")
+        {
             if matches!(order, Order::EndJob(_)) {
                 break 'told;
             }
@@ -77,7 +79,7 @@ async fn a_stalled_store_stops_only_those_who_wait_for_it() {
     assert_eq!(states(&server).await[0], ("one".to_owned(), DetachedState::Running));
     assert!(!cancelled.is_finished());
     disk.set(Mode::Works);
-    soon("an answer", cancelled).await.expect("it does not panic").expect("it is cancelled");
+    soon("an answer", cancelled).await.expect("the call does not panic").expect("the job is cancelled");
     two.end_items(1);
     until_complete(&server, &mut two, 10).await;
     assert_eq!(all(&server, "two").await, (echoes(0..10), End::Ended));
@@ -111,7 +113,7 @@ async fn a_failing_store_refuses_new_jobs_with_the_reason_and_accepted_ones_wait
     let status = server.status().await;
     assert_eq!(status.journal.map(|store| store.failing), Some(WHY.to_owned()));
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Running)]);
-    let refused = discard(&server, "one").await.expect_err("it cannot be written");
+    let refused = discard(&server, "one").await.expect_err("the job's end cannot be written");
     assert!(refused.message().contains(WHY), "{refused:?}");
     disk.set(Mode::Works);
     let _agent = Agent::echo(&server, 1, 2).await;
@@ -160,7 +162,7 @@ async fn acknowledged_outcomes_survive_a_failed_store_and_its_coordinator() {
     agent.abort();
     // The job waits while it cannot be read.
     let server = self::server(&disk, &programs).await;
-    let [job] = &list(&server).await[..] else { panic!("it exists") };
+    let [job] = &list(&server).await[..] else { panic!("the job exists") };
     assert_eq!((job.state(), job.done as usize), (DetachedState::Running, written));
     let _agent = Agent::echo(&server, 2, 2).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -182,7 +184,7 @@ async fn items_whose_read_stalls_are_given_out_when_it_completes() {
     let mut client = Client::open(&server).await;
     let begun = Instant::now();
     client.check_works(1).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
     let mut attached = attach(server.connect().await, "one", 0, true).await;
     assert!(matches!(attached.next().await, Event::DetachedJob(_)));
     disk.set(Mode::Works);
@@ -266,14 +268,14 @@ async fn a_job_can_be_withdrawn_while_the_store_fails() {
         next.into_iter().for_each(|next| client.send(Request::Items(some_items(next, 5))));
         client.send(Request::CancelJob(CancelJob { job: 1 }));
         loop {
-            match client.try_next().await.expect("it is not refused").expect("the session continues") {
+            match client.try_next().await.expect("the session continues").expect("the session is open") {
                 Event::JobEnded(ended) => assert!(ended.cancelled),
                 Event::PoolClosed(_) => break,
                 _ => {}
             }
         }
     }
-    assert!(!disk.may_complete("whole"), "its end is withdrawn before its client is answered");
+    assert!(!disk.may_complete("whole"), "the job's end is withdrawn before its client is answered");
     disk.set(Mode::Works);
     let gone = async || list(&server).await.len() == 1;
     while !gone().await {

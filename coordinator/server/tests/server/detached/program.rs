@@ -10,9 +10,10 @@ use crate::programs::decompressed;
 async fn fetch(server: &Server) -> Vec<u8> {
     let request = FetchProgramRequest { digest: program(PROGRAM).1.into() };
     let mut agent = AgentsClient::new(server.connect().await);
-    let mut pieces = soon("the program", agent.fetch_program(request)).await.expect("it is here").into_inner();
+    let mut pieces =
+        soon("the program", agent.fetch_program(request)).await.expect("the coordinator has the program").into_inner();
     let mut compressed = Vec::new();
-    while let Some(piece) = soon("a piece", pieces.message()).await.expect("it arrives") {
+    while let Some(piece) = soon("a piece", pieces.message()).await.expect("the program arrives") {
         compressed.extend_from_slice(&piece.data);
     }
     decompressed(&compressed)
@@ -30,7 +31,7 @@ async fn a_program_is_requested_before_a_job_is_complete() {
         match client.next().await {
             Event::ProgramWanted(program) => wanted = program.digest == super::program(PROGRAM).1,
             Event::Durable(now) => {
-                assert!(!now.complete, "its program is not here");
+                assert!(!now.complete, "the job's program is not here");
                 durable = now.items;
             }
             other => panic!("{other:?}"),
@@ -60,11 +61,11 @@ async fn programs_of_jobs_that_have_not_ended_are_not_removed() {
     assert!(fetch(&server).await == program(PROGRAM).0);
     let _agent = Agent::echo(&server, 1, 1).await;
     assert_eq!(all(&server, "one").await, (echoes(0..10), End::Ended));
-    server.until("its end", |status| status.pools.is_empty()).await;
+    server.until("the pool's end", |status| status.pools.is_empty()).await;
     server.kill_and_wait().await;
     let server = scratch.server_with(|settings| settings.program_cache = 1).await;
     assert_eq!(states(&server).await.len(), 1);
-    let left = std::fs::read_dir(scratch.path().join("programs")).expect("it exists");
-    let left: Vec<_> = left.map(|entry| entry.expect("it can be read").file_name()).collect();
+    let left = std::fs::read_dir(scratch.path().join("programs")).expect("the directory exists");
+    let left: Vec<_> = left.map(|entry| entry.expect("the directory can be read").file_name()).collect();
     assert!(left.is_empty(), "the program is no longer needed: {left:?}");
 }

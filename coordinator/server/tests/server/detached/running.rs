@@ -127,7 +127,7 @@ async fn at_most_once_items_do_not_run_twice_if_agent_and_coordinator_are_lost()
     }
     assert!(given.iter().all(|item| outcomes[*item as usize].1.is_err()));
     server.kill_and_wait().await;
-    let ran = soon("the agent's end", other).await.expect("it does not panic");
+    let ran = soon("the agent's end", other).await.expect("the agent does not panic");
     assert!(ran.iter().all(|item| !given.contains(item)), "{ran:?} ran, and {given:?} had been given out");
 }
 
@@ -219,7 +219,7 @@ async fn jobs_that_no_agent_can_run_leave_memory_to_others() {
     for id in 1..=8 {
         job(format!("waits {id}"), id, vec![gpu.clone()]).await;
     }
-    let status = server.until("they are open", |status| status.jobs.len() == 8).await;
+    let status = server.until("all jobs are open", |status| status.jobs.len() == 8).await;
     assert!(status.held_bytes < 12 << 20, "{} are held", status.held_bytes);
     job("runs".to_owned(), 9, Vec::new()).await;
     let _agent = Agent::echo(&server, 1, 1).await;
