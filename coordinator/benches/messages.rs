@@ -39,7 +39,7 @@ fn apply(jobs: u64) -> f64 {
             client_message::Body::EndItems(EndItems { job }),
         ] {
             let message = ClientMessage { body: Some(body) };
-            coordinator.client_message(client, message, 0, &mut out).expect("it is in order");
+            coordinator.client_message(client, message, 0, &mut out).expect("the message is valid");
         }
         coordinator.schedule(0, &mut out);
         let Some(agent_command::Body::Assign(assign)) = out.to_agents.pop().and_then(|(_, command)| command.body)
@@ -49,7 +49,7 @@ fn apply(jobs: u64) -> f64 {
         let chunk = assign.chunks[0].chunk;
         let report = RunDone { chunk, attempt: 1, first: 0, data, ends, busy_ns: 100, failed: false };
         let event = AgentEvent { body: Some(agent_event::Body::RunDone(report)) };
-        coordinator.agent_event(agent, event, 0, &mut out).expect("it is in order");
+        coordinator.agent_event(agent, event, 0, &mut out).expect("the event is valid");
         out.to_agents.clear();
         let told = out.to_clients.drain(..).count();
         assert!(told >= 2, "a result and the end");
@@ -66,19 +66,19 @@ fn connect(credit: u32) -> (Coordinator, AgentId, ClientId) {
         agent_event::Body::Hello(Box::new(AgentHello { host: "here".to_owned(), slots: 2, ..AgentHello::default() })),
         agent_event::Body::Credit(Credit { chunks: credit, bytes: 0 }),
     ] {
-        coordinator.agent_event(agent, AgentEvent { body: Some(body) }, 0, &mut out).expect("it is in order");
+        coordinator.agent_event(agent, AgentEvent { body: Some(body) }, 0, &mut out).expect("the event is valid");
     }
     let settings = WorkerSettings { payload_limit: 1 << 20, ..WorkerSettings::default() };
     let open = OpenPool { settings: Some(settings), ..OpenPool::default() };
     let open = ClientMessage { body: Some(client_message::Body::OpenPool(Box::new(open))) };
-    coordinator.client_message(client, open, 0, &mut out).expect("it is in order");
+    coordinator.client_message(client, open, 0, &mut out).expect("the message is valid");
     let Some((_, Some(agent_command::Body::StartPool(start)))) =
         out.to_agents.pop().map(|(agent, command)| (agent, command.body))
     else {
         panic!("the pool is started");
     };
     let started = agent_event::Body::PoolStarted(PoolStarted { pool: start.pool });
-    coordinator.agent_event(agent, AgentEvent { body: Some(started) }, 0, &mut out).expect("it is in order");
+    coordinator.agent_event(agent, AgentEvent { body: Some(started) }, 0, &mut out).expect("the event is valid");
     (coordinator, agent, client)
 }
 
@@ -88,7 +88,7 @@ fn run(items: u64, chunksize: u64, credit: u32) -> f64 {
     let (mut coordinator, agent, client) = connect(credit);
     let mut out = Outbox::default();
     let ask = |coordinator: &mut Coordinator, out: &mut Outbox, body| {
-        coordinator.client_message(client, ClientMessage { body: Some(body) }, 0, out).expect("it is in order");
+        coordinator.client_message(client, ClientMessage { body: Some(body) }, 0, out).expect("the message is valid");
     };
     ask(
         &mut coordinator,
@@ -125,7 +125,7 @@ fn run(items: u64, chunksize: u64, credit: u32) -> f64 {
                         failed: false,
                     };
                     let event = AgentEvent { body: Some(agent_event::Body::RunDone(report)) };
-                    coordinator.agent_event(agent, event, 0, &mut out).expect("it is in order");
+                    coordinator.agent_event(agent, event, 0, &mut out).expect("the event is valid");
                     first += count;
                 }
             }

@@ -97,7 +97,7 @@ fn open_pool(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, owner: 
     let reopens = reopening.is_some();
     let spec = PoolSpec { client, owner, name: parts.names.next(), asked, opened_at: round.now };
     let id = parts.pools.insert(Pool::new(spec, reopening));
-    parts.clients.get_mut(client).expect("it was just found").set_pool(id);
+    parts.clients.get_mut(client).expect("the client was just found").set_pool(id);
     let coordinator = round.config.id.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id));
     let welcome = Welcome { version: Some(farpool_proto::version()), window: round.config.window, coordinator };
     round.out.client(client, client_event::Body::Welcome(welcome));

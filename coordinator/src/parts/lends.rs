@@ -116,11 +116,11 @@ mod tests {
     fn a_slot_is_lent_while_its_client_waits_for_unfinished_items() {
         let mut lends = Lends::default();
         lends.open(client(1), TICKET);
-        assert_eq!(changes(&mut lends, Some(5), &[1]), [], "it does not wait");
+        assert_eq!(changes(&mut lends, Some(5), &[1]), [], "the session does not wait");
         lends.note_waiting(client(1), true);
-        assert_eq!(changes(&mut lends, Some(5), &[]), [], "it has no unfinished items");
+        assert_eq!(changes(&mut lends, Some(5), &[]), [], "the session has no unfinished items");
         assert_eq!(changes(&mut lends, Some(5), &[1]), [(5, 7, true)]);
-        assert_eq!(changes(&mut lends, Some(5), &[1]), [], "it is reported once");
+        assert_eq!(changes(&mut lends, Some(5), &[1]), [], "lending is reported once");
         lends.note_waiting(client(1), false);
         assert_eq!(changes(&mut lends, Some(5), &[1]), [(5, 7, false)]);
     }

@@ -49,7 +49,7 @@ pub(crate) fn finish(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     if !parts.pools.get(id).is_some_and(Pool::is_over) {
         return;
     }
-    let pool = parts.pools.remove(id).expect("it was just found");
+    let pool = parts.pools.remove(id).expect("the pool was just found");
     let client = pool.client();
     parts.labels.give_back(&pool.spec().asked.require);
     let closed = ClosedPool { pool: id, agents: pool.unsettled.into_places() };

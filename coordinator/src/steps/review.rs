@@ -43,7 +43,7 @@ fn review(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
         return;
     }
     let waiting = if slots == 0 { why_nothing_runs(parts, pool) } else { why_a_job_waits(parts, round.core, id, pool) };
-    let pool = parts.pools.get_mut(id).expect("it was just found");
+    let pool = parts.pools.get_mut(id).expect("the pool was just found");
     if let Some(news) = pool.set_status(slots, waiting) {
         round.out.client(pool.client(), news);
     }

@@ -198,7 +198,7 @@ proptest! {
                     Some((first, count)) if received[&job].may_be_sent(jobs[job as usize].0) => {
                         batches.pop_front();
                         let batch: Vec<_> = (first..first + count).map(|item| text(job, item)).collect();
-                        let received = received.get_mut(&job).expect("it exists");
+                        let received = received.get_mut(&job).expect("the job exists");
                         received.sent_bytes += batch.iter().map(|item| item.len() as u64 + 4).sum::<u64>();
                         received.sent_items += count;
                         wire.send(0, items(job, first, &batch));

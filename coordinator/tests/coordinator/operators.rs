@@ -140,7 +140,7 @@ fn jobs_are_found_and_cancelled() {
         let expected = format!("there is no job {text:?}; open are {all} and 2 more");
         assert_eq!(wire.coordinator.find_job(text), Err(expected));
     }
-    let job = wire.coordinator.find_job("5").expect("it is open");
+    let job = wire.coordinator.find_job("5").expect("the job is open");
     assert!(wire.serve(|coordinator, now, out| coordinator.cancel_job(job, now, out)));
     wire.expect(
         &["client0: job 3 cancelled", "agent0: end job 0 kill"]
@@ -169,7 +169,7 @@ fn items_with_results_that_count_as_failed_are_counted() {
     wire.send(0, items(1, 0, &["a", "b", "c"]));
     let chunks = assigned(&mut wire, 0);
     wire.report(0, done(&chunks[0], 0, 1));
-    let Report::RunDone(run) = done(&chunks[1], 0, 1) else { unreachable!("it is a variant of that kind") };
+    let Report::RunDone(run) = done(&chunks[1], 0, 1) else { unreachable!("done returns RunDone") };
     wire.report(0, Report::RunDone(RunDone { failed: true, ..run.clone() }));
     // A repeated report is late.
     wire.report(0, Report::RunDone(RunDone { failed: true, ..run }));

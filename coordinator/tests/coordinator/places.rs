@@ -385,7 +385,7 @@ fn the_newer_of_two_sessions_of_an_agent_counts() {
         "agent1: start job 0 whole",
         "agent1: run job 0 attempt 2 from 0 [\"a\"]",
     ]);
-    let refused = wire.try_report(0, Report::Draining(Draining {})).expect_err("its session is over");
+    let refused = wire.try_report(0, Report::Draining(Draining {})).expect_err("the agent's session is over");
     assert_eq!(refused.kind(), &RefusedKind::NoSession);
     wire.agent_gone(0);
     assert_eq!(wire.coordinator.find_agent("host1").ok().map(|(agent, _)| agent), Some(wire.agents[1]));

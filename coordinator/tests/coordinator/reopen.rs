@@ -347,7 +347,7 @@ fn a_pool_that_is_being_reopened_can_end() {
         if by_client {
             wire.send(0, cancel(0));
         } else {
-            let job = wire.coordinator.find_job("2").expect("it exists");
+            let job = wire.coordinator.find_job("2").expect("the job exists");
             assert!(wire.serve(|coordinator, now, out| coordinator.cancel_job(job, now, out)));
         }
         wire.expect(&["client0: job 0 cancelled"]);
@@ -426,7 +426,7 @@ fn no_window_bounds_a_resend_but_its_memory_is_counted() {
     assert_eq!(refused.kind(), &RefusedKind::NotReopening);
     wire.client();
     wire.send(1, open_pool_as(8, 0, None));
-    let refused = wire.try_send(1, reopened()).expect_err("it was not open before");
+    let refused = wire.try_send(1, reopened()).expect_err("the pool was not open before");
     assert_eq!(refused.kind(), &RefusedKind::NotReopening);
 }
 

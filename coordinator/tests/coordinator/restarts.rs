@@ -147,8 +147,11 @@ impl Node {
         self.jobs = adopt.jobs.iter().map(|job| (job.job, job.number)).collect();
         self.drop_chunks(begun, |chunk| adopt.chunks.iter().all(|adopted| adopted.held != chunk.own));
         for adopted in &adopt.chunks {
-            let chunk =
-                self.chunks.iter_mut().find(|chunk| chunk.own == adopted.held).expect("it holds what is adopted");
+            let chunk = self
+                .chunks
+                .iter_mut()
+                .find(|chunk| chunk.own == adopted.held)
+                .expect("the agent holds what is adopted");
             (chunk.held.chunk, chunk.held.attempt) = (adopted.chunk, adopted.attempt);
         }
         for kept in std::mem::take(&mut self.kept) {
@@ -162,7 +165,7 @@ impl Node {
         while let Some(command) = wire.to_agents[session].pop_front() {
             match command {
                 StartPool(start) => {
-                    assert!(self.chunks.is_empty(), "it was started again without being stopped");
+                    assert!(self.chunks.is_empty(), "the pool was started again without being stopped");
                     (self.pool, self.adopted, self.jobs) = (Some(start.pool), true, BTreeMap::new());
                 }
                 AdoptPool(adopt) => self.adopt(wire, &adopt, begun),
@@ -173,7 +176,7 @@ impl Node {
                 }
                 StartJob(start) => drop(self.jobs.insert(start.job, start.number)),
                 EndJob(end) => {
-                    let number = self.jobs.remove(&end.job).expect("it knows the job");
+                    let number = self.jobs.remove(&end.job).expect("the agent knows the job");
                     if end.kill {
                         self.drop_chunks(begun, |chunk| chunk.job == number);
                     }
@@ -214,7 +217,7 @@ impl Node {
         let from = chunk.open.len() - count;
         chunk.open[from..].fill(false);
         let report = give_back(&chunk.held, from, count);
-        wire.report(self.session.expect("it was asked"), report);
+        wire.report(self.session.expect("the agent has a session"), report);
     }
 }
 
@@ -280,7 +283,7 @@ impl Client {
 
     /// Sends what has been fed of a job.
     fn send(&mut self, wire: &mut Wire, number: u64) {
-        let job = self.jobs.get_mut(&number).expect("it exists");
+        let job = self.jobs.get_mut(&number).expect("the job exists");
         if job.sent < job.fed {
             let batch: Vec<_> = (job.sent..job.fed).map(|item| text(number, item)).collect();
             wire.send(self.number, items(number, job.sent, &batch));
@@ -307,7 +310,7 @@ impl Client {
             return;
         }
         let number = open[dice.roll(open.len())];
-        let job = self.jobs.get_mut(&number).expect("it was just found");
+        let job = self.jobs.get_mut(&number).expect("the job was just found");
         job.fed += (1 + dice.roll(4) as u64).min(job.items - job.fed);
         job.input_ended = job.fed == job.items && dice.roll(2) == 0;
         // The end may wait in the client's queue until its session or the coordinator is another one.
@@ -424,7 +427,7 @@ proptest! {
                     }
                     // It begins a session while it has one.
                     2 if node.session.is_some() => {
-                        let older = node.session.expect("it was just seen");
+                        let older = node.session.expect("the session was just seen");
                         node.connect(&mut wire);
                         wire.to_agents[older].clear();
                     }
