@@ -103,10 +103,10 @@ mod tests {
         let check = |sizes: &[usize], expected: &[bool]| {
             let sent = frame(sizes);
             let encoded = Bytes::from(sent.encode_to_vec());
-            let found = owned::<ClientFrame>(encoded.clone()).expect("it is a frame");
+            let found = owned::<ClientFrame>(encoded.clone()).expect("the data is a frame");
             assert_eq!(shared(&found, &encoded), expected);
             assert_eq!(found, sent);
-            let found = copied::<ClientFrame>(&encoded).expect("it is a frame");
+            let found = copied::<ClientFrame>(&encoded).expect("the data is a frame");
             assert_eq!(shared(&found, &encoded), vec![false; sizes.len()]);
             assert_eq!(found, sent);
         };
@@ -121,7 +121,7 @@ mod tests {
             for error in
                 [copied::<ClientFrame>(encoded).err(), owned::<ClientFrame>(Bytes::copy_from_slice(encoded)).err()]
             {
-                let error = error.expect("it is refused").to_string();
+                let error = error.expect("the frame is refused").to_string();
                 assert!(error.contains("failed to decode") && error.contains(words), "{error}");
             }
         };

@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn each_line_of_output_follows_its_label() {
         let check = |output: &[u8], expected: &str| {
-            assert_eq!(String::from_utf8(labelled("[n 1] ", output)).expect("it is text"), expected);
+            assert_eq!(String::from_utf8(labelled("[n 1] ", output)).expect("the text is valid UTF-8"), expected);
         };
         check(b"one\ntwo\r\n", "[n 1] one\n[n 1] two\n");
         check(b"\n\nhalf", "[n 1] \n[n 1] \n[n 1] half\n");

@@ -123,21 +123,21 @@ mod tests {
     #[test]
     fn flags_override_the_file_and_the_file_overrides_defaults() {
         let file = "upstream = 'there'\nmemory = '2GiB'\nslots = 4\ninsecure = true\nlabel = ['a=1', 'b=2']\n";
-        let settings = run(&["--slots", "7"], Some(file)).expect("it is right");
+        let settings = run(&["--slots", "7"], Some(file)).expect("the settings are right");
         assert_eq!((settings.upstream.as_str(), settings.slots), ("there", Some(7)));
         assert_eq!((settings.memory.0, settings.patience), (2 << 30, Duration::from_secs(5)));
         assert!(settings.insecure && settings.file.config.is_some());
         assert_eq!(settings.label, ["a=1", "b=2"]);
 
         let settings = run(&["--upstream", "here", "--label", "c=3"], Some("label = ['a=1']\ninsecure = false"));
-        let settings = settings.expect("it is right");
+        let settings = settings.expect("the settings are right");
         assert_eq!((settings.label, settings.insecure, settings.memory.0), (vec!["c=3".to_owned()], false, 1 << 30));
     }
 
     #[test]
     fn errors_are_named() {
         let check = |args: &[&str], file: Option<&str>, words: &[&str]| {
-            let error = run(args, file).expect_err("it is refused");
+            let error = run(args, file).expect_err("the settings are refused");
             words.iter().for_each(|words| assert!(error.contains(words), "{words}: {error}"));
         };
         check(&[], None, &["--upstream"]);
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn each_setting_is_shown_with_its_source() {
         let file = "upstream = 'a \"b\"\\'\nlabel = ['a=1', 'b=\u{202e}']\ninsecure = true\n";
-        let (settings, given) = given(&["--slots", "7", "--print-config"], Some(file)).expect("it is right");
+        let (settings, given) = given(&["--slots", "7", "--print-config"], Some(file)).expect("the settings are right");
         assert!(given.is_wanted());
         let path = settings.file.config.expect("there is a file").display().to_string();
         let shown = given.to_string();
@@ -167,14 +167,14 @@ mod tests {
              slots = 7 # flag\ninsecure = true # file {path}\nlabel = [\"a=1\", \"b=\\U0000202e\"] # file {path}\n"
         );
         assert_eq!(shown, expected);
-        let again = run(&[], Some(&shown)).expect("it is a file of settings");
+        let again = run(&[], Some(&shown)).expect("the output is a file of settings");
         assert_eq!((again.upstream.as_str(), again.slots, again.insecure), ("a \"b\"\\", Some(7), true));
         assert_eq!(again.label, ["a=1", "b=\u{202e}"]);
     }
 
     #[test]
     fn unset_settings_are_comments_or_effective_values() {
-        let (_, given) = given(&["--upstream", "007"], None).expect("it is right");
+        let (_, given) = given(&["--upstream", "007"], None).expect("the settings are right");
         assert!(!given.is_wanted());
         let lines = |given: Given| given.to_string().lines().map(str::to_owned).collect::<Vec<_>>();
         let given = given.with_note("slots", "the number of\ncores").with_note("upstream", "not shown");

@@ -64,7 +64,7 @@ mod tests {
         // The port was just closed, so nothing listens there.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address: Address =
-            listener.local_addr().expect("it has one").to_string().parse().expect("it is an address");
+            listener.local_addr().expect("the listener is bound").to_string().parse().expect("the address is valid");
         drop(listener);
         let error = connect(&endpoint(&address, Duration::from_secs(5))).await.expect_err("nothing listens there");
         assert!(matches!(error, DialError::Unreachable(_)), "{error:?}");

@@ -95,7 +95,7 @@ pub(crate) struct Cutter {
 impl Cutter {
     pub(crate) fn new(message: &impl Message) -> Self {
         let mut rest = Rope::default();
-        message.encode(&mut rest).expect("it becomes as long as it must");
+        message.encode(&mut rest).expect("a rope grows as needed");
         Self { rest, total: message.encoded_len() as u64 }
     }
 

@@ -128,7 +128,7 @@ mod tests {
     fn file(scratch: &Scratch, bytes: &[u8]) -> File {
         let path = scratch.path().join("file");
         fs::write(&path, bytes).expect("written");
-        File::open(path).expect("it exists")
+        File::open(path).expect("the file exists")
     }
 
     #[test]
@@ -141,9 +141,9 @@ mod tests {
             compressed(file(&scratch, &bytes), size).and_then(|mut from| from.read_to_end(&mut data)).expect("read");
             assert!(data.len() as u64 <= most_compressed(size));
             for at_once in [1000, BUFFER_BYTES, data.len()] {
-                assert!(decompressed(&data, at_once).expect("it is a frame") == bytes);
+                assert!(decompressed(&data, at_once).expect("the data is a frame") == bytes);
             }
-            let contents = contents_of(&file(&scratch, &data)).expect("it is a frame");
+            let contents = contents_of(&file(&scratch, &data)).expect("the data is a frame");
             assert_eq!(contents, (blake3::hash(&bytes).into(), size));
         }
     }
@@ -163,11 +163,11 @@ mod tests {
             ([&frame[..], &frame].concat(), "follows the end"),
             (too_far_back, "a window of more than 1 MiB"),
         ] {
-            let error = decompressed(&data, 7).expect_err("it is refused");
+            let error = decompressed(&data, 7).expect_err("the data is refused");
             assert!(error.to_string().contains(words), "{words:?} is not in: {error}");
             assert!(contents_of(&file(&Scratch::new(), &data)).is_err());
         }
-        let cut = contents_of(&file(&Scratch::new(), &frame[..frame.len() - 1])).expect_err("it is cut off");
+        let cut = contents_of(&file(&Scratch::new(), &frame[..frame.len() - 1])).expect_err("the frame is cut off");
         assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
     }
 

@@ -114,10 +114,10 @@ mod tests {
         let directories = ProgramDirectories::new([scratch.path().to_owned()]);
         let path = scratch.path().join("a");
         let digest = put(&path, b"one", 0o755);
-        let metadata = path.metadata().expect("it exists");
+        let metadata = path.metadata().expect("the program exists");
         assert!(directories.find(&digest, 3).is_some());
         fs::write(&path, b"two").expect("written");
         File::open(&path).and_then(|file| file.set_modified(metadata.modified()?)).expect("set");
-        assert!(directories.find(&digest, 3).is_some(), "it looks as before, so it was not read");
+        assert!(directories.find(&digest, 3).is_some(), "the program looks as before, so it was not read");
     }
 }

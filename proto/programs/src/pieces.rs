@@ -151,7 +151,7 @@ mod tests {
     fn file(scratch: &Scratch, bytes: &[u8]) -> File {
         let path = scratch.path().join("program");
         std::fs::write(&path, bytes).expect("written");
-        File::open(path).expect("it exists")
+        File::open(path).expect("the file exists")
     }
 
     /// Returns the executable that the pieces contain.
@@ -173,7 +173,7 @@ mod tests {
             let digest = blake3::hash(&bytes).into();
             let pieces = Pieces::of_executable(file(&scratch, &bytes), digest, size as u64).expect("there is memory");
             let compressed = whole(pieces, digest, size).await;
-            assert!(zstd::decode_all(&compressed[..]).expect("it is compressed") == bytes);
+            assert!(zstd::decode_all(&compressed[..]).expect("the program is compressed") == bytes);
             let pieces = Pieces::of_compressed(file(&scratch, &compressed), digest, size as u64);
             assert!(whole(pieces, digest, size).await == compressed);
         }
@@ -185,7 +185,7 @@ mod tests {
         let pieces = || Pieces::of_executable(file(&scratch, b"short"), digest, 10).expect("there is memory");
         assert_eq!(next(&mut pieces()).await, None);
         let mut replies = pieces().replies();
-        let error = next(&mut replies).await.expect("an error").expect_err("it is too short");
+        let error = next(&mut replies).await.expect("an error").expect_err("the program is too short");
         assert!(error.message().contains(&digest.to_string()), "{error}");
         assert!(next(&mut replies).await.is_none());
     }

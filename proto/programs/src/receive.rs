@@ -97,13 +97,13 @@ mod tests {
                 assert_eq!((*found, announced), (digest, size));
                 Ok(())
             };
-            let sent =
-                Pieces::of_executable(File::open(path).expect("it exists"), digest, size).expect("there is memory");
-            let kept = receive(sent.replies(), &coordinator, wanted).await.expect("it is complete");
+            let sent = Pieces::of_executable(File::open(path).expect("the file exists"), digest, size)
+                .expect("there is memory");
+            let kept = receive(sent.replies(), &coordinator, wanted).await.expect("the program is complete");
             assert_eq!(kept.size(), size);
-            let sent = Pieces::of_compressed(kept.open().expect("it exists"), digest, kept.size());
-            let received = receive(sent.replies(), &agent, wanted).await.expect("it is complete");
-            assert!(fs::read(received.path()).expect("it exists") == bytes);
+            let sent = Pieces::of_compressed(kept.open().expect("the program exists"), digest, kept.size());
+            let received = receive(sent.replies(), &agent, wanted).await.expect("the program is complete");
+            assert!(fs::read(received.path()).expect("the program exists") == bytes);
         }
     }
 
@@ -134,13 +134,14 @@ mod tests {
                 (vec![first(&large, large.len(), &large)], "the limit is 1048576"),
                 (vec![first(b"abc", 11 << 20, &abc)], "does not fit"),
             ] {
-                let error = receive(Made(pieces.into()), &store, |_, _| Ok(())).await.expect_err("it is refused");
+                let error =
+                    receive(Made(pieces.into()), &store, |_, _| Ok(())).await.expect_err("the program is refused");
                 assert!(error.message().contains(words), "{words:?} is not in: {error}");
             }
             let unwanted = |_: &Digest, _| Err(Status::not_found("nobody asked"));
             let error = receive(Made([first(b"abc", 3, &abc)].into()), &store, unwanted).await.expect_err("unwanted");
             assert_eq!(error.message(), "nobody asked");
-            assert_eq!(store.directory().read_dir().expect("it exists").count(), 0);
+            assert_eq!(store.directory().read_dir().expect("the directory exists").count(), 0);
         }
     }
 }

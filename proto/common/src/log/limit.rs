@@ -178,7 +178,7 @@ mod tests {
         let (mut limit, start) = (Limit::default(), Instant::now());
         limit.admits(refused(1), start);
         limit.admits(refused(2), start);
-        let line = limit.repeated(start + FIRST_WINDOW).pop().expect("it is counted");
+        let line = limit.repeated(start + FIRST_WINDOW).pop().expect("the line is counted");
         let text = "INFO refused a client address=10.0.0.1:2 reason=\"wrong version\" repeated=1 within=1s";
         assert_eq!(Format::Text.write(None, &line), text);
     }

@@ -30,7 +30,7 @@ pub(super) fn apply(mut command: Command, path: PathBuf) -> Result<(Command, Fro
             None => Err(format!("no such setting; the settings are {}", keys(&command))),
         };
         let defaults = defaults.map_err(|text| wrong(&mut command, format!("`{key}`: {text}")))?;
-        let id = arg(&command, &key).expect("it was just found").get_id().clone();
+        let id = arg(&command, &key).expect("the setting was just found").get_id().clone();
         command = command.mut_arg(id, |arg| with_defaults(arg, defaults));
         set.push(key);
     }

@@ -73,7 +73,7 @@ impl Given {
 
     fn change(mut self, key: &str, change: impl FnOnce(&mut Setting)) -> Self {
         let setting = self.settings.iter_mut().find(|setting| setting.key == key);
-        change(setting.expect("it is one of the program's settings"));
+        change(setting.expect("the key is one of the program's settings"));
         self
     }
 }

@@ -119,7 +119,7 @@ impl Session {
     async fn open() -> Self {
         let child = Child::start(peer::ROLE);
         let address = format!("http://127.0.0.1:{}", child.port);
-        let endpoint = Endpoint::from_shared(address).expect("it is an address");
+        let endpoint = Endpoint::from_shared(address).expect("the address is valid");
         let channel = http2::endpoint(endpoint, peer::HEARTBEAT).connect().await.expect("the other process listens");
         let drained = Arc::new(Notify::new());
         let (queue, frames) = outgoing(peer::QUEUE_BYTES / 2, Arc::clone(&drained));

@@ -33,13 +33,16 @@ pub(crate) const GIVE_MIB: &str = "give MiB";
 
 pub(crate) fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    println!("{}", listener.local_addr().expect("it is bound").port());
+    println!("{}", listener.local_addr().expect("the listener is bound").port());
     runtime().block_on(async {
         listener.set_nonblocking(true).expect("the option can be set");
         let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime knows sockets");
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
         let service = AgentsServer::new(Peer).max_decoding_message_size(http2::MAX_GRPC_MESSAGE);
-        http2::server(HEARTBEAT, http2::STREAM_WINDOW).serve_with_incoming(service, incoming).await.expect("it serves");
+        http2::server(HEARTBEAT, http2::STREAM_WINDOW)
+            .serve_with_incoming(service, incoming)
+            .await
+            .expect("the server ends without an error");
     });
 }
 
@@ -134,9 +137,9 @@ impl Child {
         let mut process =
             Command::new(program).arg(role).stdout(Stdio::piped()).spawn().expect("the program can be started");
         let mut line = String::new();
-        let output = process.stdout.take().expect("it is piped");
-        BufReader::new(output).read_line(&mut line).expect("it says where it listens");
-        Child { process, port: line.trim().parse().expect("that is a port") }
+        let output = process.stdout.take().expect("stdout is piped");
+        BufReader::new(output).read_line(&mut line).expect("the child prints its port");
+        Child { process, port: line.trim().parse().expect("the line is a port") }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -17,7 +17,7 @@ const MESSAGE: usize = 64;
 /// The other process: does what the first byte of each request asks for.
 pub(crate) fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    println!("{}", listener.local_addr().expect("it is bound").port());
+    println!("{}", listener.local_addr().expect("the listener is bound").port());
     let (mut stream, _) = listener.accept().expect("a peer connects");
     stream.set_nodelay(true).expect("TCP has this option");
     let (mut message, mut payload) = ([0; MESSAGE], vec![1; MIB]);
@@ -52,7 +52,7 @@ impl Tcp {
         for _ in 0..count {
             let start = Instant::now();
             self.ask(PING, 0);
-            self.stream.read_exact(&mut [0; MESSAGE]).expect("it answers");
+            self.stream.read_exact(&mut [0; MESSAGE]).expect("the peer answers");
             times.push(start.elapsed());
         }
         times.sort();
@@ -70,7 +70,7 @@ impl Tcp {
                 done.expect("the other end is open");
             }
             if !give {
-                self.stream.read_exact(&mut [0; MESSAGE]).expect("it answers");
+                self.stream.read_exact(&mut [0; MESSAGE]).expect("the peer answers");
             }
             left -= some;
         }

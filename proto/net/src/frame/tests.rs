@@ -18,7 +18,8 @@ fn a_message_in_pieces_is_whole_again() {
         assert!(taken.is_empty());
         let piece = cutter.cut();
         assert!(piece.data.len() <= PIECE_BYTES);
-        taken = unpacker.unpack::<ClientMessage>(Batch::default(), Some(piece)).expect("it was cut");
+        taken =
+            unpacker.unpack::<ClientMessage>(Batch::default(), Some(piece)).expect("the message was cut into pieces");
         pieces += 1;
     }
     assert!(taken == [sent]);
@@ -33,7 +34,7 @@ fn invalid_pieces_are_refused() {
     let check = |frames: Vec<(Vec<ClientMessage>, Option<Piece>)>, words: &str| {
         let mut unpacker = Unpacker::new(1000);
         let unpack = |(messages, piece): (Vec<_>, _)| unpacker.unpack::<ClientMessage>(messages.into(), piece);
-        let error = frames.into_iter().map(unpack).last().expect("there is a frame").expect_err("it is refused");
+        let error = frames.into_iter().map(unpack).last().expect("there is a frame").expect_err("the piece is refused");
         assert!(error.message().contains(words), "{error}");
     };
     check(vec![piece(1001, 5)], "the limit is 1000");
@@ -56,7 +57,9 @@ fn announced_sizes_take_no_memory() {
     let mut unpacker = Unpacker::new(8 << 30);
     let piece = |bytes: usize| Some(Piece { total: 4 << 30, data: vec![0; bytes].into() });
     for pieces in 1..100 {
-        assert!(unpacker.unpack::<ClientMessage>(Batch::default(), piece(10_000)).expect("it is allowed").is_empty());
+        assert!(
+            unpacker.unpack::<ClientMessage>(Batch::default(), piece(10_000)).expect("the piece is allowed").is_empty()
+        );
         // They are kept unchanged.
         assert_eq!((unpacker.pieces.len(), unpacker.held()), (pieces, pieces * (10_000 + PIECE_COST)));
     }
@@ -70,7 +73,7 @@ fn too_many_parts_are_refused_in_pieces_too() {
     let mut unpacker = Unpacker::new(8 << 20);
     let error = loop {
         match unpacker.unpack::<ClientMessage>(Batch::default(), Some(cutter.cut())) {
-            Ok(_) => assert!(!cutter.is_done(), "it was decoded"),
+            Ok(_) => assert!(!cutter.is_done(), "the message was decoded"),
             Err(error) => break error,
         }
     };

@@ -56,7 +56,7 @@ proptest! {
                         prop_assert_eq!(sent, u64::from(pushed));
                         continue;
                     };
-                    let Taken::Whole(messages, _) = taken else { panic!("it is small") };
+                    let Taken::Whole(messages, _) = taken else { panic!("the message is small") };
                     for message in messages.iter() {
                         prop_assert_eq!(number(message), sent);
                         sent += 1;
@@ -64,11 +64,11 @@ proptest! {
                 }
                 Step::Acknowledge(percent) => {
                     acknowledged += (sent - acknowledged) * percent / 100;
-                    size -= kept.acknowledge(acknowledged).expect("it is possible").size;
+                    size -= kept.acknowledge(acknowledged).expect("the count is possible").size;
                 }
                 Step::GoBack(percent) => {
                     acknowledged += (sent - acknowledged) * percent / 100;
-                    size -= kept.resend_from(acknowledged).expect("it is possible").size;
+                    size -= kept.resend_from(acknowledged).expect("the count is possible").size;
                     sent = acknowledged;
                 }
             }

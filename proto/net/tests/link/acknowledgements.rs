@@ -17,7 +17,7 @@ fn acknowledged_after(count: u64, bytes: usize) -> Option<EventFrame> {
     while receive(&mut incoming).is_some() {}
     assert_eq!(queue.received(), count);
     let frame = next_frame(&mut frames);
-    assert!(next_frame(&mut frames).is_none(), "it acknowledges once");
+    assert!(next_frame(&mut frames).is_none(), "the queue acknowledges once");
     frame
 }
 

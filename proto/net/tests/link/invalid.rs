@@ -42,7 +42,7 @@ fn on_a_connection() {
         let inbound = Inbound::<ClientMessage>::of(frames);
         let mut incoming = queue.incoming::<ClientMessage>(inbound, LIMIT);
         let status = loop {
-            match now(incoming.next()).expect("it ends") {
+            match now(incoming.next()).expect("the stream ends") {
                 Ok(received) => assert!(received.is_some()),
                 Err(status) => break status,
             }
@@ -73,7 +73,7 @@ fn about_a_large_message() {
     let inbound = Inbound::<ClientMessage>::default();
     let mut incoming = queue.incoming::<ClientMessage>(Inbound::clone(&inbound), LIMIT);
     inbound.send(acknowledging(1));
-    check(&now(incoming.next()).expect("it exists").expect_err("it is refused"), "but 0 were sent");
+    check(&now(incoming.next()).expect("the stream ends").expect_err("the frame is refused"), "but 0 were sent");
     next_frame(&mut sent);
     let mut incoming = queue.incoming::<ClientMessage>(Inbound::<ClientMessage>::of([acknowledging(1)]), LIMIT);
     assert_eq!(receive(&mut incoming), Some(vec![]));
@@ -83,24 +83,27 @@ fn about_a_large_message() {
 #[test]
 fn at_the_beginning() {
     let refused = |frames: Vec<ClientFrame>, words: &str| {
-        check(&open(Inbound::of(frames)).expect_err("it is refused"), words);
+        check(&open(Inbound::of(frames)).expect_err("the stream is refused"), words);
     };
     refused(vec![ClientFrame { resume: resuming().resume, ..requesting() }], "a Resume is not alone");
     refused(vec![ClientFrame { piece: piece(), ..resuming() }], "a Resume is not alone");
     refused(vec![ClientFrame { received: 1, ..resuming() }], "a Resume is not alone");
     refused(vec![ClientFrame::default(), resuming()], "a Resume is not alone");
     refused(vec![ClientFrame { received: 1, ..requesting() }], "received 1 messages, but the session starts here");
-    let twice = open(Inbound::of([resuming(), resuming()])).expect("it begins without an error");
-    let Opening::Resume { rest, .. } = twice else { panic!("it resumes its session") };
+    let twice = open(Inbound::of([resuming(), resuming()])).expect("the stream begins without an error");
+    let Opening::Resume { rest, .. } = twice else { panic!("the session is resumed") };
     let (queue, _frames) = outgoing::<ClientEvent>(0, Arc::default());
     let mut incoming = rest.incoming(&queue);
-    check(&now(incoming.next()).expect("it exists").expect_err("it is refused"), "not alone in the first frame");
+    check(
+        &now(incoming.next()).expect("the stream ends").expect_err("the frame is refused"),
+        "not alone in the first frame",
+    );
 }
 
 #[test]
 fn nothing_at_the_beginning() {
     let refused = |inbound: Inbound<ClientMessage>, code: Code| {
-        assert_eq!(open(inbound).map(drop).expect_err("it is refused").code(), code);
+        assert_eq!(open(inbound).map(drop).expect_err("the stream is refused").code(), code);
     };
     refused(Inbound::of([]), Code::DeadlineExceeded);
     refused(Inbound::of([ClientFrame::default(), ClientFrame::default()]), Code::DeadlineExceeded);
@@ -119,13 +122,13 @@ fn in_a_resume() {
     next_frame(&mut frames);
     let mut incoming = queue.incoming::<ClientMessage>(Inbound::<ClientMessage>::of([acknowledging(2)]), LIMIT);
     assert_eq!(receive(&mut incoming), Some(vec![]));
-    check(&queue.reconnect(4).expect_err("it is refused"), "received 4 messages, but 3 were sent");
-    check(&queue.reconnect(1).expect_err("it is refused"), "received 1 messages, but said 2 before");
+    check(&queue.reconnect(4).expect_err("the count is refused"), "received 4 messages, but 3 were sent");
+    check(&queue.reconnect(1).expect_err("the count is refused"), "received 1 messages, but said 2 before");
     // The current connection continues.
     queue.push(event(3, 10));
     assert_eq!(next_frame(&mut frames).map(|frame| frame.messages.len()), Some(1));
     assert_eq!(receive(&mut incoming), None);
-    let mut frames = queue.reconnect(2).expect("it is possible");
+    let mut frames = queue.reconnect(2).expect("the count is possible");
     assert_eq!(
         next_frame(&mut frames),
         Some(EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() })
@@ -143,8 +146,10 @@ fn in_the_answer() {
         assert!(next_frame(&mut frames).is_some_and(|frame| frame.resume.is_some()));
         let inbound = Inbound::<ClientEvent>::of(answers);
         end.into_iter().for_each(|end| inbound.end(end));
-        let status = now(queue.resumed::<ClientEvent>(inbound, LIMIT)).expect("it exists").expect_err("it is refused");
-        assert!(next_frame(&mut frames).is_none(), "it waits for a better answer");
+        let status = now(queue.resumed::<ClientEvent>(inbound, LIMIT))
+            .expect("there is an answer")
+            .expect_err("the answer is refused");
+        assert!(next_frame(&mut frames).is_none(), "the stream waits for a better answer");
         status
     };
     let resumed = |received| EventFrame { resumed: Some(Resumed { received }), ..EventFrame::default() };
@@ -165,7 +170,8 @@ fn late_answers() {
     let (queue, _) = outgoing::<ClientMessage>(0, Arc::default());
     let answer =
         || Inbound::<ClientEvent>::of([EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() }]);
-    let status = now(queue.resumed::<ClientEvent>(answer(), LIMIT)).expect("it exists").expect_err("nobody asked");
+    let status =
+        now(queue.resumed::<ClientEvent>(answer(), LIMIT)).expect("there is an answer").expect_err("nobody asked");
     assert_eq!(status.code(), Code::Aborted);
     let _frames = queue.resume(Bytes::new());
     let inbound = Inbound::<ClientEvent>::default();
@@ -173,6 +179,6 @@ fn late_answers() {
     assert!(now(waits.as_mut()).is_none());
     let _newer = queue.resume(Bytes::new());
     inbound.send(EventFrame { resumed: Some(Resumed::default()), ..EventFrame::default() });
-    assert_eq!(now(waits).expect("it exists").expect_err("it is too late").code(), Code::Aborted);
-    assert!(now(queue.resumed::<ClientEvent>(answer(), LIMIT)).expect("it exists").is_ok());
+    assert_eq!(now(waits).expect("there is an answer").expect_err("the answer is too late").code(), Code::Aborted);
+    assert!(now(queue.resumed::<ClientEvent>(answer(), LIMIT)).expect("there is an answer").is_ok());
 }

@@ -38,8 +38,8 @@ impl Pair {
         let mut up = Wire::new(frames);
         client.push(request(0, 10));
         up.carry(1);
-        let Opening::New { messages, rest } = open(up.inbound()).expect("it begins without an error") else {
-            panic!("it does not resume")
+        let Opening::New { messages, rest } = open(up.inbound()).expect("the stream begins without an error") else {
+            panic!("the session is not resumed")
         };
         assert!(messages == [request(0, 10)]);
         let (coordinator, frames) = outgoing(0, Arc::new(Notify::new()));
@@ -102,7 +102,7 @@ impl Pair {
         connection.up.cut();
         connection.down.cut();
         assert!(self.client.is_gone() && self.coordinator.is_gone());
-        assert!(now(connection.client.next()).expect("it ends").is_err());
+        assert!(now(connection.client.next()).expect("the stream ends").is_err());
         assert!(!connection.client.is_garbled());
     }
 
@@ -117,19 +117,20 @@ impl Pair {
         if breaks == 0 {
             return None;
         }
-        let Opening::Resume { resume, rest } = open(up.inbound()).expect("it begins without an error") else {
-            panic!("it resumes its session")
+        let Opening::Resume { resume, rest } = open(up.inbound()).expect("the stream begins without an error") else {
+            panic!("the session is resumed")
         };
         let Resume { secret, version, received } = resume;
         assert_eq!((&*secret, version), (ID, Some(farpool_proto::version())));
-        let mut down = Wire::new(self.coordinator.reconnect(received).expect("it has received what was sent"));
+        let mut down = Wire::new(self.coordinator.reconnect(received).expect("the client has received what was sent"));
         let coordinator = rest.incoming(&self.coordinator);
         if breaks == 1 {
             return None;
         }
         // More than the answer may arrive at once.
         down.carry(breaks - 1);
-        let client = now(self.client.resumed(down.inbound(), LIMIT)).expect("it exists").expect("it is a good answer");
+        let client =
+            now(self.client.resumed(down.inbound(), LIMIT)).expect("there is an answer").expect("the answer is valid");
         assert!(!self.client.is_gone() && !self.coordinator.is_gone());
         Some(Connection { up, down, client, coordinator })
     }

@@ -85,7 +85,7 @@ fn by_another_connection_and_its_answer() {
     next_frame(&mut old);
     let mut new = None;
     assert!(wakes(&mut old, || new = Some(queue.resume(Bytes::new()))));
-    let mut new = new.expect("it was made");
+    let mut new = new.expect("the stream was made");
     next_frame(&mut new);
     let answer = EventFrame { resumed: Some(Resumed { received: 0 }), ..EventFrame::default() };
     assert!(wakes(&mut new, || {

@@ -14,7 +14,7 @@ fn digest(number: u8) -> Digest {
 }
 
 fn compressed(bytes: &[u8]) -> Vec<u8> {
-    zstd::encode_all(bytes, 1).expect("it can be compressed")
+    zstd::encode_all(bytes, 1).expect("the program can be compressed")
 }
 
 fn put(store: &ProgramStore, number: u8) -> Result<InUse, StoreError> {
@@ -32,19 +32,23 @@ fn open(scratch: &Scratch, bound: u64) -> ProgramStore {
 }
 
 fn open_as(form: Form, scratch: &Scratch, bound: u64) -> ProgramStore {
-    ProgramStore::open(scratch.path(), form, bound).expect("it can be opened")
+    ProgramStore::open(scratch.path(), form, bound).expect("the store can be opened")
 }
 
 fn files(scratch: &Scratch) -> Vec<PathBuf> {
-    let mut files: Vec<_> =
-        scratch.path().read_dir().expect("it exists").map(|file| file.expect("it exists").path()).collect();
+    let mut files: Vec<_> = scratch
+        .path()
+        .read_dir()
+        .expect("the directory exists")
+        .map(|file| file.expect("the directory can be read").path())
+        .collect();
     files.sort();
     files
 }
 
 #[track_caller]
 fn check_refused(outcome: Result<impl std::fmt::Debug, StoreError>, kind: StoreErrorKind, words: &[&str]) {
-    let error = outcome.expect_err("it is refused");
+    let error = outcome.expect_err("the program is refused");
     assert_eq!(error.kind(), kind, "{error}");
     words.iter().for_each(|words| assert!(error.to_string().contains(words), "{words:?} is not in: {error}"));
 }
@@ -56,13 +60,13 @@ fn a_stored_program_can_be_run() {
     let digest = blake3::hash(&program).into();
     let store = open(&scratch, 1 << 30);
     assert!(store.get(&digest).is_none());
-    let written = put_bytes(&store, &program).expect("it is what was announced");
+    let written = put_bytes(&store, &program).expect("the program is what was announced");
     assert_eq!(written.path(), scratch.path().join(digest.to_string()));
-    assert_eq!(written.path().metadata().expect("it exists").permissions().mode() & 0o7777, 0o500);
+    assert_eq!(written.path().metadata().expect("the program exists").permissions().mode() & 0o7777, 0o500);
     assert_eq!(written.size(), program.len() as u64);
-    let found = store.get(&digest).expect("it exists");
-    assert!(Command::new(found.path()).status().expect("it can be run").success());
-    assert_eq!(digest_of(&found.open().expect("it can be read")).expect("read"), digest);
+    let found = store.get(&digest).expect("the program exists");
+    assert!(Command::new(found.path()).status().expect("the program can be run").success());
+    assert_eq!(digest_of(&found.open().expect("the program can be read")).expect("read"), digest);
     assert_eq!(files(&scratch).len(), 1);
 }
 
@@ -117,7 +121,7 @@ fn two_writers_of_one_program_do_not_disturb_each_other() {
     let mut writers = [&one, &other].map(|store| store.writer(digest(1), 100).expect("there is room"));
     writers.iter_mut().for_each(|writer| writer.write(&compressed(&bytes(1))).expect("there is room"));
     assert!(one.get(&digest(1)).is_none(), "none is finished");
-    let finished = writers.map(|writer| writer.finish().expect("it is what was announced"));
+    let finished = writers.map(|writer| writer.finish().expect("the program is what was announced"));
     assert_eq!(finished[0].path(), finished[1].path());
     drop(finished);
     assert_eq!(files(&scratch), [scratch.path().join(digest(1).to_string())]);
@@ -171,7 +175,7 @@ fn a_program_larger_than_announced_is_not_written() {
         let store = open_as(form, &scratch, 1 << 20);
         let mut writer = store.writer(digest(1), 1 << 20).expect("there is room");
         check_refused(writer.write(&bomb), StoreErrorKind::Mismatch, &["longer than the 1048576 bytes"]);
-        assert_eq!(files(&scratch)[0].metadata().expect("it exists").len(), 1 << 20);
+        assert_eq!(files(&scratch)[0].metadata().expect("the file exists").len(), 1 << 20);
     }
 }
 
@@ -181,7 +185,7 @@ fn an_endless_frame_of_empty_blocks_is_refused() {
     let store = open_as(Form::Compressed, &scratch, 1 << 20);
     let mut writer = store.writer(digest(1), 100).expect("there is room");
     // A header, and blocks without a byte.
-    writer.write(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x50]).expect("it is a frame");
+    writer.write(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x50]).expect("the data is a frame");
     let refused = (0..1000).find_map(|_| writer.write(&[0, 0, 0]).err());
     let words = [&*digest(1).to_string(), "is sent in more than 163 bytes, although 100 were announced"];
     check_refused(refused.map_or(Ok(()), Err), StoreErrorKind::Mismatch, &words);
@@ -195,11 +199,11 @@ fn a_program_can_be_kept_compressed() {
     let store = open_as(Form::Compressed, &scratch, 1 << 20);
     let written = put_bytes(&store, &program).expect("there is room");
     assert_eq!(files(&scratch), [scratch.path().join(format!("{digest}.zst"))]);
-    assert!(fs::read(written.path()).expect("it exists") == compressed(&program));
-    assert_eq!(written.path().metadata().expect("it exists").permissions().mode() & 0o7777, 0o400);
+    assert!(fs::read(written.path()).expect("the program exists") == compressed(&program));
+    assert_eq!(written.path().metadata().expect("the program exists").permissions().mode() & 0o7777, 0o400);
     // Another process verifies it by itself.
     for store in [store, open_as(Form::Compressed, &scratch, 1 << 20)] {
-        assert_eq!(store.get(&digest).expect("it exists").size(), program.len() as u64);
+        assert_eq!(store.get(&digest).expect("the program exists").size(), program.len() as u64);
     }
     drop(written);
     let file = &files(&scratch)[0];
@@ -217,12 +221,12 @@ fn the_bound_applies_to_bytes_on_disk_in_either_form() {
     let scratch = Scratch::new();
     let store = open_as(Form::Compressed, &scratch, 250);
     let used: Vec<_> = (1..=9).map(|number| put(&store, number).expect("there is room")).collect();
-    let held: u64 = files(&scratch).iter().map(|file| file.metadata().expect("it exists").len()).sum();
+    let held: u64 = files(&scratch).iter().map(|file| file.metadata().expect("the file exists").len()).sum();
     assert!(held < 200, "{held}");
     drop(used);
     let executables = open(&scratch, 250);
     let used = [10, 11].map(|number| put(&executables, number).expect("there is room"));
-    let held: u64 = files(&scratch).iter().map(|file| file.metadata().expect("it exists").len()).sum();
+    let held: u64 = files(&scratch).iter().map(|file| file.metadata().expect("the file exists").len()).sum();
     assert!((201..=250).contains(&held), "{held}");
     drop(used);
 }
@@ -285,7 +289,7 @@ fn others_cannot_write_among_the_programs() {
     let scratch = Scratch::new();
     fs::set_permissions(scratch.path(), Permissions::from_mode(0o777)).expect("changed");
     let store = open(&scratch, 1 << 20);
-    let mode = scratch.path().metadata().expect("it exists").permissions().mode() & 0o7777;
+    let mode = scratch.path().metadata().expect("the directory exists").permissions().mode() & 0o7777;
     assert_eq!(mode, 0o755);
     // A program that others could have changed is not run.
     let written = put(&store, 1).expect("there is room").path().to_owned();
