@@ -46,7 +46,7 @@ impl Network {
         }
         let switch = network.names[0].clone();
         ip(&format!("-n {switch} link add bridge type bridge")).expect("a namespace has its own links");
-        ip(&format!("-n {switch} link set bridge up")).expect("it was just added");
+        ip(&format!("-n {switch} link set bridge up")).expect("the bridge was just added");
         for number in 1..=count {
             network.add_host(number);
         }
@@ -169,8 +169,8 @@ fn the_same_program_runs_on_several_hosts() {
     let naps = ["map", "sleep 0.2; echo", ":::", "1", "2", "3", "4"];
     assert_eq!(String::from_utf8_lossy(&network.run(4, farpool, &naps)), "1\n2\n3\n4\n");
     let agents = network.run(4, farpool, &["agents", "--json"]);
-    let agents: serde_json::Value = serde_json::from_slice(&agents).expect("it is JSON");
-    let agents = agents["agents"].as_array().expect("it is a list");
+    let agents: serde_json::Value = serde_json::from_slice(&agents).expect("the output is JSON");
+    let agents = agents["agents"].as_array().expect("agents are a list");
     let worked = agents.iter().filter(|agent| agent["items_done"].as_u64() > Some(0));
     let worked: BTreeSet<_> = worked.filter_map(|agent| agent["host"].as_str()).collect();
     assert_eq!(worked, BTreeSet::from(["node2", "node3"]));

@@ -39,13 +39,13 @@ impl Shared {
 
     /// Returns the address for clients.
     pub(crate) fn address(&self) -> &str {
-        &self.0.as_ref().expect("it exists until it is dropped").local.address
+        &self.0.as_ref().expect("the cluster exists until it is dropped").local.address
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let kept = self.0.take().expect("it is dropped once");
+        let kept = self.0.take().expect("a cluster is dropped once");
         // After a failed test, the cluster is not used again.
         if !std::thread::panicking() {
             waiting::until_gone(PATIENCE, || workers(&kept.local));
@@ -65,6 +65,6 @@ fn workers(local: &Local) -> Vec<Process> {
 /// Returns whether its coordinator has no pool and no job.
 fn is_at_rest(local: &Local) -> bool {
     let done = farpool(["--address", &*local.address, "status", "--json"]).run();
-    let status: Value = serde_json::from_slice(&done.stdout).expect("it is JSON");
+    let status: Value = serde_json::from_slice(&done.stdout).expect("the output is JSON");
     ["pools", "jobs"].iter().all(|what| status[what].as_array().is_some_and(Vec::is_empty))
 }

@@ -96,7 +96,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it runs");
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the program runs");
     }
 
     /// Waits until it exits.
@@ -108,7 +108,7 @@ impl Running {
         thread::spawn(move || sender.send(child.wait_with_output()));
         let Ok(output) = receiver.recv_timeout(PATIENCE) else {
             let _ = kill(pid, Signal::SIGKILL);
-            panic!("it hangs");
+            panic!("the program hangs");
         };
         assert_gone(&tag);
         let Output { status, stdout, stderr } = output.expect("a child can be waited for");
@@ -155,7 +155,7 @@ impl Done {
 fn assert_gone(tag: &str) {
     let left = waiting::left_after(Duration::from_secs(1), || processes::tagged(tag));
     processes::kill(&left);
-    assert!(left.is_empty(), "it left processes behind:\n{}", processes::list(&left));
+    assert!(left.is_empty(), "the program left processes behind:\n{}", processes::list(&left));
 }
 
 /// Returns a temporary folder.
@@ -175,7 +175,7 @@ pub(crate) fn lines(reader: &mut impl Read, count: usize) -> String {
 
 /// Returns this machine's name, as failures show it.
 pub(crate) fn host() -> String {
-    nix::unistd::gethostname().expect("there is a name").into_string().expect("it is text")
+    nix::unistd::gethostname().expect("there is a name").into_string().expect("the host's name is text")
 }
 
 /// Reads the records in a file of `--results`.

@@ -15,12 +15,12 @@ fn file() -> Option<Value> {
     let read = "import json, sys; from ruamel.yaml import YAML; json.dump(YAML(typ='safe').load(open(sys.argv[1])), sys.stdout)";
     let output = run(Command::new(python).args(["-c", read]).arg(deployed("compose.yaml")));
     assert!(output.status.success(), "{output:?}");
-    Some(serde_json::from_slice(&output.stdout).expect("it is JSON"))
+    Some(serde_json::from_slice(&output.stdout).expect("the output is JSON"))
 }
 
 fn texts(list: &Value) -> Vec<&str> {
-    let list = list.as_array().expect("it is a list");
-    list.iter().map(|text| text.as_str().expect("it is a text")).collect()
+    let list = list.as_array().expect("the value is a list");
+    list.iter().map(|text| text.as_str().expect("the value is text")).collect()
 }
 
 fn services(file: &Value) -> Vec<(&String, &Value)> {
@@ -57,7 +57,7 @@ fn referenced_names_are_declared() {
             assert!(file["networks"].get(network).is_some(), "{name}: {network}");
         }
         for volume in service["volumes"].as_array().into_iter().flatten() {
-            let volume = volume.as_str().and_then(|volume| volume.split(':').next()).expect("it is a text");
+            let volume = volume.as_str().and_then(|volume| volume.split(':').next()).expect("the volume is text");
             assert!(file["volumes"].get(volume).is_some(), "{name}: {volume}");
         }
         for other in service["depends_on"].as_object().into_iter().flatten() {
@@ -100,9 +100,9 @@ fn the_binaries_accept_their_arguments() {
 
 #[test]
 fn the_image_has_all_three_binaries() {
-    let text = std::fs::read_to_string(deployed("Dockerfile")).expect("it exists");
+    let text = std::fs::read_to_string(deployed("Dockerfile")).expect("the Dockerfile exists");
     for binary in ["farpool-coordinator", "farpool-agent", "farpool"] {
         assert!(text.contains(&format!("target/release/{binary}")), "{binary} is not installed");
     }
-    assert!(text.contains("\nUSER "), "it runs as root");
+    assert!(text.contains("\nUSER "), "the image runs as root");
 }

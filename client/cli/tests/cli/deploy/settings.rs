@@ -15,7 +15,7 @@ use crate::deploy::tools::{deployed, run};
 const NO_SETTINGS: [&str; 4] = ["config", "help", "print-config", "version"];
 
 fn example(name: &str) -> String {
-    fs::read_to_string(deployed(name)).expect("it exists")
+    fs::read_to_string(deployed(name)).expect("the example exists")
 }
 
 /// Returns the lines that would set something without their `#`.
@@ -68,11 +68,11 @@ fn started_with(binary: &Path, settings: &Path, more: &[&str]) -> String {
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it was built");
+        .expect("the program was built");
     let mut line = String::new();
-    BufReader::new(child.stderr.take().expect("it is a pipe")).read_line(&mut line).expect("it is text");
-    child.kill().expect("it runs, or has ended");
-    child.wait().expect("it can be waited for");
+    BufReader::new(child.stderr.take().expect("stderr is a pipe")).read_line(&mut line).expect("the output is text");
+    child.kill().expect("the program can be killed");
+    child.wait().expect("the program can be waited for");
     line
 }
 

@@ -12,14 +12,15 @@ use crate::deploy::tools::{deployed, is_content, run, tool_of_this_machine};
 const UNITS: [&str; 2] = ["farpool-coordinator.service", "farpool-agent.service"];
 
 fn text_of(unit: &str) -> String {
-    fs::read_to_string(deployed("systemd").join(unit)).expect("it exists")
+    fs::read_to_string(deployed("systemd").join(unit)).expect("the unit exists")
 }
 
 /// Copies a unit and names the binaries of this build, since systemd requires that they exist.
 fn copy(folder: &Folder, unit: &str, more: &str) -> PathBuf {
     binaries::make_daemons();
     let built = binaries::coordinator();
-    let built = built.parent().expect("it is in a folder").to_str().expect("target folders are text");
+    let built =
+        built.parent().expect("the coordinator's program is in a folder").to_str().expect("target folders are text");
     folder.write(unit, &(text_of(unit).replace("/usr/local/bin", built) + more))
 }
 

@@ -16,7 +16,9 @@ pub(crate) fn deployed(name: &str) -> PathBuf {
 
 /// Returns a tool that `.ci/run` installs, or that is in PATH. If it is missing, prints what is skipped.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target folder");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("the folder for temporary files is in the target folder");
     let installed = target.join("deploy-tools/bin").join(name);
     if installed.is_file() {
         return Some(installed);
