@@ -107,7 +107,7 @@ fn on_this_machine() {
 #[test]
 fn on_a_cluster() {
     let cluster = Cluster::of(1, 2);
-    check(&|| Target::Cluster(address(cluster.address()).expect("it is one")));
+    check(&|| Target::Cluster(address(cluster.address()).expect("the address is valid")));
     cluster.end();
 }
 

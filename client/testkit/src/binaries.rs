@@ -76,7 +76,7 @@ fn build(programs: &[PathBuf], sources: SystemTime, what: &[&str]) {
 /// Returns the folder where cargo puts executables, usually `target/debug`.
 pub fn folder() -> PathBuf {
     let program = std::env::current_exe().expect("the program knows where it is");
-    program.ancestors().nth(2).expect("it is in a folder of a folder").to_owned()
+    program.ancestors().nth(2).expect("the program is two folders deep").to_owned()
 }
 
 /// Returns the folder of farpool's sources.

@@ -40,7 +40,7 @@ impl Cable {
     /// Starts a proxy to this address.
     pub fn to(target: SocketAddr) -> Cable {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports left");
-        let address = listener.local_addr().expect("it listens");
+        let address = listener.local_addr().expect("the listener is bound");
         let links = Links { target, unplugged: false, silent: false, connections: Vec::new() };
         let state = Arc::new(State { links: Mutex::new(links), changed: Condvar::new() });
         let own = Arc::clone(&state);

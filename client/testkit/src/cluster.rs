@@ -135,9 +135,9 @@ impl Cluster {
 
     /// Waits until this agent has exited.
     pub fn wait_for_agent(&mut self, pid: u32) {
-        let at = self.agents.iter().position(|agent| agent.pid() == pid).expect("it is an agent of this cluster");
+        let at = self.agents.iter().position(|agent| agent.pid() == pid).expect("the agent belongs to this cluster");
         let mut agent = self.agents.swap_remove(at);
-        agent.wait(Duration::MAX).expect("it ends");
+        agent.wait(Duration::MAX).expect("the agent ends");
     }
 
     /// Returns the processes that agents have started.

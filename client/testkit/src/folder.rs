@@ -58,7 +58,11 @@ impl Folder {
     /// Returns the names in a subfolder; none if it does not exist.
     pub fn names_in(&self, folder: &str) -> Vec<String> {
         let files = self.0.join(folder).read_dir().into_iter().flatten();
-        files.map(|file| file.expect("it exists").file_name().into_string().expect("names in tests are text")).collect()
+        files
+            .map(|file| {
+                file.expect("the file can be listed").file_name().into_string().expect("names in tests are text")
+            })
+            .collect()
     }
 }
 

@@ -15,8 +15,8 @@ impl Port {
     /// Reserves a port.
     pub fn reserve() -> Port {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free");
-        let address = listener.local_addr().expect("it is bound");
-        let caller = TcpStream::connect(address).expect("it listens");
+        let address = listener.local_addr().expect("the listener is bound");
+        let caller = TcpStream::connect(address).expect("the listener accepts connections");
         let (answerer, _) = listener.accept().expect("a peer has connected");
         drop(listener);
         // A child that another thread is just starting holds the listener, too, until it calls exec.

@@ -42,7 +42,7 @@ fn rustc() -> OsString {
 /// Returns the folder of the libraries that cargo built for these tests: that of the test program.
 fn libraries() -> PathBuf {
     let program = std::env::current_exe().expect("the program knows where it is");
-    program.parent().expect("it is in a directory").to_owned()
+    program.parent().expect("the program is in a folder").to_owned()
 }
 
 /// Returns the newest build of farpool, which is the one of these tests.

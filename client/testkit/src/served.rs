@@ -32,16 +32,18 @@ impl Served {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let listener = TcpListener::bind(address).await.expect("the port is free");
-                listens.send(listener.local_addr().expect("it listens")).expect("the caller waits for the address");
+                listens
+                    .send(listener.local_addr().expect("the listener is bound"))
+                    .expect("the caller waits for the address");
                 tokio::select! {
                     served = services.serve_with_incoming(TcpIncoming::from(listener)) => {
-                        served.expect("it serves until it is stopped");
+                        served.expect("the server runs until it is stopped");
                     }
                     () = until.notified() => {}
                 }
             });
         });
-        let address = listening.recv().expect("it listens");
+        let address = listening.recv().expect("the server listens");
         Served { address, quit, thread: Some(thread) }
     }
 

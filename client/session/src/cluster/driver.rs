@@ -188,7 +188,7 @@ pub(super) struct Driving<'a> {
 impl Driving<'_> {
     /// Drives the session until the call has ended.
     pub(super) fn until<T>(&self, call: impl Future<Output = T>) -> T {
-        self.runtime.as_ref().expect("it exists until this is dropped").block_on(call)
+        self.runtime.as_ref().expect("the runtime exists until the driver is dropped").block_on(call)
     }
 }
 

@@ -61,8 +61,8 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
     /// Lets the agent resume this session.
     pub async fn resume(self, session: &mut Session) {
         let opening = Opening::read(self.events, LIMIT, PATIENCE).await.expect("the agent sends its first message");
-        let Opening::Resume { resume, rest } = opening else { panic!("it has a session to resume") };
-        let frames = session.outgoing.reconnect(resume.received).expect("it has received what was sent");
+        let Opening::Resume { resume, rest } = opening else { panic!("the agent has a session to resume") };
+        let frames = session.outgoing.reconnect(resume.received).expect("the agent has received what was sent");
         let (replies, cut) = Cuttable::new(Replies::from(frames));
         let _ = self.reply.send(Ok(Box::pin(replies)));
         session.incoming = rest.incoming(&session.outgoing);
@@ -73,7 +73,7 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
     pub async fn refuse_resume(self) -> Resume {
         let opening =
             Opening::<AgentEvent>::read(self.events, LIMIT, PATIENCE).await.expect("the agent sends its first message");
-        let Opening::Resume { resume, .. } = opening else { panic!("it has a session to resume") };
+        let Opening::Resume { resume, .. } = opening else { panic!("the agent has a session to resume") };
         let _ = self.reply.send(Err(Status::not_found("unknown session")));
         resume
     }

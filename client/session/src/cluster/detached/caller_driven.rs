@@ -54,7 +54,7 @@ pub enum ReadEvent {
 impl<C: Connect<Connection: DetachedConnection> + Clone> DetachedClient<C> {
     /// Creates a client that retries for this long to reach the coordinator; `chance` seeds its random waits.
     pub fn new(connect: C, reconnect_timeout: Duration, chance: u64) -> Self {
-        let address = Address::parse("simulation:1").expect("it has a host and a port");
+        let address = Address::parse("simulation:1").expect("the address has a host and a port");
         Self { connect, location: JobLocation { address, reconnect_timeout }, chance }
     }
 

@@ -61,7 +61,7 @@ fn items_in(messages: &[Body]) -> BTreeMap<u64, BTreeSet<u64>> {
                 let run = Run::new(sent.first, sent.ends.len() as u64 / 4);
                 assert_eq!(*sent, items(sent.job, run));
                 assert!(run.count > 0);
-                let before = found.get_mut(&sent.job).expect("its job was opened first");
+                let before = found.get_mut(&sent.job).expect("the job was opened first");
                 assert!(before.last().is_none_or(|last| *last < run.first), "indices rise");
                 before.extend(run.first..run.end());
             }

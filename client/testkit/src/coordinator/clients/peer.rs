@@ -262,7 +262,7 @@ pub fn done(job: u64, first: u64, results: &[&[u8]]) -> Event {
 pub fn items_in(items: &Items) -> (u64, Vec<&[u8]>) {
     let mut start = 0;
     let each = items.ends.chunks_exact(4).map(|end| {
-        let end = u32::from_le_bytes(end.try_into().expect("they are 4 bytes")) as usize;
+        let end = u32::from_le_bytes(end.try_into().expect("an end has 4 bytes")) as usize;
         &items.data[std::mem::replace(&mut start, end)..end]
     });
     (items.first, each.collect())

@@ -88,7 +88,7 @@ fn reading_resumes_at_the_first_missing_outcome() {
     assert_eq!(kept.opening(false), Body::Attach(Box::new(attach.clone())));
     let job = DetachedJob { items: 10, detached_ms: 5, ..DetachedJob::default() };
     let attached = kept.attached().unwrap();
-    assert!(is_invalid(attached.advance(0, 1)), "it was not described");
+    assert!(is_invalid(attached.advance(0, 1)), "the job was not described");
     attached.describe(&job).unwrap();
     attached.advance(0, 3).unwrap();
     // Some items may have no outcome.
