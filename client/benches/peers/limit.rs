@@ -231,7 +231,7 @@ fn way_of_a_call() -> Values {
 /// microseconds.
 fn streamed(ours: usize, theirs: usize) -> Vec<f64> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let port = listener.local_addr().expect("it is bound").port();
+    let port = listener.local_addr().expect("the listener is bound").port();
     let _server = Forked::new(Transport::Socketpair, |_| {
         let _pinned = pin(theirs);
         stream::serve(listener);

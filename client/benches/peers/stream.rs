@@ -25,14 +25,14 @@ pub(crate) fn serve(listener: std::net::TcpListener) {
         let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime knows sockets");
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = http2::server(HEARTBEAT, http2::STREAM_WINDOW);
-        server.serve_with_incoming(AgentsServer::new(Echo), incoming).await.expect("it serves");
+        server.serve_with_incoming(AgentsServer::new(Echo), incoming).await.expect("the server ends without an error");
     });
 }
 
 /// Returns the microseconds of round trips of a message of this size to the server on this port.
 pub(crate) fn round_trips(port: u16, bytes: usize, warm_up: usize, count: usize) -> Vec<f64> {
     run(async move {
-        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("it is an address");
+        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("the address is valid");
         let channel = http2::endpoint(endpoint, HEARTBEAT).connect().await.expect("the server listens");
         let (frames, outgoing) = mpsc::channel(1);
         let replies = AgentsClient::new(channel).session(Frames(outgoing)).await.expect("a stream can be opened");

@@ -57,7 +57,10 @@ impl Cluster {
         let start = Instant::now();
         while self.workers().len() < AGENTS * SLOTS {
             let naps = vec![20; 2 * AGENTS * SLOTS];
-            pool.job(|nap| std::thread::sleep(Duration::from_millis(nap))).chunksize(1).map(naps).expect("it works");
+            pool.job(|nap| std::thread::sleep(Duration::from_millis(nap)))
+                .chunksize(1)
+                .map(naps)
+                .expect("the job succeeds");
             assert!(start.elapsed() < Duration::from_secs(20), "there are too few workers");
         }
         pool

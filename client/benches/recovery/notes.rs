@@ -32,7 +32,7 @@ impl Notes {
     }
 
     pub(crate) fn all(&self) -> Vec<Note> {
-        let text = fs::read_to_string(&self.0).expect("it was written before");
+        let text = fs::read_to_string(&self.0).expect("the notes were written before");
         let note = |line: &str| {
             let mut words = line.split(' ');
             let (item, pid) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
@@ -48,7 +48,7 @@ impl Notes {
             if let Some(found) = look(&self.all()) {
                 return found;
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "it does not happen");
+            assert!(start.elapsed() < Duration::from_secs(60), "what the case waits for does not happen");
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -58,7 +58,7 @@ impl Notes {
 pub(crate) fn nap(path: String, item: u64, milliseconds: u64) -> (u64, u32) {
     let pid = std::process::id();
     let mut file = OpenOptions::new().append(true).open(path).expect("the run's folder exists");
-    file.write_all(format!("{item} {pid} {}\n", monotonic_ns()).as_bytes()).expect("it can be written");
+    file.write_all(format!("{item} {pid} {}\n", monotonic_ns()).as_bytes()).expect("the note can be written");
     thread::sleep(Duration::from_millis(milliseconds));
     (item, pid)
 }

@@ -102,7 +102,7 @@ impl<T> SharedOutcome<T> {
                     .inbox
                     .add_context(Error::invalid("the outcome was already taken, and it can be taken only once")))
             }
-            Value::Lent => unreachable!("it is settled, so no callback runs"),
+            Value::Lent => unreachable!("a settled call runs no callback"),
         }
     }
 
@@ -115,7 +115,7 @@ impl<T> SharedOutcome<T> {
         match &state.value {
             Value::Decoded(value) => value.is_ok(),
             Value::Taken { succeeded } => *succeeded,
-            Value::Encoded | Value::Lent => unreachable!("it was decoded just now, and no callback runs"),
+            Value::Encoded | Value::Lent => unreachable!("the value was decoded just now, and no callback runs"),
         }
     }
 

@@ -103,7 +103,7 @@ fn a_pool_can_be_dropped_though_the_coordinator_does_not_answer() {
     let doomed = pool.apply_async(double, (1,));
     let start = Instant::now();
     drop(pool);
-    assert!(start.elapsed() < Duration::from_millis(2500), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(2500), "took {:?}", start.elapsed());
     // The handle of the result still wants the session.
     drop(doomed);
     peer.wait_for_disconnect();

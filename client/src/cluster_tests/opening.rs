@@ -61,7 +61,7 @@ fn a_silent_peer_times_out() {
     let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
     let start = Instant::now();
     rejected(&address, ErrorKind::Unavailable, &[&address.to_string(), "is farpool-coordinator running there?"]);
-    assert!(start.elapsed() < Duration::from_secs(8), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8), "took {:?}", start.elapsed());
 }
 
 #[test]

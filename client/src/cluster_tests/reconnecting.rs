@@ -380,7 +380,7 @@ fn ending_a_pool_does_not_wait_for_a_reconnect() {
         if let Some(map) = map {
             assert_eq!(map.get().unwrap_err().kind(), ErrorKind::Cancelled);
         }
-        assert!(start.elapsed() < Duration::from_millis(500), "it took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(500), "took {:?}", start.elapsed());
     }
     check(drop, true);
     check(

@@ -196,7 +196,7 @@ impl Jobs {
 
     fn end_if_finished(&mut self, job: u64) {
         if self.jobs.get(&job).is_some_and(|job| job.input_ended && job.unfinished == 0) {
-            self.jobs.remove(&job).expect("it existed").inbox.end(End::Finished).wake();
+            self.jobs.remove(&job).expect("the job exists").inbox.end(End::Finished).wake();
         }
     }
 

@@ -90,7 +90,10 @@ pub(crate) fn main() -> ExitCode {
                 scope.spawn(move || run_jobs(client_thread, &stop))
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().expect("it ends the process if anything is wrong")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a thread that finds anything wrong ends the process"))
+            .collect()
     });
     pool.close();
     if let Err(error) = pool.join() {

@@ -50,7 +50,7 @@ impl Disk {
 
     /// Makes room again.
     pub(crate) fn clear(&self) {
-        fs::remove_file(self.ballast()).expect("it was put there");
+        fs::remove_file(self.ballast()).expect("the ballast was written");
     }
 
     /// Appends to the journal what a crash of the computer may leave: data that was being written after everything

@@ -55,7 +55,7 @@ impl JobRecords {
         let text = serde_json::to_string(&job_spec).expect("a job can be written");
         fs::write(&draft, text).expect("the test's folder can be written");
         // No process sees half of it.
-        fs::rename(draft, self.file(&job_spec.name, "job_spec")).expect("it was just made");
+        fs::rename(draft, self.file(&job_spec.name, "job_spec")).expect("the file was just made");
         job_spec
     }
 
@@ -81,7 +81,7 @@ impl JobRecords {
 
     /// Returns the items that began to run, in order of their starts.
     pub(crate) fn began(&self, name: &str) -> Vec<u64> {
-        let log = fs::read_to_string(self.file(name, "runs")).expect("it was made before the job");
+        let log = fs::read_to_string(self.file(name, "runs")).expect("the log was made before the job");
         log.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
@@ -97,7 +97,7 @@ impl JobRecords {
         let text = fs::read_to_string(self.file(name, "read")).unwrap_or_default();
         let mut all = BTreeMap::<u64, BTreeSet<String>>::new();
         for (item, text) in text.lines().filter_map(|line| line.split_once(' ')) {
-            let item = item.parse().expect("it was written so");
+            let item = item.parse().expect("each line begins with an item");
             all.entry(item).or_default().insert(text.to_owned());
         }
         all

@@ -230,7 +230,7 @@ impl<'p> ClientThread<'p> {
         if let Some(task) = missing {
             return Err(format!("item {} has no outcome", task.item));
         }
-        let lines = fs::read_to_string(&running.log).expect("it was written before");
+        let lines = fs::read_to_string(&running.log).expect("the log was made before the job");
         let began: BTreeSet<u64> = lines.lines().filter_map(|line| line.parse().ok()).collect();
         for (item, fate) in &running.fates {
             if matches!(fate, Fate::Done | Fate::Panicked) && !began.contains(item) {

@@ -23,8 +23,10 @@ pub(crate) fn programs() -> &'static Programs {
         let store = ProgramStore::open(&directory, Form::Compressed, 1 << 20).expect("a directory can be made");
         let digest = Digest::from(blake3::hash(PROGRAM));
         let mut writer = store.writer(digest, PROGRAM.len() as u64).expect("there is room");
-        writer.write(&zstd::encode_all(PROGRAM, 1).expect("it can be compressed")).expect("it can be written");
-        writer.finish().expect("it is what was announced");
+        writer
+            .write(&zstd::encode_all(PROGRAM, 1).expect("the program can be compressed"))
+            .expect("the program can be written");
+        writer.finish().expect("the program is what was announced");
         Programs { directory, digest: digest.to_bytes() }
     })
 }

@@ -351,7 +351,7 @@ impl Workers {
                 self.events.push(AgentEvent { body: Some(Event::ItemFault(Box::new(fault))) });
             }
             // Sometimes several results are reported together, and some late.
-            let chunk = self.chunks.iter_mut().find(|chunk| chunk.number == run.chunk).expect("it existed");
+            let chunk = self.chunks.iter_mut().find(|chunk| chunk.number == run.chunk).expect("the chunk exists");
             if self.random.one_in(2) && !self.draining {
                 let most = self.random.pick(&[20, 20, 20, 20, 20, 20, 20, 20, 20, 4000]);
                 chunk.report_by = Some(now + self.random.millis(0..most));

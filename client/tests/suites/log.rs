@@ -24,7 +24,7 @@ impl Log {
 
     /// Returns all lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
-        fs::read_to_string(&self.0).expect("it was written before").lines().map(str::to_owned).collect()
+        fs::read_to_string(&self.0).expect("the log was made before").lines().map(str::to_owned).collect()
     }
 
     /// Returns how often this line was written.

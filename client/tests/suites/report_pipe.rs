@@ -21,7 +21,7 @@ impl ReportPipe {
         let path = runner::scratch().join(name);
         nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a named pipe can be made");
         // Also open for writing, so that reading never reaches the end.
-        let file = OpenOptions::new().read(true).write(true).open(&path).expect("it was just made");
+        let file = OpenOptions::new().read(true).write(true).open(&path).expect("the pipe was just made");
         let path = path.into_os_string().into_string().expect("paths of tests are text");
         ReportPipe { path, reader: BufReader::new(file) }
     }

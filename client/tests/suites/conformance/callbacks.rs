@@ -122,7 +122,7 @@ fn a_cancelled_job_calls_its_error_callback() {
     let (sender, receiver) = mpsc::channel();
     let result = pool
         .map_async(nap, [60_000; 2])
-        .callback(|_| panic!("it was cancelled"))
+        .callback(|_| panic!("a cancelled job has no result"))
         .error_callback(move |error| sender.send(error.kind()).unwrap());
     result.cancel();
     assert_eq!(receiver.recv().unwrap(), ErrorKind::Cancelled);

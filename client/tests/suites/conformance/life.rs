@@ -89,7 +89,7 @@ fn terminate_cancels_running_jobs() {
         assert_eq!(error.kind(), ErrorKind::Cancelled);
     }
     pool.join().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "took {:?}", start.elapsed());
     processes::assert_none_left();
     assert_eq!(pool.map(square, [1]).unwrap_err().kind(), ErrorKind::Closed);
 }
@@ -108,7 +108,7 @@ fn dropping_a_pool_ends_it() {
     let running = pool.map_async(nap, [60_000; 2]);
     let start = Instant::now();
     drop(pool);
-    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "took {:?}", start.elapsed());
     processes::assert_none_left();
     assert_eq!(running.get().unwrap_err().kind(), ErrorKind::Cancelled);
 }
@@ -119,7 +119,7 @@ fn a_pool_that_is_idle_closes_at_once() {
     let start = Instant::now();
     pool.close();
     pool.join().unwrap();
-    assert!(start.elapsed() < Duration::from_millis(500), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(500), "took {:?}", start.elapsed());
 }
 
 fn threads_share_a_pool() {

@@ -51,7 +51,7 @@ fn a_program_is_sent_to_agents_that_lack_it() {
     let pool = pool_at(&cluster, 2);
     let start = Instant::now();
     assert_eq!(pool.map(square, [3]).unwrap(), [9]);
-    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "took {:?}", start.elapsed());
     drop(pool);
     cluster.stop().unwrap();
 }

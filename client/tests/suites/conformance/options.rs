@@ -131,10 +131,10 @@ fn items_that_count_as_failed_are_retried() {
         let outcome = outcomes.next().unwrap().unwrap();
         (outcome, outcomes.attempts(), log.lines().len())
     };
-    assert_eq!(run(2, true, 3), (3, 3, 3), "it passes at the last attempt");
-    assert_eq!(run(5, true, 2), (2, 2, 2), "it passes with attempts left");
+    assert_eq!(run(2, true, 3), (3, 3, 3), "the item passes at the last attempt");
+    assert_eq!(run(5, true, 2), (2, 2, 2), "the item passes with attempts left");
     assert_eq!(run(2, true, 9), (3, 3, 3), "the last result is the outcome");
-    assert_eq!(run(0, true, 9), (1, 1, 1), "it has no retries");
+    assert_eq!(run(0, true, 9), (1, 1, 1), "the job has no retries");
     assert_eq!(run(2, false, 9), (1, 1, 1), "the job does not retry failed items");
 }
 

@@ -29,7 +29,7 @@ fn items_run_on_all_threads_at_once() {
     let start = Instant::now();
     assert_eq!(pool.map(nap, [50; 400]).unwrap(), [50; 400]);
     // Four rounds of 50 ms; one after another, they would take ten seconds.
-    assert!(start.elapsed() < Duration::from_millis(800), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(800), "took {:?}", start.elapsed());
     let pids: BTreeSet<u32> = pool.map(pid_after, [20; 100]).unwrap().into_iter().collect();
     assert_eq!(pids.len(), 2);
 }
@@ -74,7 +74,7 @@ fn the_lazy_verbs_use_all_threads() {
     let start = Instant::now();
     assert_eq!(pool.imap(nap, [50; 400]).filter(Result::is_ok).count(), 400);
     assert_eq!(pool.imap_unordered(nap, [50; 400]).filter(Result::is_ok).count(), 400);
-    assert!(start.elapsed() < Duration::from_millis(1600), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(1600), "took {:?}", start.elapsed());
 }
 
 fn large_items_and_results_pass() {

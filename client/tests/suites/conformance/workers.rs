@@ -33,7 +33,7 @@ static GREETING: OnceLock<String> = OnceLock::new();
 
 fn prepare(greeting: String, path: String) {
     log::note(&path, std::process::id());
-    GREETING.set(greeting).expect("it runs once");
+    GREETING.set(greeting).expect("an initializer runs once");
 }
 
 fn greet(name: String) -> (u32, String) {
@@ -76,7 +76,7 @@ fn an_initializer_runs_once_in_each_worker_before_its_first_item() {
     assert!(greetings.iter().all(|(_, greeting)| greeting == "hello world"));
     pool.job(pid_after).chunksize(1).map([30; 12]).unwrap();
     let lines = log.lines();
-    assert_eq!(BTreeSet::from_iter(&lines).len(), lines.len(), "it ran twice in a worker: {lines:?}");
+    assert_eq!(BTreeSet::from_iter(&lines).len(), lines.len(), "the initializer ran twice in a worker: {lines:?}");
     assert_eq!(lines.len(), 3);
     assert!(greetings.iter().all(|(pid, _)| lines.contains(&pid.to_string())));
 }
@@ -110,7 +110,7 @@ fn workers_are_replaced_without_a_gap() {
     let outcomes: Vec<u32> = pool.imap(pid_after, std::iter::repeat_n(5, 100)).map(Result::unwrap).collect();
     assert_eq!(BTreeSet::from_iter(outcomes).len(), 100);
     // 250 ms of naps, and 100 new processes: a grace period for each would take ten seconds.
-    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
 }
 
 fn replaced_workers_exit() {

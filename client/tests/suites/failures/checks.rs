@@ -63,7 +63,7 @@ pub(crate) fn only_failed(outcomes: Vec<Result<u64, Error>>, failed: &[u64]) -> 
 pub(crate) fn within<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let outcome = work();
-    assert!(start.elapsed() < limit, "it took {:?}, the limit is {limit:?}", start.elapsed());
+    assert!(start.elapsed() < limit, "took {:?}, the limit is {limit:?}", start.elapsed());
     outcome
 }
 

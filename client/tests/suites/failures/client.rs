@@ -35,7 +35,7 @@ impl Client {
     /// The same, and returns its stderr.
     pub(crate) fn start_with_stderr(scenario: &str, arguments: &[&str]) -> (Client, ChildStderr) {
         let (client, stderr) = Self::launch(scenario, arguments, Stdio::piped(), None);
-        (client, stderr.expect("it was asked for"))
+        (client, stderr.expect("stderr was asked for"))
     }
 
     fn launch(
@@ -58,7 +58,7 @@ impl Client {
             .stderr(stderr)
             .spawn()
             .unwrap();
-        let stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
         (Client { child: Some(child), stdin, stdout, tag }, stderr)
     }
@@ -83,12 +83,12 @@ impl Client {
 
     /// Sends a signal to this process alone.
     pub(crate) fn signal(&self, signal: Signal) {
-        processes::send(self.child.as_ref().expect("it runs").id(), signal).unwrap();
+        processes::send(self.child.as_ref().expect("the client runs").id(), signal).unwrap();
     }
 
     /// Waits until it exits.
     pub(crate) fn end(&mut self) -> ExitStatus {
-        runner::wait(self.child.take().expect("it runs"), seconds(20)).expect("it ends by itself")
+        runner::wait(self.child.take().expect("the client runs"), seconds(20)).expect("the client ends by itself")
     }
 
     /// Returns the client and everything that it has started.

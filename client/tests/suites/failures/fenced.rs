@@ -48,14 +48,14 @@ fn check(
     let items = [(log.path(), 0, 1500), (log.path(), 1, FOR_EVER)];
     let map = pool.job(slow_at_first).chunksize(1).starmap_async(items);
     waiting::until(|| log.lines().len() == 2);
-    let hangs = first_worker(&log, 1).expect("it has begun");
+    let hangs = first_worker(&log, 1).expect("the item has begun");
     cluster.add_agent(2, &[]);
     lose(&cluster, lost);
     assert_eq!(within(seconds(20), || map.get().unwrap()), [0, 1]);
-    let ended = format!("0 ends {}", first_worker(&log, 0).expect("it has begun"));
+    let ended = format!("0 ends {}", first_worker(&log, 0).expect("the item has begun"));
     waiting::until(|| log.count(&ended) == 1);
     assert_eq!((log.count(format!("1 begins {hangs}")), log.lines().len()), (1, 7));
-    assert!(processes::Process::of(hangs).is_some(), "it ended without being told to");
+    assert!(processes::Process::of(hangs).is_some(), "the worker ended without being told to");
     let before = operators::status(&cluster);
     assert_eq!((operators::agents(&before).len(), &before["late_messages"]), (1, &0.into()), "{before}");
 

@@ -18,7 +18,7 @@ fn a_program_without_init() {
     let mut client = Client::start("forgets init", &[]);
     let said = client.line();
     assert!(said.contains("farpool is not initialised: make `farpool::init();` the first line of main"), "{said}");
-    assert_eq!(client.line(), "", "it was said once: no other process has come this far");
+    assert_eq!(client.line(), "", "the message was printed once: no other process has come this far");
     assert!(client.end().success());
     assert!(client.processes().is_empty());
 }

@@ -124,7 +124,7 @@ fn calls_in_a_fork_are_rejected() {
         refused(&outcome.unwrap_err(), parent);
         let (send, receive) = mpsc::channel();
         let with_callbacks = next()
-            .callback(|_| panic!("it has no value"))
+            .callback(|_| panic!("the call has no value"))
             .error_callback(move |error| send.send(error.clone()).unwrap());
         refused(&receive.recv().unwrap(), parent);
         drop(with_callbacks);
@@ -273,7 +273,7 @@ fn an_input_that_forks() {
     if std::process::id() != parent {
         leave(i32::from(catch_unwind(|| refused(&outcome.unwrap_err(), parent)).is_err()));
     }
-    let child = child.expect("it has forked");
+    let child = child.expect("the task has forked");
     assert_success(child);
     assert_eq!(outcome.unwrap(), (0..3000).map(square).collect::<Vec<_>>());
 
@@ -289,7 +289,7 @@ fn an_input_that_forks() {
         let last = outcomes.into_iter().last().unwrap();
         leave(i32::from(catch_unwind(|| refused(&last.unwrap_err(), parent)).is_err()));
     }
-    let child = child.expect("it has forked");
+    let child = child.expect("the task has forked");
     assert_success(child);
     assert_eq!(outcomes.into_iter().map(Result::unwrap).collect::<Vec<_>>(), (0..20).map(square).collect::<Vec<_>>());
     still_works(&pool);
@@ -326,7 +326,7 @@ fn a_killed_client_whose_fork_survives() {
     client.end();
     let left = || workers.iter().filter_map(|pid| processes::Process::of(*pid)).collect::<Vec<_>>();
     waiting::until_gone(seconds(5), left);
-    assert!(processes::Process::of(fork).is_some_and(|fork| fork.state != 'Z'), "it kept running");
+    assert!(processes::Process::of(fork).is_some_and(|fork| fork.state != 'Z'), "the fork kept running");
     processes::send(fork, Signal::SIGKILL).unwrap();
     waiting::until_gone(seconds(5), || client.processes());
 }
@@ -358,7 +358,7 @@ fn tasks_that_fork() {
         });
         let panics = forked();
         let Some(panics) = panics else {
-            leave(i32::from(catch_unwind(|| panic!("it is not the worker's")).is_err()));
+            leave(i32::from(catch_unwind(|| panic!("this panic is not the worker's")).is_err()));
         };
         assert_eq!(waitpid(panics, None).unwrap(), WaitStatus::Exited(panics, 1));
         n * n

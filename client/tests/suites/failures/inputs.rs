@@ -23,7 +23,7 @@ const PLACES: [u64; 4] = [0, 1, 100, 100_000];
 
 fn panics(pool: &Pool, place: u64, call: impl FnOnce()) {
     let panic = within(seconds(10), || panic::catch_unwind(AssertUnwindSafe(call)).unwrap_err());
-    let text = panic.downcast_ref::<String>().expect("it is the input's own panic");
+    let text = panic.downcast_ref::<String>().expect("the panic is the input's own");
     assert_eq!(*text, format!("the input broke at {place}"));
     assert_eq!(within(seconds(5), || pool.map(square, [3]).unwrap()), [9]);
 }

@@ -104,7 +104,7 @@ fn items_of_a_stopped_worker_move() {
     processes::send(workers.idle, Signal::SIGCONT).unwrap();
     assert_eq!(workers.runs.get().unwrap(), workers.busy);
     still_works(&workers.pool);
-    assert_eq!(log.lines(), ["7"], "it ran once");
+    assert_eq!(log.lines(), ["7"], "the item ran once");
 }
 
 fn items_of_a_traced_worker_move() {
@@ -120,7 +120,7 @@ fn items_of_a_traced_worker_move() {
     workers.ran_elsewhere(pid);
     drop(traced);
     still_works(&workers.pool);
-    assert_eq!(log.lines(), ["7"], "it ran once");
+    assert_eq!(log.lines(), ["7"], "the item ran once");
 }
 
 fn a_chunk_that_has_not_begun_moves_as_a_whole() {
@@ -137,7 +137,7 @@ fn a_chunk_that_has_not_begun_moves_as_a_whole() {
     workers.ran_elsewhere(pid);
     still_works(&workers.pool);
     let order: Vec<u64> = log.lines().iter().map(|line| line.parse().unwrap()).collect();
-    assert_eq!(order, (0..40).collect::<Vec<_>>(), "they ran once, one after another");
+    assert_eq!(order, (0..40).collect::<Vec<_>>(), "the items ran once, one after another");
 }
 
 /// However long it takes: only a timeout could end it.

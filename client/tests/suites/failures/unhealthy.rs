@@ -83,7 +83,7 @@ fn other_hosts_do_the_work_until_the_host_recovers() {
     fs::remove_file(marker).unwrap();
     operators::until(&cluster, |status| operators::agents(status).iter().all(|agent| agent["unhealthy"] == ""));
     map();
-    assert!(log.count(HOST) > 0, "it is not used again");
+    assert!(log.count(HOST) > 0, "the host is not used again");
     still_works(&pool);
     drop(pool);
     cluster.stop().unwrap();

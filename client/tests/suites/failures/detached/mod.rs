@@ -34,7 +34,7 @@ fn pool(address: &str) -> Pool {
 }
 
 fn attach(cluster: &Cluster, name: &str) -> Detached<u64> {
-    farpool::attach_to(cluster.address(), name).expect("it exists")
+    farpool::attach_to(cluster.address(), name).expect("the job exists")
 }
 
 fn noted_nap(path: String, item: u64) -> u64 {

@@ -108,7 +108,7 @@ fn a_full_disk_rejects_the_job() {
     waiting::until(|| records(&segment).len() == 10);
     let bytes = records(&segment)[5..9].iter().sum::<u64>();
     for (round, lacking) in [1, 28, 30, bytes / 2, bytes].into_iter().enumerate() {
-        let limit = fs::metadata(&segment).expect("it exists").len() + bytes - lacking;
+        let limit = fs::metadata(&segment).expect("the segment exists").len() + bytes - lacking;
         let mut limiting = Command::new("prlimit");
         limiting.args([format!("--pid={}", cluster.coordinator()), format!("--fsize={limit}:")]);
         assert!(limiting.status().expect("util-linux is installed").success());
