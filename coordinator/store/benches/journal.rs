@@ -50,7 +50,7 @@ fn payload(bytes: usize) -> (Bytes, Bytes) {
 
 fn done(store: &mut dyn JobStore, job: u64, first: u64, data: &Bytes, ends: &Bytes) {
     let (data, ends) = (data.clone(), ends.clone());
-    store.append(job, Entry::Done { first, data, ends, failed: false, attempts: 0 }).expect("outcomes are taken");
+    store.append(job, Entry::Done { first, data, ends, failed: false, attempts: 0 }).expect("outcomes are accepted");
 }
 
 /// Returns records and syncs per second, with at most this many records that are not durable. They are flushed one by

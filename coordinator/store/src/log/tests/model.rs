@@ -184,7 +184,7 @@ impl World {
                 let results: Vec<_> = (0..count).map(|at| vec![(now ^ at) as u8; long]).collect();
                 let (data, ends) = batch(&results);
                 let number = self.journal.find("local", &name).unwrap().number;
-                self.journal.done(number, first, data, ends, false, 0).expect("outcomes are taken");
+                self.journal.done(number, first, data, ends, false, 0).expect("outcomes are accepted");
                 job.items.retain(|item, _| !(first..first + count).contains(item));
                 job.counts.1 += count;
                 job.outcomes.extend((first..).zip(results.into_iter().map(Ok)));
@@ -199,7 +199,7 @@ impl World {
                 let kind = FailureKind::Panicked.into();
                 let failure = Failure { kind, message: message.clone(), ..Failure::default() };
                 let number = self.journal.find("local", &name).unwrap().number;
-                self.journal.failed(number, first, count, &failure).expect("outcomes are taken");
+                self.journal.failed(number, first, count, &failure).expect("outcomes are accepted");
                 job.items.retain(|item, _| !(first..first + count).contains(item));
                 (job.counts.1, job.counts.2) = (job.counts.1 + count, job.counts.2 + count);
                 job.outcomes.extend((first..first + count).map(|item| (item, Err(message.clone()))));

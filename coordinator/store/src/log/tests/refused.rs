@@ -89,7 +89,7 @@ fn fill(full: Full) -> Filled {
     }
     journal.sync().expect("there is room");
     if full == Full::BehindAnOutcome {
-        journal.done(first, 0, data.slice(..1), vec![1, 0, 0, 0].into(), false, 0).expect("outcomes are taken");
+        journal.done(first, 0, data.slice(..1), vec![1, 0, 0, 0].into(), false, 0).expect("outcomes are accepted");
         journal.sync().expect("there is room");
     }
     while journal.sync().is_ok() {
@@ -129,7 +129,7 @@ fn check(full: Full) {
     // There is room for the outcomes of the first job, and for another one.
     let done = journal.job(first).expect("the job exists").counts().done;
     let (data, ends) = batch(&(done..2).map(|at| vec![at as u8]).collect::<Vec<_>>());
-    journal.done(first, done, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
+    journal.done(first, done, data.clone(), ends.clone(), false, 0).expect("outcomes are accepted");
     journal.end_job(first, false, None, 2).expect("the job can end");
     let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
     let other = journal.open_job(pool, "big", &OpenJob::default(), 3).expect("the name is free");

@@ -42,7 +42,7 @@ fn a_small_remaining_job_does_not_block_removal() {
         let job = journal.open_job(pool, name.as_str(), &OpenJob::default(), round).expect("the job can be opened");
         let (data, ends) = batch(&[vec![round as u8; 1500], vec![1; 10]]);
         journal.items(job, 0, data.clone(), ends.clone()).expect("there is room");
-        journal.done(job, 0, data, ends, false, 0).expect("outcomes are taken");
+        journal.done(job, 0, data, ends, false, 0).expect("outcomes are accepted");
         journal.end_items(job, 2, round).expect("the items can end");
         journal.end_job(job, false, None, round).expect("the job can end");
         journal.sync().expect("the disk works");
@@ -80,7 +80,7 @@ fn a_full_journal_accepts_outcomes_and_reports_room() {
     journal.open_pool(&OpenPool { id: vec![7; 4000].into(), ..OpenPool::default() }).expect_err("the journal is full");
     // Results are as large as the items, and replace them one by one.
     for item in 0..items {
-        journal.done(job, item, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
+        journal.done(job, item, data.clone(), ends.clone(), false, 0).expect("outcomes are accepted");
         settle(&mut journal);
         assert!(on_disk(&disk) < SIZE, "{} at item {item}", on_disk(&disk));
     }
@@ -100,12 +100,12 @@ fn outcomes_larger_than_items_stop_at_the_bound() {
     let (data, ends) = batch(&[vec![7; 4000]]);
     let mut item = 0;
     while journal.has_room_for_outcomes() {
-        journal.done(job, item, data.clone(), ends.clone(), false, 0).expect("outcomes are taken");
+        journal.done(job, item, data.clone(), ends.clone(), false, 0).expect("outcomes are accepted");
         item += 1;
         settle(&mut journal);
     }
     assert!((55..65).contains(&item), "{item}");
-    journal.done(job, item, data, ends, false, 0).expect("outcomes are taken in any case");
+    journal.done(job, item, data, ends, false, 0).expect("outcomes are accepted in any case");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn consecutive_results_are_joined() {
     journal.items(job, 0, data, ends).expect("there is room");
     for at in (0..500).chain(600..1000u64) {
         let (data, ends) = batch(&[at.to_le_bytes().to_vec()]);
-        journal.done(job, at, data, ends, false, 0).expect("outcomes are taken");
+        journal.done(job, at, data, ends, false, 0).expect("outcomes are accepted");
     }
     let (data, ends) = batch(&[vec![1]]);
     for at in [3, 700, 999] {
@@ -154,7 +154,7 @@ fn results_keep_whether_they_failed_and_after_how_many_attempts() {
     let alike = [(false, 0), (false, 0), (false, 2), (true, 2), (true, 3), (true, 3)];
     for (item, (failed, attempts)) in (0..).zip(alike) {
         let (data, ends) = batch(&[vec![1]]);
-        journal.done(job, item, data, ends, failed, attempts).expect("outcomes are taken");
+        journal.done(job, item, data, ends, failed, attempts).expect("outcomes are accepted");
     }
     journal.flush();
     journal.sync().expect("the disk works");
