@@ -58,7 +58,7 @@ impl Call {
         sent.map_err(|error| self.inbox.add_context(error))
     }
 
-    /// Sends all messages of a job of one item, and waits for news of it. It may return early.
+    /// Sends all messages of a job of one item, and waits until something of it has arrived. It may return early.
     pub fn flush_and_wait(&mut self) -> Result<(), Error> {
         self.opened = true;
         let called = self.session.call(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);

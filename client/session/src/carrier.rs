@@ -22,15 +22,16 @@ pub trait Carrier: Send + Sync + 'static {
     /// exactly once. After an error it delivers nothing. Drains `messages`; never blocks for long.
     fn submit(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error>;
 
-    /// Opens a job of one item as [`Carrier::submit`] does, and blocks until there is news of it; it may return early.
+    /// Opens a job of one item as [`Carrier::submit`] does, and blocks until something of it has arrived. It may return
+    /// early.
     fn call(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
         self.submit(inbox, messages)?;
         self.wait(inbox, None);
         Ok(())
     }
 
-    /// As [`Carrier::submit`], for a small job that no thread waits for yet. Several such jobs may be batched, and
-    /// handled a moment later; an error may then become the job's end instead.
+    /// Opens a small job that no thread waits for yet. Several such jobs may be batched and handled a moment later; an
+    /// error may then become the job's end. Otherwise it does what [`Carrier::submit`] does.
     fn submit_soon(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) -> Result<(), Error> {
         self.submit(inbox, messages)
     }
@@ -48,7 +49,8 @@ pub trait Carrier: Send + Sync + 'static {
     /// Returns how many workers run at once. On a cluster it may change at any time. Takes no lock.
     fn processes(&self) -> u32;
 
-    /// Returns the process ids of the workers that are there, if they run on this machine for this pool alone; otherwise none.
+    /// Returns the process ids of the running workers, if they are on this machine and belong to this pool alone; otherwise
+    /// none.
     fn worker_pids(&self) -> Vec<u32> {
         Vec::new()
     }

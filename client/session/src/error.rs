@@ -109,7 +109,7 @@ impl Error {
         }))
     }
 
-    /// Creates an error about a peer, or farpool itself, that broke the protocol. The message says where that was detected.
+    /// Creates an error about a peer, or farpool itself, that broke the protocol. The message says where this was detected.
     #[track_caller]
     pub fn protocol(message: impl std::fmt::Display) -> Self {
         let noticed = Location::caller();

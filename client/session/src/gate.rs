@@ -1,4 +1,4 @@
-//! Backpressure: counts outcomes that were delivered but not taken, and decides whether a session may read on.
+//! Backpressure: counts outcomes that were delivered but not consumed, and decides whether a session may read on.
 //!
 //! A session on a cluster reads from a stream. What it does not read waits in the coordinator, which then stops running
 //! items of this client. So the session stops reading while a consumer lags far behind. But one stream carries the
@@ -14,7 +14,7 @@ use std::task::{Poll, Waker};
 use crate::fork::Owner;
 use crate::waits::{self, Waiting, Waits};
 
-/// By default, a session stops reading above this many bytes that were delivered and not taken yet.
+/// By default, a session stops reading above this many bytes that were delivered but not yet consumed.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The gate that a session passes before it reads.
@@ -24,7 +24,7 @@ pub struct Gate {
     /// The session stops reading above this many bytes.
     most: u64,
     held: AtomicU64,
-    /// The session does not read: a change that lets it read must wake it.
+    /// Whether the session waits at the closed gate: a change that lets it read must wake it.
     shut: AtomicBool,
     knocked: AtomicBool,
     /// Wakes the session while it waits at the closed gate.
@@ -48,17 +48,17 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Makes it report whether there are waits for its outcomes.
+    /// Makes the gate report whether anything waits for its outcomes.
     pub(crate) fn with_waits(self, waits: Arc<Waits>) -> Gate {
         Gate { waits: Some(waits), ..self }
     }
 
-    /// Makes it shut above this many bytes.
+    /// Makes the gate close above this many bytes.
     pub(crate) fn with_bound(self, most: u64) -> Gate {
         Gate { most, ..self }
     }
 
-    /// Returns how many bytes were delivered and not taken yet.
+    /// Returns how many bytes were delivered but not yet consumed.
     pub(crate) fn held(&self) -> u64 {
         self.held.load(Ordering::SeqCst)
     }
@@ -83,7 +83,7 @@ impl Gate {
         }
     }
 
-    /// Completes when the session may read. `wanted`: whether there is a wait. May be dropped at any time.
+    /// Completes when the session may read. `wanted`: whether anything waits for an outcome. May be dropped at any time.
     pub async fn pass(&self, wanted: impl Fn() -> bool) {
         let has_room = || self.held() <= self.most;
         if !has_room() {
@@ -114,7 +114,7 @@ impl fmt::Debug for Held {
     }
 }
 
-/// Bytes of a delivery that were not taken yet.
+/// Bytes of a delivery that were not consumed yet.
 #[derive(Default)]
 pub struct Held(Option<(Arc<Gate>, u64)>);
 

@@ -25,7 +25,7 @@ pub use contents::{Room, Wakes};
 /// Bytes that a failure counts for, besides its message.
 const FAILURE_BYTES: usize = 256;
 
-/// The outcomes of one job that were not taken yet, and how the job ended.
+/// The outcomes of one job that were not consumed yet, and how the job ended.
 pub struct Inbox {
     job: u64,
     verb: &'static str,
@@ -43,7 +43,7 @@ pub struct Inbox {
     state: Mutex<Contents>,
 }
 
-/// The news that a job's consumer is woken for.
+/// What a job's consumer is woken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
     /// Every outcome, and room for further input: it handles outcomes as they arrive.
@@ -83,7 +83,7 @@ pub enum News {
 }
 
 impl News {
-    /// Returns the first item that it is about.
+    /// Returns the first item that the entry is about.
     fn first(&self) -> u64 {
         match self {
             News::Done { first, .. } | News::Failed { first, .. } => *first,
@@ -186,8 +186,7 @@ impl Inbox {
         state.waker.is_some() || !state.parked.is_empty() || !state.hooks.is_empty()
     }
 
-    /// Sleeps until there is news or the deadline has passed, for a thread while another one drives. It may return
-    /// early.
+    /// Sleeps until something has arrived or the deadline has passed, while another thread drives. It may return early.
     pub fn park(&self, deadline: Option<Instant>) {
         let me = thread::current();
         self.state().parked.push(me.clone());
@@ -203,7 +202,7 @@ impl Inbox {
 
 /// What both sides share.
 impl Inbox {
-    /// Counts bytes until they are taken.
+    /// Counts bytes until they are consumed.
     #[inline]
     fn hold(&self, bytes: usize) -> Held {
         match (&self.gate, self.interest) {

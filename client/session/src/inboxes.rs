@@ -1,5 +1,4 @@
-//! The inboxes of a session's jobs, and the delivery of the coordinator's messages to them. The same on one machine and on
-//! a cluster.
+//! The inboxes of a session's jobs, and the delivery of the coordinator's messages to them, in local mode and on a cluster.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -94,7 +94,7 @@ impl Job {
     /// Ends the input: no more items follow.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// If the pool has failed, or this is a fork of the process that has opened it.
     pub fn end_input(&mut self) -> Result<(), Error> {
         let job = self.number();
         self.send_body(Body::EndItems(EndItems { job }))
@@ -110,7 +110,8 @@ impl Job {
         self.call.cancel();
     }
 
-    /// Returns the outcomes that have arrived, each once, in order of arrival; `None` if all were taken and the job has ended.
+    /// Returns the outcomes that have arrived, each once, in order of arrival; `None` if all were returned and the job has
+    /// ended.
     pub fn take(&mut self) -> Option<Vec<Outcome>> {
         let ended = self.call.inbox.take(&mut self.news);
         let outcomes: Vec<Outcome> = self.news.drain(..).flat_map(|news| outcomes(news, &self.call.inbox)).collect();
@@ -131,7 +132,7 @@ impl Job {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// As [`next`](Self::next), for async code.
+    /// Polls for the next outcomes. See [`next`](Self::next).
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<Outcome>>> {
         self.call.inbox.set_waker(context.waker());
         if self.call.inbox.has_news() { Poll::Ready(self.take()) } else { Poll::Pending }

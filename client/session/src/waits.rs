@@ -19,7 +19,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waits {
-    /// Calls `report` with whether there is a wait, from one thread at a time. It must not block.
+    /// Calls `report` with whether anything waits, from one thread at a time. `report` must not block.
     pub(crate) fn new(report: impl Fn(bool) + Send + Sync + 'static) -> Arc<Waits> {
         Arc::new(Waits { waiting: Mutex::new(0), report: Box::new(report) })
     }

@@ -38,9 +38,9 @@ pub(super) struct Terms {
     /// Proves to the coordinator that the session or pool belongs to this client.
     pub(super) secret: Secret,
     pub(super) payload_limit: u64,
-    /// How long it tries to reconnect when a connection is lost.
+    /// How long to try to reconnect when a connection is lost.
     pub(super) reconnect_timeout: Duration,
-    /// The program that it can send to the coordinator.
+    /// The program that can be sent to the coordinator.
     pub(super) program: Option<Executable>,
     pub(super) front: Arc<dyn Front>,
 }
@@ -124,7 +124,7 @@ pub(super) struct Conversation<'a, C: Connect> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) purpose: Purpose,
     pub(super) dialer: Dialer<C>,
-    /// None before the first connection.
+    /// `None` before the first connection.
     pub(super) connected: Option<(C::Connection, Incoming<ClientEvent>)>,
     pub(super) opening: Opening<'a>,
     pub(super) notice: Notice,

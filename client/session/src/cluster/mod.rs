@@ -190,7 +190,7 @@ impl Carrier for ClusterSession {
     }
 
     fn check_labels(&self, _: &[Label]) -> Result<(), Error> {
-        // An agent may join at any time: until then the coordinator reports why the job waits.
+        // A suitable agent may join at any time: until then the coordinator reports why the job waits.
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::gate::Gate;
 use crate::inbox::{Inbox, Wakes};
 use crate::waits::Waits;
 
-/// A session that reads a detached job pauses above this many bytes of outcomes that were not taken yet.
+/// A session that reads a detached job pauses above this many bytes of outcomes that were not consumed yet.
 const MOST_READ_AHEAD: u64 = 4 << 20;
 
 pub(super) struct Shared {
@@ -77,7 +77,7 @@ impl Shared {
         Ok(())
     }
 
-    /// As [`submit`](Self::submit), for the only job of a session that was just created: no other one is admitted.
+    /// Submits the only job of a session that was just created: no other one is admitted. See [`submit`](Self::submit).
     pub(super) fn submit_alone(&self, inbox: &Arc<Inbox>, messages: &mut Vec<Body>) {
         // A new session refuses no job.
         let _ = self.submit(inbox, messages);
@@ -164,7 +164,7 @@ impl Shared {
         is_on && state.waiting.is_none() && state.inboxes.iter().len() == 0 && state.outgoing.waiting() == 0
     }
 
-    /// Releases the state, and wakes threads and tasks that have news.
+    /// Releases the state, and wakes the threads and tasks that something has arrived for.
     fn release(&self, mut state: MutexGuard<'_, SessionState>) {
         let wakes = state.inboxes.take_wakes();
         drop(state);
@@ -193,7 +193,7 @@ impl Shared {
         self.abandoned.load(Ordering::Acquire)
     }
 
-    /// Calls a function with the state, then wakes threads and tasks that have news.
+    /// Calls a function with the state, then wakes the threads and tasks that something has arrived for.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut SessionState) -> T) -> T {
         let mut state = self.state();
         let outcome = change(&mut state);

@@ -16,7 +16,7 @@ pub(super) struct Upload {
     /// It was requested during an upload. The coordinator may have refused that upload before it knew that an agent needs the
     /// program, so there is another one. If the coordinator has the program by then, that one ends with its first piece.
     wanted_again: bool,
-    /// The last upload was cut off, and the connection will be lost, too.
+    /// The last upload was cut off: the connection is about to be lost, too.
     cut_off: bool,
 }
 

@@ -30,7 +30,7 @@ impl Inbox {
         }
     }
 
-    /// As `new`, with an initial limit of bytes of items, in a session that passes this gate.
+    /// Sets the initial limit of bytes of items, and the gate that the session passes before it reads on.
     pub fn in_session(self, limit: u64, gate: Option<Arc<Gate>>) -> Self {
         Self { limit: AtomicU64::new(limit), gate, ..self }
     }
@@ -38,7 +38,7 @@ impl Inbox {
     /// Moves all outcomes into `news`, which is empty. Returns whether the job has ended, so that no more will arrive.
     #[inline]
     pub fn take(&self, news: &mut VecDeque<News>) -> bool {
-        debug_assert!(news.is_empty(), "earlier news would be lost");
+        debug_assert!(news.is_empty(), "earlier entries would be lost");
         let mut state = self.state();
         self.unseen.store(false, Ordering::Relaxed);
         *news = state.take_news(std::mem::take(news));
@@ -120,7 +120,7 @@ impl Inbox {
         self.pulled.store(items, Ordering::Relaxed);
     }
 
-    /// Wakes the task at the next news. Check again after this call for earlier news.
+    /// Wakes the task when something arrives. Check again after this call for earlier arrivals.
     pub fn set_waker(&self, waker: &Waker) {
         // Cloning or dropping a waker runs an executor's code, which may do anything: not under the lock.
         let sleeper = Sleeper { waker: waker.clone(), _waits: self.begin_wait() };
@@ -129,7 +129,7 @@ impl Inbox {
         self.knock();
     }
 
-    /// Wakes the task at the next news, if there is none. Returns whether there is some.
+    /// Wakes the task when something arrives, unless something already has. Returns whether something has.
     pub(crate) fn wake_for_news(&self, waker: &Waker) -> bool {
         if self.has_news() {
             return true;

@@ -193,7 +193,7 @@ fn hooks_have_run_when_the_end_is_seen() {
 
 #[test]
 fn room_wakes_only_a_consumer_of_outcomes() {
-    // A consumer of outcomes sees room as news; one that waits for the end does not.
+    // Room wakes a consumer of outcomes, but not one that waits for the end.
     let (eager, patient) = (inbox(Interest::Outcomes), inbox(Interest::End));
     for (inbox, woken) in [(&eager, true), (&patient, false)] {
         let wakes = Arc::new(CountWakes::default());
@@ -201,7 +201,7 @@ fn room_wakes_only_a_consumer_of_outcomes() {
         inbox.grant(10).wake();
         assert_eq!((inbox.has_news(), wakes.0.load(Ordering::Relaxed)), (woken, u32::from(woken)));
         assert!(!inbox.take(&mut VecDeque::new()) && !inbox.has_news());
-        // The limit never falls, and a known limit is no news.
+        // The limit never falls, and a known limit wakes nobody.
         inbox.grant(10).wake();
         inbox.grant(9).wake();
         assert_eq!((inbox.limit(), inbox.has_news()), (10, false));
@@ -237,7 +237,7 @@ fn a_task_waits_only_while_there_is_no_news() {
     assert!(inbox.is_waited_for());
     inbox.deliver_failed(0, 1, Failure::default()).wake();
     assert!(!inbox.is_waited_for());
-    assert!(inbox.wake_for_news(Waker::noop()), "there is news");
+    assert!(inbox.wake_for_news(Waker::noop()), "an outcome has arrived");
     assert!(!inbox.is_waited_for(), "the task handles the outcome");
     let mut news = VecDeque::new();
     assert!(!inbox.take(&mut news) && news.len() == 1);

@@ -189,8 +189,8 @@ impl LocalDriver {
         state.handle_events(&events[..ready], &self.intake);
     }
 
-    /// Releases the lock: works a little, ensures that remaining work and later events are noticed, and wakes threads
-    /// that have news.
+    /// Releases the lock: works a little, ensures that remaining work and later events are noticed, and wakes the threads
+    /// that something has arrived for.
     fn give_back(&self, mut state: MutexGuard<'_, EngineState>) {
         let armed = match state.engine.arm() {
             Armed::Busy => {
@@ -235,7 +235,7 @@ impl LocalDriver {
     }
 }
 
-/// Releases the lock after the engine was armed, and wakes threads that have news.
+/// Releases the lock after the engine was armed, and wakes the threads that something has arrived for.
 fn release(mut state: MutexGuard<'_, EngineState>) {
     let wakes = state.engine.inboxes.take_wakes();
     drop(state);

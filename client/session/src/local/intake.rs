@@ -1,4 +1,4 @@
-//! Jobs that were submitted and that the engine does not know yet.
+//! Jobs that were submitted, but that the engine does not know yet.
 //!
 //! A thread that submits one small job after another would drive the whole engine for each. So only the first job of
 //! such a stream is handed to the engine at once. Those that follow shortly after wait here, at most [`LONGEST_NS`]
@@ -104,7 +104,7 @@ impl Intake {
         }
     }
 
-    /// As [`hand_over`](Self::hand_over), when the timer has fired.
+    /// Hands a portion of the waiting jobs to the engine when the timer has fired. See [`hand_over`](Self::hand_over).
     pub(super) fn rung(&self, engine: &mut Engine, spare: &mut Jobs) {
         self.take(engine, spare, |state| {
             state.timer.rung();

@@ -11,7 +11,7 @@ use super::connection::DetachedConnection;
 use super::{JobLocation, JobRef, thread};
 use crate::error::Error;
 
-/// Describes the job. With `retry`, it tries again until the reconnect timeout.
+/// Describes the job. With `retry`, the call is retried until the reconnect timeout.
 pub fn about(location: &JobLocation, verb: &'static str, job: &JobRef, retry: bool) -> Result<DetachedJob, Error> {
     thread::wait_for(Call::new(location, verb, job).about(retry))
 }

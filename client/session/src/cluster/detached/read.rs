@@ -25,7 +25,7 @@ const LARGEST_RESULT: u64 = 2 << 30;
 pub struct JobReader {
     incoming: Owned<Incoming>,
     subject: Subject,
-    /// News that was not handled yet.
+    /// Entries of the inbox that were not handled yet.
     news: VecDeque<News>,
     current: Option<Results>,
     /// Failed items whose turn is next: the first, how many, and their error.
@@ -118,7 +118,7 @@ impl JobReader {
         self.incoming.session.inbox.pulled()
     }
 
-    /// Returns the bytes of outcomes that were read and not taken.
+    /// Returns the bytes of outcomes that were read but not taken.
     pub fn bytes(&self) -> u64 {
         self.incoming.session.shared.gate.held()
     }
@@ -190,7 +190,7 @@ impl JobReader {
         }
     }
 
-    /// Blocks until there is news.
+    /// Blocks until something has arrived.
     pub fn wait(&self) {
         let inbox = &self.incoming.session.inbox;
         if self.incoming.owner().is_here() && !inbox.has_news() {
@@ -198,7 +198,7 @@ impl JobReader {
         }
     }
 
-    /// Wakes the task at the next news; returns whether there already is some.
+    /// Wakes the task when something arrives; returns whether something already has.
     pub fn wake_for_news(&self, waker: &Waker) -> bool {
         !self.incoming.owner().is_here() || self.incoming.session.inbox.wake_for_news(waker)
     }

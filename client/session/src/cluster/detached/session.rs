@@ -87,7 +87,7 @@ impl Drop for JobSession {
     }
 }
 
-/// Users see nothing of a job's session except its errors.
+/// Shows nothing: users only see the errors of a job's session.
 struct Silent;
 
 impl Front for Silent {

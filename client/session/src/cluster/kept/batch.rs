@@ -103,7 +103,7 @@ impl Batch {
     }
 }
 
-/// Cuts `count` items (or results) from `from` on out of consecutive ones, without copying their bytes.
+/// Returns `count` of some consecutive items (or results), starting at `from`, without copying their bytes.
 pub(in crate::cluster) fn cut(data: &Bytes, ends: &Bytes, from: usize, count: usize) -> (Bytes, Bytes) {
     let Range { start, end: stop } = byte_range(data, ends, from, count);
     let kept = ends.slice(4 * from..4 * (from + count));
@@ -131,7 +131,7 @@ fn end_of(data: &Bytes, ends: &Bytes, item: usize) -> usize {
     }
 }
 
-/// Calls `with` for each word that has bits of the `count` items from `from` on, with these bits.
+/// Calls `with` for each word that has bits of the `count` items starting at `from`, with these bits.
 fn each_word(from: u32, count: u32, mut with: impl FnMut(usize, u64)) {
     let (mut at, end) = (from, from + count);
     while at < end {

@@ -64,7 +64,7 @@ impl KeptJob {
         self.note_parts(run)
     }
 
-    /// As `note`, for items of several batches, some of which may already have their outcomes.
+    /// Notes outcomes of items in several batches. Some of the items may already have their outcomes.
     fn note_parts(&mut self, run: Run) -> Fresh {
         let mut fresh = Vec::new();
         let mut next = run.first;

@@ -213,7 +213,8 @@ impl Kept {
         self.start_messages(before, window, true)
     }
 
-    /// As [`resend`](Self::resend), for the first coordinator that has welcomed the session: sends what was queued before.
+    /// Returns everything that was queued before the first coordinator has welcomed the session. The parameters are those of
+    /// [`resend`](Self::resend).
     pub(super) fn send_first(&mut self, before: u64, window: u64) -> Vec<Body> {
         self.start_messages(before, window, false)
     }

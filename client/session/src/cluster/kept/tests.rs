@@ -20,7 +20,7 @@ fn keep(kept: &mut Kept, body: &Body) -> bool {
     kept.keep(body, SendState::Queued(1))
 }
 
-/// Ends that session, and resends everything in another one.
+/// Ends the session, and resends everything in another one.
 fn resend(kept: &mut Kept) -> Vec<Body> {
     kept.end_session(1);
     kept.resend(1, 1 << 20)
@@ -103,7 +103,7 @@ fn a_reopened_pool_is_closed_again() {
     let mut kept = kept();
     assert!(keep(&mut kept, &Body::ClosePool(ClosePool { now: false })));
     assert!(matches!(resend(&mut kept)[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: false })]));
-    // It was terminated while it was being reopened: nothing must run, whatever was sent before or after.
+    // The pool was terminated while it was being reopened: nothing must run, whatever was sent before or after.
     assert!(keep(&mut kept, &Body::ClosePool(ClosePool { now: true })));
     assert!(keep(&mut kept, &Body::ClosePool(ClosePool { now: false })));
     assert!(matches!(resend(&mut kept)[..], [Body::PoolReopened(_), Body::ClosePool(ClosePool { now: true })]));
