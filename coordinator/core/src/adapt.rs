@@ -48,7 +48,7 @@ impl Pace {
         (self.item_ns > 0.0).then_some((self.item_ns * items as f64) as u64)
     }
 
-    /// Like `expected_ns`, but one of them is as slow as the slowest so far.
+    /// Returns the worker time that this many items are expected to take if one of them is as slow as the slowest so far.
     pub(crate) fn expected_at_most_ns(&self, items: u64) -> Option<u64> {
         let others = items.saturating_sub(1) as f64;
         (self.item_ns > 0.0).then_some((self.item_ns * others + self.slowest_ns.max(self.item_ns)) as u64)

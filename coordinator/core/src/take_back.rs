@@ -56,8 +56,8 @@ impl Core {
         }
     }
 
-    /// Does the same for the one lane of its own reach: from an agent there to one in the shared reach, or the other
-    /// way round.
+    /// Takes back chunks of the only lane of the reach `own`: from an agent there for an idle one in the shared reach, or
+    /// the other way round.
     fn take_back_between(&mut self, own: ReachId, from: ReachId, to: ReachId, actions: &mut Vec<Action>) {
         while let Some((number, _)) = self.reaches.all.get(from).and_then(|reach| reach.surplus.first())
             && let Some(idle) = self.idle_in(to, None)

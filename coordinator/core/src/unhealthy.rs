@@ -58,7 +58,7 @@ impl Core {
         }
     }
 
-    /// Does the same for one place.
+    /// Gives up one place, if its pool has a limit and slots elsewhere.
     fn move_place(&mut self, pool: PoolId, place: PlaceId, agent: AgentId, actions: &mut Vec<Action>) {
         if self.has_slots_elsewhere(pool, place, agent) {
             self.leave(pool, place);

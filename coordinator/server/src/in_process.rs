@@ -42,8 +42,8 @@ impl Server {
         (server, driver.run(shutdown))
     }
 
-    /// Does the same with a journal on this disk, at this time in milliseconds since 1970. Programs are read from the
-    /// directory in the settings.
+    /// Creates a server with a journal on this disk, at this time in milliseconds since 1970. Programs are read from the
+    /// directory in the settings. See [`new`](Self::new).
     ///
     /// # Errors
     /// If the journal or the directory of programs cannot be opened.

@@ -77,7 +77,7 @@ pub async fn run(
     run_with(settings, store, listener, shutdown).await
 }
 
-/// Does the same with detached jobs in any store; `None`: no job can be detached.
+/// Serves like [`run`], with detached jobs in any store; `None`: no job can be detached.
 ///
 /// # Errors
 /// If the directory of programs cannot be used.

@@ -57,7 +57,7 @@ enum Stage {
     Draining,
     /// Its jobs are gone and its workers are stopping.
     Stopping,
-    /// Like `Stopping`, and the client was told why.
+    /// Its jobs are gone, its workers are stopping, and the client was told why.
     Failed,
 }
 
@@ -236,7 +236,7 @@ impl Pool {
         self.stage = Stage::Stopping;
     }
 
-    /// Does the same for a pool whose client was told why.
+    /// Marks it to be stopped, after its client was told why.
     pub(crate) fn fail(&mut self) {
         self.stage = Stage::Failed;
     }

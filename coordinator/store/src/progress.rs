@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 /// The progress of flushed entries.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// As [`JobStore::acknowledged`](super::JobStore::acknowledged).
+    /// The number that [`JobStore::acknowledged`](super::JobStore::acknowledged) returns.
     pub acknowledged: u64,
     /// Why nothing can be written; it is retried.
     pub failed: Option<Arc<str>>,

@@ -82,7 +82,7 @@ fn clients() {
     check_client(closed, open_job(1, 0, 0), PoolClosed, "a job for a pool that was closed");
 }
 
-/// As when every other job's argument cannot be encoded, so that its number is never used.
+/// A number is never used if its job's argument cannot be encoded: here, every other one.
 #[test]
 fn job_numbers_with_many_gaps() {
     let mut wire = Wire::new();

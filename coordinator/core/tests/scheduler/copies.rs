@@ -29,7 +29,7 @@ fn late(policy: JobPolicy, items: u64) -> World {
     world
 }
 
-/// The same world a second later, when the second agent has a copy.
+/// Returns the world of [`late`] a second later, when the second agent has a copy.
 fn copied(policy: JobPolicy, items: u64) -> World {
     let mut world = late(policy, items);
     world.now += 1000 * MS;

@@ -102,7 +102,7 @@ fn a_report_about_several_attempts_is_taken_apart() {
     world.schedule();
     assert_eq!(attempts(&world), [(1, 2), (2, 2), (3, 2)]);
     world.drain();
-    // The same for results that do not count as failed.
+    // A report of results that do not count as failed is taken apart, too.
     let mut world = given(policy(4, 1), 4);
     world.lose(0);
     world.join(1, 9);

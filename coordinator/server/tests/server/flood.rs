@@ -44,7 +44,7 @@ fn client_floods(channel: Channel, frames: impl Iterator<Item = ClientFrame> + S
     })
 }
 
-/// Does the same, and reads what it is sent without acknowledging it.
+/// Sends these frames like [`client_floods`], and reads what it is sent without acknowledging it.
 pub(crate) fn client_floods_and_reads(
     channel: Channel,
     frames: impl Iterator<Item = ClientFrame> + Send + 'static,
@@ -137,7 +137,7 @@ pub(crate) async fn check(server: Running, floods: Vec<JoinHandle<()>>) {
     check_within(MEMORY + BESIDE, server, floods).await;
 }
 
-/// Does the same with this memory limit.
+/// Checks like [`check`], with this memory limit.
 pub(crate) async fn check_within(most: u64, mut server: Running, floods: Vec<JoinHandle<()>>) {
     let (mut before, mut now) = (0, 1);
     while before < now {
@@ -172,7 +172,7 @@ async fn before_hello() {
                 let open = ClientMessage { body: Some(Request::OpenPool(Box::new(large_pool(14 * MIB)))) };
                 client_floods(channel, cut(&open).map(client_piece))
             }
-            // The same in one frame.
+            // A complete one in one frame.
             2 => client_floods(channel, [messages([Request::OpenPool(Box::new(large_pool(2 * MIB)))])].into_iter()),
             // More than is ever allowed.
             _ => client_floods(channel, pieces(4 << 30).map(client_piece)),

@@ -38,7 +38,7 @@ pub(crate) async fn begin(
     begin_at(server.address, method, body, end).await
 }
 
-/// Does the same at this address.
+/// Begins a call like [`begin`], at this address.
 pub(crate) async fn begin_at(
     address: SocketAddr,
     method: &str,

@@ -76,12 +76,12 @@ impl Server {
         connect(self.address).await
     }
 
-    /// Aborts it, as if its process had been killed.
+    /// Aborts the server, as if its process had been killed.
     pub(crate) fn kill(&self) {
         self.done.abort();
     }
 
-    /// Does the same, and waits until it has ended.
+    /// Aborts the server, and waits until it has ended.
     pub(crate) async fn kill_and_wait(mut self) {
         self.done.abort();
         let _ = (&mut self.done).await;

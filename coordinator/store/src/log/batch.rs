@@ -32,7 +32,7 @@ pub(super) enum Step {
         to: Place,
     },
     Remove(u32),
-    /// Like `Remove`, but the file is kept under another name.
+    /// Removes a segment from the journal, but keeps its file under another name.
     SetAside(u32),
 }
 

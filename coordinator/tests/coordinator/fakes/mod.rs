@@ -404,7 +404,7 @@ pub(crate) fn open_job(job: u64, chunksize: u64, retries: u32) -> Request {
     Request::OpenJob(Box::new(OpenJob { job, chunksize, retries, ..OpenJob::default() }))
 }
 
-/// The same for a job that retries items that count as failed.
+/// Opens a job that retries items that count as failed.
 pub(crate) fn open_job_retrying(job: u64, chunksize: u64, retries: u32) -> Request {
     let Request::OpenJob(mut open) = open_job(job, chunksize, retries) else {
         unreachable!("open_job returns OpenJob")
@@ -450,7 +450,7 @@ pub(crate) fn done(chunk: &Held, from: usize, count: usize) -> Report {
     })
 }
 
-/// The same with results that count as failed.
+/// Reports results that count as failed.
 pub(crate) fn failed(chunk: &Held, from: usize, count: usize) -> Report {
     let Report::RunDone(run) = done(chunk, from, count) else { unreachable!("done returns RunDone") };
     Report::RunDone(RunDone { failed: true, ..run })

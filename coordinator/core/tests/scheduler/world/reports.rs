@@ -10,7 +10,7 @@ impl World {
         self.report(agent, at, (first, count), busy_ns, false);
     }
 
-    /// The same with results that count as failed.
+    /// The agent has finished these items of the chunk at `at`, with results that count as failed.
     pub(crate) fn run_failed(&mut self, agent: u32, at: usize, first: u64, count: u64, busy_ns: u64) {
         self.report(agent, at, (first, count), busy_ns, true);
     }

@@ -36,7 +36,7 @@ impl Opened {
         Ok((opened.programs.clone(), Some(opened)))
     }
 
-    /// Does the same with an open store, at this time in ms since 1970.
+    /// Opens the detached jobs of an open store, at this time in ms since 1970.
     pub(in super::super::super) fn with(
         store: Box<dyn JobStore>,
         settings: &Settings,

@@ -191,7 +191,7 @@ async fn names_are_unique() {
     again.end().await.expect("the session ends without an error");
     let mut other = detaching(server.connect().await, detach("one", 2)).await;
     other.must_be_refused(Code::AlreadyExists, "there already is a job \"one\"").await;
-    // The same holds while it is incomplete.
+    // Another job of that name is also refused while the first is incomplete.
     let mut first = detaching(server.connect().await, detach("two", 3)).await;
     assert_eq!(durable(&server, &mut first).await.0, 0);
     let mut other = detaching(server.connect().await, detach("two", 4)).await;
