@@ -78,7 +78,7 @@ where
     encode_for(ReadBy::ThisBuild, value, out)
 }
 
-/// As [`encode`], for values that these builds read.
+/// Appends the encoded value to `out`, for these builds to read.
 #[inline]
 pub(crate) fn encode_for<T>(read_by: ReadBy, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>
 where

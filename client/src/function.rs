@@ -144,7 +144,7 @@ where
     const DESCRIPTOR: Descriptor =
         Descriptor { magic: MAGIC, farpool: &ANCHOR, name: std::any::type_name::<(F, A, R)>, entry: enter::<F, A, R> };
 
-    /// The same, for results that other builds of the program may read.
+    /// The descriptor for results that other builds of the program may read.
     const DETACHED: Descriptor = Descriptor { entry: enter_detached::<F, A, R>, ..Self::DESCRIPTOR };
 }
 
@@ -159,7 +159,7 @@ where
     blob(&Instance::<F, A, R>::DESCRIPTOR)
 }
 
-/// The same, for results that other builds of the program may read.
+/// Returns what a worker needs to find the function `F`, for results that other builds of the program may read.
 pub(crate) fn describe_detached<F, A, R>() -> Bytes
 where
     F: Function<A, Output = R>,

@@ -7,7 +7,7 @@ use farpool_session::caller_driven;
 use super::*;
 use crate::error::ErrorKind;
 
-/// As [`opened_with`], and returns a function that counts the calls that drove the session.
+/// Returns a server, a pool with this reconnect timeout, and a function that counts the calls that drove the session.
 fn opened_session(reconnect_timeout: Duration) -> (Server, Peer, Pool, impl Fn() -> u64) {
     let server = Server::start();
     let address = address_of(&server);

@@ -47,7 +47,7 @@ fn opened() -> (Server, Peer, Pool) {
     opened_with(Duration::ZERO)
 }
 
-/// The same, with this reconnect timeout.
+/// Returns a server and a pool with two slots and this reconnect timeout.
 fn opened_with(reconnect_timeout: Duration) -> (Server, Peer, Pool) {
     opened_with_settings(|settings| settings.reconnect_timeout = reconnect_timeout)
 }

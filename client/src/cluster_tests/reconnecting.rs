@@ -12,7 +12,7 @@ use tonic::Status;
 use super::*;
 use crate::error::{Error, ErrorKind};
 
-/// As [`opened`], with a long reconnect timeout.
+/// Returns a server and a pool with two slots and a long reconnect timeout.
 fn opened_with_reconnect() -> (Server, Peer, Pool) {
     opened_with(Duration::from_secs(20))
 }

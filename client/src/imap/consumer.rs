@@ -21,7 +21,7 @@ pub(crate) struct Consumer {
 pub(super) enum Step<R> {
     Outcome(Result<R, Error>),
     Over,
-    /// No step is possible until there is news.
+    /// No step is possible until something arrives.
     Wait,
 }
 

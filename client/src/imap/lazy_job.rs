@@ -56,12 +56,12 @@ impl<I> LazyJob<I> {
         self.consumer.call.stop_retries();
     }
 
-    /// Blocks until there is news.
+    /// Blocks until something has arrived.
     pub(super) fn wait(&self) {
         self.consumer.call.session.wait(&self.consumer.call.inbox, None);
     }
 
-    /// Wakes the task at the next news; returns whether there is some already.
+    /// Wakes the task when something arrives; returns whether something already has.
     pub(super) fn wake_for_news(&self, waker: &Waker) -> bool {
         self.consumer.call.inbox.set_waker(waker);
         self.consumer.has_news()

@@ -69,7 +69,7 @@ impl Cluster {
         self.add_agent_through(&address, slots, arguments)
     }
 
-    /// The same, with the coordinator at another address.
+    /// Adds an agent that finds the coordinator at another address. Returns its pid when it is connected.
     pub fn add_agent_through(&mut self, address: &str, slots: usize, arguments: &[&str]) -> u32 {
         let mut agent = self.launch(address, slots, arguments);
         agent.wait_for(CONNECTED);

@@ -54,7 +54,7 @@ impl Daemon {
         Daemon::launch(name, command, None)
     }
 
-    /// The same, and appends its output to a file in this folder, which daemons with this name share.
+    /// Starts the command, and appends its output to a file in this folder, which daemons with this name share.
     pub fn start_with_log(name: &str, command: impl BorrowMut<Command>, folder: &Path) -> Daemon {
         let file = OpenOptions::new().create(true).append(true).open(log(name, folder));
         Daemon::launch(name, command, Some(file.expect("the test's folder can be written")))

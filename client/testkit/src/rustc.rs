@@ -19,7 +19,7 @@ pub fn compile(source: &Path, output: &Path, options: &[&str]) -> Output {
     compile_as("bin", source, output, options)
 }
 
-/// The same, for this crate type.
+/// Compiles the crate `source`, of this type, to `output`.
 pub fn compile_as(kind: &str, source: &Path, output: &Path, options: &[&str]) -> Output {
     let libraries = libraries();
     let library = newest_farpool(&libraries);

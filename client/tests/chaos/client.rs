@@ -26,7 +26,7 @@ pub(crate) const ADDRESS: &str = "FARPOOL_ADDRESS";
 const THREADS: u64 = 3;
 /// A job that takes longer hangs: without faults it would take two seconds at most.
 const JOB_TIMEOUT: Duration = Duration::from_secs(120);
-/// The same after the last fault.
+/// After the last fault, a job that takes longer hangs.
 const END_TIMEOUT: Duration = Duration::from_secs(45);
 /// Faults keep the coordinator away for less.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);

@@ -70,7 +70,7 @@ pub(crate) fn empty() -> Cluster {
     empty_with(&[])
 }
 
-/// The same, with these arguments for the coordinator.
+/// Starts a cluster like [`empty`], with these arguments for the coordinator.
 pub(crate) fn empty_with(arguments: &[&str]) -> Cluster {
     Cluster::start(&tag_of_own(&processes::own_tag()), &own_programs(), arguments)
 }

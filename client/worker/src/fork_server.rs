@@ -206,7 +206,7 @@ fn start_again(worker: u32, descriptors: &Descriptors) -> nix::Result<Pid> {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    // The same as for this process: stdin is the socket, and stdout is only for workers.
+    // As in this process, stdin is the socket, and stdout is only for workers.
     let child = command
         .args(arguments)
         .env(ROLE_VARIABLE, ROLE_WORKER)

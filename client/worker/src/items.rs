@@ -11,7 +11,7 @@ use crate::panics;
 pub trait Items {
     /// Begins the next item and returns its bytes; `None` if there is none.
     fn next(&mut self) -> Option<&[u8]>;
-    /// Does the same, but returns owned bytes. A large item is moved, not copied.
+    /// Begins the next item and returns its bytes, owned. A large item is moved, not copied.
     fn take(&mut self) -> Option<Vec<u8>>;
     /// Returns the room for a result that fits there.
     fn room(&mut self) -> &mut [u8];

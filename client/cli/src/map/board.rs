@@ -43,9 +43,9 @@ pub(super) struct Dispatched {
 
 /// Most items whose outputs wait behind a slow item; then no more are dispatched.
 const MAX_UNWRITTEN: u64 = 10_000;
-/// The same in bytes of output in memory.
+/// Most bytes of output in memory that wait behind a slow item.
 const MAX_WAITING_BYTES: usize = 64 << 20;
-/// The same in bytes of output on disk.
+/// Most bytes of output on disk that wait behind a slow item.
 const MAX_WAITING_SPOOLED: u64 = 4 << 30;
 
 impl<'a> Board<'a> {

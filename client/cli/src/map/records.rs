@@ -53,7 +53,7 @@ pub(super) struct Program {
 /// A record. Its keys are a public format and must not change.
 #[derive(Debug, Deserialize, Serialize)]
 struct Record<'a> {
-    /// As text with invalid UTF-8 replaced; `null`: unknown.
+    /// The item as text, with invalid UTF-8 replaced; `null`: unknown.
     item: Option<Cow<'a, str>>,
     /// Starts at 1, as `{#}` does.
     index: u64,

@@ -187,7 +187,7 @@ fn words_and_blocks_are_detached_too() {
     let blocks = ["map", "--detach", "blocks", "--pipe", "--block", "4", "sed", "s/^/{}:/"];
     on(&cluster, &blocks).input("a\nb\nc\n").run().assert_prints(&told("blocks"));
     results(&cluster, &["blocks", "--wait", "--tag"]).assert_prints("1\t1:a\n1\t1:b\n2\t2:c\n");
-    // The same without a job that stays.
+    // Jobs that are not detached work, too.
     let text: String = (0..200_000).map(|number| format!("{number}\n")).collect();
     let piped = on(&cluster, &["map", "--pipe", "--block", "100kB", "cat"]).input(text.clone()).run();
     assert!(piped.code == Some(0) && piped.stdout() == text, "{}", piped.stderr());

@@ -63,7 +63,7 @@ fn a_failed_block_is_retried_with_its_content() {
     let log = folder.file("log-");
     let line = format!("cat; echo >> {log}{{#}}; test $(wc -l < {log}{{#}}) -ge 3");
     map(["--block=2", "--retries=2", &line]).input("a\nb\n").run().assert_prints("a\nb\n");
-    // The same if its worker dies.
+    // A block whose worker dies is retried, too.
     let line = format!("echo >> {log}x; test $(wc -l < {log}x) -ge 2 || kill -KILL $PPID; cat");
     map([&*line]).input("a\nb\n").run().assert_prints("a\nb\n");
 }

@@ -104,7 +104,7 @@ fn background_processes_beyond_the_grace_are_killed_and_named() {
     assert!(lines[0].starts_with("farpool: item 1 \"x\" left processes in the background"), "{stderr}");
     assert!(lines[0].contains(": sleep (pid "), "{stderr}");
     assert!(lines[1].contains("exit code 3"), "{stderr}");
-    // The same with a grace of zero, and with a timeout that is shorter than the grace.
+    // A grace of zero ends the wait, and so does a timeout that is shorter than the grace.
     for options in [&["--grace", "0"][..], &["--grace", "1h", "--timeout", "300ms"]] {
         let done = map("sleep 50 & echo {}", options.iter().copied()).input("x\n").run();
         assert_eq!((done.code, &*done.stdout()), (Some(0), "x\n"), "{done:?}");

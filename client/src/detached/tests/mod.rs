@@ -27,7 +27,7 @@ fn start() -> Server {
     server
 }
 
-/// Does the same at this address.
+/// Starts such a coordinator at this address.
 fn start_at(address: SocketAddr) -> Server {
     let server = Server::start_at(address);
     server.forget_lost_sessions();

@@ -117,7 +117,7 @@ impl Session {
         self.try_next().await.expect("the agent keeps the protocol")
     }
 
-    /// The same, if the connection may be lost.
+    /// Returns the next event, or how the connection was lost; `None`: the agent has ended its side.
     pub async fn try_next(&mut self) -> Result<Option<Event>, Status> {
         while self.events.is_empty() {
             let Some(events) = self.incoming.next().await? else { return Ok(None) };

@@ -164,7 +164,7 @@ fn nested_pools_finish_on_one_slot() {
     cluster.stop().unwrap();
 }
 
-/// The same where the task awaits the inner results instead of blocking in farpool.
+/// Here the task awaits the inner results instead of blocking in farpool.
 fn awaited_nested_pools_finish_on_one_slot() {
     fn levels(depth: u64) -> u64 {
         if depth == 0 {

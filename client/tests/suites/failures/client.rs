@@ -26,13 +26,13 @@ impl Client {
         client
     }
 
-    /// The same, with its pools at this address.
+    /// Starts a client whose pools are at this address.
     pub(crate) fn start_at(address: &str, scenario: &str, arguments: &[&str]) -> Client {
         let (client, _) = Self::launch(scenario, arguments, Stdio::inherit(), Some(address));
         client
     }
 
-    /// The same, and returns its stderr.
+    /// Starts a client, and returns its stderr, too.
     pub(crate) fn start_with_stderr(scenario: &str, arguments: &[&str]) -> (Client, ChildStderr) {
         let (client, stderr) = Self::launch(scenario, arguments, Stdio::piped(), None);
         (client, stderr.expect("stderr was asked for"))

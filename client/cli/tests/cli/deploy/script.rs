@@ -29,7 +29,7 @@ impl Local {
         Local::spawn(tag, command)
     }
 
-    /// The same for a value that is never dropped: the script deletes its own files.
+    /// Starts the script for a value that is never dropped: the script deletes its own files.
     pub(crate) fn start_without_a_folder(arguments: &[&str]) -> Local {
         let tag = new_tag();
         let mut command = script(&tag, arguments);

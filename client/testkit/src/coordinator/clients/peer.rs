@@ -119,7 +119,7 @@ impl Peer {
         self.welcome_by("one", 1 << 20, slots)
     }
 
-    /// The same, with this coordinator's name and this window for each job.
+    /// Accepts the pool, with this many slots, this window for each job, and this coordinator's name.
     pub fn welcome_by(&self, coordinator: &'static str, window: u64, slots: u32) -> OpenPool {
         let Body::OpenPool(open) = self.receive() else { panic!("the first message opens the pool") };
         self.send_welcome(coordinator, window);

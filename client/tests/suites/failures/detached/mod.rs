@@ -21,7 +21,7 @@ fn bare() -> Cluster {
     cluster::empty_with(&["--journal", journal.to_str().expect("paths of tests are text")])
 }
 
-/// The same with two agents of two slots.
+/// Starts a coordinator with a journal, and two agents of two slots.
 fn cluster() -> Cluster {
     let mut cluster = bare();
     cluster.add_agent(2, &[]);
@@ -62,7 +62,7 @@ pub(crate) fn detaches(address: &str, path: &str, items: u64) {
     nap(crate::failures::tasks::FOR_EVER);
 }
 
-/// The same, but hangs before the last item.
+/// Detaches a job, but hangs before its last item.
 pub(crate) fn detaches_not_all(address: &str, path: &str, items: u64) {
     let pool = pool(address);
     let items = self::items(path.to_owned(), items).inspect(move |(_, item)| {
