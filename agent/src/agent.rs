@@ -130,7 +130,7 @@ impl Agent {
         self.pools.iter_mut().for_each(|pool| pool.hold(None, hold));
     }
 
-    /// Does the same as [`hold`](Self::hold) for one pool, if the agent has it.
+    /// Stops or resumes reading outcomes and output of one pool, if the agent has it. See [`hold`](Self::hold).
     pub fn hold_pool(&mut self, pool: u64, hold: bool) {
         let all = self.held;
         if let Some(pool) = self.pools.iter_mut().find(|known| known.id() == pool) {

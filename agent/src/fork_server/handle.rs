@@ -23,8 +23,8 @@ const DROP_GRACE_MS: u16 = 1000;
 pub struct ForkServer {
     socket: Option<OwnedFd>,
     child: Child,
-    /// The same process. Its pid is meaningless once it has been reaped, which the program may do too: it may ignore
-    /// SIGCHLD or wait for any child. `None`: it has been reaped.
+    /// The process of `child`. A pid is meaningless once its process has been reaped, and the program may do that too:
+    /// it may ignore SIGCHLD or wait for any child. `None`: it has been reaped.
     process: Option<Process>,
 }
 

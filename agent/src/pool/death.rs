@@ -25,7 +25,7 @@ pub(super) enum Reason {
 /// How a worker ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Death {
-    /// As waitpid(2) gives it; `None` if the fork server died, which takes its workers with it.
+    /// The status from waitpid(2); `None` if the fork server died, because its workers die with it.
     pub(super) status: Option<i32>,
     /// Why the agent killed it, if it did.
     pub(super) reason: Option<Reason>,

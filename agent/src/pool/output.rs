@@ -14,7 +14,7 @@ use super::wait::Token;
 
 /// Delay before blocked output is retried.
 const RETRY_NS: u64 = 50_000_000;
-/// The same for the output of a worker whose process id is not known yet.
+/// Delay before the output of a worker whose process id is not known yet is retried.
 const UNKNOWN_RETRY_NS: u64 = 1_000_000;
 
 /// Forwards output to the coordinator within a budget.

@@ -87,10 +87,10 @@ impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
         Self::read_within(stream, limit, &Openings::new(limit, patience)).await
     }
 
-    /// Does the same with bounds for the first message.
+    /// Reads the beginning of a stream, with bounds for the first message.
     ///
     /// # Errors
-    /// As for [`Opening::read`].
+    /// See [`Opening::read`].
     pub async fn read_within(
         stream: impl Stream<Item = Result<In::Frame, Status>> + Send + 'static,
         limit: u64,

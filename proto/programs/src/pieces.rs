@@ -53,7 +53,7 @@ impl Pieces {
         Ok(Pieces::new(Box::new(compressed(file, size)?), digest, size))
     }
 
-    /// Does the same for a compressed program; `size` is that of the executable.
+    /// Returns the pieces of a program that is already compressed; `size` is that of the executable.
     pub fn of_compressed(file: File, digest: Digest, size: u64) -> Pieces {
         Pieces::new(Box::new(file), digest, size)
     }

@@ -52,7 +52,7 @@ pub(super) struct Remains {
     pub(super) number: u32,
     /// Its process id, as reported by the fork server.
     pub(super) pid: u32,
-    /// The same, or as reported by itself.
+    /// Its process id, as reported by the fork server or by the worker.
     pub(super) known_pid: u32,
     pub(super) death: Death,
     /// It had become ready.
@@ -155,7 +155,7 @@ impl Worker {
         self.link.status().waiting() > 0
     }
 
-    /// Gives it no more items, if it is ready: it exits when it is idle. Returns whether it was.
+    /// Gives the worker no more items, if it is ready: it exits when it is idle. Returns whether it was ready.
     pub(super) fn retire(&mut self) -> bool {
         let ready = self.life.stage() == Stage::Ready;
         if ready {
@@ -164,7 +164,7 @@ impl Worker {
         ready
     }
 
-    /// The same, if it has nothing to do.
+    /// Retires the worker, if it is ready and has nothing to do. Returns whether it was.
     pub(super) fn retire_if_idle(&mut self) -> bool {
         self.items.is_idle() && !self.lending.is_lent() && self.retire()
     }

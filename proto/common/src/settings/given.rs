@@ -25,7 +25,7 @@ struct Setting {
 
 #[derive(Debug)]
 enum Value {
-    /// As in a file.
+    /// The value as a file of settings has it.
     Toml(String),
     /// Not given, and what that means.
     None(String),

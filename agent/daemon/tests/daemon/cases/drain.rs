@@ -92,7 +92,7 @@ async fn without_a_session_it_ends_at_once() {
     daemon.wait_for_line("Connection refused").await;
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended().await.code, Some(0));
-    // The same as above, while the coordinator is silent.
+    // It also ends at once while the coordinator is silent.
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let _silent = coordinator.arrival().await;

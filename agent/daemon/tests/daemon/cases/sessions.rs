@@ -61,7 +61,7 @@ async fn check_fatal(status: Status, words: &str) {
     let ended = daemon.ended().await;
     assert!(ended.code == Some(1) && ended.output.contains(words), "{ended:?}");
 
-    // The same later in a session.
+    // A fatal status later in a session also ends the agent.
     let daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
     let (session, _) = coordinator.session().await;
     session.fail(status);
