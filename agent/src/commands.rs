@@ -3,7 +3,6 @@
 //! An invalid command is an error, never a panic. Commands for a pool that has just failed here are valid: the
 //! coordinator could not know.
 
-use farpool_link::clock;
 use farpool_proto::v1::agent_command::Body;
 use farpool_proto::v1::{AgentCommand, Assign, CancelChunks, EndJob, LendSlot, StartJob, StopPool};
 
@@ -28,8 +27,7 @@ impl Agent {
             Body::Welcome(_) | Body::Settled(_) | Body::AdoptPool(_) => {}
             Body::CancelChunks(CancelChunks { mut chunks }) => {
                 chunks.sort_unstable();
-                let now = clock::now();
-                self.pools.iter_mut().for_each(|pool| pool.cancel_chunks(&chunks, now));
+                self.pools.iter_mut().for_each(|pool| pool.cancel_chunks(&chunks));
             }
             Body::ResizePool(resize) => {
                 if let Some(pool) = self.pools.iter_mut().find(|pool| pool.id() == resize.pool) {

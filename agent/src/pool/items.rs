@@ -2,6 +2,7 @@
 //!
 //! The amount read in one turn is bounded, so that a worker that writes without end delays no other.
 
+use farpool_link::clock;
 use farpool_link::record::HEADER_BYTES;
 use farpool_link::{Corrupt, RING_BYTES};
 
@@ -209,13 +210,13 @@ impl WorkerPool {
     }
 
     /// Cancels chunks: drops their queued items and ends those that run.
-    pub(super) fn cancel(&mut self, unwanted: impl Fn(&Chunk) -> bool, now: u64) {
-        self.round.now = now;
+    pub(super) fn cancel(&mut self, unwanted: impl Fn(&Chunk) -> bool) {
+        self.round.now = clock::now();
         if !self.work.cancel(unwanted) {
             return;
         }
         let work = &self.work;
-        let (rests, taken) = self.crew.cancel(|chunk| work.is_cancelled(chunk), now);
+        let (rests, taken) = self.crew.cancel(|chunk| work.is_cancelled(chunk), self.round.now);
         self.work.drop_pieces(rests);
         self.work.queue_in_front(taken);
         self.work.drop_cancelled();

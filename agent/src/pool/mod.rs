@@ -195,7 +195,7 @@ impl WorkerPool {
     /// Ends a job: the coordinator sends no more of it. Its number may be reused.
     pub(crate) fn end_job(&mut self, number: u32, kill: bool) {
         if kill {
-            self.cancel(|chunk| chunk.job == number, clock::now());
+            self.cancel(|chunk| chunk.job == number);
         }
         // Only after the cancellation, which would otherwise remove the job with its last chunk.
         self.work.end_job(number);
@@ -215,8 +215,8 @@ impl WorkerPool {
 
     /// Cancels the chunks with these ids, which must be sorted. Other items that run on the same worker may be
     /// restarted elsewhere.
-    pub(crate) fn cancel_chunks(&mut self, ids: &[u64], now: u64) {
-        self.cancel(|chunk| ids.binary_search(&chunk.id).is_ok(), now);
+    pub(crate) fn cancel_chunks(&mut self, ids: &[u64]) {
+        self.cancel(|chunk| ids.binary_search(&chunk.id).is_ok());
     }
 
     /// Returns all items that have not begun to the coordinator.
