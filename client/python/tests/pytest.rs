@@ -4,7 +4,6 @@
 //! This needs a python3 that can make virtual environments and, for the first run, PyPI. If anything is missing, the tests are skipped
 //! and print that; with FARPOOL_REQUIRE_TOOLS, which `.ci/run` sets, they fail.
 
-use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write, stderr};
 use std::path::{Path, PathBuf};
@@ -12,8 +11,8 @@ use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use farpool_testkit::binaries;
+use farpool_testkit::doses::{REQUIRE_TOOLS, requires_tools};
 
-const REQUIRED: &str = "FARPOOL_REQUIRE_TOOLS";
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 const README: &str = include_str!("../README.md");
 /// What `test_cpython.py` prints if it cannot run: Debian, for example, packages Python's tests separately.
@@ -72,7 +71,7 @@ fn pytest(selected: &str, daemons: Option<&Path>) {
     }
     let printed = run(&mut command, &selected.replace(' ', "-")).unwrap_or_else(|why| panic!("{why}"));
     for skipped in printed.lines().filter(|line| line.starts_with("SKIPPED")) {
-        assert!(!is_required() || skipped.contains(NO_TESTS_OF_PYTHON), "{printed}");
+        assert!(!requires_tools() || skipped.contains(NO_TESTS_OF_PYTHON), "{printed}");
         say(skipped);
     }
     println!("{printed}");
@@ -85,7 +84,7 @@ fn package() -> Option<&'static Package> {
         let tools = match tools() {
             Ok(tools) => tools,
             Err(why) => {
-                assert!(!is_required(), "{REQUIRED} is set: {why}");
+                assert!(!requires_tools(), "{REQUIRE_TOOLS} is set: {why}");
                 say(&format!("skipped: {why}"));
                 return None;
             }
@@ -158,10 +157,6 @@ fn run_into(command: &mut Command, log: &Path) -> io::Result<(ExitStatus, String
 fn folder() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target folder");
     target.join("python")
-}
-
-fn is_required() -> bool {
-    env::var_os(REQUIRED).is_some()
 }
 
 /// Prints a line that libtest does not capture.

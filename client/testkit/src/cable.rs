@@ -59,7 +59,7 @@ impl Cable {
         format!("http://{}", self.address)
     }
 
-    /// Returns the same without its scheme.
+    /// Returns its address without the scheme.
     pub fn socket(&self) -> SocketAddr {
         self.address
     }
@@ -71,8 +71,9 @@ impl Cable {
 
     /// Cuts all connections; new ones can be made at once. Returns how many there were.
     pub fn cut(&self) -> usize {
-        let connections = std::mem::take(&mut self.state.links().connections);
-        let cut = connections.iter().filter(|connection| connection.end()).count();
+        // Under the lock, so that no thread looks before the end and begins to wait after it.
+        let mut links = self.state.links();
+        let cut = links.connections.drain(..).filter(|connection| connection.end()).count();
         self.state.changed.notify_all();
         cut
     }

@@ -1,4 +1,5 @@
-//! How much of the open-ended tests a run does: histories, chaos, random cases. And how many cases it runs at once.
+//! How much of the open-ended tests a run does: histories, chaos, random cases. And how many cases it runs at once, and whether it
+//! may skip some.
 //!
 //! By default it is a quick dose; with `FARPOOL_THOROUGH=1` in the environment, a thorough one.
 
@@ -23,6 +24,14 @@ pub fn cases(usual: u32) -> u32 {
 /// Returns the number of calls that each thread of the stress test makes.
 pub fn stress_calls() -> u64 {
     dose(150, 1_500)
+}
+
+/// The variable that is set if no test may be skipped because its tools are missing.
+pub const REQUIRE_TOOLS: &str = "FARPOOL_REQUIRE_TOOLS";
+
+/// Returns whether tests whose tools are missing must fail.
+pub fn requires_tools() -> bool {
+    std::env::var_os(REQUIRE_TOOLS).is_some()
 }
 
 /// Returns how many cases run at once, for test programs without the standard harness, which reads `RUST_TEST_THREADS` itself.

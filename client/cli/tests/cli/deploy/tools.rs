@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use farpool_testkit::binaries;
-
-/// The variable that is set if checks must not be skipped.
-const REQUIRED: &str = "FARPOOL_REQUIRE_TOOLS";
+use farpool_testkit::doses::{REQUIRE_TOOLS, requires_tools};
 
 /// Returns the path of a file in deploy/.
 pub(crate) fn deployed(name: &str) -> PathBuf {
@@ -23,7 +21,7 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     if installed.is_file() {
         return Some(installed);
     }
-    assert!(env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, and there is no {name}: .ci/run installs it");
+    assert!(!requires_tools(), "{REQUIRE_TOOLS} is set, and there is no {name}: .ci/run installs it");
     tool_of_this_machine(name)
 }
 
