@@ -246,7 +246,7 @@ fn an_item_is_either_claimed_or_revoked() {
             }
             let mut first = round * 500;
             while let Err(claimed) = agent.status().revoke(first) {
-                assert!(claimed > first, "the claimed item is named");
+                assert!(claimed > first, "only a later claim refuses it");
                 first = claimed;
             }
             first

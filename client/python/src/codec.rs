@@ -35,7 +35,7 @@ const RAISED: u8 = 12;
 const DEPTH: usize = 32;
 const PROTOCOL: u8 = 5;
 
-/// Encodes values, and pickles those that have no native encoding.
+/// Encodes values: natively where possible, otherwise as pickles.
 pub(crate) struct Encoder {
     /// Pickles a value that refers to `__main__`, which workers do not import.
     by_value: Option<Py<PyAny>>,

@@ -34,7 +34,7 @@ impl<T> Cut<T> {
         let _ = self.0.send(Err(Status::unavailable("the test has cut the connection")));
     }
 
-    /// Inserts an item, which overtakes those that were not taken yet.
+    /// Inserts an item before those that were not read yet.
     pub fn insert(&self, item: T) {
         let _ = self.0.send(Ok(item));
     }

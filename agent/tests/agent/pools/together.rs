@@ -43,7 +43,7 @@ fn a_chunk_that_was_given_in_two_parts_moves_as_one() {
         host.send(Command::Assign(Assign { chunks: vec![chunk(1, 8, 2)], segments }));
         gates.iter().enumerate().filter(|&(at, _)| at != continues).for_each(|(_, gate)| gate.open());
         let workers = host.wait(|events| Some(results_of(events, 1)).filter(|results| results.len() == 2));
-        assert_eq!(workers[0], workers[1], "the two workers' results are equal");
+        assert_eq!(workers[0], workers[1], "the chunk was split between two workers");
         gates[continues].open();
         host.end();
     }

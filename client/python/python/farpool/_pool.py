@@ -107,8 +107,8 @@ class Pool:
         """Calls `func(*args, **kwds)` in a worker and returns its result.
 
         `timeout`: how many seconds it may run; after that its worker is killed and `TimedOut` is raised. `retries`: how often it is
-        retried if its worker dies; after that `WorkerDied` is raised. `priority`: of the pool's calls that have something to run, those with the
-        highest go first. `require`: labels of the hosts that may run it, in addition to those that the pool requires.
+        retried if its worker dies; after that `WorkerDied` is raised. Calls with a higher `priority` go first. `require`: labels that a
+        host needs to run it, in addition to those that the pool requires.
         """
         self._check_running()
         task, value = self._call(func, args, kwds)
@@ -251,7 +251,7 @@ class Pool:
         return dict.fromkeys(self._session.open_jobs())
 
     def _repopulate_pool(self):
-        """Waits until all workers have started. The pool itself replaces those that exit."""
+        """Waits until all workers have started; those that exit are replaced in any case."""
         until = time.monotonic() + _PATIENCE
         while self._is_here and self._state == RUN and time.monotonic() < until:
             if len(self._session.worker_pids()) >= self._processes:

@@ -201,7 +201,7 @@ fn room_wakes_only_a_consumer_of_outcomes() {
         inbox.grant(10).wake();
         assert_eq!((inbox.has_news(), wakes.0.load(Ordering::Relaxed)), (woken, u32::from(woken)));
         assert!(!inbox.take(&mut VecDeque::new()) && !inbox.has_news());
-        // The limit never falls, and a known limit wakes nobody.
+        // The limit never falls, and granting it again wakes no consumer.
         inbox.grant(10).wake();
         inbox.grant(9).wake();
         assert_eq!((inbox.limit(), inbox.has_news()), (10, false));

@@ -96,7 +96,7 @@ fn a_pool_that_keeps_too_much_is_held() {
     test.ledger.event(large(1));
     assert_eq!(test.ledger.steps(), [Step::Hold { pool, hold: true }]);
     test.ledger.event(large(2));
-    assert!(!test.ledger.has_steps(), "the outcome is reported once");
+    assert!(!test.ledger.has_steps(), "the hold is sent once");
     let settle = |test: &mut TestLedger, report| {
         test.ledger.command(Command::Settled(Settled { pool: 1, report })).expect("the report is known");
         test.ledger.steps()
