@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use clap::{CommandFactory, Parser};
 use farpool_common::address::Address;
 use farpool_common::log::{Format, Log, info};
 use farpool_common::settings::{self, ConfigFile, Given, Stop};
-use farpool_common::units::{ByteSize, duration};
+use farpool_common::units::{self, ByteSize, duration};
 use farpool_net::Secret;
 use farpool_proto::v1::{AgentHello, Label};
 
@@ -51,8 +50,8 @@ struct Flags {
     coordinator: Address,
 
     /// Worker processes that run at once, across all pools [default: the cores that this process may use]
-    #[arg(long, env = "FARPOOL_SLOTS", value_name = "N")]
-    slots: Option<NonZeroU32>,
+    #[arg(long, env = "FARPOOL_SLOTS", value_name = "N", value_parser = units::count)]
+    slots: Option<u32>,
 
     /// A property of this host that pools and jobs can require; can be given more than once
     ///
@@ -156,8 +155,8 @@ impl Settings {
             label = joined(labels.collect(), ","),
             "program-dir" = joined(directories.collect(), ":"),
             "program-cache" = %ByteSize(self.program_cache),
-            "heartbeat-timeout" = ?self.heartbeat_timeout,
-            "orphan-timeout" = ?self.orphan_timeout,
+            "heartbeat-timeout" = units::written(self.heartbeat_timeout),
+            "orphan-timeout" = units::written(self.orphan_timeout),
             insecure = self.insecure,
             programs = %programs.display(),
             "agent started"
@@ -200,7 +199,7 @@ impl Settings {
         Ok(Settings {
             secret: Secret::random(),
             coordinator: flags.coordinator,
-            slots: flags.slots.map_or_else(cores, NonZeroU32::get),
+            slots: flags.slots.unwrap_or_else(cores),
             labels: own.chain(flags.labels).collect(),
             host,
             program_directories: flags.program_directories,
@@ -221,7 +220,7 @@ fn check_coordinator(address: &Address, insecure: bool) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "--coordinator {address} is on another machine, and there is no authentication yet: anyone who answers there can run \
+        "the coordinator at {address} (--coordinator) is on another machine, and there is no authentication yet: anyone who answers there can run \
          programs on this host, and anyone in between can read and change the traffic. If you trust everyone in \
          that network, add --insecure"
     ))

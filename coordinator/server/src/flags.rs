@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use farpool_common::log::Format;
 use farpool_common::settings::ConfigFile;
-use farpool_common::units::{ByteSize, duration};
+use farpool_common::units::{ByteSize, count, duration};
 
 /// farpool's coordinator: takes jobs from clients, hands their items to agents, and passes the results back
 #[derive(Debug, Parser)]
@@ -83,7 +83,7 @@ pub(super) struct Flags {
 
     /// Maximum number of open connections; further ones wait
     #[arg(long, env = "FARPOOL_MAX_CONNECTIONS", value_name = "COUNT", default_value = "10000",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = count)]
     pub(super) max_connections: u32,
 
     /// How lines on stderr are written: text or json

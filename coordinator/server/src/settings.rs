@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 use farpool_common::log::{Log, info};
 use farpool_common::settings::{self, Given, Stop};
-use farpool_common::units::ByteSize;
+use farpool_common::units::{self, ByteSize};
 use farpool_coordinator::Principal;
 use farpool_net::http2::{LEAST_STREAM_WINDOW, STREAM_WINDOW};
 use farpool_proto::limits;
@@ -116,12 +116,12 @@ impl Settings {
         let memory = flags.memory.map_or_else(|| quarter_of_memory().max(LEAST_MEMORY), |memory| memory.0);
         if memory < LEAST_MEMORY {
             let (asked, least) = (ByteSize(memory), ByteSize(LEAST_MEMORY));
-            let message = format!("--memory {asked} is too little: give it at least {least}");
+            let message = format!("a memory of {asked} is too little: give at least {least} with --memory");
             return Err(Flags::command().error(ErrorKind::ValueValidation, message));
         }
         if flags.journal_size.0 < LEAST_JOURNAL {
             let (asked, least) = (flags.journal_size, ByteSize(LEAST_JOURNAL));
-            let message = format!("--journal-size {asked} is too little: give it at least {least}");
+            let message = format!("a journal of {asked} is too small: give it at least {least} with --journal-size");
             return Err(Flags::command().error(ErrorKind::ValueValidation, message));
         }
         let programs = match (&flags.programs, &flags.journal) {
@@ -162,12 +162,12 @@ impl Settings {
             programs = %self.programs.display(),
             "program-cache" = %ByteSize(self.program_cache),
             window = %ByteSize(self.window),
-            "heartbeat-timeout" = ?self.heartbeat_timeout,
-            "reconnect-grace" = ?self.reconnect_grace,
+            "heartbeat-timeout" = units::written(self.heartbeat_timeout),
+            "reconnect-grace" = units::written(self.reconnect_grace),
             "max-connections" = self.max_connections,
             journal = journal.map_or_else(|| "none".to_owned(), |journal| journal.directory.display().to_string()),
             "journal-size" = journal.map(|journal| ByteSize(journal.size).to_string()),
-            "journal-expiry" = journal.map(|journal| format!("{:?}", journal.expiry)),
+            "journal-expiry" = journal.map(|journal| units::written(journal.expiry)),
             "coordinator started"
         );
     }
@@ -277,7 +277,7 @@ mod tests {
         let settings = load(&["--journal", "/tmp/j", "--journal-size", "2GiB"]).expect("the settings are right");
         assert_eq!(settings.programs, PathBuf::from("/tmp/j/programs"));
         let line = announced(settings);
-        assert!(line.ends_with("journal=/tmp/j journal-size=2GiB journal-expiry=604800s"), "{line}");
+        assert!(line.ends_with("journal=/tmp/j journal-size=2GiB journal-expiry=7d"), "{line}");
         let elsewhere = load(&["--journal", "/tmp/j", "--programs", "/tmp/p"]).expect("the settings are right");
         assert_eq!(elsewhere.programs, PathBuf::from("/tmp/p"));
     }

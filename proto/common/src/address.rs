@@ -40,11 +40,18 @@ impl Address {
         let Ok(uri) = format!("http://{rest}").parse::<Uri>() else {
             return wrong("is not valid: write it as http://host:7070");
         };
-        if uri.port_u16().is_none_or(|port| port == 0) {
-            return wrong("has no port: write it as http://host:7070");
-        }
-        if uri.host().is_none_or(str::is_empty) {
+        let host = uri.host().unwrap_or_default();
+        if host.is_empty() {
             return wrong("has no host: write it as http://host:7070");
+        }
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        match authority.strip_prefix(host) {
+            None => return wrong("has something before the host: write it as http://host:7070"),
+            Some("" | ":") => return wrong("has no port: write it as http://host:7070"),
+            Some(_) if uri.port_u16().is_none_or(|port| port == 0) => {
+                return wrong("has a port that is not a number from 1 to 65535: write it as http://host:7070");
+            }
+            Some(_) => {}
         }
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return wrong("has something after the port: write it as http://host:7070");
@@ -102,8 +109,13 @@ mod tests {
             ("farpool://node7:7070", "write it as http://"),
             ("node7", "has no port"),
             ("http://node7", "has no port"),
-            ("node7:0", "has no port"),
-            ("http://node7:70000", "write it as"),
+            ("node7:", "has no port"),
+            ("node7:0", "from 1 to 65535"),
+            ("node7:99999", "from 1 to 65535"),
+            ("http://node7:70000", "from 1 to 65535"),
+            ("node7:http", "from 1 to 65535"),
+            ("[::1]:x", "write it as"),
+            ("me@node7:7070", "before the host"),
             ("http://:7070", "write it as"),
             ("http://node7:7070/pools", "after the port"),
             ("http://node7:7070?x=1", "after the port"),

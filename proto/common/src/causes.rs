@@ -1,19 +1,13 @@
-//! An error and its causes in one line.
+//! Why an error happened.
 
 use std::error::Error;
 
-/// Returns an error's text followed by its causes, without repetitions.
-pub fn causes(error: &(dyn Error + 'static)) -> String {
-    with_causes(error.to_string(), error)
-}
-
-/// Returns the same, with another text for the error itself.
-pub fn with_causes(text: String, error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |&error| error.source());
-    causes.fold(text, |text, cause| match cause.to_string() {
-        cause if text.contains(&cause) => text,
-        cause => format!("{text}: {cause}"),
-    })
+/// Returns the cause that has no further cause. The layers above it often only say "transport error" and the like.
+pub fn root_cause<'e>(mut error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }
 
 #[cfg(test)]
@@ -38,11 +32,11 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_not_repeated() {
+    fn the_last_cause_is_returned() {
         let root = Because("connection refused", None);
+        assert_eq!(root_cause(&root).to_string(), "connection refused");
         let middle = Because("tcp connect error", Some(Box::new(root)));
-        let top = Because("transport error", Some(Box::new(Because("tcp connect error", Some(Box::new(middle))))));
-        assert_eq!(causes(&top), "transport error: tcp connect error: connection refused");
-        assert_eq!(with_causes("opening".to_owned(), &top), "opening: tcp connect error: connection refused");
+        let top = Because("transport error", Some(Box::new(middle)));
+        assert_eq!(root_cause(&top).to_string(), "connection refused");
     }
 }

@@ -13,6 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::{BoolishValueParser, Resettable};
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, Command, FromArgMatches, Parser};
 
 use file::FromFile;
@@ -44,7 +45,8 @@ pub struct ConfigFile {
 pub fn load<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<(T, Given), clap::Error> {
     let args: Vec<_> = args.into_iter().collect();
     let (command, file) = with_file(with_environment(T::command(), |name| env::var_os(name)), &args)?;
-    let mut matches = command.clone().try_get_matches_from(args)?;
+    let parsed = command.clone().try_get_matches_from(&args);
+    let mut matches = parsed.map_err(|error| naming_variable(error, &command, &args, |name| env::var_os(name)))?;
     let is_wanted = ConfigFile::from_arg_matches(&matches).is_ok_and(|flags| flags.print_config);
     // In the order of the program, which the command has changed.
     let given = Given::new(&T::command(), &matches, file.as_ref(), is_wanted);
@@ -64,6 +66,32 @@ fn with_environment(mut command: Command, value: impl Fn(&OsStr) -> Option<OsStr
         });
     }
     command
+}
+
+/// Returns the error with the name of the environment variable that the invalid value is from, where clap names the
+/// flag.
+fn naming_variable(
+    mut error: clap::Error,
+    command: &Command,
+    args: &[OsString],
+    value: impl Fn(&OsStr) -> Option<OsString>,
+) -> clap::Error {
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return error };
+    // Only the arguments of a built command can be shown.
+    let mut command = command.clone();
+    command.build();
+    let arg = command.get_arguments().find(|arg| arg.to_string() == *named);
+    let Some((flag, variable)) = arg.and_then(|arg| Some((arg.get_long()?, arg.get_env()?))) else { return error };
+    let flag = format!("--{flag}");
+    let is_on_command_line = args.iter().any(|arg| {
+        let rest = arg.as_encoded_bytes().strip_prefix(flag.as_bytes());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
+    });
+    if !is_on_command_line && value(variable).is_some() {
+        let variable = ContextValue::String(variable.to_string_lossy().into_owned());
+        error.insert(ContextKind::InvalidArg, variable);
+    }
+    error
 }
 
 /// Returns the command with the file's values as defaults, and these values.
@@ -153,6 +181,27 @@ mod tests {
         check(&[], Some("[label]\nx = 1"), &[".toml", "`label`", "a table", "an array"]);
         check(&[], Some("label = [['x']]"), &[".toml", "`label`", "an array"]);
         check(&[], Some("memory = '12 potatoes'"), &[".toml", "`memory`", "12 potatoes", "GiB"]);
+    }
+
+    #[test]
+    fn errors_about_environment_variables_name_them() {
+        #[derive(Debug, Parser)]
+        struct Settings {
+            #[command(flatten)]
+            _file: ConfigFile,
+            // A variable that is set, to something that is no size.
+            #[arg(long, env = "PATH", value_name = "SIZE", default_value = "1GiB")]
+            memory: ByteSize,
+        }
+        let run = |args: &[&str]| {
+            let args = ["server"].iter().chain(args).map(OsString::from);
+            load::<Settings>(args).map(|(settings, _)| settings.memory.0).map_err(|error| error.to_string())
+        };
+        let error = run(&[]).expect_err("no PATH is a size");
+        assert!(error.contains("for 'PATH'") && !error.contains("--memory"), "{error}");
+        let error = run(&["--memory=x"]).expect_err("x is no size");
+        assert!(error.contains("for '--memory <SIZE>'") && !error.contains("PATH"), "{error}");
+        assert_eq!(run(&["--memory", "1kB"]), Ok(1000));
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-const SIZES: [(&str, u64); 9] = [
+/// The first four are also what sizes are shown in. A letter alone is binary, as for `head -c` and `split -b`.
+const SIZES: [(&str, u64); 13] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -14,12 +15,17 @@ const SIZES: [(&str, u64); 9] = [
     ("MB", 1_000_000),
     ("kB", 1_000),
     ("B", 1),
+    ("T", 1 << 40),
+    ("G", 1 << 30),
+    ("M", 1 << 20),
+    ("K", 1 << 10),
 ];
 
+/// In milliseconds. Times are shown in all but the last.
 const TIMES: [(&str, u64); 6] =
-    [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
+    [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1), ("m", 60_000)];
 
-/// A number of bytes: `4GiB`, `512 MiB`, `1.5GB` or just `4096`.
+/// A number of bytes: `4GiB`, `512 MiB`, `1.5GB`, `64k` or just `4096`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
@@ -34,7 +40,9 @@ impl FromStr for ByteSize {
             None => None,
         };
         let bytes = factor.and_then(|factor| scale(number, factor));
-        bytes.map(Self).ok_or_else(|| "a size is a number and B, KiB, MiB, GiB, kB, MB or GB, as in 4GiB".to_owned())
+        bytes.map(Self).ok_or_else(|| {
+            "a size is a number of bytes, or a number and KiB, MiB, GiB, kB, MB or GB, as in 4GiB".to_owned()
+        })
     }
 }
 
@@ -53,7 +61,7 @@ impl fmt::Display for ByteSize {
 /// If it is not a time.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let time = time(text).filter(|time| !time.is_zero());
-    time.ok_or_else(|| "a time is a number above 0 and ms, s, m, h or d, as in 5s".to_owned())
+    time.ok_or_else(|| "a time is a number of seconds above 0, or a number and ms, s, min, h or d, as in 5s".to_owned())
 }
 
 /// Parses a time that may be `0`.
@@ -61,7 +69,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// If it is not a time.
 pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
-    time(text).ok_or_else(|| "a time is a number and ms, s, m, h or d, as in 5s, or 0".to_owned())
+    time(text).ok_or_else(|| {
+        "a time is a number of seconds, or a number and ms, s, min, h or d, as in 5s; it may be 0".to_owned()
+    })
 }
 
 fn time(text: &str) -> Option<Duration> {
@@ -69,6 +79,37 @@ fn time(text: &str) -> Option<Duration> {
     let unit = if unit.is_empty() { "s" } else { unit };
     let factor = TIMES.iter().find(|(name, _)| *name == unit).map(|&(_, factor)| factor);
     factor.and_then(|factor| scale(number, factor)).map(Duration::from_millis)
+}
+
+/// Formats a time as it would be written: in the largest unit in which it is a whole number. Less than a millisecond
+/// is left out.
+pub fn written(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let fits = |&&(_, factor): &&(&str, u64)| {
+        milliseconds >= u128::from(factor) && milliseconds.is_multiple_of(u128::from(factor))
+    };
+    let (unit, factor) = TIMES[..5].iter().find(fits).copied().unwrap_or(("s", 1_000));
+    format!("{}{unit}", milliseconds / u128::from(factor))
+}
+
+/// Parses a whole number of at least 1: how many there are of something.
+///
+/// # Errors
+/// If it is not such a number, or above 4,294,967,295.
+pub fn count(text: &str) -> Result<u32, String> {
+    count_or_zero(text).ok().filter(|&count| count > 0).ok_or_else(|| wrong_count(1))
+}
+
+/// Parses a whole number that may be 0.
+///
+/// # Errors
+/// If it is not such a number, or above 4,294,967,295.
+pub fn count_or_zero(text: &str) -> Result<u32, String> {
+    text.trim().parse().map_err(|_| wrong_count(0))
+}
+
+fn wrong_count(least: u32) -> String {
+    format!("write a whole number from {least} to {}", u32::MAX)
 }
 
 /// Formats a time for messages: rounded to what matters.
@@ -114,6 +155,9 @@ mod tests {
         check("1.5kB", Some(1500));
         check("4096", Some(4096));
         check("0", Some(0));
+        for (text, bytes) in [("1M", 1 << 20), ("64k", 64 << 10), ("2G", 2 << 30), ("1 T", 1 << 40)] {
+            check(text, Some(bytes));
+        }
         check("20000000TiB", None);
         check("99999999999999999999", None);
         for text in ["", "GiB", "4 potatoes", "-1", "4GiB4", "1.2.3MB", "."] {
@@ -128,6 +172,32 @@ mod tests {
         check(1536 << 20, "1536MiB");
         check(1000, "1000B");
         check(0, "0B");
+    }
+
+    #[test]
+    fn times_are_shown_as_they_would_be_written() {
+        for (milliseconds, expected) in [
+            (604_800_000, "7d"),
+            (90_000, "90s"),
+            (120_000, "2min"),
+            (5_400_000, "90min"),
+            (1_500, "1500ms"),
+            (0, "0s"),
+        ] {
+            let time = Duration::from_millis(milliseconds);
+            assert_eq!(written(time), expected);
+            assert_eq!(duration_or_zero(expected), Ok(time));
+        }
+    }
+
+    #[test]
+    fn counts_are_whole_numbers() {
+        assert_eq!([count("1"), count(" 16 ")], [Ok(1), Ok(16)]);
+        assert_eq!([count_or_zero("0"), count_or_zero("4294967295")], [Ok(0), Ok(u32::MAX)]);
+        for text in ["0", "", "x", "-1", "1.5", "4294967296"] {
+            assert_eq!(count(text), Err("write a whole number from 1 to 4294967295".to_owned()), "{text}");
+        }
+        assert!(count_or_zero("x").is_err_and(|why| why.contains("from 0")));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) struct MapArguments {
     pub(super) arg_file: Option<PathBuf>,
 
     /// Give this many items to one command: {} is all of them, {1} {2} ... are single ones
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = units::count)]
     pub(super) max_args: Option<u32>,
 
     /// Cut each item into columns {1} {2} ... at this string: `,`, `\t`, or one space for any number of spaces and tabs
@@ -53,15 +53,16 @@ pub(crate) struct MapArguments {
     ///
     /// Attempts whose worker or host is lost count too. The next attempt may be on another host. Without this option, failed
     /// commands are not retried, and commands whose worker or host is lost are retried twice. With 0, no command runs twice.
-    #[arg(long, value_name = "N")]
+    /// Once an item has failed for good, failed commands of other items are not retried either, unless --keep-going is given.
+    #[arg(long, value_name = "N", value_parser = units::count_or_zero)]
     pub(super) retries: Option<u32>,
 
     /// How many commands run at once [default: all slots of the cluster, or all cores of this machine]
-    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'j', long, value_name = "N", value_parser = units::count)]
     pub(super) processes: Option<u32>,
 
     /// Give this many consecutive items to one worker, which runs them one after another
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = units::count)]
     pub(super) chunksize: Option<u32>,
 
     /// Run commands only on hosts with this label; can be given more than once
@@ -69,7 +70,7 @@ pub(crate) struct MapArguments {
     pub(super) require: Vec<(String, String)>,
 
     /// Priority among the pool's jobs: the highest goes first; may be negative
-    #[arg(long, value_name = "N", allow_hyphen_values = true, default_value_t = 0)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, default_value_t = 0, value_parser = priority)]
     pub(super) priority: i32,
 
     /// Pass this variable to commands on a cluster, with VALUE or its value here; can be given more than once
@@ -135,6 +136,10 @@ fn label(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a label is written KEY=VALUE, as in gpu=a100".to_owned()),
     }
+}
+
+fn priority(text: &str) -> Result<i32, String> {
+    text.trim().parse().map_err(|_| format!("write a whole number from {} to {}", i32::MIN, i32::MAX))
 }
 
 fn block(text: &str) -> Result<usize, String> {

@@ -72,7 +72,7 @@ fn processes_limit_concurrent_commands() {
     for processes in [1, 3] {
         fs::write(&log, "").unwrap();
         let option = format!("--processes={processes}");
-        farpool(["map", "--program", &program, &option]).input(numbers(12)).run().assert_prints("");
+        farpool(["map", &option, &program]).input(numbers(12)).run().assert_prints("");
         let (mut now, mut most) = (0, 0);
         for line in fs::read_to_string(&log).unwrap().lines() {
             now += if line == "+" { 1 } else { -1 };
@@ -163,6 +163,20 @@ fn invalid_options_are_rejected_with_their_own_code() {
 }
 
 #[test]
+fn numbers_that_are_wrong_are_explained() {
+    for (option, words) in [
+        ("-j=x", "a whole number from 1 to"),
+        ("-n0", "a whole number from 1 to"),
+        ("--chunksize=0", "a whole number from 1 to"),
+        ("--retries=-1", "a whole number from 0 to"),
+        ("--priority=high", "a whole number from -2147483648 to"),
+    ] {
+        let done = farpool(["map", option, "echo", ":::", "x"]).run();
+        assert!(done.stderr().contains(words), "{option}: {done:?}");
+    }
+}
+
+#[test]
 fn an_unreachable_cluster_is_reported() {
     for arguments in [&["--address", "http://127.0.0.1:1"][..], &["--address=nonsense"]] {
         let done = map("echo", arguments.iter().copied()).input("x\n").run();
@@ -178,10 +192,8 @@ fn an_unreachable_cluster_is_reported() {
 #[test]
 fn a_terminal_shows_the_progress() {
     // script(1) provides a terminal.
-    let command = format!(
-        "{} map --progress --keep-going --program 'test {{}} != 4' -- 1 2 3 4 5",
-        env!("CARGO_BIN_EXE_farpool")
-    );
+    let command =
+        format!("{} map --progress --keep-going 'test {{}} != 4' ::: 1 2 3 4 5", env!("CARGO_BIN_EXE_farpool"));
     let mut script = std::process::Command::new("script");
     script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).env_remove("FARPOOL_ADDRESS");
     let Ok(output) = script.stdin(std::process::Stdio::null()).output() else {

@@ -44,7 +44,7 @@ async fn wrong_settings() {
     // Without a port, it would be tried forever.
     check(&["--coordinator", "http://head"], 2, &["\"http://head\" has no port", "http://host:7070"]).await;
     check(&["--coordinator", "https://127.0.0.1:7070"], 2, &["https://127.0.0.1:7070", "use http"]).await;
-    check(&["--slots", "0"], 2, &["--slots", "zero"]).await;
+    check(&["--slots", "0"], 2, &["--slots", "a whole number from 1"]).await;
     check(&["--slots", "many"], 2, &["--slots", "many"]).await;
     check(&["--label", "gpu"], 2, &["--label", "gpu", "KEY=VALUE"]).await;
     check(&["--label", "=a100"], 2, &["--label", "KEY=VALUE"]).await;
@@ -154,7 +154,7 @@ async fn variables() {
     let all: Vec<_> = empty.map(|name| (name, "")).chain([("FARPOOL_INSECURE", "1")]).collect();
     let mut daemon = Daemon::with_variables(&all, &arguments);
     let line = daemon.wait_for_line("version=").await;
-    for part in ["insecure=true", "program-cache=4GiB", "orphan-timeout=60s"] {
+    for part in ["insecure=true", "program-cache=4GiB", "orphan-timeout=1min"] {
         assert!(line.contains(part), "{part}: {line}");
     }
     daemon.signal(Signal::SIGINT);
