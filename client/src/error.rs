@@ -157,6 +157,22 @@ impl Error {
         self.0.label()
     }
 
+    /// Returns the message for people who use a program and did not write it: without the name of the call, and the
+    /// advice names no method of this crate.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), farpool::Error> {
+    /// let pool = farpool::Pool::new(2)?;
+    /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
+    /// assert!(error.to_string().starts_with("map, item 2: "));
+    /// assert!(error.plain().to_string().starts_with("item 2: "));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn plain(&self) -> impl Display + use<'_> {
+        self.0.plain()
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(farpool_session::Error::new(kind, message))
     }

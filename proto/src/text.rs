@@ -24,6 +24,18 @@ pub fn is_plain(text: &str) -> bool {
     !text.chars().any(is_order)
 }
 
+/// Fewest digits of an id that are shown.
+pub const MIN_ID_DIGITS: usize = 8;
+
+/// Returns how many digits of these ids have to be shown to tell them apart, at least [`MIN_ID_DIGITS`].
+pub fn digits_that_differ<'a>(ids: impl Iterator<Item = &'a str>) -> usize {
+    let mut ids: Vec<&str> = ids.collect();
+    ids.sort_unstable();
+    let in_common =
+        |pair: &[&str]| pair[0].chars().zip(pair[1].chars()).take_while(|(one, other)| one == other).count();
+    ids.windows(2).map(|pair| in_common(pair) + 1).max().unwrap_or(0).max(MIN_ID_DIGITS)
+}
+
 /// A text on one line.
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<'t>(pub &'t str);
@@ -204,5 +216,15 @@ mod tests {
         let long = format!("\x1b[{}m", "1;".repeat(100));
         check(long.as_bytes(), &format!("[n 1] \\u{{1b}}[{}m\n", "1;".repeat(100)));
         assert_eq!(labelled("\x1b[2J", b"x"), b"\\u{1b}[2Jx\n");
+    }
+
+    #[test]
+    fn ids_are_shortened_to_unique_digits() {
+        let shown = |ids: &[&str]| digits_that_differ(ids.iter().copied());
+        assert_eq!(shown(&["0193f2a4-aaaa", "0193f2a5-bbbb"]), 8);
+        assert_eq!(shown(&["0193f2a4-aaaa", "0293f2a5-bbbb", "0193f2a4-aabb"]), 12);
+        assert_eq!(shown(&["0193f2a4-aaaa"]), 8);
+        assert_eq!(shown(&["a1b2"]), 8);
+        assert_eq!(shown(&[]), 8);
     }
 }

@@ -35,6 +35,11 @@ fn main() -> ExitCode {
         Ok(address) => address,
         Err(error) => return explain(&error),
     };
+    let counts_items = matches!(cli.command, Command::Map(_) | Command::Results(_));
+    if let Some(Err(error)) = address.as_deref().filter(|_| counts_items).map(operators::check_address) {
+        let _ = writeln!(io::stderr(), "farpool: {error}");
+        return ExitCode::from(map::exit_code::OWN_FAILURE);
+    }
     let done = match cli.command {
         Command::Map(arguments) => return map::run(*arguments, address),
         Command::Status(arguments) => operators::status(address, arguments),

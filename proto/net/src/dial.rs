@@ -5,8 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use farpool_common::address::Address;
-use farpool_common::causes::causes;
+use farpool_common::causes::root_cause;
 use tokio::time::timeout;
+use tonic::Status;
 use tonic::transport::{self, Channel, Endpoint};
 
 use crate::http2::{self, CONNECT_TIMEOUT};
@@ -23,7 +24,7 @@ pub enum DialError {
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(error) => f.write_str(&causes(error)),
+            Self::Unreachable(error) => write!(f, "{}", root_cause(error)),
             Self::Silent(waited) => write!(f, "there was no answer within {waited:?}"),
         }
     }
@@ -35,6 +36,16 @@ impl Error for DialError {
             Self::Unreachable(error) => Some(error),
             Self::Silent(_) => None,
         }
+    }
+}
+
+/// Returns why a call failed: what the peer said, or why the connection was lost.
+pub fn reason(status: &Status) -> String {
+    match (status.source(), status.message()) {
+        // Made on this side.
+        (Some(source), _) => root_cause(source).to_string(),
+        (None, "") => status.code().description().to_owned(),
+        (None, message) => message.to_owned(),
     }
 }
 
@@ -69,6 +80,6 @@ mod tests {
         let error = connect(&endpoint(&address, Duration::from_secs(5))).await.expect_err("nothing listens there");
         assert!(matches!(error, DialError::Unreachable(_)), "{error:?}");
         assert!(error.to_string().contains("Connection refused"), "{error}");
-        assert_eq!(causes(&error), error.to_string());
+        assert!(!error.to_string().contains("transport"), "{error}");
     }
 }

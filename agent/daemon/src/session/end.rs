@@ -1,6 +1,6 @@
 //! How the daemon, its session and its connection end.
 
-use farpool_common::causes::with_causes;
+use farpool_net::dial::reason;
 use tonic::{Code, Status};
 
 /// How the daemon ends.
@@ -30,10 +30,7 @@ pub(super) enum Failure {
 impl Failure {
     /// Returns the failure for a status with which the coordinator ended a connection.
     pub(super) fn of(status: &Status) -> Failure {
-        let text = match status.message() {
-            "" => status.code().to_string(),
-            message => with_causes(message.to_owned(), status),
-        };
+        let text = reason(status);
         match status.code() {
             Code::FailedPrecondition | Code::InvalidArgument => Failure::Refused(text),
             _ => Failure::Lost(text),

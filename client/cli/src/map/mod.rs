@@ -67,6 +67,10 @@ enum MapError {
 pub(crate) fn run(arguments: MapArguments, address: Option<String>) -> ExitCode {
     // The words are the last arguments.
     let dashes = std::env::args_os().rev().nth(arguments.words.len()).is_some_and(|argument| argument == "--");
+    if arguments.program.is_some() {
+        let instead = "write farpool map 'LINE' ::: ITEM...";
+        let _ = writeln!(io::stderr(), "farpool: --program will be removed in the next release: {instead}");
+    }
     let done = Plan::resolve(arguments, dashes).map_err(MapError::Failed).and_then(|plan| carry_out(plan, address));
     end(done)
 }
@@ -116,7 +120,7 @@ impl MapError {
 
 impl From<farpool::Error> for MapError {
     fn from(error: farpool::Error) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(error.plain().to_string())
     }
 }
 

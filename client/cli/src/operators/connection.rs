@@ -27,9 +27,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A status with very many agents and jobs is large.
 const LARGEST_STATUS: usize = 256 << 20;
 
+/// Parses an address that somebody has given.
+pub(super) fn parse(address: &str) -> Result<Address, OperatorError> {
+    Address::parse(address).map_err(|error| OperatorError::address(&error))
+}
+
 impl Connection {
     pub(super) async fn open(address: &str) -> Result<Connection, OperatorError> {
-        let parsed = Address::parse(address).map_err(|error| OperatorError::address(&error))?;
+        let parsed = parse(address)?;
         // An answer that is missing after the timeout is an error before a heartbeat could tell.
         let endpoint = dial::endpoint(&parsed, 2 * ANSWER_TIMEOUT).timeout(ANSWER_TIMEOUT);
         let channel = dial::connect(&endpoint).await.map_err(|error| match error {
@@ -49,8 +54,7 @@ impl Connection {
     pub(super) async fn cancel_job(&mut self, request: CancelJobRequest) -> Result<(), OperatorError> {
         let reply = self.client.cancel_job(request).await;
         reply.map(drop).map_err(|status| {
-            OperatorError::refused(&self.address, status)
-                .advise("`farpool jobs` lists the open ones; give a detached job's name with --detached")
+            OperatorError::refused(&self.address, status).advise("give a detached job's name with --detached")
         })
     }
 
@@ -90,6 +94,6 @@ impl Connection {
         let reply = self.client.drain_agent(request).await;
         reply
             .map(|reply| reply.into_inner().agent)
-            .map_err(|status| OperatorError::refused(&self.address, status).advise("`farpool agents` lists them"))
+            .map_err(|status| OperatorError::refused(&self.address, status).advise("`farpool agents` shows more"))
     }
 }

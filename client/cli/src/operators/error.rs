@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use farpool_common::address::AddressError;
+use farpool_common::causes::root_cause;
 use farpool_proto::text::Lines;
 use tonic::{Code, Status};
 
@@ -37,7 +38,7 @@ impl OperatorError {
     }
 
     pub(super) fn unreachable(address: &str, error: &(dyn Error + 'static)) -> Self {
-        let message = format!("cannot reach the coordinator at {address}: {}", root(error));
+        let message = format!("cannot reach the coordinator at {address}: {}", root_cause(error));
         Self { kind: Kind::Unreachable, message, advice: START_OR_NAME }
     }
 
@@ -57,7 +58,7 @@ impl OperatorError {
                 Self { kind: Kind::Refused, message, advice: START_OR_NAME }
             }
             Code::Unavailable | Code::Unknown if status.source().is_some() => {
-                let message = format!("lost the connection to the coordinator at {address}: {}", root(&status));
+                let message = format!("lost the connection to the coordinator at {address}: {}", root_cause(&status));
                 Self { kind: Kind::Unreachable, message, advice: "check whether it is still running" }
             }
             Code::DeadlineExceeded | Code::Cancelled => {
@@ -97,14 +98,6 @@ impl OperatorError {
     pub(super) fn stdout(error: io::Error) -> Self {
         Self { kind: Kind::Here, message: format!("cannot write to stdout: {error}"), advice: "" }
     }
-}
-
-/// Returns the root cause. The layers above it only say "transport error" and the like.
-fn root<'e>(mut error: &'e (dyn Error + 'static)) -> &'e dyn Error {
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
 }
 
 impl fmt::Display for OperatorError {

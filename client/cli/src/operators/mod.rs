@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use farpool_proto::text::json as json_text;
+use farpool_proto::text::{MIN_ID_DIGITS, json as json_text};
 use farpool_proto::v1::{CancelJobRequest, DrainAgentRequest, StatusReply};
 
 use crate::cli::{CancelArguments, DEFAULT_ADDRESS, DrainArguments, ResultsArguments, ShowArguments};
@@ -21,8 +21,11 @@ pub(crate) use error::OperatorError;
 
 /// How often `drain --wait` polls the status.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// Fewest digits of an agent's id that are shown, and that are accepted as its beginning.
-const MIN_ID_DIGITS: usize = 8;
+
+/// Checks the address that a command was given, for commands that do not use this module's connections.
+pub(crate) fn check_address(address: &str) -> Result<(), OperatorError> {
+    connection::parse(address).map(drop)
+}
 
 /// Runs `farpool status`.
 pub(crate) fn status(address: Option<String>, arguments: ShowArguments) -> Result<(), OperatorError> {
@@ -116,7 +119,7 @@ fn resolve_id(agent: String, status: &StatusReply) -> Result<String, OperatorErr
     let begun = status.agents.iter().map(|known| &known.agent).filter(|id| id.starts_with(&agent)).collect::<Vec<_>>();
     match begun[..] {
         [id] => Ok(id.clone()),
-        // The coordinator's error lists the agents.
+        // The coordinator's answer lists the agents.
         [] => Ok(agent),
         _ => Err(OperatorError::ambiguous_id(&agent, begun.len())),
     }

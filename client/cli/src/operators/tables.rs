@@ -4,12 +4,12 @@ use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use farpool_common::units;
+use farpool_proto::text::digits_that_differ;
 use farpool_proto::v1::{AgentStatus, DetachedJob, JobStatus, JournalStatus, Label, StatusReply};
 
-use super::MIN_ID_DIGITS;
 use super::json;
 use super::table::Align::{Left, Right, Whole};
-use super::table::{Style, Table};
+use super::table::{Column, Style, Table, wrapped};
 use crate::text::{bytes, counted, printable};
 
 /// Formats the whole status.
@@ -39,6 +39,9 @@ pub(super) fn status(address: &str, status: &StatusReply, style: Style) -> Strin
             writeln!(text, "journal: {}, {used} of {size}{}", counted(journal.jobs, "detached job"), failing(journal));
         text += &aside(journal);
         text += &damage(journal);
+    }
+    if let Style::Terminal { width } = style {
+        text = wrapped(&text, width);
     }
     let _ = write!(text, "\n{}\n{}\n{}", agents(status, style), pools(status, style), jobs(status, style));
     text
@@ -81,18 +84,18 @@ fn damage(journal: &JournalStatus) -> String {
 
 pub(super) fn agents(status: &StatusReply, style: Style) -> String {
     let mut table = Table::new(&[
-        ("HOST", Left),
-        ("SLOTS", Right),
-        ("BUSY", Right),
-        ("CHUNKS", Right),
-        ("DONE", Right),
-        ("ITEMS/S", Right),
-        ("CONNECTED", Right),
-        ("STATE", Whole),
-        ("AGENT", Whole),
-        ("LABELS", Left),
+        Column::new("HOST", Left),
+        Column::new("SLOTS", Right),
+        Column::new("BUSY", Right),
+        Column::optional("CHUNKS", Right, 6),
+        Column::optional("DONE", Right, 3),
+        Column::optional("ITEMS/S", Right, 2),
+        Column::optional("CONNECTED", Right, 5),
+        Column::new("STATE", Whole),
+        Column::optional("AGENT", Whole, 1),
+        Column::optional("LABELS", Left, 4),
     ]);
-    let digits = digits(status.agents.iter().map(|agent| &*agent.agent));
+    let digits = digits_that_differ(status.agents.iter().map(|agent| &*agent.agent));
     for agent in &status.agents {
         table.row([
             agent.host.clone(),
@@ -108,16 +111,8 @@ pub(super) fn agents(status: &StatusReply, style: Style) -> String {
         ]);
     }
     let reasons: String = status.agents.iter().filter_map(|agent| reason(agent, digits)).collect();
+    let reasons = if let Style::Terminal { width } = style { wrapped(&reasons, width) } else { reasons };
     or_none(&table, status.agents.is_empty(), "no agents: jobs wait until one connects", style) + &reasons
-}
-
-/// Returns how many digits make the ids unique.
-fn digits<'a>(ids: impl Iterator<Item = &'a str>) -> usize {
-    let mut ids: Vec<&str> = ids.collect();
-    ids.sort_unstable();
-    let in_common =
-        |pair: &[&str]| pair[0].chars().zip(pair[1].chars()).take_while(|(one, other)| one == other).count();
-    ids.windows(2).map(|pair| in_common(pair) + 1).max().unwrap_or(0).max(MIN_ID_DIGITS)
 }
 
 fn state(agent: &AgentStatus) -> &'static str {
@@ -141,17 +136,17 @@ fn reason(agent: &AgentStatus, digits: usize) -> Option<String> {
 
 pub(super) fn jobs(status: &StatusReply, style: Style) -> String {
     let mut table = Table::new(&[
-        ("JOB", Whole),
-        ("POOL", Whole),
-        ("LABEL", Left),
-        ("DONE", Right),
-        ("OF", Right),
-        ("FAILED", Right),
-        ("AT AGENTS", Right),
-        ("ITEMS/S", Right),
-        ("OPEN", Right),
-        ("PRIORITY", Right),
-        ("REQUIRES", Left),
+        Column::new("JOB", Whole),
+        Column::optional("POOL", Whole, 5),
+        Column::optional("LABEL", Left, 2),
+        Column::new("DONE", Right),
+        Column::new("OF", Right),
+        Column::new("FAILED", Right),
+        Column::optional("AT AGENTS", Right, 4),
+        Column::optional("ITEMS/S", Right, 1),
+        Column::optional("OPEN", Right, 3),
+        Column::optional("PRIORITY", Right, 6),
+        Column::optional("REQUIRES", Left, 7),
     ]);
     for job in &status.jobs {
         table.row([
@@ -174,15 +169,15 @@ pub(super) fn jobs(status: &StatusReply, style: Style) -> String {
 /// Formats detached jobs; times are relative to `now`.
 pub(super) fn detached(jobs: &[DetachedJob], now: SystemTime, style: Style) -> String {
     let mut table = Table::new(&[
-        ("NAME", Whole),
-        ("STATE", Whole),
-        ("ITEMS", Right),
-        ("DONE", Right),
-        ("FAILED", Right),
-        ("DETACHED", Right),
-        ("ENDED", Right),
-        ("EXPIRES", Right),
-        ("LABEL", Left),
+        Column::new("NAME", Whole),
+        Column::new("STATE", Whole),
+        Column::new("ITEMS", Right),
+        Column::new("DONE", Right),
+        Column::new("FAILED", Right),
+        Column::optional("DETACHED", Right, 4),
+        Column::optional("ENDED", Right, 3),
+        Column::optional("EXPIRES", Right, 2),
+        Column::optional("LABEL", Left, 1),
     ]);
     for job in jobs {
         table.row([
@@ -212,16 +207,16 @@ fn relative_time(ms: u64, now: SystemTime) -> String {
 
 fn pools(status: &StatusReply, style: Style) -> String {
     let mut table = Table::new(&[
-        ("POOL", Whole),
-        ("NAME", Left),
-        ("CLIENT", Left),
-        ("SLOTS", Right),
-        ("WANTED", Right),
-        ("WEIGHT", Right),
-        ("JOBS", Right),
-        ("OPEN", Right),
-        ("REQUIRES", Left),
-        ("WAITING FOR", Left),
+        Column::new("POOL", Whole),
+        Column::optional("NAME", Left, 3),
+        Column::optional("CLIENT", Left, 4),
+        Column::new("SLOTS", Right),
+        Column::optional("WANTED", Right, 2),
+        Column::optional("WEIGHT", Right, 7),
+        Column::optional("JOBS", Right, 1),
+        Column::optional("OPEN", Right, 5),
+        Column::optional("REQUIRES", Left, 6),
+        Column::optional("WAITING FOR", Left, 1),
     ]);
     for pool in &status.pools {
         table.row([
@@ -284,15 +279,5 @@ mod tests {
     #[test]
     fn rates_are_rounded() {
         assert_eq!([0.0, 3.17, 123456.7].map(rate_of), ["0.0", "3.2", "123457"]);
-    }
-
-    #[test]
-    fn ids_are_shortened_to_unique_digits() {
-        let shown = |ids: &[&str]| digits(ids.iter().copied());
-        assert_eq!(shown(&["0193f2a4-aaaa", "0193f2a5-bbbb"]), 8);
-        assert_eq!(shown(&["0193f2a4-aaaa", "0293f2a5-bbbb", "0193f2a4-aabb"]), 12);
-        assert_eq!(shown(&["0193f2a4-aaaa"]), 8);
-        assert_eq!(shown(&["a1b2"]), 8);
-        assert_eq!(shown(&[]), 8);
     }
 }

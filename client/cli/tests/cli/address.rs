@@ -17,6 +17,15 @@ fn check(address: &str, parts: &[&str]) {
         }
         assert_eq!(done.stderr().lines().count(), 1, "{}", done.stderr());
     }
+    let done = farpool(["--address", address, "map", "echo", ":::", "x"]).run();
+    assert_eq!((done.code, done.stdout()), (Some(125), String::new()));
+    for part in parts {
+        assert!(done.stderr().contains(part), "{part:?} is missing in {}", done.stderr());
+    }
+    // What its own users do not know: methods of the Rust API, and layers of the transport.
+    for word in ["transport", "http2 error", ".address("] {
+        assert!(!done.stderr().contains(word), "{}", done.stderr());
+    }
 }
 
 #[test]

@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use crate::map_retries::fails_in_two_ways;
 use crate::shared::Shared;
-use crate::support::{Call, Done, Running, farpool, folder, lines, records};
+use crate::support::{Call, Done, Running, farpool, folder, lines, map_arguments, records};
 
 fn on<'a>(address: &'a str, arguments: &[&'a str]) -> Call {
     farpool(["--address", address].into_iter().chain(arguments.iter().copied()))
 }
 
 fn map(address: &str, program: &str, arguments: &[&str]) -> Call {
-    on(address, &[&["map", "--program", program], arguments].concat())
+    on(address, &map_arguments(&["map"], program, arguments))
 }
 
 fn status(address: &str) -> Value {
@@ -80,7 +80,7 @@ fn commands_that_run_farpool_finish() {
     let binary = env!("CARGO_BIN_EXE_farpool");
     let text = format!(
         "if [ $1 = 0 ]; then echo leaf $2; exit; fi\n\
-         {binary} map --program \"sh {script} $(($1 - 1))\" -- a b && echo level $1 $2\n"
+         {binary} map \"sh {script} $(($1 - 1))\" ::: a b && echo level $1 $2\n"
     );
     fs::write(&script, text).unwrap();
     let done = map(cluster.address(), &format!("sh {script} 2"), &["--", "x", "y"]).run();
@@ -99,7 +99,7 @@ fn commands_that_wait_for_detached_jobs_finish() {
     let binary = env!("CARGO_BIN_EXE_farpool");
     let text = format!(
         "if [ $1 = 0 ]; then echo leaf $2; exit; fi\n\
-         {binary} map --detach $1-$2 --program \"sh {script} $(($1 - 1))\" -- a$2 b$2 > /dev/null &&\n\
+         {binary} map --detach $1-$2 \"sh {script} $(($1 - 1))\" ::: a$2 b$2 > /dev/null &&\n\
          {binary} results $1-$2 --wait && echo level $1 $2\n"
     );
     fs::write(&script, text).unwrap();
@@ -204,7 +204,7 @@ fn a_job_is_listed_and_cancelled() {
     on(cluster.address(), &["cancel", name]).run().assert_prints(&format!("job {name} is cancelled\n"));
     let done: Done = running.end();
     assert_eq!(done.code, Some(125), "{done:?}");
-    assert!(done.stderr().contains("cancelled"), "{done:?}");
+    assert!(done.stderr().contains("cancelled") && !done.stderr().contains("imap"), "{done:?}");
     wait_until_commands_are_gone(&folder);
     assert_eq!(on(cluster.address(), &["cancel", name]).run().code, Some(1));
 }

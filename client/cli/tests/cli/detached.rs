@@ -7,14 +7,14 @@ use farpool_testkit::cluster::Cluster;
 use serde_json::Value;
 
 use crate::map_retries::fails_in_two_ways;
-use crate::support::{Call, Done, farpool, folder, records};
+use crate::support::{Call, Done, farpool, folder, map_arguments, records};
 
 fn on<'a>(cluster: &'a Cluster, arguments: &[&'a str]) -> Call {
     farpool(["--address", cluster.address()].into_iter().chain(arguments.iter().copied()))
 }
 
 fn detach(cluster: &Cluster, name: &str, program: &str, options: &[&str], items: &str) {
-    let arguments = [&["map", "--detach", name, "--program", program], options].concat();
+    let arguments = map_arguments(&["map", "--detach", name], program, options);
     let line = format!("job {name} is detached; farpool results {name} --wait prints its outputs\n");
     on(cluster, &arguments).input(items).run().assert_prints(&line);
 }
@@ -34,7 +34,7 @@ fn results_are_what_the_map_would_have_printed() {
     let program = "case {} in 3) echo no >&2; exit 5;; 4) sleep 50;; 5) kill -9 $$;; esac; printf '%s ' {} {#}; echo";
     let options = ["--timeout", "500ms", "--keep-going"];
     let items = "1\n2\n3\n4\n5\na b\n";
-    let mapped = on(&cluster, &[&["map", "--program", program], &options[..]].concat()).input(items).run();
+    let mapped = on(&cluster, &map_arguments(&["map"], program, &options[..])).input(items).run();
     assert_eq!(mapped.code, Some(3), "{mapped:?}");
     detach(&cluster, "nightly", program, &options, items);
     let done = results(&cluster, &["nightly", "--wait"]);
@@ -123,7 +123,7 @@ fn a_detached_map_is_seen_and_cancelled() {
     let done = results(&cluster, &["nightly"]);
     assert_eq!(done.code, Some(125), "{done:?}");
     assert!(done.stderr().contains("job nightly is still running") && done.stderr().contains("--wait"), "{done:?}");
-    let taken = on(&cluster, &["map", "--detach", "nightly", "--program", "echo", "--", "1"]).run();
+    let taken = on(&cluster, &["map", "--detach", "nightly", "echo", ":::", "1"]).run();
     assert_eq!(taken.code, Some(125), "{taken:?}");
     assert!(taken.stderr().contains("farpool results nightly --discard"), "{taken:?}");
     // Neither a part of its name, nor the number of another job, nor its name with a space.
@@ -145,7 +145,7 @@ fn a_detached_map_is_seen_and_cancelled() {
 fn an_incomplete_input_leaves_no_job() {
     let cluster = Cluster::of(1, 2);
     let long = "x".repeat(200 << 10);
-    let call = on(&cluster, &["map", "--detach", "nightly", "--program", "echo"]).input(format!("1\n2\n{long}\n4\n"));
+    let call = on(&cluster, &["map", "--detach", "nightly", "echo"]).input(format!("1\n2\n{long}\n4\n"));
     let story = "farpool: item 3 is longer than the 131072 bytes that Linux allows\n";
     call.run().assert(125, "", story);
     assert_eq!(jobs(&cluster), [Value::Null; 0]);
@@ -158,7 +158,7 @@ fn a_number_does_not_end_a_detached_job_nor_a_name_another_one() {
     let pipe = folder.pipe("begun");
     let program = format!("echo > {pipe}; sleep 50; : {{}}");
     // A running job, and a detached job whose name is its number.
-    let running = on(&cluster, &["map", "--program", &program, "--", "1"]).spawn();
+    let running = on(&cluster, &["map", &program, ":::", "1"]).spawn();
     fs::read(&pipe).unwrap();
     let status: Value = serde_json::from_slice(&on(&cluster, &["jobs", "--json"]).run().stdout).unwrap();
     let number = status["jobs"][0]["job"].as_str().unwrap().to_owned();

@@ -167,7 +167,7 @@ fn a_full_disk_fails_the_item_whose_output_does_not_fit() {
     let disk = folder.file("disk");
     fs::create_dir(&disk).unwrap();
     let mounted = "mount -t tmpfs -o size=2m none \"$TMPDIR\" && exec \"$0\" \"$@\"";
-    let arguments = ["map", "-j1", "--keep-going", "--program", "head -c {} /dev/zero", "--", "9000000", "5"];
+    let arguments = ["map", "-j1", "--keep-going", "head -c {} /dev/zero", ":::", "9000000", "5"];
     let mut command = std::process::Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", mounted, env!("CARGO_BIN_EXE_farpool")]).args(arguments);
     let output = command.env_remove("FARPOOL_ADDRESS").env("TMPDIR", &disk).output().unwrap();

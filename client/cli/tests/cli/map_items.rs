@@ -122,7 +122,7 @@ fn variables_can_be_passed_to_commands() {
 fn a_command_may_be_any_bytes() {
     let program = std::ffi::OsStr::from_bytes(b"printf '%s\\n' '\xff'{}");
     let call = crate::support::farpool(["map"]).change(|command| {
-        command.arg("--program").arg(program);
+        command.arg(program);
     });
     let done = call.input("x\n").run();
     assert_eq!((done.code, &*done.stdout), (Some(0), &b"\xffx\n"[..]));

@@ -123,19 +123,19 @@ fn redirected(arguments: &str, redirection: &str) -> (Option<i32>, String) {
 fn output_that_cannot_be_written_is_an_error() {
     for (redirection, why) in [(">/dev/full", "No space left"), (">&-", "Bad file descriptor")] {
         for arguments in [
-            "map --program echo -- x",
-            "map --program 'head -c 3000000 /dev/zero; : {}' -- x",
-            "map --line-buffer --program echo -- x",
-            "map --dry-run --program echo -- x",
+            "map echo ::: x",
+            "map 'head -c 3000000 /dev/zero; : {}' ::: x",
+            "map --line-buffer echo ::: x",
+            "map --dry-run echo ::: x",
         ] {
             let (code, stderr) = redirected(arguments, redirection);
             let story = format!("farpool: cannot write to stdout: {why}");
             assert!(code == Some(125) && stderr.starts_with(&story), "{arguments} {redirection}: {code:?} {stderr}");
         }
         // There is nothing to write.
-        assert_eq!(redirected("map --program true -- x", redirection), (Some(0), String::new()));
+        assert_eq!(redirected("map true ::: x", redirection), (Some(0), String::new()));
     }
-    let (code, _) = redirected("map --program 'echo {} >&2' -- x", "2>/dev/full");
+    let (code, _) = redirected("map 'echo {} >&2' ::: x", "2>/dev/full");
     assert_eq!(code, Some(125));
 }
 

@@ -82,7 +82,7 @@ fn finished_results_are_kept_whatever_ends_the_map() {
 fn a_map_on_a_cluster_resumes() {
     let (cluster, folder) = (Cluster::of(2, 2), folder());
     let on = |program: &str, options: &[&str]| {
-        let all = [&["--address", cluster.address(), "map", "--program", program], options].concat();
+        let all = [&["--address", cluster.address(), "map"], options, &[program]].concat();
         farpool(all)
     };
     let (running, program, results) = five_of_six_finished(on, &folder);
@@ -205,7 +205,7 @@ fn records_may_go_to_stdout_and_to_pipes() {
     assert_eq!((done.code, text.lines().count()), (Some(0), 4), "{done:?}");
     assert_eq!(text.lines().filter(|line| line.starts_with("{\"item\":")).count(), 2, "{text}");
     let shell = format!(
-        "{} map --program 'echo {{}}' --results /dev/stdout -- 1 2 > {}",
+        "{} map --results /dev/stdout 'echo {{}}' ::: 1 2 > {}",
         env!("CARGO_BIN_EXE_farpool"),
         folder.file("out")
     );

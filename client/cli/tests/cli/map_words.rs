@@ -240,16 +240,20 @@ fn invalid_words_are_explained() {
 /// Deprecated, but unchanged.
 #[test]
 fn the_deprecated_option_program_still_works() {
-    prints(&["--program", "echo {1} '{2}'", "--", "x", "--"], "{1} {2} x\n{1} {2} --\n");
-    prints(&["--program", "echo", "--", "a", ":::", "b c"], "a\n:::\nb c\n");
-    prints(&["--program", "echo", ":::", "a"], "a\n");
+    let warns = |words: &[&str], stdout: &str| {
+        let warning = "farpool: --program will be removed in the next release: write farpool map 'LINE' ::: ITEM...\n";
+        map(words.iter().copied()).run().assert(0, stdout, warning);
+    };
+    warns(&["--program", "echo {1} '{2}'", "--", "x", "--"], "{1} {2} x\n{1} {2} --\n");
+    warns(&["--program", "echo", "--", "a", ":::", "b c"], "a\n:::\nb c\n");
+    warns(&["--program", "echo", ":::", "a"], "a\n");
     // Its results match the same command in the new form.
     let folder = folder();
     let results = folder.file("results");
-    prints(&["--results", &results, "--program", "echo -n {}", "--", "a", "b"], "ab");
+    warns(&["--results", &results, "--program", "echo -n {}", "--", "a", "b"], "ab");
     prints(&["--results", &results, "--resume", "echo -n {}", ":::", "a", "b", "c"], "c");
     prints(&["--results", &results, "--resume", "echo", "-n", "{}", ":::", "a", "b", "c", "d"], "d");
-    prints(&["--results", &results, "--resume", "--program", "echo -n {}", "--", "a", "b", "c", "d", "e"], "e");
+    warns(&["--results", &results, "--resume", "--program", "echo -n {}", "--", "a", "b", "c", "d", "e"], "e");
     let done = map(["--results", &results, "--resume", "echo", "-n", "{}x", ":::", "a"]).run();
     assert!(
         done.stderr().contains("belongs to another command, 'echo -n {}', but this one is 'echo -n {}x'"),

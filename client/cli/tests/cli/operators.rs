@@ -214,9 +214,9 @@ fn numbers_and_names_are_not_confused() {
 #[test]
 fn unknown_names_are_reported_with_advice() {
     let service = Service::start(busy_cluster());
-    let expected = "farpool: there is no job \"9\"; `farpool jobs` lists the open ones; give a detached job's name with --detached\n";
+    let expected = "farpool: there is no job \"9\"; give a detached job's name with --detached\n";
     call(&service, &["cancel", "9"]).assert(1, "", expected);
-    let expected = "farpool: there is no agent \"x\"; `farpool agents` lists them\n";
+    let expected = "farpool: there is no agent \"x\"; `farpool agents` shows more\n";
     call(&service, &["drain", "--wait", "x"]).assert(1, "", expected);
 }
 
@@ -295,15 +295,23 @@ fn an_agent_is_drained_by_the_beginning_of_its_id() {
 #[test]
 fn tables_fit_the_terminal() {
     let service = Service::start(busy_cluster());
-    // script(1) provides a terminal.
-    let command = format!("stty cols 70; {} --address {} agents", env!("CARGO_BIN_EXE_farpool"), service.address);
-    let mut script = std::process::Command::new("script");
-    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).env_remove("FARPOOL_ADDRESS");
-    let Ok(output) = script.stdin(std::process::Stdio::null()).output() else {
-        eprintln!("skipped: there is no script(1) here");
-        return;
-    };
-    let shown = String::from_utf8_lossy(&output.stdout);
-    let row = shown.lines().find(|line| line.starts_with("node1 ")).unwrap_or_else(|| panic!("{shown}"));
-    assert!(row.trim_end().ends_with("..."), "{shown}");
+    for (columns, command) in
+        [(80, "agents"), (60, "agents"), (60, "jobs"), (60, "status"), (40, "agents"), (40, "jobs")]
+    {
+        // script(1) provides a terminal.
+        let farpool = env!("CARGO_BIN_EXE_farpool");
+        let line = format!("stty rows 24 cols {columns}; {farpool} --address {} {command}", service.address);
+        let mut script = std::process::Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env_remove("FARPOOL_ADDRESS");
+        let Ok(output) = script.stdin(std::process::Stdio::null()).output() else {
+            eprintln!("skipped: there is no script(1) here");
+            return;
+        };
+        let shown = String::from_utf8_lossy(&output.stdout).replace("\x1b[1m", "").replace("\x1b[0m", "");
+        assert!(shown.contains("node1 ") || command == "jobs", "{shown}");
+        // A word that is longer than a line is not broken.
+        let fits = |line: &str| line.trim_end().chars().count() <= columns || !line.trim().contains(' ');
+        assert!(shown.lines().all(fits), "{columns} columns, {command}:\n{shown}");
+        assert!(columns == 80 || shown.replace("\r\n  ", " ").contains("(no room for "), "{shown}");
+    }
 }

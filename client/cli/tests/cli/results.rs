@@ -183,11 +183,11 @@ fn a_job_with_missing_outcomes_is_an_error() {
 #[test]
 fn unknown_names_are_reported_with_advice() {
     let service = service();
-    let story = "farpool: results \"x\": there is no detached job \"x\"; `farpool results` lists the detached jobs\n";
+    let story = "farpool: there is no detached job \"x\"; `farpool results` lists the detached jobs\n";
     call(&service, &["results", "x"]).assert(125, "", story);
     let done = farpool(["--address", "127.0.0.1:1", "results", "x"]).run();
     assert_eq!(done.code, Some(125));
-    assert!(done.stderr().contains("is farpool-coordinator running there?"), "{done:?}");
+    assert!(done.stderr().contains("start one there with `farpool-coordinator`"), "{done:?}");
     assert_eq!(farpool(["--address", "127.0.0.1:1", "results"]).run().code, Some(125));
 }
 
@@ -209,10 +209,10 @@ fn invalid_options_are_rejected() {
         (&["results", "x", "--json"], "--json"),
         (&["results", "x", "--raw", "y", "--tag"], "--tag"),
         (&["results", "x", "y"], "'y'"),
-        (&["map", "--program", "x", "--detach"], "--detach"),
-        (&["map", "--program", "x", "--detach", "y", "--unordered"], "--unordered"),
-        (&["map", "--program", "x", "--detach", "y", "--tag"], "--tag"),
-        (&["map", "--program", "x", "--detach", "y", "--results", "z"], "--results"),
+        (&["map", "--detach"], "--detach"),
+        (&["map", "--detach", "y", "--unordered", "x"], "--unordered"),
+        (&["map", "--detach", "y", "--tag", "x"], "--tag"),
+        (&["map", "--detach", "y", "--results", "z", "x"], "--results"),
     ] {
         let done = farpool(arguments.iter().copied()).run();
         assert_eq!((done.code, done.stdout()), (Some(125), String::new()), "{arguments:?}");

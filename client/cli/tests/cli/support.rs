@@ -42,9 +42,18 @@ pub(crate) fn farpool<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Call 
     Call { command, tag, input: Vec::new() }
 }
 
-/// Returns `farpool map --program PROGRAM` with these arguments, on this machine with two workers.
-pub(crate) fn map<'a>(program: &'a str, arguments: impl IntoIterator<Item = &'a str>) -> Call {
-    farpool(["map", "-j2", "--program", program].into_iter().chain(arguments))
+/// Returns `farpool map` with this line for the shell and these options, on this machine with two workers. Arguments
+/// after `--` are items.
+pub(crate) fn map<'a>(line: &'a str, arguments: impl IntoIterator<Item = &'a str>) -> Call {
+    farpool(map_arguments(&["map", "-j2"], line, &arguments.into_iter().collect::<Vec<_>>()))
+}
+
+/// Returns the beginning of a command line, these options, the line for the shell, and what follows `--` as items.
+pub(crate) fn map_arguments<'a>(begin: &[&'a str], line: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
+    let end = arguments.iter().position(|&argument| argument == "--").unwrap_or(arguments.len());
+    let (options, rest) = arguments.split_at(end);
+    let items = rest.iter().take(1).map(|_| ":::").chain(rest.iter().skip(1).copied());
+    begin.iter().chain(options).copied().chain([line]).chain(items).collect()
 }
 
 impl Call {

@@ -1,13 +1,12 @@
 //! Connects to a coordinator, and classifies errors.
 
-use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
 use farpool_agent::standard::HoldStandard;
-use farpool_common::causes::causes;
+use farpool_net::Frames;
+use farpool_net::dial::{self, reason};
 use farpool_net::http2::MAX_GRPC_MESSAGE;
-use farpool_net::{Frames, dial};
 use farpool_programs::Pieces;
 use farpool_proto::v1::clients_client::ClientsClient;
 use farpool_proto::v1::{ClientMessage, EventFrame};
@@ -116,12 +115,12 @@ pub(super) fn unreachable(address: &Address, what: &str) -> Error {
 
 /// The error if the coordinator refused the pool.
 pub(super) fn not_opened(address: &Address, status: &Status) -> Error {
-    let words = format!("cannot open a pool at {address}: {}", status_text(status));
+    let words = format!("cannot open a pool at {address}: {}", reason(status));
     match status.code() {
         Code::InvalidArgument => Error::invalid(words),
         Code::Unauthenticated | Code::PermissionDenied => Error::new(ErrorKind::Unauthenticated, words),
         Code::FailedPrecondition | Code::ResourceExhausted => Error::new(ErrorKind::Unavailable, words),
-        _ => unreachable(address, &status_text(status)),
+        _ => unreachable(address, &reason(status)),
     }
 }
 
@@ -144,13 +143,4 @@ fn loss(address: &Address, open_jobs: usize, what: &str) -> String {
         more => format!("{more} jobs were open"),
     };
     format!("the connection to {address} was lost while {meanwhile}: {what}")
-}
-
-/// Returns the message of a status, with its causes.
-pub(super) fn status_text(status: &Status) -> String {
-    let message = if status.message().is_empty() { status.code().description() } else { status.message() };
-    match status.source() {
-        None => message.to_owned(),
-        Some(source) => format!("{message}: {}", causes(source)),
-    }
 }

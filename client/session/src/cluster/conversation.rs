@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use farpool_net::dial::reason;
 use farpool_net::{Incoming, Secret};
 use farpool_proto::v1::ClientEvent;
 use farpool_proto::v1::client_event::Body as Event;
@@ -231,7 +232,7 @@ impl<C: Connect> Conversation<'_, C> {
             Err(status) if connect::is_final(&status) => {
                 return Err(self.purpose.ended(self.shared.open_jobs(), &status));
             }
-            Err(status) => return Ok(Next::Reconnect(connect::status_text(&status))),
+            Err(status) => return Ok(Next::Reconnect(reason(&status))),
         };
         let shared = self.shared;
         shared.change(|state| {

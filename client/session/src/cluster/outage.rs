@@ -4,10 +4,11 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use farpool_net::dial;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 
-use super::connect::{self, Connect};
+use super::connect::Connect;
 use super::conversation::{Conversation, Next, at};
 use super::dial::NewConnection;
 use super::state::Link;
@@ -28,7 +29,7 @@ impl<C: Connect> Conversation<'_, C> {
         match self.attempt(Duration::ZERO, None).await {
             Attempt::Made(Ok(new)) => self.use_connection(new),
             Attempt::Made(Err(status)) if self.purpose.is_final(&status) => Err(self.purpose.refused(&status)),
-            Attempt::Made(Err(status)) => self.reconnect(&connect::status_text(&status)).await,
+            Attempt::Made(Err(status)) => self.reconnect(&dial::reason(&status)).await,
             Attempt::Unwanted | Attempt::TimedOut => Ok(self.leave()),
         }
     }
@@ -60,7 +61,7 @@ impl<C: Connect> Conversation<'_, C> {
                 Attempt::Made(Err(status)) if self.purpose.is_final(&status) => {
                     return Err(self.purpose.refused(&status));
                 }
-                Attempt::Made(Err(status)) => last = connect::status_text(&status),
+                Attempt::Made(Err(status)) => last = dial::reason(&status),
                 Attempt::Unwanted => return Ok(self.leave()),
                 Attempt::TimedOut => {
                     return Err(self.purpose.given_up(shared.open_jobs(), what, self.reconnect_deadline.limit, &last));

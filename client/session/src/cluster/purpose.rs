@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use farpool_net::dial::reason;
 use tonic::{Code, Status};
 
 use super::Address;
@@ -70,7 +71,7 @@ impl Purpose {
     /// The error if the coordinator ended an accepted session with a final status.
     pub(super) fn ended(&self, open_jobs: usize, status: &Status) -> Error {
         match self {
-            Self::Pool(address) => connect::lost(address, open_jobs, &connect::status_text(status)),
+            Self::Pool(address) => connect::lost(address, open_jobs, &reason(status)),
             Self::Job(subject) => subject.refused(status),
         }
     }
@@ -78,7 +79,7 @@ impl Purpose {
     /// The error if the coordinator sent an invalid frame.
     pub(super) fn garbled(&self, open_jobs: usize, status: &Status) -> Error {
         match self {
-            Self::Pool(address) => connect::lost(address, open_jobs, &connect::status_text(status)),
+            Self::Pool(address) => connect::lost(address, open_jobs, &reason(status)),
             Self::Job(_) => self.protocol_error(&format!("sent an invalid frame: {}", status.message())),
         }
     }

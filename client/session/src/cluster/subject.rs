@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use farpool_net::dial::reason;
 use tonic::{Code, Status};
 
-use super::connect::status_text;
+use super::connect;
 use super::location::{JobLocation, JobRef};
 use crate::error::{Error, ErrorKind};
 
@@ -14,9 +15,6 @@ pub(super) struct Subject {
     verb: &'static str,
     job: JobRef,
 }
-
-/// The advice if the coordinator cannot be reached.
-const ADVICE: &str = "is farpool-coordinator running there?";
 
 impl Subject {
     pub(super) fn new(location: &JobLocation, verb: &'static str, job: &JobRef) -> Self {
@@ -37,7 +35,7 @@ impl Subject {
 
     /// The error if the coordinator refused the call.
     pub(super) fn refused(&self, status: &Status) -> Error {
-        let (words, address) = (status_text(status), &self.location.address);
+        let (words, address) = (reason(status), &self.location.address);
         let unavailable = |words: String| Error::new(ErrorKind::Unavailable, words);
         self.of_job(match status.code() {
             Code::InvalidArgument | Code::OutOfRange => Error::invalid(words),
@@ -61,9 +59,7 @@ impl Subject {
 
     /// The error if the coordinator could not be reached at all.
     pub(super) fn unreachable(&self, status: &Status) -> Error {
-        let message =
-            format!("cannot reach the coordinator at {}: {}; {ADVICE}", self.location.address, status_text(status));
-        self.of_job(Error::new(ErrorKind::Unavailable, message))
+        self.of_job(connect::unreachable(&self.location.address, &reason(status)))
     }
 
     /// The error if the call could not be completed within this time. `last` is the last failure.

@@ -17,7 +17,8 @@ impl Remedy {
     pub(super) fn in_words(self) -> &'static str {
         match self {
             Self::CheckAddress => {
-                "is farpool-coordinator running there? the address comes from the pool, or from FARPOOL_ADDRESS"
+                "start one there with `farpool-coordinator`, or give the address of another, as in \
+                 FARPOOL_ADDRESS=http://node1:7070"
             }
             Self::ReconnectLonger => "raise the pool's reconnect timeout, or set FARPOOL_RECONNECT_TIMEOUT",
             Self::NameLabel => "a label is a key and a value, such as gpu and a100",

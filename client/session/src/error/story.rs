@@ -7,19 +7,27 @@ use super::{Context, Error, Remedy};
 impl Error {
     /// Returns the whole message: what happened, then what to do next, which is the front's advice or else the remedy's own.
     pub fn story<'e>(&'e self, advice: Option<&'e str>) -> impl Display + use<'e> {
-        Story { error: self, advice }
+        Story { error: self, advice, names_call: true }
+    }
+
+    /// Returns the message for people who use a program and did not write it: without the name of the call, and the
+    /// advice names no API.
+    pub fn plain(&self) -> impl Display + use<'_> {
+        Story { error: self, advice: None, names_call: false }
     }
 }
 
 struct Story<'e> {
     error: &'e Error,
     advice: Option<&'e str>,
+    names_call: bool,
 }
 
 impl Display for Story<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let context = &*self.error.0;
-        subject(context, f)?;
+        let call = if self.names_call { (context.verb, &*context.label) } else { ("", "") };
+        subject(call, context.item, f)?;
         write!(f, "{}", Lines(&context.message))?;
         place(context, f)?;
         if let Some(advice) = self.advice.or(context.remedy.map(Remedy::in_words)) {
@@ -43,15 +51,15 @@ impl Debug for Error {
     }
 }
 
-fn subject(context: &Context, f: &mut Formatter<'_>) -> fmt::Result {
-    f.write_str(context.verb)?;
-    if !context.label.is_empty() {
-        write!(f, " {:?}", context.label)?;
+fn subject((verb, label): (&str, &str), item: Option<u64>, f: &mut Formatter<'_>) -> fmt::Result {
+    f.write_str(verb)?;
+    if !label.is_empty() {
+        write!(f, " {label:?}")?;
     }
-    match context.item {
-        Some(item) if context.verb.is_empty() => write!(f, "item {item}: "),
+    match item {
+        Some(item) if verb.is_empty() => write!(f, "item {item}: "),
         Some(item) => write!(f, ", item {item}: "),
-        None if context.verb.is_empty() => Ok(()),
+        None if verb.is_empty() => Ok(()),
         None => f.write_str(": "),
     }
 }

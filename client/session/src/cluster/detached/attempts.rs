@@ -1,10 +1,11 @@
 use std::time::Duration;
 
+use farpool_net::dial::reason;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
 use super::super::backoff::Backoff;
-use super::super::connect::{is_final, status_text};
+use super::super::connect::is_final;
 use super::super::dial::ANSWER_TIMEOUT;
 use super::super::subject::Subject;
 use crate::error::Error;
@@ -37,7 +38,7 @@ impl Attempts {
         let spent = now - *self.first_failure.get_or_insert(now);
         let left = self.reconnect_timeout.saturating_sub(spent);
         if left.is_zero() {
-            return Err(subject.given_up(self.reconnect_timeout, &status_text(status)));
+            return Err(subject.given_up(self.reconnect_timeout, &reason(status)));
         }
         sleep(self.backoff.wait().min(left)).await;
         Ok(())
