@@ -31,7 +31,7 @@ pub mod simulation {
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use farpool_common::log::{error, warn};
+use farpool_common::log::{error, info, warn};
 use tokio::runtime::Builder;
 
 use connector::Connector;
@@ -93,8 +93,12 @@ async fn run(settings: Settings) -> Result<ExitCode, String> {
         coordinator: settings.coordinator.to_string(),
         log: settings.log.clone(),
     };
+    let log = settings.log.clone();
     match Session::new(connector, host, settings).serve(&mut signals).await {
-        End::Left => Ok(ExitCode::SUCCESS),
+        End::Left => {
+            info!(log, "agent stopped");
+            Ok(ExitCode::SUCCESS)
+        }
         End::Killed(code) => Ok(code.into()),
         End::Refused(reason) => Err(reason),
     }

@@ -76,7 +76,11 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
         };
         tokio::select! {
             number = hangups => number,
-            ended = server => ended?.map(|()| ExitCode::SUCCESS),
+            ended = server => {
+                ended??;
+                info!(log, "coordinator stopped");
+                Ok(ExitCode::SUCCESS)
+            }
             number = at_once => Ok(ExitCode::from(128 + number)),
         }
     })

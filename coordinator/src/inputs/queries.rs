@@ -1,6 +1,7 @@
 //! Queries of the server and its operators. They change nothing.
 
 use farpool_core::{Core, JobId};
+use farpool_proto::text::{Printable, digits_that_differ};
 
 use crate::ids::id_as_text;
 use crate::parts::Parts;
@@ -65,12 +66,14 @@ pub(crate) fn find_agent(parts: &Parts, text: &str) -> Result<(AgentId, String),
         [(id, name, _)] => Ok((*id, name.clone())),
         [] if known.is_empty() => Err(format!("there is no agent {text:?}: no agent is connected")),
         [] => {
-            let all = some_of(known.iter().map(|(_, name, host)| format!("{name} on {host}")));
-            Err(format!("there is no agent {text:?}; connected are {all}"))
+            let digits = digits_that_differ(known.iter().map(|(_, name, _)| &**name));
+            let all = some_of(known.iter().map(|(_, name, host)| format!("{name:.digits$} on {host}")));
+            Err(format!("there is no agent {text:?}; connected: {all}"))
         }
         _ => {
-            let all = some_of(on_host.iter().map(|(_, name, _)| name.clone()));
-            Err(format!("there are {} agents on {text}; choose one by its id: {all}", on_host.len()))
+            let digits = digits_that_differ(known.iter().map(|(_, name, _)| &**name));
+            let all = some_of(on_host.iter().map(|(_, name, _)| format!("{name:.digits$}")));
+            Err(format!("there are {} agents on {}; choose one by its id: {all}", on_host.len(), Printable(text)))
         }
     }
 }
@@ -89,7 +92,7 @@ pub(crate) fn find_job(parts: &Parts, text: &str) -> Result<JobId, String> {
         return Err(format!("there is no job {text:?}: no job is open"));
     }
     let all = some_of(parts.jobs.iter().map(|(_, job)| job.spec().name.to_string()));
-    Err(format!("there is no job {text:?}; open are {all}"))
+    Err(format!("there is no job {text:?}; open jobs: {all}"))
 }
 
 /// Returns a list for an error's text, cut off so that it stays readable.

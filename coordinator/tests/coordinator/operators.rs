@@ -112,9 +112,9 @@ fn agents_are_found_by_id_or_host() {
     let find = |text: &str| wire.coordinator.find_agent(text).map(|(agent, _)| agent);
     assert_eq!(find("a"), Ok(wire.agents[0]));
     assert_eq!(find(&id(3)), Ok(wire.agents[2]));
-    assert_eq!(find("b"), Err(format!("there are 2 agents on b; choose one by its id: {}, {}", id(2), id(3))));
-    let all = format!("{} on a, {} on b, {} on b", id(1), id(2), id(3));
-    assert_eq!(find("c"), Err(format!("there is no agent \"c\"; connected are {all}")));
+    assert_eq!(find("b"), Err("there are 2 agents on b; choose one by its id: 02020202, 03030303".to_owned()));
+    let all = "01010101 on a, 02020202 on b, 03030303 on b";
+    assert_eq!(find("c"), Err(format!("there is no agent \"c\"; connected: {all}")));
     let mut wire = Wire::new();
     wire.agent(1, 1);
     assert_eq!(wire.coordinator.find_agent("local"), Ok((wire.agents[0], "local".to_owned())));
@@ -137,7 +137,7 @@ fn jobs_are_found_and_cancelled() {
     wire.to_agents[0].clear();
     let all = (2..12).map(|name| name.to_string()).collect::<Vec<_>>().join(", ");
     for text in ["99", "x", "", "05", "+5", " 5", "5x"] {
-        let expected = format!("there is no job {text:?}; open are {all} and 2 more");
+        let expected = format!("there is no job {text:?}; open jobs: {all} and 2 more");
         assert_eq!(wire.coordinator.find_job(text), Err(expected));
     }
     let job = wire.coordinator.find_job("5").expect("the job is open");
