@@ -167,9 +167,23 @@ pub(crate) async fn durable(server: &Server, client: &mut Client) -> (u64, bool)
     }
 }
 
+/// Handles what has arrived before the connection is lost. Returns how many items are durable, if anything reports that.
+async fn durable_when_lost(server: &Server, client: &mut Client) -> Option<u64> {
+    let mut durable = None;
+    while let Ok(event) = client.try_next().await {
+        let event = event.expect("the connection is lost, and the session has not ended");
+        durable = handle(server, event).await.map(|(items, _)| items).or(durable);
+    }
+    durable
+}
+
 /// Handles the next event. Returns how many items are durable, if it reports that.
 async fn handle_next(server: &Server, client: &mut Client) -> Option<(u64, bool)> {
-    match client.try_next().await.expect("the session continues").expect("the session continues") {
+    handle(server, client.try_next().await.expect("the session continues").expect("the session continues")).await
+}
+
+async fn handle(server: &Server, event: Event) -> Option<(u64, bool)> {
+    match event {
         Event::Durable(durable) => {
             assert_eq!(durable.job, 1);
             return Some((durable.items, durable.complete));
