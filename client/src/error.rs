@@ -162,6 +162,7 @@ impl Error {
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
+    /// # farpool::init();
     /// let pool = farpool::Pool::new(2)?;
     /// let error = pool.map(|n: u64| assert!(n != 2, "two"), 0..4).unwrap_err();
     /// assert!(error.to_string().starts_with("map, item 2: "));

@@ -42,8 +42,8 @@
 //!   report kept for a coordinator that never comes. A job for all slots keeps all of them busy.
 //!
 //! # How to run it
-//! `cargo test -p farpool --test simulation` runs as many histories as [`doses`] says, and all that have found a bug
-//! before ([`found`]). It prints the seeds that fail. `cargo test -p farpool --test simulation -- --seed N` replays one
+//! `cargo test -p farpool-session --test simulation` runs as many histories as [`doses`] says, and all that have found a bug
+//! before ([`found`]). It prints the seeds that fail. `cargo test -p farpool-session --test simulation -- --seed N` replays one
 //! and prints it, message by message. `--from N` and `--seeds N` choose others, as do the variables SIMULATION_FROM and
 //! SIMULATION_SEEDS.
 //!
@@ -168,7 +168,7 @@ fn run_many(from: u64, count: u64) -> ExitCode {
         None => ExitCode::SUCCESS,
         Some((seed, _)) => {
             run_seed(*seed, MAX_LINES).lines.iter().for_each(|line| println!("{line}"));
-            println!("to replay it: cargo test -p farpool --test simulation -- --seed {seed}");
+            println!("to replay it: cargo test -p farpool-session --test simulation -- --seed {seed}");
             ExitCode::FAILURE
         }
     }
