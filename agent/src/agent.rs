@@ -31,7 +31,7 @@ pub struct Agent {
     /// Number of pools started so far.
     serials: u64,
     /// The pool of each open job.
-    pub(crate) jobs: HashMap<u64, Place>,
+    pub(crate) jobs: HashMap<u64, PoolJob>,
     /// Pools that ended here before the coordinator stopped them.
     pub(crate) ended: VecDeque<u64>,
     pub(crate) sharing: Sharing,
@@ -44,7 +44,7 @@ pub struct Agent {
 
 /// The pool and number of a job.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct PoolJob {
     /// The coordinator's number of the pool.
     pub(crate) pool: u64,
     pub(crate) serial: u64,

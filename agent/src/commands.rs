@@ -6,7 +6,7 @@
 use farpool_proto::v1::agent_command::Body;
 use farpool_proto::v1::{AgentCommand, Assign, CancelChunks, EndJob, LendSlot, StartJob, StopPool};
 
-use crate::agent::{Agent, Place};
+use crate::agent::{Agent, PoolJob};
 use crate::pool::WorkerPool;
 use crate::protocol_error::ProtocolError;
 
@@ -48,7 +48,7 @@ impl Agent {
 
     /// Forgets the jobs of a pool; no more commands about them will arrive.
     pub(crate) fn forget_jobs_of(&mut self, pool: u64) {
-        self.jobs.retain(|_, place| place.pool != pool);
+        self.jobs.retain(|_, pool_job| pool_job.pool != pool);
     }
 
     fn stop_pool(&mut self, stop: &StopPool) {
@@ -86,46 +86,46 @@ impl Agent {
     fn start_job(&mut self, start: StartJob) -> Result<(), ProtocolError> {
         let StartJob { pool: id, job, .. } = start;
         let known =
-            self.jobs.get(&job).is_some_and(|place| self.pools.iter().any(|pool| pool.serial() == place.serial));
+            self.jobs.get(&job).is_some_and(|pool_job| self.pools.iter().any(|pool| pool.serial() == pool_job.serial));
         if known {
             return Err(ProtocolError::new(format!("job {job} was started twice")));
         }
-        let place = match self.pools.iter_mut().find(|pool| pool.id() == id) {
-            Some(pool) => Place { pool: id, serial: pool.serial(), number: pool.start_job(start) },
-            None if self.ended.contains(&id) => Place { pool: id, serial: 0, number: 0 },
+        let pool_job = match self.pools.iter_mut().find(|pool| pool.id() == id) {
+            Some(pool) => PoolJob { pool: id, serial: pool.serial(), number: pool.start_job(start) },
+            None if self.ended.contains(&id) => PoolJob { pool: id, serial: 0, number: 0 },
             None => {
                 return Err(ProtocolError::new(format!("a job was started in pool {id}, which does not exist here")));
             }
         };
-        self.jobs.insert(job, place);
+        self.jobs.insert(job, pool_job);
         Ok(())
     }
 
     fn end_job(&mut self, end: &EndJob) {
         // An unknown job has ended here already.
-        let Some(place) = self.jobs.remove(&end.job) else { return };
-        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.serial() == place.serial) {
-            pool.end_job(place.number, end.kill);
+        let Some(pool_job) = self.jobs.remove(&end.job) else { return };
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.serial() == pool_job.serial) {
+            pool.end_job(pool_job.number, end.kill);
         }
     }
 
     fn assign(&mut self, assign: Assign) -> Result<(), ProtocolError> {
         let mut segments = assign.segments.into_iter();
-        // Chunks of one job are consecutive, so its place is looked up once.
-        let mut latest: Option<(u64, Place, Option<usize>)> = None;
+        // Chunks of one job are consecutive, so its pool is looked up once.
+        let mut latest: Option<(u64, PoolJob, Option<usize>)> = None;
         for chunk in &assign.chunks {
-            let (place, at) = match latest {
-                Some((job, place, at)) if job == chunk.job => (place, at),
+            let (pool_job, at) = match latest {
+                Some((job, pool_job, at)) if job == chunk.job => (pool_job, at),
                 _ => {
-                    let Some(&place) = self.jobs.get(&chunk.job) else {
+                    let Some(&pool_job) = self.jobs.get(&chunk.job) else {
                         return Err(ProtocolError::new(format!(
                             "chunk {} belongs to job {}, which was not started",
                             chunk.chunk, chunk.job
                         )));
                     };
-                    let at = self.pools.iter().position(|pool| pool.serial() == place.serial);
-                    latest = Some((chunk.job, place, at));
-                    (place, at)
+                    let at = self.pools.iter().position(|pool| pool.serial() == pool_job.serial);
+                    latest = Some((chunk.job, pool_job, at));
+                    (pool_job, at)
                 }
             };
             let count = chunk.segments as usize;
@@ -134,7 +134,7 @@ impl Agent {
             }
             let own = segments.by_ref().take(count);
             match at {
-                Some(at) => self.pools[at].assign(chunk, place.number, own)?,
+                Some(at) => self.pools[at].assign(chunk, pool_job.number, own)?,
                 // The pool has ended here; the coordinator takes its chunks back.
                 None => own.for_each(drop),
             }

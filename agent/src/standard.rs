@@ -12,13 +12,13 @@ use nix::sys::stat::Mode;
 use farpool_link::fork::{self, PerProcess};
 
 /// The placeholders, and the number of holders. A fork starts with none: the holders are threads of its parent.
-static HELD: PerProcess<Mutex<Held>> = PerProcess::new();
+static HELD: PerProcess<Mutex<Holding>> = PerProcess::new();
 
 /// Flags that mark a descriptor as a placeholder. They have no effect on /dev/null.
 const MARKS: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_APPEND);
 
 #[derive(Debug, Default)]
-struct Held {
+struct Holding {
     holders: usize,
     placeholders: Vec<OwnedFd>,
 }

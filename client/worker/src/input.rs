@@ -10,14 +10,14 @@ use crate::language::{Language, Task};
 use crate::leave;
 
 /// A function, or why it was not found.
-pub(crate) type Found = Result<Task, Arc<str>>;
+pub(crate) type FoundTask = Result<Task, Arc<str>>;
 
 pub(crate) struct Input {
     language: &'static dyn Language,
     reader: Reader,
     bell: Arc<Bell>,
     memory: Arc<Memory>,
-    functions: Vec<Option<Found>>,
+    functions: Vec<Option<FoundTask>>,
 }
 
 /// The next order for a worker.
@@ -25,7 +25,7 @@ pub(crate) enum Order {
     /// Run the items of the front record; then call [`Input::finish`].
     Run(Run),
     /// Run this item.
-    Large { function: Found, position: u32, timed: bool, item: Vec<u8> },
+    Large { function: FoundTask, position: u32, timed: bool, item: Vec<u8> },
     /// Tell the agent that the worker has passed all revoked items.
     Resumed,
     /// The pool's settings (protobuf).
@@ -36,7 +36,7 @@ pub(crate) enum Order {
 
 /// Consecutive items in the front record of the ring.
 pub(crate) struct Run {
-    pub(crate) function: Found,
+    pub(crate) function: FoundTask,
     /// Position of the first item.
     pub(crate) position: u32,
     pub(crate) head: RunHeader,
@@ -131,7 +131,7 @@ impl Input {
         }
     }
 
-    fn function(&self, slot: u32) -> Found {
+    fn function(&self, slot: u32) -> FoundTask {
         let known = self.functions.get(slot as usize).cloned().flatten();
         known.unwrap_or_else(|| Err("the agent never announced this function".into()))
     }

@@ -65,7 +65,8 @@ fn publish(token: &ItemToken) -> &'static AtomicU64 {
     bytes.extend(format!("{ITEM_VARIABLE}={}", token.prefix()).bytes());
     bytes.extend(item_token::position_letters(token.position).to_ne_bytes());
     bytes.resize(8 * WORDS, 0);
-    let words = bytes.chunks_exact(8).map(|word| AtomicU64::new(u64::from_ne_bytes(word.try_into().expect("8 bytes"))));
+    let words =
+        bytes.chunks_exact(8).map(|word| AtomicU64::new(u64::from_ne_bytes(word.try_into().expect("not 8 bytes"))));
     let words: &'static [AtomicU64] = Vec::leak(words.collect());
     // SAFETY: the text is NUL-terminated and lives forever. No other thread runs yet that could read the environment.
     // Later stores into the last word are eight letters again, so readers always find a complete text.

@@ -13,7 +13,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use prost::Message;
 
 use crate::bell::Bell;
-use crate::input::{Found, Input, Order, Run};
+use crate::input::{FoundTask, Input, Order, Run};
 use crate::items::{Encoded, Items, end_of, rejected};
 use crate::language::Language;
 use crate::leave::{broken_link, leave};
@@ -270,7 +270,7 @@ struct LargeItem<'a> {
 }
 
 impl LargeItem<'_> {
-    fn run(&mut self, function: Found) {
+    fn run(&mut self, function: FoundTask) {
         match function {
             Ok(task) => task(self),
             Err(message) => self.failed(rejected(&message)),

@@ -8,7 +8,7 @@ use farpool_link::clock;
 use farpool_link::record::Kind;
 use farpool_proto::v1::Failure;
 
-use crate::input::{Found, Input, Order};
+use crate::input::{FoundTask, Input, Order};
 use crate::items::{Encoded, Items, end_of, rejected};
 use crate::leave::{self, leave};
 use crate::output::Output;
@@ -32,7 +32,7 @@ struct Queue {
 }
 
 struct Item {
-    function: Found,
+    function: FoundTask,
     position: u32,
     timed: bool,
     bytes: Vec<u8>,

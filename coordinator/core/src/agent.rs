@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::held::Held;
+use crate::held::HeldChunks;
 use crate::ids::{PlaceId, PoolId};
 use crate::labels::Labels;
 use crate::memberships::Memberships;
@@ -24,7 +24,7 @@ pub(crate) struct Agent {
     pub(crate) promised: u32,
     /// Bytes of the items that it holds, estimated from the average of each job.
     pub(crate) bytes: u64,
-    pub(crate) held: Held,
+    pub(crate) held: HeldChunks,
     /// The pools that have a place at it.
     pub(crate) places: Vec<(PoolId, PlaceId)>,
     pub(crate) reaches: Memberships,
@@ -51,7 +51,7 @@ pub(crate) const FULL_LOAD: u64 = 1 << 32;
 
 /// Sort key: the agent to get the next chunk is the least. That is the least loaded, then the one that asks for most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Room {
+pub(crate) struct AgentOrder {
     pub(crate) load: u64,
     pub(crate) wish: Reverse<u32>,
 }
@@ -73,7 +73,7 @@ impl Agent {
             retracting: 0,
             promised: 0,
             bytes: 0,
-            held: Held::default(),
+            held: HeldChunks::default(),
             places: Vec::new(),
             reaches: Memberships::default(),
             committed: 0,
@@ -102,9 +102,9 @@ impl Agent {
 
     /// Its key among the agents that have room; `None`: it has no room.
     #[inline]
-    fn room(&self) -> Option<Room> {
+    fn room(&self) -> Option<AgentOrder> {
         let load = u64::from(self.count + self.promised) * self.load_of_one;
-        self.has_room().then(|| Room { load, wish: Reverse(self.credit.chunks - self.count) })
+        self.has_room().then(|| AgentOrder { load, wish: Reverse(self.credit.chunks - self.count) })
     }
 
     /// Returns how many chunks none of its slots has begun and it was not asked to give back.
@@ -115,7 +115,7 @@ impl Agent {
 
     /// Returns its key among the agents that have room, and its key among those with chunks to spare.
     #[inline]
-    pub(crate) fn keys(&self) -> (Option<Room>, Option<Surplus>) {
+    pub(crate) fn keys(&self) -> (Option<AgentOrder>, Option<Surplus>) {
         (self.room(), self.surplus(self.spare()))
     }
 

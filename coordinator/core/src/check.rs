@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::chunk::Hold;
 use crate::core::Core;
 use crate::ids::{AgentId, ChunkId, Id, JobId, PlaceId, PoolId};
-use crate::lane::Turn;
+use crate::lane::LaneOrder;
 use crate::pool::{Pool, Stage};
 
 impl Core {
@@ -138,7 +138,7 @@ impl Core {
                 assert_eq!(lane.pool, id);
                 lane.ready.check(&self.turns);
                 let job = lane.ready.first().filter(|_| !pool.paused);
-                let turn = job.map(|(_, job)| Turn { pool_used: pool.used, job });
+                let turn = job.map(|(_, job)| LaneOrder { pool_used: pool.used, job });
                 assert_eq!(lane.turn, turn);
                 for reach in std::iter::once(lane.own).chain(lane.common) {
                     let turn = turn.filter(|_| self.reaches.len(reach) > 0 || Some(reach) == lane.common);

@@ -11,7 +11,7 @@
 
 use crate::core::Core;
 use crate::ids::{AgentId, Id, JobId, LaneId, PoolId};
-use crate::lane::Turn;
+use crate::lane::LaneOrder;
 
 /// The most time that a pool makes up for if it got less than others, on agents that those do not use.
 const MOST_BEHIND_NS: u64 = 1_000_000_000;
@@ -71,7 +71,7 @@ impl Core {
         let lane = self.lanes.get_mut(id).expect("the changed lane exists");
         let pool = self.pools.get_mut(lane.pool).expect("a lane's pool is open");
         let turn = match lane.ready.first() {
-            Some((_, job)) if !pool.paused => Some(Turn { pool_used: pool.used, job }),
+            Some((_, job)) if !pool.paused => Some(LaneOrder { pool_used: pool.used, job }),
             _ => None,
         };
         let before = std::mem::replace(&mut lane.turn, turn);

@@ -6,18 +6,18 @@ use crate::ids::{ChunkId, Id};
 use crate::slab::Slab;
 
 /// An agent's chunks in two lists, one of them those that may be retracted, each with the newest first.
-pub(crate) struct Held {
+pub(crate) struct HeldChunks {
     movable: u32,
     fixed: u32,
 }
 
-impl Default for Held {
+impl Default for HeldChunks {
     fn default() -> Self {
         Self { movable: NONE, fixed: NONE }
     }
 }
 
-impl Held {
+impl HeldChunks {
     /// Adds the chunk at the head of the list that fits its hold.
     #[inline]
     pub(crate) fn push(&mut self, id: ChunkId, chunks: &mut Slab<ChunkId, Chunk>) {

@@ -16,7 +16,7 @@ pub(crate) struct Lane {
     /// Its jobs that have something to run.
     pub(crate) ready: Heap<JobTurn>,
     /// Its sort key; `None`: it has nothing to run, or may not now.
-    pub(crate) turn: Option<Turn>,
+    pub(crate) turn: Option<LaneOrder>,
     pub(crate) open_jobs: u32,
     pub(crate) clocks: Clocks,
     /// The reach of this lane alone, and the one that it shares with other lanes.
@@ -35,7 +35,7 @@ pub(crate) struct JobTurn {
 /// Sort key: the next lane to serve is the least. That is the one whose pool has used least slot time, then the one
 /// whose job is to be served next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Turn {
+pub(crate) struct LaneOrder {
     pub(crate) pool_used: u64,
     pub(crate) job: JobTurn,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use crate::agent::{Agent, FULL_LOAD, Room, Surplus};
+use crate::agent::{Agent, AgentOrder, FULL_LOAD, Surplus};
 use crate::ids::{AgentId, Id, LaneId, PlaceId};
 use crate::labels::Labels;
 use crate::slab::Slab;
@@ -86,12 +86,12 @@ impl Pool {
 
 impl Place {
     /// Like [`Agent::keys`], for a pool with a limit, of which this agent runs only some workers.
-    pub(crate) fn keys(&self, agent: &Agent) -> (Option<Room>, Option<Surplus>) {
+    pub(crate) fn keys(&self, agent: &Agent) -> (Option<AgentOrder>, Option<Surplus>) {
         let (room, _) = agent.keys();
         let room = room.filter(|_| self.takes_more(agent)).map(|room| {
             let own = u64::from(self.count + self.promised) * FULL_LOAD / u64::from(self.workers.max(1));
             // To run there takes a worker and a slot.
-            Room { load: room.load.max(own), ..room }
+            AgentOrder { load: room.load.max(own), ..room }
         });
         let waiting = self.count - self.retracting;
         let spare = waiting.saturating_sub(self.workers).max(agent.spare().min(waiting));

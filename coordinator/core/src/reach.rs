@@ -1,9 +1,9 @@
 //! The agents that lanes may run on, and which of those have room.
 
-use crate::agent::{Room, Surplus};
+use crate::agent::{AgentOrder, Surplus};
 use crate::heap::{Heap, IndexedHeap, Positions};
 use crate::ids::{AgentId, Id, LaneId, ReachId};
-use crate::lane::Turn;
+use crate::lane::LaneOrder;
 use crate::memberships::Memberships;
 use crate::slab::Slab;
 
@@ -13,12 +13,12 @@ use crate::slab::Slab;
 #[derive(Default)]
 pub(crate) struct Reach {
     /// Its lanes that have something to run.
-    lanes: Heap<Turn>,
+    lanes: Heap<LaneOrder>,
     /// The lane that has it alone; `None`: lanes share it.
     pub(crate) owner: Option<LaneId>,
     members: Vec<Member>,
     vacant: Vec<u32>,
-    pub(crate) room: IndexedHeap<Room>,
+    pub(crate) room: IndexedHeap<AgentOrder>,
     pub(crate) surplus: IndexedHeap<Surplus>,
     outdated: Vec<u32>,
     /// For the reach of one lane: the one that this lane shares with others.
@@ -42,7 +42,7 @@ struct Member {
 #[derive(Default)]
 pub(crate) struct Reaches {
     pub(crate) all: Slab<ReachId, Reach>,
-    order: IndexedHeap<Turn>,
+    order: IndexedHeap<LaneOrder>,
     // A lane is in at most one own reach and one shared reach.
     own: Positions,
     common: Positions,
@@ -69,7 +69,7 @@ impl Reaches {
 
     /// Adds a lane, removes it, or changes its turn.
     #[inline]
-    pub(crate) fn set_lane(&mut self, id: ReachId, lane: LaneId, turn: Option<Turn>) {
+    pub(crate) fn set_lane(&mut self, id: ReachId, lane: LaneId, turn: Option<LaneOrder>) {
         let reach = self.all.get_mut(id).expect("the lane's reach exists");
         let positions = if reach.owner.is_some() { &mut self.own } else { &mut self.common };
         reach.lanes.set(lane.index(), turn, positions);
@@ -157,7 +157,7 @@ impl Reaches {
         id: ReachId,
         number: u32,
         of_agent: &mut Memberships,
-        (room, surplus): (Option<Room>, Option<Surplus>),
+        (room, surplus): (Option<AgentOrder>, Option<Surplus>),
     ) {
         let reach = self.all.get_mut(id).expect("the reach was just found");
         reach.room.set(number, room);
@@ -253,7 +253,7 @@ impl Reaches {
 /// For checks.
 impl Reaches {
     /// Returns the turn of a lane, if it has something to run.
-    pub(crate) fn turn(&self, id: ReachId, lane: LaneId) -> Option<Turn> {
+    pub(crate) fn turn(&self, id: ReachId, lane: LaneId) -> Option<LaneOrder> {
         let reach = self.all.get(id)?;
         reach.lanes.key(lane.index(), if reach.owner.is_some() { &self.own } else { &self.common })
     }
@@ -282,7 +282,7 @@ impl Reaches {
         id: ReachId,
         agent: AgentId,
         of_agent: &Memberships,
-        (room, surplus): (Option<Room>, Option<Surplus>),
+        (room, surplus): (Option<AgentOrder>, Option<Surplus>),
     ) {
         let reach = self.all.get(id).expect("the reach was just found");
         let at = of_agent.all.iter().position(|&(reach, _)| reach == id).expect("the agent lists its reaches");

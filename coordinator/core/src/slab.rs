@@ -8,19 +8,19 @@ use crate::ids::Id;
 ///
 /// It takes memory up to the largest index ever used. It is meant for ids of a [`Slab`], which reuses indices.
 pub struct Table<I, T> {
-    places: Vec<Place<T>>,
+    entries: Vec<TableEntry<T>>,
     len: usize,
     ids: PhantomData<I>,
 }
 
-struct Place<T> {
+struct TableEntry<T> {
     generation: u32,
     value: Option<T>,
 }
 
 impl<I: Id, T> Default for Table<I, T> {
     fn default() -> Self {
-        Self { places: Vec::new(), len: 0, ids: PhantomData }
+        Self { entries: Vec::new(), len: 0, ids: PhantomData }
     }
 }
 
@@ -31,22 +31,22 @@ impl<I: Id, T> Table<I, T> {
     /// If the index is taken: then the caller gave it out twice.
     pub fn put(&mut self, id: I, value: T) {
         let index = id.index() as usize;
-        if self.places.len() <= index {
-            self.places.resize_with(index + 1, || Place { generation: 0, value: None });
+        if self.entries.len() <= index {
+            self.entries.resize_with(index + 1, || TableEntry { generation: 0, value: None });
         }
-        let place = &mut self.places[index];
-        assert!(place.value.is_none(), "index {index} was given out twice");
-        *place = Place { generation: id.generation(), value: Some(value) };
+        let entry = &mut self.entries[index];
+        assert!(entry.value.is_none(), "index {index} was given out twice");
+        *entry = TableEntry { generation: id.generation(), value: Some(value) };
         self.len += 1;
     }
 
     /// Removes and returns the value under `id`, if it is still there.
     pub fn take(&mut self, id: I) -> Option<T> {
-        let place = self.places.get_mut(id.index() as usize)?;
-        if place.generation != id.generation() {
+        let entry = self.entries.get_mut(id.index() as usize)?;
+        if entry.generation != id.generation() {
             return None;
         }
-        let value = place.value.take()?;
+        let value = entry.value.take()?;
         self.len -= 1;
         Some(value)
     }
@@ -54,34 +54,34 @@ impl<I: Id, T> Table<I, T> {
     /// Returns the value under `id`, if it is still there.
     #[inline]
     pub fn get(&self, id: I) -> Option<&T> {
-        let place = self.places.get(id.index() as usize)?;
-        if place.generation == id.generation() { place.value.as_ref() } else { None }
+        let entry = self.entries.get(id.index() as usize)?;
+        if entry.generation == id.generation() { entry.value.as_ref() } else { None }
     }
 
     /// Returns the value under `id`, if it is still there.
     #[inline]
     pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
-        let place = self.places.get_mut(id.index() as usize)?;
-        if place.generation == id.generation() { place.value.as_mut() } else { None }
+        let entry = self.entries.get_mut(id.index() as usize)?;
+        if entry.generation == id.generation() { entry.value.as_mut() } else { None }
     }
 
     /// Returns the id of the current value at `index`.
     #[inline]
     pub fn id_at(&self, index: u32) -> Option<I> {
-        let place = self.places.get(index as usize)?;
-        place.value.as_ref().map(|_| I::new(index, place.generation))
+        let entry = self.entries.get(index as usize)?;
+        entry.value.as_ref().map(|_| I::new(index, entry.generation))
     }
 
     /// Returns all values, by index.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
-        let places = self.places.iter().enumerate();
-        places.filter_map(|(index, place)| Some((I::new(index as u32, place.generation), place.value.as_ref()?)))
+        let entries = self.entries.iter().enumerate();
+        entries.filter_map(|(index, entry)| Some((I::new(index as u32, entry.generation), entry.value.as_ref()?)))
     }
 
     /// Returns all values, by index.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (I, &mut T)> {
-        let places = self.places.iter_mut().enumerate();
-        places.filter_map(|(index, place)| Some((I::new(index as u32, place.generation), place.value.as_mut()?)))
+        let entries = self.entries.iter_mut().enumerate();
+        entries.filter_map(|(index, entry)| Some((I::new(index as u32, entry.generation), entry.value.as_mut()?)))
     }
 
     /// Returns how many values there are.
@@ -120,16 +120,16 @@ impl<I: Id, T> Slab<I, T> {
         let table = &mut self.table;
         table.len += 1;
         if let Some(index) = self.free.pop() {
-            let place = &mut table.places[index as usize];
+            let entry = &mut table.entries[index as usize];
             // Generation 0 is skipped when the count wraps, so that no id is the number 0.
-            place.generation = place.generation.wrapping_add(1).max(1);
-            let id = I::new(index, place.generation);
-            place.value = Some(make(id));
+            entry.generation = entry.generation.wrapping_add(1).max(1);
+            let id = I::new(index, entry.generation);
+            entry.value = Some(make(id));
             return id;
         }
-        let index = u32::try_from(table.places.len()).expect("fewer than four thousand million entries");
+        let index = u32::try_from(table.entries.len()).expect("too many entries");
         let id = I::new(index, 1);
-        table.places.push(Place { generation: 1, value: Some(make(id)) });
+        table.entries.push(TableEntry { generation: 1, value: Some(make(id)) });
         id
     }
 
@@ -162,12 +162,12 @@ impl<I: Id, T> Slab<I, T> {
     /// Returns the current value at `index`.
     #[inline]
     pub(crate) fn get_at(&self, index: u32) -> Option<&T> {
-        self.table.places.get(index as usize)?.value.as_ref()
+        self.table.entries.get(index as usize)?.value.as_ref()
     }
 
     /// Returns how many indices there are, free ones included.
-    pub(crate) fn places(&self) -> u32 {
-        self.table.places.len() as u32
+    pub(crate) fn index_count(&self) -> u32 {
+        self.table.entries.len() as u32
     }
 
     /// Returns all values, by index.

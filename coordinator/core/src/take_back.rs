@@ -74,7 +74,7 @@ impl Core {
     /// may be far too big, because its items take longer than earlier ones. It can still give up the items that have
     /// not begun. And a copy of a chunk that takes too long may finish sooner.
     fn take_back_late(&mut self, now: u64, actions: &mut Vec<Action>) {
-        let all = self.chunks.places();
+        let all = self.chunks.index_count();
         for _ in 0..all.min(LATE_LOOK_CHUNKS) {
             self.late_cursor = if self.late_cursor + 1 < all { self.late_cursor + 1 } else { 0 };
             let Some(id) = self.chunks.id_at(self.late_cursor) else { continue };

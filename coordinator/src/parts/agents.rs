@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use farpool_core::Slab;
 
-use super::former::Held;
+use super::former::HeldPools;
 use super::mail::Mail;
 use super::settlement::Reports;
 use crate::AgentId;
@@ -42,7 +42,7 @@ pub(crate) struct Agent {
     rate: Rate,
     mail: Mail,
     /// What it runs for sessions that have ended.
-    pub(crate) held: Held,
+    pub(crate) held: HeldPools,
     pub(crate) reports: Reports,
 }
 
@@ -97,7 +97,7 @@ impl Agents {
         if let Some(identity) = hello.id {
             self.by_identity.insert(identity, id);
         }
-        agent.held = Held::new(std::mem::take(&mut hello.held));
+        agent.held = HeldPools::new(std::mem::take(&mut hello.held));
         agent.hello = Some(hello);
         agent.joined_at = now;
     }

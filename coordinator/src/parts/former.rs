@@ -111,11 +111,11 @@ impl Reopening {
 
 /// The pools that an agent runs for sessions that have ended, and that were neither claimed nor given up.
 #[derive(Default)]
-pub(crate) struct Held {
+pub(crate) struct HeldPools {
     pools: Vec<HeldPool>,
 }
 
-impl Held {
+impl HeldPools {
     pub(crate) fn new(pools: Vec<HeldPool>) -> Self {
         Self { pools }
     }

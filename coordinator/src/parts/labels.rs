@@ -8,11 +8,11 @@ use farpool_proto::v1::Label;
 /// The numbers of the labels that are in use.
 #[derive(Default)]
 pub(crate) struct LabelBook {
-    entries: HashMap<(String, String), Entry>,
+    entries: HashMap<(String, String), NumberedLabel>,
     free: Vec<u32>,
 }
 
-struct Entry {
+struct NumberedLabel {
     number: u32,
     users: usize,
 }
@@ -24,7 +24,7 @@ impl LabelBook {
             let next = self.entries.len() as u32;
             let entry = self.entries.entry((label.key.clone(), label.value.clone())).or_insert_with(|| {
                 // There are as many numbers as entries, so the next is free if none was given back.
-                Entry { number: self.free.pop().unwrap_or(next), users: 0 }
+                NumberedLabel { number: self.free.pop().unwrap_or(next), users: 0 }
             });
             entry.users += 1;
             entry.number

@@ -34,13 +34,13 @@ pub(crate) struct Reports {
 pub(crate) struct Unsettled {
     /// Whether reports are kept, because the pool can be opened again.
     kept: bool,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<UnsettledReports>,
     /// The agents that may keep reports of the pool, including those where it has stopped.
     places: BTreeMap<AgentId, PlaceReports>,
 }
 
 /// Consecutive reports of one agent, up to this one.
-struct Entry {
+struct UnsettledReports {
     report: ReportId,
     /// The client's message whose acknowledgement settles it.
     message: u64,
@@ -129,7 +129,7 @@ impl Unsettled {
             last.report = report;
         } else if let Some(place) = self.places.get_mut(&report.agent) {
             place.entries += 1;
-            self.entries.push_back(Entry { report, message: UNNUMBERED });
+            self.entries.push_back(UnsettledReports { report, message: UNNUMBERED });
         }
     }
 
@@ -142,7 +142,7 @@ impl Unsettled {
     /// The client has its messages up to this one.
     pub(crate) fn settle_up_to(&mut self, last: u64, id: PoolId, to_settle: &mut Settlement) {
         while self.entries.front().is_some_and(|entry| entry.message <= last) {
-            let Some(Entry { report, .. }) = self.entries.pop_front() else { break };
+            let Some(UnsettledReports { report, .. }) = self.entries.pop_front() else { break };
             // If the agent is gone, it no longer keeps the report.
             let Some(place) = self.places.get_mut(&report.agent) else { continue };
             place.entries -= 1;

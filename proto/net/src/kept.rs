@@ -10,7 +10,7 @@ use crate::frame::{FRAME_BYTES, FRAME_MESSAGES};
 
 /// One direction of a session from its sender's side, across all connections. It counts messages from the session's
 /// start and keeps each until the peer has acknowledged it. It does no IO and has no clock.
-pub(crate) struct Kept<M> {
+pub(crate) struct Unacknowledged<M> {
     /// In no frame yet, each with its encoded size.
     fresh: VecDeque<(M, usize)>,
     /// Frames that are not acknowledged, the oldest first.
@@ -35,7 +35,7 @@ struct Batch<M> {
 pub(crate) enum Taken<M> {
     /// Messages for one frame, and their size.
     Whole(Arc<Vec<M>>, usize),
-    /// One message, which travels in pieces. [`Kept::sent_last_piece`] is called when all are made.
+    /// One message, which travels in pieces. [`Unacknowledged::sent_last_piece`] is called when all are made.
     Large(Arc<Vec<M>>),
 }
 
@@ -54,13 +54,13 @@ pub(crate) const fn size_of_messages<M>(bytes: usize, count: usize) -> usize {
     bytes + count * size_of::<(M, usize)>() * 3 / 2
 }
 
-impl<M> Default for Kept<M> {
+impl<M> Default for Unacknowledged<M> {
     fn default() -> Self {
         Self { fresh: VecDeque::new(), frames: VecDeque::new(), taken: 0, before: 0, acknowledged: 0, sent: 0 }
     }
 }
 
-impl<M: Message + Clone> Kept<M> {
+impl<M: Message + Clone> Unacknowledged<M> {
     /// Takes over messages, each with its encoded size, if there are no fresh ones.
     pub(crate) fn refill(&mut self, queue: &mut VecDeque<(M, usize)>) {
         if self.fresh.is_empty() {
@@ -142,7 +142,7 @@ impl<M: Message + Clone> Kept<M> {
     }
 }
 
-impl<M> Kept<M> {
+impl<M> Unacknowledged<M> {
     /// Returns how many messages the peer has acknowledged.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged

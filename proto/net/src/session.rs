@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tonic::Status;
 
 use crate::frame::{SessionMessage, WHOLE_BYTES};
-use crate::kept::{Freed, Kept, size_of_messages};
+use crate::kept::{Freed, Unacknowledged, size_of_messages};
 
 /// More unacknowledged messages than this are acknowledged in a frame of their own, which costs each side a wake-up ...
 const UNACKNOWLEDGED_MESSAGES: u64 = 1024;
@@ -28,7 +28,7 @@ pub(crate) struct ConnectionState<M> {
     pub(crate) connection: u64,
     /// Whether the peer must first report what it has received.
     pub(crate) awaits_answer: bool,
-    pub(crate) kept: Kept<M>,
+    pub(crate) kept: Unacknowledged<M>,
     /// Messages received from the peer, and how many of them were acknowledged.
     pub(crate) received: u64,
     reported: u64,
@@ -89,7 +89,7 @@ impl<M: SessionMessage> Session<M> {
         let state = ConnectionState {
             connection: 0,
             awaits_answer: false,
-            kept: Kept::default(),
+            kept: Unacknowledged::default(),
             received: 0,
             reported: 0,
             unreported_bytes: 0,

@@ -42,7 +42,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #[test]
     fn sent_messages_follow_the_acknowledged_ones(steps in steps()) {
-        let (mut kept, mut pushed, mut acknowledged, mut sent, mut size) = (Kept::default(), 0, 0, 0, 0);
+        let (mut kept, mut pushed, mut acknowledged, mut sent, mut size) = (Unacknowledged::default(), 0, 0, 0, 0);
         for step in steps {
             match step {
                 Step::Push(count) => {

@@ -10,7 +10,7 @@ use super::{Digest, ProgramStore, StoreError, StoreErrorKind};
 /// The prefix of a file that is being written.
 pub(super) const INCOMING: &str = ".incoming-";
 
-struct Entry {
+struct StoredFile {
     digest: Digest,
     path: PathBuf,
     size: u64,
@@ -59,7 +59,7 @@ impl ProgramStore {
     }
 
     /// Returns the entries, and the bytes of files being written. Removes what dead processes have left.
-    fn entries(&self) -> Result<(Vec<Entry>, u64), StoreError> {
+    fn entries(&self) -> Result<(Vec<StoredFile>, u64), StoreError> {
         let directory = &self.shared.directory;
         let failed = |error| StoreError::io(format_args!("reading {}", directory.display()), &error);
         let (mut entries, mut incoming) = (Vec::new(), 0);
@@ -79,13 +79,13 @@ impl ProgramStore {
                 && metadata.is_file()
             {
                 let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                entries.push(Entry { digest, path, size: metadata.len(), used });
+                entries.push(StoredFile { digest, path, size: metadata.len(), used });
             }
         }
         Ok((entries, incoming))
     }
 
-    fn remove(&self, entry: &Entry) -> bool {
+    fn remove(&self, entry: &StoredFile) -> bool {
         let removed = File::open(&entry.path).is_ok_and(|file| {
             // The lock is held until it is removed, so no process can start to use it meanwhile.
             file.try_lock().is_ok() && fs::remove_file(&entry.path).is_ok()
