@@ -236,7 +236,7 @@ pub struct OpenPool {
     /// replaces the secret with it when the message arrives. None in local mode.
     #[prost(bytes = "bytes", tag = "7")]
     pub id: ::prost::bytes::Bytes,
-    /// The pool was open before, in a session that this coordinator does not know or has given up. Its open jobs follow,
+    /// The pool was open before, in a session that this coordinator does not know or has closed. Its open jobs follow,
     /// under their old numbers, and those of their items without outcomes that coordinators or agents may know, up to
     /// PoolReopened. Until then no window bounds it.
     #[prost(bool, tag = "8")]
@@ -469,7 +469,7 @@ pub struct Welcome {
     #[prost(bytes = "bytes", tag = "3")]
     pub coordinator: ::prost::bytes::Bytes,
 }
-/// The pool runs at an agent from now on, or does not any more. A client that opens its pool again lists these agents.
+/// The pool runs at an agent from now on, or no longer runs there. A client that opens its pool again lists these agents.
 /// The pool starts there when the client has acknowledged this message (`received`), which it does at once.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PoolAt {
@@ -557,7 +557,7 @@ pub struct JobEnded {
     #[prost(bool, tag = "2")]
     pub cancelled: bool,
 }
-/// The pool cannot run anything any more: its jobs end with this failure.
+/// The pool can no longer run anything: its jobs end with this failure.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PoolFailed {
     #[prost(message, optional, tag = "1")]
@@ -685,7 +685,7 @@ pub struct StartPool {
     #[prost(message, optional, tag = "7")]
     pub owner: ::core::option::Option<Principal>,
 }
-/// The reports of a pool's items (RunDone, ItemFault) up to this one need not be kept any more: the client has their
+/// The agent may forget the reports of a pool's items (RunDone, ItemFault) up to this one: the client has their
 /// outcomes, or nobody needs them. Reports are counted from 1, over all pools, from the session's start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Settled {
@@ -695,7 +695,7 @@ pub struct Settled {
     pub report: u64,
 }
 /// The answer to a HeldPool that is still needed: it continues under new ids. Jobs and chunks that are not listed are
-/// not needed any more. Reports of the chunks listed here follow, earlier ones first.
+/// no longer needed. Reports of the chunks listed here follow, earlier ones first.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AdoptPool {
     /// HeldPool.pool.
@@ -733,7 +733,7 @@ pub struct AdoptedChunk {
     #[prost(uint32, tag = "3")]
     pub attempt: u32,
 }
-/// The rest of these chunks is not needed any more: items that have not begun are dropped, running ones are killed. No
+/// The rest of these chunks is no longer needed: items that have not begun are dropped, running ones are killed. No
 /// report of them is needed. Unknown chunks have ended already.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelChunks {
@@ -875,7 +875,7 @@ pub struct AgentHello {
     pub id: ::prost::bytes::Bytes,
     #[prost(message, repeated, tag = "5")]
     pub labels: ::prost::alloc::vec::Vec<Label>,
-    /// What it still runs for a session that the coordinator does not know or has given up. Each is answered by AdoptPool,
+    /// What it still runs for a session that the coordinator does not know or has closed. Each is answered by AdoptPool,
     /// or by StopPool with the number that it has here.
     #[prost(message, repeated, tag = "6")]
     pub held: ::prost::alloc::vec::Vec<HeldPool>,
@@ -1096,7 +1096,7 @@ pub mod journal_record {
         /// Times are milliseconds since 1970.
         #[prost(uint64, tag = "4")]
         pub at_ms: u64,
-        /// OpenPool.id; Detach.result and format; OpenJob.label and job.
+        /// OpenPool.id; Detach.result and format; OpenJob.label and job (the number in messages).
         #[prost(bytes = "bytes", tag = "5")]
         pub id: ::prost::bytes::Bytes,
         #[prost(string, tag = "6")]
@@ -1104,7 +1104,7 @@ pub mod journal_record {
         #[prost(string, tag = "7")]
         pub label: ::prost::alloc::string::String,
         #[prost(uint64, tag = "8")]
-        pub named: u64,
+        pub wire_number: u64,
         #[prost(uint32, tag = "9")]
         pub format: u32,
         /// Its owner. None: `local`, in records from before jobs had owners, and for a job whose record was lost.
@@ -1140,7 +1140,7 @@ pub mod journal_record {
         #[prost(uint64, tag = "2")]
         pub end: u64,
     }
-    /// The job's pool runs at an agent from now on, or does not any more.
+    /// The job's pool runs at an agent from now on, or no longer runs there.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Placed {
         #[prost(uint64, tag = "1")]
@@ -1190,7 +1190,7 @@ pub mod journal_record {
         #[prost(message, optional, tag = "4")]
         pub failure: ::core::option::Option<super::Failure>,
     }
-    /// The job is not needed any more, and its name is free.
+    /// The job was discarded or has expired, and its name is free.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct JobForgotten {
         #[prost(uint64, tag = "1")]

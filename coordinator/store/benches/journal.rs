@@ -36,11 +36,11 @@ fn main() {
 
 fn open(directory: &Path) -> (Journal, Vec<u64>) {
     let _ = std::fs::remove_dir_all(directory);
-    let mut journal = Journal::open(Settings::new(directory), |_| ()).expect("the journal opens");
+    let mut journal = Journal::open(Settings::new(directory), |_| ()).expect("cannot open the journal");
     let (pool, job) = (OpenPool::default(), OpenJob::default());
-    let open = |at| journal.open(format!("{at}").as_str().into(), &pool, &job, 0).expect("the job can be opened");
+    let open = |at| journal.open(format!("{at}").as_str().into(), &pool, &job, 0).expect("cannot open the job");
     let jobs = (0..JOBS).map(open).collect();
-    journal.sync().expect("the disk works");
+    journal.sync().expect("cannot sync the journal");
     (journal, jobs)
 }
 
@@ -50,7 +50,9 @@ fn payload(bytes: usize) -> (Bytes, Bytes) {
 
 fn done(store: &mut dyn JobStore, job: u64, first: u64, data: &Bytes, ends: &Bytes) {
     let (data, ends) = (data.clone(), ends.clone());
-    store.append(job, Entry::Done { first, data, ends, failed: false, attempts: 0 }).expect("outcomes are accepted");
+    store
+        .append(job, Entry::Done { first, data, ends, failed: false, attempts: 0 })
+        .expect("the journal refused the outcomes");
 }
 
 /// Returns records and syncs per second, with at most this many records that are not durable. They are flushed one by
@@ -58,7 +60,7 @@ fn done(store: &mut dyn JobStore, job: u64, first: u64, data: &Bytes, ends: &Byt
 fn records(directory: &Path, bytes: usize, ahead: u64, time: Duration) -> (f64, f64) {
     let (mut journal, jobs) = open(directory);
     let (data, ends) = payload(bytes);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("cannot create a runtime");
     let wakeup = journal.wakeup();
     let (base, start) = (journal.flush(), Instant::now());
     let (mut number, mut durable, mut syncs) = (base, base, 0);
@@ -94,10 +96,10 @@ fn in_order(directory: &Path, time: Duration) -> f64 {
         }
         let number = journal.flush();
         if number > journal.progress().acknowledged + 100 {
-            journal.sync().expect("the disk works");
+            journal.sync().expect("cannot sync the journal");
         }
     }
-    journal.sync().expect("the disk works");
+    journal.sync().expect("cannot sync the journal");
     let rate = item as f64 / start.elapsed().as_secs_f64();
     drop(journal);
     let _ = std::fs::remove_dir_all(directory);
@@ -120,12 +122,12 @@ fn read_again(directory: &Path, count: u64, bytes: usize) -> (f64, f64) {
         let job = jobs[(at % JOBS) as usize];
         done(&mut journal, job, at / JOBS, &data, &ends);
         if at % 1000 == 0 {
-            journal.sync().expect("the disk works");
+            journal.sync().expect("cannot sync the journal");
         }
     }
     drop(journal);
     let start = Instant::now();
-    let journal = Journal::open(Settings::new(directory), |_| ()).expect("the journal opens");
+    let journal = Journal::open(Settings::new(directory), |_| ()).expect("cannot open the journal");
     let time = start.elapsed().as_secs_f64();
     let all = journal.describe().bytes as f64;
     drop(journal);

@@ -54,7 +54,7 @@ pub struct Known {
     /// `OpenJob.label`.
     pub label: String,
     /// `OpenJob.job`.
-    pub named: u64,
+    pub wire_number: u64,
 }
 
 /// The progress of a job.

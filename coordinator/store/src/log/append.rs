@@ -80,7 +80,7 @@ impl Journal {
     ) -> Result<u64, JobStoreError> {
         let known = known.into();
         let key = key(&known);
-        let Known { owner, name, id, result, format, label, named } = known;
+        let Known { owner, name, id, result, format, label, wire_number } = known;
         if name.is_empty() || name.len() > LONGEST_NAME {
             let message = format_args!("a job's name has 1 to {LONGEST_NAME} bytes");
             return Err(JobStoreError::new(JobStoreErrorKind::Invalid, message));
@@ -94,7 +94,8 @@ impl Journal {
         }
         let job = self.index.last_job + 1;
         let owner = Some(owner.to_message());
-        let opened = record::JobOpened { job, pool, name, at_ms: now_ms, id, result, format, label, named, owner };
+        let opened =
+            record::JobOpened { job, pool, name, at_ms: now_ms, id, result, format, label, wire_number, owner };
         let body = Body::JobOpened(Box::new(opened));
         let payload = [open.encode_to_vec().into()];
         self.admit(&body, &payload)?;
@@ -126,8 +127,8 @@ impl Journal {
     pub(super) fn end_items(&mut self, job: u64, end: u64, now_ms: u64) -> Result<(), JobStoreError> {
         self.existing(job)?;
         self.check_writes()?;
-        let place = self.append(&Body::ItemsEnded(record::ItemsEnded { job, end, at_ms: now_ms }), &[]);
-        self.completing.insert(job, Withdrawal { number: self.tail.number, place });
+        let location = self.append(&Body::ItemsEnded(record::ItemsEnded { job, end, at_ms: now_ms }), &[]);
+        self.completing.insert(job, Withdrawal { number: self.tail.number, location });
         Ok(())
     }
 
@@ -138,7 +139,7 @@ impl Journal {
         let Some(&withdrawal) = self.completing.get(&job) else { return };
         // A summary of it that is as new has the same information, and would be found instead.
         let state = self.located(job).and_then(|located| located.state);
-        if state.is_none_or(|place| self.is_durable(place)) && self.withdrawing.insert(job) {
+        if state.is_none_or(|location| self.is_durable(location)) && self.withdrawing.insert(job) {
             self.shared.withdraw(withdrawal);
         }
     }

@@ -7,7 +7,7 @@ use farpool_proto::v1::JournalRecord;
 use farpool_proto::v1::journal_record::Body;
 use prost::Message;
 
-use super::place::Place;
+use super::location::RecordLocation;
 use super::record::{Checksum, HEADER, Lengths, begin, checksum};
 
 /// Payloads up to this size are copied, which is cheaper than to refer to them.
@@ -26,10 +26,10 @@ pub(super) enum Step {
     Create(u32),
     Write(Chunk),
     /// A filler whose bytes are not written.
-    Hole(Place),
+    Hole(RecordLocation),
     Copy {
-        from: Place,
-        to: Place,
+        from: RecordLocation,
+        to: RecordLocation,
     },
     Remove(u32),
     /// Removes a segment from the journal, but keeps its file under another name.
@@ -51,8 +51,8 @@ pub(super) struct Chunk {
 }
 
 impl Batch {
-    /// Adds a record, and returns its place. [`seal`](Self::seal) adds its checksum.
-    pub(super) fn record(&mut self, segment: u32, offset: u32, body: &Body, payload: &[Bytes]) -> Place {
+    /// Adds a record, and returns its location. [`seal`](Self::seal) adds its checksum.
+    pub(super) fn record(&mut self, segment: u32, offset: u32, body: &Body, payload: &[Bytes]) -> RecordLocation {
         let behind =
             |chunk: &Chunk| chunk.segment == segment && u64::from(chunk.offset) + chunk.length == offset.into();
         if !matches!(self.steps.last(), Some(Step::Write(chunk)) if behind(chunk)) {
@@ -62,7 +62,7 @@ impl Batch {
         let Some(Step::Write(chunk)) = self.steps.last_mut() else { unreachable!("the last step is a write") };
         let length = chunk.record(segment, offset, body, payload);
         self.bytes += u64::from(length);
-        Place { segment, offset, length }
+        RecordLocation { segment, offset, length }
     }
 
     /// Fills in the checksums; once.
@@ -74,19 +74,21 @@ impl Batch {
         }
     }
 
-    pub(super) fn copy(&mut self, from: Place, to: Place) {
+    pub(super) fn copy(&mut self, from: RecordLocation, to: RecordLocation) {
         self.bytes += to.bytes();
         self.steps.push(Step::Copy { from, to });
     }
 }
 
 /// Adds a hole at the end, joining it with a hole right before it.
-pub(super) fn add_hole(steps: &mut Vec<Step>, place: Place) {
+pub(super) fn add_hole(steps: &mut Vec<Step>, location: RecordLocation) {
     match steps.last_mut() {
-        Some(Step::Hole(before)) if before.segment == place.segment && before.end() == u64::from(place.offset) => {
-            before.length += place.length;
+        Some(Step::Hole(before))
+            if before.segment == location.segment && before.end() == u64::from(location.offset) =>
+        {
+            before.length += location.length;
         }
-        _ => steps.push(Step::Hole(place)),
+        _ => steps.push(Step::Hole(location)),
     }
 }
 
@@ -119,7 +121,7 @@ impl Chunk {
             // A record begins with its header, so what is between its start and its end is its own.
             let sum = if large.peek().is_some_and(|(at, _)| *at <= end) {
                 let header: &[u8; HEADER] =
-                    self.small[start..start + HEADER].try_into().expect("a header has this length");
+                    self.small[start..start + HEADER].try_into().expect("the header has a wrong length");
                 let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
                 let mut sum = Checksum::new(word(0), word(4), header);
                 let mut from = start + HEADER;
@@ -138,8 +140,8 @@ impl Chunk {
     }
 
     /// Replaces a record without large payload by a filler. Returns whether the record is one of these.
-    pub(super) fn leave_out(&mut self, place: Place, filler: &[u8]) -> bool {
-        if self.segment != place.segment {
+    pub(super) fn leave_out(&mut self, location: RecordLocation, filler: &[u8]) -> bool {
+        if self.segment != location.segment {
             return false;
         }
         let (mut large, mut offset) = (self.large.iter().peekable(), u64::from(self.offset));
@@ -147,7 +149,7 @@ impl Chunk {
             while let Some((_, payload)) = large.next_if(|(at, _)| at <= start) {
                 offset += payload.len() as u64;
             }
-            offset + *start as u64 == u64::from(place.offset)
+            offset + *start as u64 == u64::from(location.offset)
         };
         let Some(start) = self.starts.iter().copied().find(begins) else { return false };
         self.small[start..start + filler.len()].copy_from_slice(filler);
@@ -167,17 +169,17 @@ impl Chunk {
                 own.push(payload);
             }
             let length = (end - start) as u64 + own.iter().map(|(_, payload)| payload.len() as u64).sum::<u64>();
-            let place = Place { segment, offset, length: length as u32 };
+            let location = RecordLocation { segment, offset, length: length as u32 };
             offset += length as u32;
             let record = &small[start..end];
             match body(record) {
-                Some(body) if is_unwanted(&body) => add_hole(&mut steps, place),
+                Some(body) if is_unwanted(&body) => add_hole(&mut steps, location),
                 _ => {
                     if !matches!(steps.last(), Some(Step::Write(_))) {
                         let (small, starts, large) = (Vec::new(), Vec::new(), Vec::new());
                         steps.push(Step::Write(Self {
                             segment,
-                            offset: place.offset,
+                            offset: location.offset,
                             length: 0,
                             small,
                             starts,

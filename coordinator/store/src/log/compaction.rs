@@ -7,8 +7,8 @@
 use farpool_proto::v1::journal_record::{Body, JobForgotten, JobState};
 
 use super::index::Index;
+use super::location::RecordLocation;
 use super::part::Part;
-use super::place::Place;
 use super::segments::Segment;
 use crate::job::{Ended, Job};
 
@@ -41,7 +41,7 @@ enum Stage {
 /// The records that must be written.
 #[derive(Debug)]
 pub(super) enum Move {
-    Copy(Part, Place),
+    Copy(Part, RecordLocation),
     Say(Body),
 }
 
@@ -78,19 +78,19 @@ impl Compaction {
     pub(super) fn step(&mut self, index: &Index) -> Vec<Move> {
         let (mut moves, mut bytes, mut looks) = (Vec::new(), 0, 0);
         let segment = self.segment;
-        let mut look = |part: Part, place: Place| {
+        let mut look = |part: Part, location: RecordLocation| {
             looks += 1;
-            if place.segment == segment {
-                bytes += place.bytes();
-                moves.push(Move::Copy(part, place));
+            if location.segment == segment {
+                bytes += location.bytes();
+                moves.push(Move::Copy(part, location));
             }
             bytes >= STEP_BYTES || looks >= STEP_LOOKS
         };
         let mut said = Vec::new();
         'full: {
             while let Some(pool) = self.pools.pop() {
-                if let Some(place) = index.pools.get(&pool).and_then(|pool| pool.opened)
-                    && look(Part::Pool(pool), place)
+                if let Some(location) = index.pools.get(&pool).and_then(|pool| pool.opened)
+                    && look(Part::Pool(pool), location)
                 {
                     break 'full;
                 }
@@ -105,16 +105,16 @@ impl Compaction {
                 loop {
                     let (full, next) = match self.stage {
                         Stage::Opened => {
-                            let full = located.opened.is_some_and(|place| look(Part::Opened(number), place));
+                            let full = located.opened.is_some_and(|location| look(Part::Opened(number), location));
                             (full, Stage::Items(0))
                         }
                         Stage::Items(from) => match located.items.range(from..).next() {
-                            Some((&at, piece)) => (look(Part::Items(number, at), piece.place), Stage::Items(at + 1)),
+                            Some((&at, piece)) => (look(Part::Items(number, at), piece.location), Stage::Items(at + 1)),
                             None => (false, Stage::Outcomes(0)),
                         },
                         Stage::Outcomes(from) => match located.outcomes.range(from..).next() {
                             Some((&at, piece)) => {
-                                (look(Part::Outcomes(number, at), piece.place), Stage::Outcomes(at + 1))
+                                (look(Part::Outcomes(number, at), piece.location), Stage::Outcomes(at + 1))
                             }
                             None => (false, Stage::Said),
                         },
@@ -125,7 +125,7 @@ impl Compaction {
                         break 'full;
                     }
                 }
-                if located.state.is_none_or(|place| place.segment <= segment) {
+                if located.state.is_none_or(|location| location.segment <= segment) {
                     said.push(Body::JobState(Box::new(state(&located.job))));
                 }
                 self.jobs.pop();

@@ -21,10 +21,10 @@ use prost::Message;
 
 use super::batch::{Step, add_hole};
 use super::left_out::{LeftOut, Refused, forgets};
-use super::place::Place;
+use super::location::RecordLocation;
 use super::queued::QueuedBatch;
 use super::reader::{NotRead, whole};
-use super::record::{Checksum, HEADER, checksum, placed};
+use super::record::{Checksum, HEADER, checksum, header_at};
 use super::segment::{SEGMENT_HEADER, header};
 use super::source::Source;
 use super::storage::Storage;
@@ -40,7 +40,7 @@ pub(super) struct Group {
     /// Where the next attempt begins: the steps before are durable.
     from: usize,
     /// Steps whose record could not be copied, and why.
-    unreadable: Vec<(usize, Place, String)>,
+    unreadable: Vec<(usize, RecordLocation, String)>,
     /// Segments that were set aside, and their new names.
     set_aside: Vec<(u32, String)>,
     /// Records that are to be withdrawn, and could not be yet.
@@ -53,11 +53,11 @@ pub(super) struct Group {
     pub(super) number: u64,
 }
 
-/// A record that is to be withdrawn, by its number and place.
+/// A record that is to be withdrawn, by its number and location.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Withdrawal {
     pub(super) number: u64,
-    pub(super) place: Place,
+    pub(super) location: RecordLocation,
 }
 
 impl Group {
@@ -83,7 +83,7 @@ impl Group {
         let (unreadable, set_aside, withdrawals) = (Vec::new(), Vec::new(), Vec::new());
         let mut group =
             Self { steps, from: 0, unreadable, set_aside, withdrawals, refused: 0, forgets: Vec::new(), number: last };
-        left_out.withdrawn.retain(|place| !group.leave_out(*place));
+        left_out.withdrawn.retain(|location| !group.leave_out(*location));
         if !left_out.refused.is_empty() {
             group.leave_out_items(&left_out.refused);
         }
@@ -103,9 +103,9 @@ impl Group {
         self.refused = refused.version;
         let hole = self.cut_durable(storage, refused).ok().flatten();
         let changed = self.leave_out_items(refused);
-        if let Some(place) = hole {
+        if let Some(location) = hole {
             let behind = self.steps.split_off(self.from);
-            add_hole(&mut self.steps, place);
+            add_hole(&mut self.steps, location);
             // It joins the hole that follows it directly.
             behind.into_iter().for_each(|step| add(&mut self.steps, step));
         }
@@ -131,16 +131,16 @@ impl Group {
         changed
     }
 
-    /// Cuts off unneeded items at the end of the durable part, and returns the place that is missing then. If the
+    /// Cuts off unneeded items at the end of the durable part, and returns the location that is missing then. If the
     /// computer crashes before anything else is written, refused jobs have fewer items.
-    fn cut_durable(&self, storage: &dyn Storage, refused: &Refused) -> io::Result<Option<Place>> {
+    fn cut_durable(&self, storage: &dyn Storage, refused: &Refused) -> io::Result<Option<RecordLocation>> {
         let Some((segment, end)) = self.begins() else { return Ok(None) };
         let mut source = Source::new(storage, segment)?;
         let (mut at, mut wanted, mut found) = (SEGMENT_HEADER as u64, SEGMENT_HEADER as u64, false);
         while at < end.into() {
             // Damaged parts are not changed.
-            let Ok((body, place)) = source.record(at)? else { return Ok(None) };
-            at = place.end();
+            let Ok((body, location)) = source.record(at)? else { return Ok(None) };
+            at = location.end();
             if refused.is_unwanted(&body) {
                 found = true;
             } else if !matches!(body, Body::Filler(_)) {
@@ -154,14 +154,14 @@ impl Group {
         storage.lower_synced(segment, wanted)?;
         storage.truncate(segment, wanted)?;
         let offset = wanted as u32;
-        Ok(Some(Place { segment, offset, length: end - offset }))
+        Ok(Some(RecordLocation { segment, offset, length: end - offset }))
     }
 
     /// Returns the segment and offset where the part that is not durable begins; `None`: in a new segment, or nowhere.
     fn begins(&self) -> Option<(u32, u32)> {
         match self.steps.get(self.from)? {
             Step::Write(chunk) => Some((chunk.segment, chunk.offset)),
-            Step::Hole(place) | Step::Copy { to: place, .. } => Some((place.segment, place.offset)),
+            Step::Hole(location) | Step::Copy { to: location, .. } => Some((location.segment, location.offset)),
             Step::Create(_) | Step::Remove(_) | Step::SetAside(_) => None,
         }
     }
@@ -177,19 +177,19 @@ impl Group {
         &mut self,
         storage: &dyn Storage,
         withdrawals: Vec<Withdrawal>,
-        later: &mut Vec<Place>,
-    ) -> Vec<Place> {
+        later: &mut Vec<RecordLocation>,
+    ) -> Vec<RecordLocation> {
         self.withdrawals.extend(withdrawals);
         if self.withdrawals.is_empty() || self.cut_back(storage).is_err() {
             return Vec::new();
         }
         let mut withdrawn = Vec::new();
-        for Withdrawal { number, place } in std::mem::take(&mut self.withdrawals) {
+        for Withdrawal { number, location } in std::mem::take(&mut self.withdrawals) {
             if number > self.number {
-                later.push(place);
-                withdrawn.push(place);
-            } else if self.leave_out(place) {
-                withdrawn.push(place);
+                later.push(location);
+                withdrawn.push(location);
+            } else if self.leave_out(location) {
+                withdrawn.push(location);
             }
         }
         withdrawn
@@ -210,10 +210,10 @@ impl Group {
     }
 
     /// Replaces a record that is still to be written by a filler.
-    fn leave_out(&mut self, place: Place) -> bool {
-        let filler = filler(place);
+    fn leave_out(&mut self, location: RecordLocation) -> bool {
+        let filler = filler(location);
         self.steps[self.from..].iter_mut().any(|step| match step {
-            Step::Write(chunk) => chunk.leave_out(place, &filler),
+            Step::Write(chunk) => chunk.leave_out(location, &filler),
             _ => false,
         })
     }
@@ -229,8 +229,8 @@ impl Group {
     }
 
     /// Returns what could not be copied, and why.
-    pub(super) fn take_unreadable(&mut self) -> impl Iterator<Item = (Place, String)> {
-        std::mem::take(&mut self.unreadable).into_iter().map(|(_, place, why)| (place, why))
+    pub(super) fn take_unreadable(&mut self) -> impl Iterator<Item = (RecordLocation, String)> {
+        std::mem::take(&mut self.unreadable).into_iter().map(|(_, location, why)| (location, why))
     }
 }
 
@@ -262,14 +262,14 @@ impl Attempt<'_> {
                 let behind = u64::from(chunk.offset) + chunk.length;
                 (*written, *end) = (Some(chunk.segment), Some((chunk.segment, behind)));
             }
-            Some(Step::Hole(place)) => {
-                storage.write(place.segment, place.offset.into(), &mut [IoSlice::new(&hole(*place))])?;
-                storage.extend(place.segment, place.end())?;
-                (*written, *end) = (Some(place.segment), Some((place.segment, place.end())));
+            Some(Step::Hole(location)) => {
+                storage.write(location.segment, location.offset.into(), &mut [IoSlice::new(&hole(*location))])?;
+                storage.extend(location.segment, location.end())?;
+                (*written, *end) = (Some(location.segment), Some((location.segment, location.end())));
             }
-            Some(Step::Copy { from: place, to }) => {
-                let record = copy(storage, *place, *to).unwrap_or_else(|error| {
-                    unreadable.push((*next, *place, error.to_string()));
+            Some(Step::Copy { from: location, to }) => {
+                let record = copy(storage, *location, *to).unwrap_or_else(|error| {
+                    unreadable.push((*next, *location, error.to_string()));
                     filler(*to)
                 });
                 storage.write(to.segment, to.offset.into(), &mut [IoSlice::new(&record)])?;
@@ -314,8 +314,8 @@ fn sync(written: &mut Option<u32>, storage: &dyn Storage) -> io::Result<()> {
     written.take().map_or(Ok(()), |segment| storage.sync(segment))
 }
 
-/// Returns a record as it must be at another place.
-fn copy(storage: &dyn Storage, from: Place, to: Place) -> Result<Vec<u8>, NotRead> {
+/// Returns a record as it must be at another location.
+fn copy(storage: &dyn Storage, from: RecordLocation, to: RecordLocation) -> Result<Vec<u8>, NotRead> {
     let (record, _) = whole(storage, from)?;
     Ok(seal(record, to))
 }
@@ -323,22 +323,22 @@ fn copy(storage: &dyn Storage, from: Place, to: Place) -> Result<Vec<u8>, NotRea
 /// Adds a step at the end.
 fn add(steps: &mut Vec<Step>, step: Step) {
     match step {
-        Step::Hole(place) => add_hole(steps, place),
+        Step::Hole(location) => add_hole(steps, location),
         step => steps.push(step),
     }
 }
 
-/// Returns the filler for a place where a record could not be copied: something must be there.
-fn filler(to: Place) -> Vec<u8> {
+/// Returns the filler for a location where a record could not be copied: something must be there.
+fn filler(to: RecordLocation) -> Vec<u8> {
     let mut record = filler_head(to);
     record.resize(to.length as usize, 0);
     seal(record, to)
 }
 
 /// Returns a filler without the zeros at its end.
-fn hole(at: Place) -> Vec<u8> {
+fn hole(at: RecordLocation) -> Vec<u8> {
     let mut record = filler_head(at);
-    let header = record.first_chunk().expect("a record has a header");
+    let header = record.first_chunk().expect("the record has no header");
     let mut sum = Checksum::new(at.segment, at.offset, header);
     sum.add(&record[HEADER..]);
     let (zeros, mut left) = ([0; 4 << 10], at.length as usize - record.len());
@@ -351,20 +351,20 @@ fn hole(at: Place) -> Vec<u8> {
     record
 }
 
-fn filler_head(to: Place) -> Vec<u8> {
+fn filler_head(to: RecordLocation) -> Vec<u8> {
     let mut record = vec![0; HEADER];
     let head = JournalRecord { body: Some(Body::Filler(Filler {})) }.encode(&mut record);
-    head.expect("a vector has room");
+    head.expect("the vector is full");
     let head = (record.len() - HEADER) as u32;
     record[8..12].copy_from_slice(&(to.length - HEADER as u32).to_le_bytes());
     record[12..HEADER].copy_from_slice(&head.to_le_bytes());
     record
 }
 
-/// Gives a whole record the checksum for a place.
-fn seal(mut record: Vec<u8>, at: Place) -> Vec<u8> {
-    let header: [u8; HEADER] = record[..HEADER].try_into().expect("a record has a header");
-    record[..HEADER].copy_from_slice(&placed(at.segment, at.offset, &header));
+/// Gives a whole record the checksum for a location.
+fn seal(mut record: Vec<u8>, at: RecordLocation) -> Vec<u8> {
+    let header: [u8; HEADER] = record[..HEADER].try_into().expect("the record has no header");
+    record[..HEADER].copy_from_slice(&header_at(at.segment, at.offset, &header));
     let sum = checksum(&record);
     record[..8].copy_from_slice(&sum);
     record

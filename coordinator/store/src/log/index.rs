@@ -1,4 +1,4 @@
-//! The contents of the journal: which jobs there are, their state, and the places of the records that are needed.
+//! The contents of the journal: which jobs there are, their state, and the locations of the records that are needed.
 //!
 //! Records are applied one by one, in the order of the log, in the same way when they are written and when they are
 //! read at the start. Compaction moves records after later ones, and after a crash a record may exist twice. So the
@@ -11,8 +11,8 @@ use farpool_coordinator::Principal;
 use farpool_proto::v1::journal_record::{Body, JobForgotten, JobOpened, JobState};
 
 use super::located::{JobKey, Located, Piece, key, overlapping};
+use super::location::RecordLocation;
 use super::part::Part;
-use super::place::Place;
 use super::record::run;
 use super::segments::Segments;
 use crate::job::{Ended, Job, Known};
@@ -35,7 +35,7 @@ pub(super) struct Index {
 /// A pool in which jobs were opened.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    pub(super) opened: Option<Place>,
+    pub(super) opened: Option<RecordLocation>,
     pub(super) jobs: u64,
     /// Whether more jobs may be opened in it.
     pub(super) held: bool,
@@ -44,7 +44,7 @@ pub(super) struct Pool {
 /// A forgotten job, as long as it has records: the record that states this must outlive the others.
 #[derive(Debug)]
 pub(super) struct Forgotten {
-    pub(super) record: Place,
+    pub(super) record: RecordLocation,
     /// Number of segments with records of it.
     pub(super) segments: u32,
 }
@@ -87,30 +87,30 @@ impl Index {
     }
 
     /// Applies a record that fits.
-    pub(super) fn apply(&mut self, body: &Body, place: Place) {
-        self.segments.written(place);
+    pub(super) fn apply(&mut self, body: &Body, location: RecordLocation) {
+        self.segments.written(location);
         match body {
-            Body::PoolOpened(opened) => self.pool_opened(opened.pool, place),
-            Body::JobOpened(opened) => self.job_opened(opened, place),
-            Body::Items(run) => self.items(run.job, run.first, run.count, place),
-            Body::ItemsDone(run) => self.outcomes(run.job, run.first, run.count, run.failed, place),
-            Body::ItemsFailed(run) => self.outcomes(run.job, run.first, run.count, true, place),
-            Body::ItemsEnded(ended) => self.change(ended.job, place, |job| {
+            Body::PoolOpened(opened) => self.pool_opened(opened.pool, location),
+            Body::JobOpened(opened) => self.job_opened(opened, location),
+            Body::Items(run) => self.items(run.job, run.first, run.count, location),
+            Body::ItemsDone(run) => self.outcomes(run.job, run.first, run.count, run.failed, location),
+            Body::ItemsFailed(run) => self.outcomes(run.job, run.first, run.count, true, location),
+            Body::ItemsEnded(ended) => self.change(ended.job, location, |job| {
                 (job.end, job.items_ended) = (job.end.max(ended.end), true);
                 job.complete_ms = ended.at_ms;
             }),
-            Body::ItemsFed(fed) => self.change(fed.job, place, |job| job.fed = job.fed.max(fed.end)),
-            Body::Placed(placed) => self.change(placed.job, place, |job| match placed.gone {
+            Body::ItemsFed(fed) => self.change(fed.job, location, |job| job.fed = job.fed.max(fed.end)),
+            Body::Placed(placed) => self.change(placed.job, location, |job| match placed.gone {
                 true => drop(job.agents.remove(&placed.agent)),
                 false => drop(job.agents.insert(placed.agent.clone())),
             }),
-            Body::JobEnded(ended) => self.change(ended.job, place, |job| {
+            Body::JobEnded(ended) => self.change(ended.job, location, |job| {
                 job.ended = Some(ended_kind(ended.cancelled, ended.failure.is_some()));
                 job.failure = ended.failure.clone().map(Box::new);
                 job.ended_ms = ended.at_ms;
             }),
-            Body::JobForgotten(JobForgotten { job }) => self.forgotten(*job, place),
-            Body::JobState(state) => self.state(state, place),
+            Body::JobForgotten(JobForgotten { job }) => self.forgotten(*job, location),
+            Body::JobState(state) => self.state(state, location),
             Body::Sealed(_) | Body::Filler(_) => {}
         }
     }
@@ -133,45 +133,45 @@ impl Index {
         }
     }
 
-    /// Returns the place of this, if it is still needed.
-    pub(super) fn place_of(&self, part: Part) -> Option<Place> {
+    /// Returns the location of this, if it is still needed.
+    pub(super) fn location_of(&self, part: Part) -> Option<RecordLocation> {
         match part {
             Part::Pool(pool) => self.pools.get(&pool)?.opened,
             Part::Opened(job) => self.jobs.get(&job)?.opened,
-            Part::Items(job, first) => Some(self.jobs.get(&job)?.items.get(&first)?.place),
-            Part::Outcomes(job, first) => Some(self.jobs.get(&job)?.outcomes.get(&first)?.place),
+            Part::Items(job, first) => Some(self.jobs.get(&job)?.items.get(&first)?.location),
+            Part::Outcomes(job, first) => Some(self.jobs.get(&job)?.outcomes.get(&first)?.location),
         }
     }
 
     /// A copy exists now, and is used from now on if it is still needed.
-    pub(super) fn moved(&mut self, part: Part, to: Place) {
-        let place = match part {
+    pub(super) fn moved(&mut self, part: Part, to: RecordLocation) {
+        let location = match part {
             Part::Pool(pool) => self.pools.get_mut(&pool).and_then(|pool| pool.opened.as_mut()),
             Part::Opened(job) => self.jobs.get_mut(&job).and_then(|located| located.opened.as_mut()),
             Part::Items(job, first) => {
-                self.jobs.get_mut(&job).and_then(|job| job.items.get_mut(&first)).map(|piece| &mut piece.place)
+                self.jobs.get_mut(&job).and_then(|job| job.items.get_mut(&first)).map(|piece| &mut piece.location)
             }
             Part::Outcomes(job, first) => {
-                self.jobs.get_mut(&job).and_then(|job| job.outcomes.get_mut(&first)).map(|piece| &mut piece.place)
+                self.jobs.get_mut(&job).and_then(|job| job.outcomes.get_mut(&first)).map(|piece| &mut piece.location)
             }
         };
-        if let Some(place) = place {
-            let from = std::mem::replace(place, to);
+        if let Some(location) = location {
+            let from = std::mem::replace(location, to);
             self.segments.keep(to);
             self.segments.release(from);
         }
     }
 
     /// A copy is about to be written.
-    pub(super) fn copied(&mut self, part: Part, to: Place) {
+    pub(super) fn copied(&mut self, part: Part, to: RecordLocation) {
         self.segments.written(to);
         if let Part::Pool(pool) = part {
-            self.segments.all.get_mut(&to.segment).expect("the segment exists").pools.insert(pool);
+            self.segments.all.get_mut(&to.segment).expect("cannot read the segment").pools.insert(pool);
         }
         if let Some(number) = part.job()
             && self.segments.has_job(to, number)
         {
-            self.jobs.get_mut(&number).expect("the copied record belongs to an existing job").segments += 1;
+            self.jobs.get_mut(&number).expect("the copied record belongs to no job").segments += 1;
         }
     }
 
@@ -194,28 +194,28 @@ impl Index {
         }
     }
 
-    fn pool_opened(&mut self, number: u64, place: Place) {
+    fn pool_opened(&mut self, number: u64, location: RecordLocation) {
         self.last_pool = self.last_pool.max(number);
-        self.segments.all.get_mut(&place.segment).expect("the pool was written to this segment").pools.insert(number);
+        self.segments.all.get_mut(&location.segment).expect("the pool is not in this segment").pools.insert(number);
         let pool = self.pools.entry(number).or_insert_with(|| Pool { held: true, ..Pool::default() });
-        self.segments.keep(place);
-        if let Some(before) = pool.opened.replace(place) {
+        self.segments.keep(location);
+        if let Some(before) = pool.opened.replace(location) {
             self.segments.release(before);
         }
     }
 
-    fn job_opened(&mut self, opened: &JobOpened, place: Place) {
-        if !self.enter(opened.job, place) {
+    fn job_opened(&mut self, opened: &JobOpened, location: RecordLocation) {
+        if !self.enter(opened.job, location) {
             return;
         }
         let located = entry(&mut self.jobs, opened.job);
-        let moved = located.opened.replace(place);
+        let moved = located.opened.replace(location);
         located.pool = opened.pool;
-        let JobOpened { name, id, result, format, label, named, owner, .. } = opened.clone();
+        let JobOpened { name, id, result, format, label, wire_number, owner, .. } = opened.clone();
         let owner = Principal::named(owner.as_ref());
-        located.job.known = Known { owner, name, id, result, format, label, named };
+        located.job.known = Known { owner, name, id, result, format, label, wire_number };
         self.names.insert(key(&located.job.known), opened.job);
-        self.segments.keep(place);
+        self.segments.keep(location);
         match moved {
             Some(before) => self.segments.release(before),
             None => {
@@ -226,8 +226,8 @@ impl Index {
         self.wait(opened.job);
     }
 
-    fn items(&mut self, number: u64, first: u64, count: u64, place: Place) {
-        if !self.enter(number, place) {
+    fn items(&mut self, number: u64, first: u64, count: u64, location: RecordLocation) {
+        if !self.enter(number, location) {
             return;
         }
         let Located { job, items, .. } = entry(&mut self.jobs, number);
@@ -237,18 +237,18 @@ impl Index {
             return;
         }
         let moved: Vec<_> = overlapping(items, first, end).collect();
-        items.insert(first, Piece { place, count: count as u32 });
+        items.insert(first, Piece { location, count: count as u32 });
         for (at, piece) in moved {
             if at != first {
                 items.remove(&at);
             }
-            self.segments.release(piece.place);
+            self.segments.release(piece.location);
         }
-        self.segments.keep(place);
+        self.segments.keep(location);
     }
 
-    fn outcomes(&mut self, number: u64, first: u64, count: u64, failed: bool, place: Place) {
-        if !self.enter(number, place) {
+    fn outcomes(&mut self, number: u64, first: u64, count: u64, failed: bool, location: RecordLocation) {
+        if !self.enter(number, location) {
             return;
         }
         let Located { job, outcomes, .. } = entry(&mut self.jobs, number);
@@ -257,33 +257,33 @@ impl Index {
         job.failed += if failed { new } else { 0 };
         job.end = job.end.max(end);
         let moved: Vec<_> = overlapping(outcomes, first, end).collect();
-        outcomes.insert(first, Piece { place, count: count as u32 });
+        outcomes.insert(first, Piece { location, count: count as u32 });
         for (at, piece) in moved {
             if at != first {
                 outcomes.remove(&at);
             }
-            self.segments.release(piece.place);
+            self.segments.release(piece.location);
         }
-        self.segments.keep(place);
+        self.segments.keep(location);
         self.drop_done(number, first, end);
     }
 
-    fn forgotten(&mut self, number: u64, place: Place) {
+    fn forgotten(&mut self, number: u64, location: RecordLocation) {
         if let Some(forgotten) = self.forgotten.get_mut(&number) {
             // It was stated again because the segment with the old record is removed.
-            forgotten.segments += u32::from(self.segments.has_job(place, number));
-            let before = std::mem::replace(&mut forgotten.record, place);
-            self.segments.keep(place);
+            forgotten.segments += u32::from(self.segments.has_job(location, number));
+            let before = std::mem::replace(&mut forgotten.record, location);
+            self.segments.keep(location);
             self.segments.release(before);
             return;
         }
-        if !self.enter(number, place) {
+        if !self.enter(number, location) {
             return;
         }
-        let located = self.jobs.remove(&number).expect("the job exists");
-        let pieces = located.items.values().chain(located.outcomes.values()).map(|piece| piece.place);
-        for place in pieces.chain(located.opened).chain(located.state) {
-            self.segments.release(place);
+        let located = self.jobs.remove(&number).expect("no such job");
+        let pieces = located.items.values().chain(located.outcomes.values()).map(|piece| piece.location);
+        for location in pieces.chain(located.opened).chain(located.state) {
+            self.segments.release(location);
         }
         if let Some(since) = located.waits_since {
             self.waiting.remove(&(since, number));
@@ -293,18 +293,18 @@ impl Index {
             if self.names.get(&key) == Some(&number) {
                 self.names.remove(&key);
             }
-            let pool = self.pools.get_mut(&located.pool).expect("a job's pool has an entry");
+            let pool = self.pools.get_mut(&located.pool).expect("the job's pool has no entry");
             pool.jobs -= 1;
             self.drop_unused(located.pool);
         }
         if located.segments > 1 {
-            self.segments.keep(place);
-            self.forgotten.insert(number, Forgotten { record: place, segments: located.segments });
+            self.segments.keep(location);
+            self.forgotten.insert(number, Forgotten { record: location, segments: located.segments });
         }
     }
 
-    fn state(&mut self, state: &JobState, place: Place) {
-        self.change(state.job, place, |job| {
+    fn state(&mut self, state: &JobState, location: RecordLocation) {
+        self.change(state.job, location, |job| {
             job.end = job.end.max(state.end);
             job.items_ended |= state.items_ended;
             if state.ended {
@@ -318,8 +318,8 @@ impl Index {
             (job.complete_ms, job.ended_ms) = (state.complete_ms, state.ended_ms);
         });
         let Some(located) = self.jobs.get_mut(&state.job) else { return };
-        let before = located.state.replace(place);
-        self.segments.keep(place);
+        let before = located.state.replace(location);
+        self.segments.keep(location);
         before.into_iter().for_each(|before| self.segments.release(before));
         self.drop_done(state.job, 0, u64::MAX);
     }
@@ -331,21 +331,21 @@ impl Index {
         let gone: Vec<_> = overlapping(items, first, end).filter(over).collect();
         for (at, piece) in gone {
             items.remove(&at);
-            self.segments.release(piece.place);
+            self.segments.release(piece.location);
         }
     }
 
     fn drop_unused(&mut self, number: u64) {
         let unused = |pool: &Pool| pool.jobs == 0 && !pool.held;
         if self.pools.get(&number).is_some_and(unused)
-            && let Some(place) = self.pools.remove(&number).and_then(|pool| pool.opened)
+            && let Some(location) = self.pools.remove(&number).and_then(|pool| pool.opened)
         {
-            self.segments.release(place);
+            self.segments.release(location);
         }
     }
 
-    fn change(&mut self, number: u64, place: Place, change: impl FnOnce(&mut Job)) {
-        if !self.enter(number, place) {
+    fn change(&mut self, number: u64, location: RecordLocation, change: impl FnOnce(&mut Job)) {
+        if !self.enter(number, location) {
             return;
         }
         change(&mut entry(&mut self.jobs, number).job);
@@ -364,14 +364,14 @@ impl Index {
         }
     }
 
-    /// Notes a record of this job at this place. The job gets an entry, since the record may have been moved in front
+    /// Notes a record of this job at this location. The job gets an entry: the record may have been moved in front
     /// of the one that opens it. A forgotten job gets none.
-    fn enter(&mut self, number: u64, place: Place) -> bool {
+    fn enter(&mut self, number: u64, location: RecordLocation) -> bool {
         if self.forgotten.contains_key(&number) {
             return false;
         }
         self.last_job = self.last_job.max(number);
-        let first_here = self.segments.has_job(place, number);
+        let first_here = self.segments.has_job(location, number);
         let located = self.jobs.entry(number).or_insert_with(|| Located::new(number));
         located.segments += u32::from(first_here);
         true
@@ -384,7 +384,7 @@ pub(super) fn key_of(opened: &JobOpened) -> JobKey {
 }
 
 fn entry(jobs: &mut BTreeMap<u64, Located>, number: u64) -> &mut Located {
-    jobs.get_mut(&number).expect("the job has an entry")
+    jobs.get_mut(&number).expect("the job has no entry")
 }
 
 fn ended_kind(cancelled: bool, failed: bool) -> Ended {

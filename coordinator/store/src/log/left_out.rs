@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 
 use farpool_proto::v1::journal_record::Body;
 
-use super::place::Place;
+use super::location::RecordLocation;
 
 /// The records that all later groups leave out.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     /// Records that were withdrawn before the writer got them.
-    pub(super) withdrawn: Vec<Place>,
+    pub(super) withdrawn: Vec<RecordLocation>,
     pub(super) refused: Refused,
 }
 

@@ -1,19 +1,19 @@
-//! A job in the index: its state, and the places of its records.
+//! A job in the index: its state, and the locations of its records.
 
 use std::collections::BTreeMap;
 
-use super::place::Place;
+use super::location::RecordLocation;
 use crate::job::{Job, Known};
 use crate::runs::Runs;
 
-/// A job, and the places of its records. Items and outcomes themselves are not in memory.
+/// A job, and the locations of its records. Items and outcomes themselves are not in memory.
 #[derive(Debug, Default)]
 pub(super) struct Located {
     pub(super) job: Job,
     pub(super) pool: u64,
     /// None as long as only records were seen that had been moved in front of it.
-    pub(super) opened: Option<Place>,
-    pub(super) state: Option<Place>,
+    pub(super) opened: Option<RecordLocation>,
+    pub(super) state: Option<RecordLocation>,
     /// By first index: items without outcomes, and outcomes.
     pub(super) items: BTreeMap<u64, Piece>,
     pub(super) outcomes: BTreeMap<u64, Piece>,
@@ -33,7 +33,7 @@ pub(super) fn key(known: &Known) -> JobKey {
 /// Consecutive items, or their outcomes, in one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    pub(super) place: Place,
+    pub(super) location: RecordLocation,
     pub(super) count: u32,
 }
 
@@ -42,14 +42,14 @@ impl Located {
         Self { job: Job { number, ..Job::default() }, ..Self::default() }
     }
 
-    /// Returns the records with items that lack outcomes, for items from `first` on: first index, count and place. Some
-    /// items of a record may have outcomes.
-    pub(super) fn items_from(&self, first: u64) -> impl Iterator<Item = (u64, u64, Place)> + '_ {
+    /// Returns the records with items that lack outcomes, for items from `first` on: first index, count and location.
+    /// Some items of a record may have outcomes.
+    pub(super) fn items_from(&self, first: u64) -> impl Iterator<Item = (u64, u64, RecordLocation)> + '_ {
         from(&self.items, first)
     }
 
     /// Returns the records with outcomes, in the same way. Durable records can be read.
-    pub(super) fn outcomes_from(&self, first: u64) -> impl Iterator<Item = (u64, u64, Place)> + '_ {
+    pub(super) fn outcomes_from(&self, first: u64) -> impl Iterator<Item = (u64, u64, RecordLocation)> + '_ {
         from(&self.outcomes, first)
     }
 
@@ -93,9 +93,9 @@ impl Piece {
     }
 }
 
-fn from(pieces: &BTreeMap<u64, Piece>, first: u64) -> impl Iterator<Item = (u64, u64, Place)> + '_ {
+fn from(pieces: &BTreeMap<u64, Piece>, first: u64) -> impl Iterator<Item = (u64, u64, RecordLocation)> + '_ {
     let earlier = pieces.range(..first).next_back().filter(|(at, piece)| piece.end(**at) > first);
-    earlier.into_iter().chain(pieces.range(first..)).map(|(&at, piece)| (at, piece.count.into(), piece.place))
+    earlier.into_iter().chain(pieces.range(first..)).map(|(&at, piece)| (at, piece.count.into(), piece.location))
 }
 
 /// Returns the first indices of the pieces that have one of the items from `first` to below `end`.

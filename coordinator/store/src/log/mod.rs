@@ -1,7 +1,7 @@
 //! The embedded store: a journal, which is a log in segments on this host's disk.
 //!
 //! Its owner appends to the log and keeps an index of it in memory ([`Journal`]). A thread writes (`writer.rs`), in the
-//! steps of `group.rs`, and tasks read (`reads.rs`). No other code knows the places of records, or that compaction
+//! steps of `group.rs`, and tasks read (`reads.rs`). No other code knows the locations of records, or that compaction
 //! moves them (`compaction.rs`).
 //!
 //! # Files
@@ -47,10 +47,10 @@ mod in_time;
 mod index;
 mod left_out;
 mod located;
+mod location;
 mod outcomes;
 mod owner;
 mod part;
-mod place;
 mod queued;
 mod reader;
 mod reads;

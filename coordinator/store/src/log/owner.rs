@@ -13,9 +13,9 @@ use super::damage::Damage;
 use super::group::Withdrawal;
 use super::index::Index;
 use super::located::Located;
+use super::location::RecordLocation;
 use super::outcomes::Gathered;
 use super::part::Part;
-use super::place::Place;
 use super::queued::QueuedBatch;
 use super::reader::Reader;
 use super::reads::Reads;
@@ -47,7 +47,7 @@ pub struct Journal {
     /// Batches that the thread got and has not written.
     queued: VecDeque<Outstanding>,
     /// Copies that are being written, and their numbers.
-    copies: VecDeque<(u64, Part, Place, Place)>,
+    copies: VecDeque<(u64, Part, RecordLocation, RecordLocation)>,
     pub(super) compaction: Option<Compaction>,
     /// The records that complete jobs and are not durable.
     pub(super) completing: BTreeMap<u64, Withdrawal>,
@@ -163,7 +163,7 @@ impl Journal {
         self.located(number).map(|located| &located.job)
     }
 
-    /// Returns the job with this number, and the places of its records.
+    /// Returns the job with this number, and the locations of its records.
     pub(super) fn located(&self, number: u64) -> Option<&Located> {
         self.index.jobs.get(&number)
     }
@@ -174,8 +174,8 @@ impl Journal {
     }
 
     /// Whether a record can be read: it is durable.
-    pub(super) fn is_durable(&self, place: Place) -> bool {
-        (place.segment, place.end()) <= self.durable_end
+    pub(super) fn is_durable(&self, location: RecordLocation) -> bool {
+        (location.segment, location.end()) <= self.durable_end
     }
 
     /// Returns the bytes that it takes on disk, or will when all is written.
@@ -251,12 +251,12 @@ impl Journal {
         }
         let (durable, withdrawn) = (self.durable, self.take_withdrawn(&withdrawn));
         while self.queued.front().is_some_and(|queued| queued.number <= durable) {
-            self.durable_end = self.queued.pop_front().expect("the front was just seen").end;
+            self.durable_end = self.queued.pop_front().expect("the queue is empty").end;
         }
         let mut warnings = Vec::new();
-        for (place, why) in unreadable {
-            self.copies.retain(|(_, _, from, _)| *from != place);
-            if let Some(segment) = self.index.segments.all.get_mut(&place.segment) {
+        for (location, why) in unreadable {
+            self.copies.retain(|(_, _, from, _)| *from != location);
+            if let Some(segment) = self.index.segments.all.get_mut(&location.segment) {
                 segment.stuck = true;
             }
             warnings.push(format!("a segment of the journal cannot be emptied: {why}"));
@@ -272,7 +272,7 @@ impl Journal {
         }
         for Lookup { parts, reply } in lookups {
             // If the reader has stopped waiting, it does not need the answer.
-            let _ = reply.send(parts.into_iter().map_while(|part| self.index.place_of(part)).collect());
+            let _ = reply.send(parts.into_iter().map_while(|part| self.index.location_of(part)).collect());
         }
         self.compact();
         self.flush();
@@ -280,8 +280,8 @@ impl Journal {
     }
 
     /// Handles records that were withdrawn; returns their jobs.
-    fn take_withdrawn(&mut self, places: &[Place]) -> Vec<u64> {
-        let jobs = self.completing.iter().filter(|(_, record)| places.contains(&record.place));
+    fn take_withdrawn(&mut self, locations: &[RecordLocation]) -> Vec<u64> {
+        let jobs = self.completing.iter().filter(|(_, record)| locations.contains(&record.location));
         let jobs: Vec<u64> = jobs.map(|(job, _)| *job).collect();
         jobs.iter().for_each(|job| self.index.is_incomplete(*job));
         let durable = self.durable;
@@ -361,7 +361,7 @@ impl Journal {
         }
     }
 
-    pub(super) fn append(&mut self, body: &Body, payload: &[Bytes]) -> Place {
+    pub(super) fn append(&mut self, body: &Body, payload: &[Bytes]) -> RecordLocation {
         self.append_gathered();
         self.tail.append(&mut self.index, body, payload)
     }

@@ -1,4 +1,4 @@
-/// The parts of jobs and pools for which records are kept: the index has the place of each part. A part stays the same
+/// The parts of jobs and pools for which records are kept: the index has the location of each part. A part stays the same
 /// when compaction moves its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {

@@ -9,8 +9,8 @@ use farpool_proto::v1::journal_record::Body;
 use farpool_proto::v1::{Failure, OpenJob, OpenPool};
 use prost::Message;
 
-use super::place::Place;
-use super::record::{HEADER, Lengths, checksum, decode, placed};
+use super::location::RecordLocation;
+use super::record::{HEADER, Lengths, checksum, decode, header_at};
 use super::storage::Storage;
 use crate::progress::Aside;
 
@@ -22,7 +22,7 @@ pub(super) struct Reader {
 
 /// The contents of a record.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Kept {
+pub(super) enum RecordContents {
     /// The message that opened a pool.
     Pool(Box<OpenPool>),
     /// The message that opened a job.
@@ -63,7 +63,7 @@ pub(super) enum Kept {
 /// Why a record was not read.
 #[derive(Debug)]
 pub(super) enum NotRead {
-    /// It was moved: the index has its new place, if it is still kept.
+    /// It was moved: the index has its new location, if it is still kept.
     Moved,
     /// It is not on disk yet, or differs from what was written.
     Damaged(String),
@@ -76,28 +76,28 @@ impl Reader {
         Self { storage }
     }
 
-    /// Reads the record at a place.
-    pub(super) fn read(&self, place: Place) -> Result<Kept, NotRead> {
-        let (body, payload) = self.record(place)?;
-        let unsound = |error: prost::DecodeError| self.damaged(place, &error.to_string());
+    /// Reads the record at a location.
+    pub(super) fn read(&self, location: RecordLocation) -> Result<RecordContents, NotRead> {
+        let (body, payload) = self.record(location)?;
+        let unsound = |error: prost::DecodeError| self.damaged(location, &error.to_string());
         let halves = |count: u64| (payload.slice(..payload.len() - 4 * count as usize), 4 * count as usize);
         Ok(match body {
-            Body::PoolOpened(_) => Kept::Pool(Box::new(OpenPool::decode(payload).map_err(unsound)?)),
-            Body::JobOpened(_) => Kept::Job(Box::new(OpenJob::decode(payload).map_err(unsound)?)),
+            Body::PoolOpened(_) => RecordContents::Pool(Box::new(OpenPool::decode(payload).map_err(unsound)?)),
+            Body::JobOpened(_) => RecordContents::Job(Box::new(OpenJob::decode(payload).map_err(unsound)?)),
             Body::Items(run) => {
                 let (data, ends) = halves(run.count);
-                Kept::Items { first: run.first, data, ends: payload.slice(payload.len() - ends..) }
+                RecordContents::Items { first: run.first, data, ends: payload.slice(payload.len() - ends..) }
             }
             Body::ItemsDone(run) => {
                 let (data, ends) = halves(run.count);
                 let ends = payload.slice(payload.len() - ends..);
-                Kept::Done { first: run.first, data, ends, failed: run.failed, attempts: run.attempts }
+                RecordContents::Done { first: run.first, data, ends, failed: run.failed, attempts: run.attempts }
             }
             Body::ItemsFailed(run) => {
                 let failure = Box::new(Failure::decode(payload).map_err(unsound)?);
-                Kept::Failed { first: run.first, count: run.count, failure }
+                RecordContents::Failed { first: run.first, count: run.count, failure }
             }
-            _ => return Err(self.damaged(place, "a record of another kind is there")),
+            _ => return Err(self.damaged(location, "a record of another kind is there")),
         })
     }
 
@@ -105,39 +105,39 @@ impl Reader {
         self.storage.aside()
     }
 
-    fn record(&self, place: Place) -> Result<(Body, Bytes), NotRead> {
-        let (mut record, lengths) = whole(&*self.storage, place)?;
+    fn record(&self, location: RecordLocation) -> Result<(Body, Bytes), NotRead> {
+        let (mut record, lengths) = whole(&*self.storage, location)?;
         let payload = record.split_off(HEADER + lengths.head as usize);
-        let body = decode(&record[HEADER..], lengths.payload()).map_err(|why| self.damaged(place, &why))?;
+        let body = decode(&record[HEADER..], lengths.payload()).map_err(|why| self.damaged(location, &why))?;
         Ok((body, payload.into()))
     }
 
-    fn damaged(&self, place: Place, why: &str) -> NotRead {
-        damaged(&*self.storage, place, why)
+    fn damaged(&self, location: RecordLocation, why: &str) -> NotRead {
+        damaged(&*self.storage, location, why)
     }
 }
 
 /// Returns a record's bytes, if they are as they were written.
-pub(super) fn whole(storage: &dyn Storage, place: Place) -> Result<(Vec<u8>, Lengths), NotRead> {
-    let mut record = vec![0; place.length as usize];
-    match storage.read(place.segment, place.offset.into(), &mut record) {
+pub(super) fn whole(storage: &dyn Storage, location: RecordLocation) -> Result<(Vec<u8>, Lengths), NotRead> {
+    let mut record = vec![0; location.length as usize];
+    match storage.read(location.segment, location.offset.into(), &mut record) {
         Ok(read) if read == record.len() => {}
-        Ok(read) => return Err(damaged(storage, place, &format!("it ends after {read} bytes"))),
+        Ok(read) => return Err(damaged(storage, location, &format!("it ends after {read} bytes"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NotRead::Moved),
         Err(error) => return Err(NotRead::Io(error)),
     }
-    let header: [u8; HEADER] = record[..HEADER].try_into().expect("a record has a header");
-    record[..HEADER].copy_from_slice(&placed(place.segment, place.offset, &header));
+    let header: [u8; HEADER] = record[..HEADER].try_into().expect("the record has no header");
+    record[..HEADER].copy_from_slice(&header_at(location.segment, location.offset, &header));
     let lengths = Lengths::of(&header);
-    let sound = checksum(&record) == header[..8] && u64::from(lengths.all) + HEADER as u64 == place.bytes();
+    let sound = checksum(&record) == header[..8] && u64::from(lengths.all) + HEADER as u64 == location.bytes();
     if !sound || lengths.head > lengths.all {
-        return Err(damaged(storage, place, "it has a wrong checksum"));
+        return Err(damaged(storage, location, "it has a wrong checksum"));
     }
     Ok((record, lengths))
 }
 
-fn damaged(storage: &dyn Storage, place: Place, why: &str) -> NotRead {
-    let (name, offset, length) = (storage.name(place.segment), place.offset, place.length);
+fn damaged(storage: &dyn Storage, location: RecordLocation, why: &str) -> NotRead {
+    let (name, offset, length) = (storage.name(location.segment), location.offset, location.length);
     NotRead::Damaged(format!("the record of {length} bytes at byte {offset} of {name} cannot be read: {why}"))
 }
 

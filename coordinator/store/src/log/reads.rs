@@ -1,7 +1,7 @@
 //! Reading without waiting for the disk: a few tasks at a time read, on threads that may block.
 //!
 //! Places are looked up in the index when a read begins. Before it ends, compaction may have moved the records and
-//! removed the segment. Then the task asks the journal's owner for the new places and reads there; callers do not
+//! removed the segment. Then the task asks the journal's owner for the new locations and reads there; callers do not
 //! notice.
 
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::sleep;
 
+use super::location::RecordLocation;
 use super::part::Part;
-use super::place::Place;
-use super::reader::{Kept, NotRead, Reader};
+use super::reader::{NotRead, Reader, RecordContents};
 use super::simulated::Simulated;
 use super::writer::Shared;
 use crate::reading::{Read, ReadError, Unread};
@@ -34,7 +34,7 @@ pub(super) struct Reads {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
     pub(super) part: Part,
-    pub(super) place: Place,
+    pub(super) location: RecordLocation,
     pub(super) first: u64,
     pub(super) count: u64,
 }
@@ -51,7 +51,7 @@ enum Stop {
 
 impl Wanted {
     pub(super) fn bytes(wanted: &[Self]) -> u64 {
-        wanted.iter().map(|wanted| wanted.place.bytes()).sum()
+        wanted.iter().map(|wanted| wanted.location.bytes()).sum()
     }
 
     fn unread(self, error: ReadError) -> Unread {
@@ -66,14 +66,18 @@ impl Reads {
 
     /// Reads these in order, up to the first that cannot be read or is no longer kept. `made` converts a record of
     /// the right kind.
-    pub(super) async fn all<T>(self, wanted: Vec<Wanted>, made: fn(Kept) -> Option<T>) -> Read<T> {
+    pub(super) async fn all<T>(self, wanted: Vec<Wanted>, made: fn(RecordContents) -> Option<T>) -> Read<T> {
         let mut parts = Vec::with_capacity(wanted.len());
         let unread = self.each(wanted, |kept| made(kept).map(|part| parts.push(part)).is_some()).await;
         Read { parts, unread }
     }
 
     /// Reads these, and passes them to `takes`, which returns whether they are of the right kind.
-    pub(super) async fn each(self, mut wanted: Vec<Wanted>, mut takes: impl FnMut(Kept) -> bool) -> Option<Unread> {
+    pub(super) async fn each(
+        self,
+        mut wanted: Vec<Wanted>,
+        mut takes: impl FnMut(RecordContents) -> bool,
+    ) -> Option<Unread> {
         // It is never closed.
         let _turn = self.turns.acquire().await.ok();
         loop {
@@ -94,7 +98,7 @@ impl Reads {
                 Stop::Moved(rest) => {
                     let first = *rest.first()?;
                     wanted = self.found(rest).await;
-                    if wanted.first().is_some_and(|found| found.place == first.place) {
+                    if wanted.first().is_some_and(|found| found.location == first.location) {
                         return Some(first.unread(ReadError::Lost("its segment is not there".to_owned())));
                     }
                 }
@@ -102,11 +106,11 @@ impl Reads {
         }
     }
 
-    /// Returns them with their current places, up to the first that is no longer kept.
+    /// Returns them with their current locations, up to the first that is no longer kept.
     async fn found(&self, mut wanted: Vec<Wanted>) -> Vec<Wanted> {
-        let places = self.shared.find(wanted.iter().map(|wanted| wanted.part).collect()).await;
-        wanted.truncate(places.len());
-        wanted.iter_mut().zip(places).for_each(|(wanted, place)| wanted.place = place);
+        let locations = self.shared.find(wanted.iter().map(|wanted| wanted.part).collect()).await;
+        wanted.truncate(locations.len());
+        wanted.iter_mut().zip(locations).for_each(|(wanted, location)| wanted.location = location);
         wanted
     }
 
@@ -121,10 +125,10 @@ impl Reads {
     }
 }
 
-fn read_all(reader: &Reader, wanted: Vec<Wanted>) -> (Vec<(Wanted, Kept)>, Stop) {
+fn read_all(reader: &Reader, wanted: Vec<Wanted>) -> (Vec<(Wanted, RecordContents)>, Stop) {
     let mut read = Vec::with_capacity(wanted.len());
     for (at, &next) in wanted.iter().enumerate() {
-        let error = match reader.read(next.place) {
+        let error = match reader.read(next.location) {
             Ok(kept) => {
                 read.push((next, kept));
                 continue;

@@ -5,15 +5,15 @@
 //! checksum u64 | length u32: head and payload | head u32: of the head alone | head | payload       all little-endian
 //! ```
 //!
-//! The checksum is the first half of a half of BLAKE3, over the record's place (segment and offset, instead of the
-//! checksum) and everything after it. So a record that is not where it was written is invalid, for example in a
+//! The checksum is the first 8 bytes of the record's BLAKE3 hash. For the hash, the record's location (segment and
+//! offset) takes the checksum's place. So a record that is not where it was written is invalid, for example in a
 //! misnamed file or within an item.
 
 use farpool_proto::v1::JournalRecord;
 use farpool_proto::v1::journal_record::Body;
 use prost::Message;
 
-use super::place::Place;
+use super::location::RecordLocation;
 
 /// Bytes before the head.
 pub(super) const HEADER: usize = 16;
@@ -39,7 +39,7 @@ impl Lengths {
     }
 }
 
-/// Appends header and head to `to`; the payload must follow. The checksum's field has the record's place, as the
+/// Appends header and head to `to`; the payload must follow. The checksum's field has the record's location, as the
 /// checksum requires.
 pub(super) fn begin(to: &mut Vec<u8>, segment: u32, offset: u32, body: &Body, payload: u64) -> u32 {
     let start = to.len();
@@ -47,7 +47,7 @@ pub(super) fn begin(to: &mut Vec<u8>, segment: u32, offset: u32, body: &Body, pa
     // A JournalRecord has no other field.
     body.encode(to);
     let head = to.len() - start - HEADER;
-    let all = u32::try_from(head as u64 + payload).expect("records that are too long were refused");
+    let all = u32::try_from(head as u64 + payload).expect("the record is too long");
     for (at, word) in [segment, offset, all, head as u32].into_iter().enumerate() {
         to[start + 4 * at..][..4].copy_from_slice(&word.to_le_bytes());
     }
@@ -60,10 +60,10 @@ pub(super) struct Checksum {
 }
 
 impl Checksum {
-    /// Begins the checksum of the record with this header at this place.
+    /// Begins the checksum of the record with this header at this location.
     pub(super) fn new(segment: u32, offset: u32, header: &[u8; HEADER]) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&placed(segment, offset, header));
+        hasher.update(&header_at(segment, offset, header));
         Self { hasher }
     }
 
@@ -72,24 +72,24 @@ impl Checksum {
     }
 
     pub(super) fn end(self) -> [u8; 8] {
-        first_half(&self.hasher.finalize())
+        first_8_bytes(&self.hasher.finalize())
     }
 }
 
-/// Returns the checksum of a record in one piece, whose header has its place.
+/// Returns the checksum of a whole record, whose header has its location in the checksum's place.
 pub(super) fn checksum(placed: &[u8]) -> [u8; 8] {
-    first_half(&blake3::hash(placed))
+    first_8_bytes(&blake3::hash(placed))
 }
 
-/// Returns a header with the place instead of the checksum.
-pub(super) fn placed(segment: u32, offset: u32, header: &[u8; HEADER]) -> [u8; HEADER] {
+/// Returns the header with the record's location in the checksum's place.
+pub(super) fn header_at(segment: u32, offset: u32, header: &[u8; HEADER]) -> [u8; HEADER] {
     let mut placed = *header;
     placed[..4].copy_from_slice(&segment.to_le_bytes());
     placed[4..8].copy_from_slice(&offset.to_le_bytes());
     placed
 }
 
-fn first_half(hash: &blake3::Hash) -> [u8; 8] {
+fn first_8_bytes(hash: &blake3::Hash) -> [u8; 8] {
     let mut half = [0; 8];
     half.copy_from_slice(&hash.as_bytes()[..8]);
     half
@@ -118,7 +118,7 @@ pub(super) fn run(body: &Body) -> Option<(u64, u64, u64)> {
     }
 }
 
-/// Whether a record at this place is short enough that places fit in 32 bits.
-pub(super) fn fits(place: Place) -> bool {
-    place.end() <= u64::from(u32::MAX)
+/// Returns whether a record at this location is short enough that locations fit in 32 bits.
+pub(super) fn fits(location: RecordLocation) -> bool {
+    location.end() <= u64::from(u32::MAX)
 }

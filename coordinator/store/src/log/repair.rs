@@ -19,7 +19,7 @@ use prost::Message;
 use super::compaction::state;
 use super::damage::Damage;
 use super::index::{Index, key_of};
-use super::reader::{Kept, Reader};
+use super::reader::{Reader, RecordContents};
 use super::tail::Tail;
 use crate::job::{Ended, Phase};
 use crate::runs::Runs;
@@ -189,9 +189,9 @@ impl Repair<'_> {
     }
 
     fn runs_at_most_once(&self, job: u64) -> bool {
-        let opened = self.index.jobs[&job].opened.map(|place| self.reader.read(place));
+        let opened = self.index.jobs[&job].opened.map(|location| self.reader.read(location));
         // What cannot be read is reported when the job is started.
-        matches!(opened, Some(Ok(Kept::Job(opened))) if opened.retries == 0)
+        matches!(opened, Some(Ok(RecordContents::Job(opened))) if opened.retries == 0)
     }
 }
 

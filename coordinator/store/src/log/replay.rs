@@ -22,7 +22,7 @@ use farpool_proto::v1::journal_record::{Body, JobOpened};
 
 use super::damage::Damage;
 use super::index::{Index, key_of};
-use super::place::Place;
+use super::location::RecordLocation;
 use super::resync::{is_torn_record, next_whole};
 use super::segment::{FORMAT, Header, SEGMENT_HEADER};
 use super::source::Source;
@@ -174,7 +174,9 @@ impl Replay<'_> {
         while end.offset < source.length() {
             let at = end.offset;
             let taken = match source.record(at)? {
-                Ok((body, place)) => self.take(&body, place, &mut end).map_err(|reason| (reason, Some(place.end()))),
+                Ok((body, location)) => {
+                    self.take(&body, location, &mut end).map_err(|reason| (reason, Some(location.end())))
+                }
                 Err(reason) => Err((reason, None)),
             };
             let Err((reason, behind)) = taken else { continue };
@@ -246,7 +248,7 @@ impl Replay<'_> {
     }
 
     /// Applies a whole record, or returns why it cannot come next.
-    fn take(&mut self, body: &Body, place: Place, end: &mut End) -> Result<(), String> {
+    fn take(&mut self, body: &Body, location: RecordLocation, end: &mut End) -> Result<(), String> {
         let Replayed { index, discarded, .. } = &mut self.replayed;
         if let Body::JobOpened(opened) = body {
             take_name(index, discarded, opened);
@@ -257,8 +259,8 @@ impl Replay<'_> {
         if let Body::Sealed(seal) = body {
             discarded.extend(&seal.forgotten);
         }
-        index.apply(body, place);
-        end.offset = place.end();
+        index.apply(body, location);
+        end.offset = location.end();
         end.closed = matches!(body, Body::Sealed(_));
         Ok(())
     }

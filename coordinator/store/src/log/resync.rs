@@ -1,6 +1,6 @@
 //! Finds whole records after invalid bytes.
 //!
-//! A record is valid only where it was written: its checksum includes its place. So bytes in items that look like
+//! A record is valid only where it was written: its checksum includes its location. So bytes in items that look like
 //! records, and records that were moved, are skipped.
 
 use std::io;
@@ -80,7 +80,7 @@ fn end_of(source: &mut Source<'_>, at: u64) -> io::Result<Option<u64>> {
     Ok((lengths.head <= lengths.all && end <= source.length()).then_some(end))
 }
 
-/// Returns the next place where a record could begin, as far as its header and the first bytes of its head show.
+/// Returns the next location where a record could begin, as far as its header and the first bytes of its head show.
 fn next_candidate(source: &mut Source<'_>, mut at: u64) -> io::Result<Option<u64>> {
     let length = source.length();
     loop {

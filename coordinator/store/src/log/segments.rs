@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::place::Place;
+use super::location::RecordLocation;
 use super::segment::SEGMENT_HEADER;
 
 /// All segments.
@@ -39,7 +39,7 @@ impl Segments {
     }
 
     pub(super) fn remove(&mut self, segment: u32) -> Segment {
-        let removed = self.all.remove(&segment).expect("the segment exists");
+        let removed = self.all.remove(&segment).expect("cannot read the segment");
         self.bytes -= removed.bytes;
         self.live -= removed.live;
         removed
@@ -47,7 +47,7 @@ impl Segments {
 
     /// It is damaged, and its file has this length.
     pub(super) fn is_damaged(&mut self, segment: u32, length: u64) {
-        let damaged = self.all.get_mut(&segment).expect("the segment exists");
+        let damaged = self.all.get_mut(&segment).expect("cannot read the segment");
         damaged.damaged = true;
         let unread = length.saturating_sub(damaged.bytes);
         damaged.bytes += unread;
@@ -55,31 +55,31 @@ impl Segments {
     }
 
     /// A record was written.
-    pub(super) fn written(&mut self, place: Place) {
-        self.at(place).bytes += place.bytes();
-        self.bytes += place.bytes();
+    pub(super) fn written(&mut self, location: RecordLocation) {
+        self.at(location).bytes += location.bytes();
+        self.bytes += location.bytes();
     }
 
     /// A record has an entry in the index from now on.
-    pub(super) fn keep(&mut self, place: Place) {
-        self.at(place).live += place.bytes();
-        self.live += place.bytes();
+    pub(super) fn keep(&mut self, location: RecordLocation) {
+        self.at(location).live += location.bytes();
+        self.live += location.bytes();
         self.entries += 1;
     }
 
     /// A record no longer has an entry.
-    pub(super) fn release(&mut self, place: Place) {
-        self.at(place).live -= place.bytes();
-        self.live -= place.bytes();
+    pub(super) fn release(&mut self, location: RecordLocation) {
+        self.at(location).live -= location.bytes();
+        self.live -= location.bytes();
         self.entries -= 1;
     }
 
     /// Notes a record of this job. Returns whether it is the segment's first.
-    pub(super) fn has_job(&mut self, place: Place, job: u64) -> bool {
-        self.at(place).jobs.insert(job)
+    pub(super) fn has_job(&mut self, location: RecordLocation, job: u64) -> bool {
+        self.at(location).jobs.insert(job)
     }
 
-    fn at(&mut self, place: Place) -> &mut Segment {
-        self.all.get_mut(&place.segment).expect("every place is in an existing segment")
+    fn at(&mut self, location: RecordLocation) -> &mut Segment {
+        self.all.get_mut(&location.segment).expect("the location is in no segment")
     }
 }

@@ -4,8 +4,8 @@ use std::io;
 
 use farpool_proto::v1::journal_record::{Body, Sealed};
 
-use super::place::Place;
-use super::record::{Checksum, HEADER, Lengths, checksum, decode, fits, placed};
+use super::location::RecordLocation;
+use super::record::{Checksum, HEADER, Lengths, checksum, decode, fits, header_at};
 use super::segment::{Header, SEAL_END, SEGMENT_HEADER, check, is_unfinished, sealed};
 use super::storage::Storage;
 
@@ -37,7 +37,7 @@ impl<'a> Source<'a> {
     }
 
     /// Returns the record that begins here, or why there is none.
-    pub(super) fn record(&mut self, offset: u64) -> io::Result<Result<(Body, Place), String>> {
+    pub(super) fn record(&mut self, offset: u64) -> io::Result<Result<(Body, RecordLocation), String>> {
         let left = self.length.saturating_sub(offset);
         let Ok(header) = <[u8; HEADER]>::try_from(self.bytes(offset, HEADER)?) else {
             return Ok(Err(format!("a record's header is cut off after {left} bytes")));
@@ -47,15 +47,15 @@ impl<'a> Source<'a> {
         if length > left {
             return Ok(Err(format!("a record is cut off after {left} of {length} bytes")));
         }
-        let place = Place { segment: self.segment, offset: offset as u32, length: length as u32 };
-        if lengths.head > lengths.all || offset + length > u64::from(u32::MAX) || !fits(place) {
+        let location = RecordLocation { segment: self.segment, offset: offset as u32, length: length as u32 };
+        if lengths.head > lengths.all || offset + length > u64::from(u32::MAX) || !fits(location) {
             return Ok(Err("a record has impossible lengths".to_owned()));
         }
-        if self.sum(place, &header)? != header[..8] {
+        if self.sum(location, &header)? != header[..8] {
             return Ok(Err("a record has a wrong checksum".to_owned()));
         }
         let head = self.bytes(offset + HEADER as u64, lengths.head as usize)?;
-        Ok(decode(head, lengths.payload()).map(|body| (body, place)))
+        Ok(decode(head, lengths.payload()).map(|body| (body, location)))
     }
 
     /// Returns the seal at the segment's end, whatever the state of its records.
@@ -66,7 +66,7 @@ impl<'a> Source<'a> {
             return Ok(None);
         };
         Ok(match self.record(offset)? {
-            Ok((Body::Sealed(seal), place)) if place.end() == self.length => Some(*seal),
+            Ok((Body::Sealed(seal), location)) if location.end() == self.length => Some(*seal),
             _ => None,
         })
     }
@@ -110,18 +110,18 @@ impl<'a> Source<'a> {
     }
 
     /// Returns the checksum that the record must have.
-    fn sum(&mut self, place: Place, header: &[u8; HEADER]) -> io::Result<[u8; 8]> {
-        let (offset, length) = (u64::from(place.offset), place.length as usize);
-        let header = placed(place.segment, place.offset, header);
+    fn sum(&mut self, location: RecordLocation, header: &[u8; HEADER]) -> io::Result<[u8; 8]> {
+        let (offset, length) = (u64::from(location.offset), location.length as usize);
+        let header = header_at(location.segment, location.offset, header);
         if length <= BLOCK {
             let record = self.bytes_mut(offset, length)?;
-            let written: [u8; 8] = record[..8].try_into().expect("eight bytes are eight");
+            let written: [u8; 8] = record[..8].try_into().expect("not 8 bytes");
             record[..HEADER].copy_from_slice(&header);
             let sum = checksum(record);
             record[..8].copy_from_slice(&written);
             return Ok(sum);
         }
-        let mut sum = Checksum::new(place.segment, place.offset, &header);
+        let mut sum = Checksum::new(location.segment, location.offset, &header);
         let mut at = HEADER;
         while at < length {
             let piece = self.bytes(offset + at as u64, (length - at).min(BLOCK))?;

@@ -372,19 +372,19 @@ mod tests {
     #[test]
     fn files_become_private() {
         let path = std::env::temp_dir().join(format!("farpool-open-journal-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("a folder can be made");
+        fs::create_dir_all(&path).expect("cannot create a folder");
         let old = path.join("0000000001.farpool-journal");
-        fs::write(&old, b"").expect("a file can be written");
-        fs::write(path.join(LOCK), b"").expect("a file can be written");
+        fs::write(&old, b"").expect("cannot write a file");
+        fs::write(path.join(LOCK), b"").expect("cannot write a file");
         for (path, mode) in [(&path, 0o755), (&old, 0o644)] {
-            fs::set_permissions(path, Permissions::from_mode(mode)).expect("the file belongs to this test");
+            fs::set_permissions(path, Permissions::from_mode(mode)).expect("cannot change the permissions");
         }
-        let directory = Directory::open(&path).expect("the directory can be opened");
-        directory.create(2).expect("a file can be made");
-        let mode = |path: &Path| path.metadata().expect("the file exists").permissions().mode() & 0o777;
+        let directory = Directory::open(&path).expect("cannot open the directory");
+        directory.create(2).expect("cannot create a file");
+        let mode = |path: &Path| path.metadata().expect("cannot access the file").permissions().mode() & 0o777;
         let new = path.join("0000000002.farpool-journal");
         assert_eq!([mode(&path), mode(&old), mode(&new)], [0o700, 0o600, 0o600]);
-        fs::remove_dir_all(&path).expect("the folder goes away");
+        fs::remove_dir_all(&path).expect("cannot remove the folder");
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use farpool_proto::v1::{OpenJob, OpenPool};
 
+use super::location::RecordLocation;
 use super::owner::Journal;
 use super::part::Part;
-use super::place::Place;
-use super::reader::{Kept, NotRead};
+use super::reader::{NotRead, RecordContents};
 use super::reads::Wanted;
 use crate::JobStore;
 use crate::entry::Entry;
@@ -143,7 +143,7 @@ impl JobStore for Journal {
 
     fn opening_now(&self, job: u64) -> Result<Opening, ReadError> {
         let wanted = opening(self, job).ok_or_else(not_opened)?;
-        let records = wanted.iter().map(|wanted| self.reads.reader.read(wanted.place)).collect::<Result<_, _>>();
+        let records = wanted.iter().map(|wanted| self.reads.reader.read(wanted.location)).collect::<Result<_, _>>();
         opened_with(records.map_err(|not_read| match not_read {
             NotRead::Io(error) => ReadError::Unavailable(error.to_string()),
             not_read => ReadError::Lost(not_read.to_string()),
@@ -158,7 +158,7 @@ impl JobStore for Journal {
             end = end.max(at + count);
             follows
         });
-        let there = there.map(|(at, count, place)| wanted(Part::Items(job, at), place, at, count));
+        let there = there.map(|(at, count, location)| wanted(Part::Items(job, at), location, at, count));
         let some = some(there, bytes);
         if some.is_empty() {
             let next = located.items_from(range.start).next().map_or(range.end, |(at, ..)| at.min(range.end));
@@ -171,13 +171,14 @@ impl JobStore for Journal {
     fn read_outcomes(&self, job: u64, from: u64, skips: bool, bytes: u64) -> Option<Reading<Read<Outcomes>>> {
         let mut next = from;
         let there = self.located(job)?.outcomes_from(from);
-        let there =
-            there.filter(|&(_, _, place)| !skips || self.is_durable(place)).take_while(|&(at, count, place)| {
-                let follows = skips || (at <= next && self.is_durable(place));
+        let there = there.filter(|&(_, _, location)| !skips || self.is_durable(location)).take_while(
+            |&(at, count, location)| {
+                let follows = skips || (at <= next && self.is_durable(location));
                 next = at + count;
                 follows
-            });
-        let there = there.map(|(at, count, place)| wanted(Part::Outcomes(job, at), place, at, count));
+            },
+        );
+        let there = there.map(|(at, count, location)| wanted(Part::Outcomes(job, at), location, at, count));
         let some = some(there, bytes);
         (!some.is_empty()).then(|| Reading::new(Wanted::bytes(&some), self.reads.clone().all(some, outcomes)))
     }
@@ -191,15 +192,15 @@ fn busy_if_it_makes_room(journal: &Journal, error: JobStoreError) -> JobStoreErr
     }
 }
 
-fn wanted(part: Part, place: Place, first: u64, count: u64) -> Wanted {
-    Wanted { part, place, first, count }
+fn wanted(part: Part, location: RecordLocation, first: u64, count: u64) -> Wanted {
+    Wanted { part, location, first, count }
 }
 
 /// Returns the first records of `wanted` that are read in one go.
 fn some(wanted: impl Iterator<Item = Wanted>, bytes: u64) -> Vec<Wanted> {
     let (mut some, mut together) = (Vec::new(), 0);
     for next in wanted {
-        let length = next.place.bytes();
+        let length = next.location.bytes();
         if !some.is_empty() && together + length > bytes {
             break;
         }
@@ -217,7 +218,7 @@ fn nothing<T: Send + 'static>(unread: Option<Unread>) -> Reading<Read<T>> {
 fn opening(journal: &Journal, job: u64) -> Option<[Wanted; 2]> {
     let located = journal.located(job)?;
     let pool = Part::Pool(located.pool);
-    let wanted = |part| Some(wanted(part, journal.index.place_of(part)?, 0, 0));
+    let wanted = |part| Some(wanted(part, journal.index.location_of(part)?, 0, 0));
     Some([wanted(pool)?, wanted(Part::Opened(job))?])
 }
 
@@ -225,27 +226,27 @@ fn not_opened() -> ReadError {
     ReadError::Lost("what the job was opened with is not there".to_owned())
 }
 
-fn opened_with(records: Vec<Kept>) -> Result<Opening, ReadError> {
-    match <[Kept; 2]>::try_from(records) {
-        Ok([Kept::Pool(pool), Kept::Job(job)]) => Ok(Opening { pool, job }),
+fn opened_with(records: Vec<RecordContents>) -> Result<Opening, ReadError> {
+    match <[RecordContents; 2]>::try_from(records) {
+        Ok([RecordContents::Pool(pool), RecordContents::Job(job)]) => Ok(Opening { pool, job }),
         Ok(_) => Err(ReadError::Lost("another record is where the job was opened".to_owned())),
         Err(_) => Err(not_opened()),
     }
 }
 
-fn items(kept: Kept) -> Option<Items> {
+fn items(kept: RecordContents) -> Option<Items> {
     match kept {
-        Kept::Items { first, data, ends } => Some(Items { first, count: ends.len() as u64 / 4, data, ends }),
+        RecordContents::Items { first, data, ends } => Some(Items { first, count: ends.len() as u64 / 4, data, ends }),
         _ => None,
     }
 }
 
-fn outcomes(kept: Kept) -> Option<Outcomes> {
+fn outcomes(kept: RecordContents) -> Option<Outcomes> {
     match kept {
-        Kept::Done { first, data, ends, failed, attempts } => {
+        RecordContents::Done { first, data, ends, failed, attempts } => {
             Some(Outcomes::Done { first, count: ends.len() as u64 / 4, data, ends, failed, attempts })
         }
-        Kept::Failed { first, count, failure } => Some(Outcomes::Failed { first, count, failure }),
+        RecordContents::Failed { first, count, failure } => Some(Outcomes::Failed { first, count, failure }),
         _ => None,
     }
 }

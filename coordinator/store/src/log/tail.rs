@@ -1,12 +1,12 @@
-//! The end of the log: every record gets its place here, before it is written.
+//! The end of the log: every record gets its location here, before it is written.
 
 use bytes::Bytes;
 use farpool_proto::v1::journal_record::{Body, Sealed};
 
 use super::batch::{Batch, Step};
 use super::index::Index;
+use super::location::RecordLocation;
 use super::part::Part;
-use super::place::Place;
 use super::record::HEADER;
 use super::replay::End;
 use super::segment::{SEAL_END, SEGMENT_HEADER, seal_end};
@@ -33,19 +33,19 @@ impl Tail {
         HEADER as u64 + body.encoded_len() as u64 + payload
     }
 
-    /// Appends a record, and returns its place. The record fits, and is not too long.
-    pub(super) fn append(&mut self, index: &mut Index, body: &Body, payload: &[Bytes]) -> Place {
+    /// Appends a record, and returns its location. The record fits, and is not too long.
+    pub(super) fn append(&mut self, index: &mut Index, body: &Body, payload: &[Bytes]) -> RecordLocation {
         self.make_room(index, Self::length(body, payload));
-        let place = self.write(body, payload);
-        index.apply(body, place);
+        let location = self.write(body, payload);
+        index.apply(body, location);
         self.number += 1;
-        place
+        location
     }
 
     /// Has a record copied to the end of the log.
-    pub(super) fn copy(&mut self, index: &mut Index, part: Part, from: Place) -> Place {
+    pub(super) fn copy(&mut self, index: &mut Index, part: Part, from: RecordLocation) -> RecordLocation {
         self.make_room(index, from.bytes());
-        let to = Place { segment: self.end.segment, offset: self.end.offset as u32, length: from.length };
+        let to = RecordLocation { segment: self.end.segment, offset: self.end.offset as u32, length: from.length };
         self.batch.copy(from, to);
         self.end.offset = to.end();
         index.copied(part, to);
@@ -64,10 +64,10 @@ impl Tail {
         if self.end.closed { 0 } else { self.end.segment }
     }
 
-    fn write(&mut self, body: &Body, payload: &[Bytes]) -> Place {
-        let place = self.batch.record(self.end.segment, self.end.offset as u32, body, payload);
-        self.end.offset = place.end();
-        place
+    fn write(&mut self, body: &Body, payload: &[Bytes]) -> RecordLocation {
+        let location = self.batch.record(self.end.segment, self.end.offset as u32, body, payload);
+        self.end.offset = location.end();
+        location
     }
 
     /// Begins another segment, if this one is full or the record would not fit.
@@ -92,8 +92,8 @@ impl Tail {
         let length = HEADER + seal.encoded_len() + SEAL_END;
         // Behind a record of gigabytes there may be no room: then the segment has no seal.
         if self.end.offset + length as u64 <= u64::from(u32::MAX) {
-            let place = self.write(&seal, &[seal_end(length as u32)]);
-            index.apply(&seal, place);
+            let location = self.write(&seal, &[seal_end(length as u32)]);
+            index.apply(&seal, location);
         }
     }
 }

@@ -12,8 +12,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::group::{Attempt, Group, Withdrawal};
 use super::left_out::LeftOut;
+use super::location::RecordLocation;
 use super::part::Part;
-use super::place::Place;
 use super::queued::QueuedBatch;
 use super::storage::Storage;
 use crate::progress::Wakeup;
@@ -38,7 +38,7 @@ pub(super) struct Report {
     /// Why nothing can be written.
     pub(super) failed: Option<Arc<str>>,
     /// Records that could not be copied, and why.
-    pub(super) unreadable: Vec<(Place, String)>,
+    pub(super) unreadable: Vec<(RecordLocation, String)>,
     /// Segments that were set aside, and their new names.
     pub(super) set_aside: Vec<(u32, String)>,
     /// Records that are to be withdrawn, unless they become durable now.
@@ -46,7 +46,7 @@ pub(super) struct Report {
     /// Whether to retry at once.
     retry_now: bool,
     /// Records that were withdrawn.
-    pub(super) withdrawn: Vec<Place>,
+    pub(super) withdrawn: Vec<RecordLocation>,
     /// Jobs whose items are no longer needed.
     refused: Vec<u64>,
     /// Readers' lookups of records that were moved.
@@ -59,11 +59,11 @@ pub(super) struct Report {
     exited: bool,
 }
 
-/// Asks for the current places of parts. The answer ends before the first that is no longer kept.
+/// Asks for the current locations of parts. The answer ends before the first that is no longer kept.
 #[derive(Debug)]
 pub(super) struct Lookup {
     pub(super) parts: Vec<Part>,
-    pub(super) reply: oneshot::Sender<Vec<Place>>,
+    pub(super) reply: oneshot::Sender<Vec<RecordLocation>>,
 }
 
 impl Shared {
@@ -71,8 +71,8 @@ impl Shared {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the owner for the current places of these; there are none if it is gone.
-    pub(super) async fn find(&self, parts: Vec<Part>) -> Vec<Place> {
+    /// Asks the owner for the current locations of these; there are none if it is gone.
+    pub(super) async fn find(&self, parts: Vec<Part>) -> Vec<RecordLocation> {
         let (reply, answer) = oneshot::channel();
         {
             let mut report = self.report();

@@ -32,23 +32,23 @@ fn write(directory: &Path) -> PathBuf {
     let (mut journal, _) = open(directory);
     for number in 0..JOBS {
         let known = number.to_string().as_str().into();
-        let job = journal.open(known, &OpenPool::default(), &OpenJob::default(), 1).expect("there is room");
-        let mut append = |entry| journal.append(job, entry).expect("the entry is accepted");
+        let job = journal.open(known, &OpenPool::default(), &OpenJob::default(), 1).expect("the journal has no room");
+        let mut append = |entry| journal.append(job, entry).expect("the journal refused the entry");
         let ends = Bytes::copy_from_slice(&500u32.to_le_bytes());
         append(Entry::Items { first: 0, data: vec![1; 500].into(), ends: ends.clone() });
         append(Entry::ItemsEnded { end: 1, now_ms: 2 });
         append(Entry::Done { first: 0, data: vec![number as u8; 500].into(), ends, failed: false, attempts: 0 });
         append(Entry::Ended { cancelled: false, failure: None, now_ms: 3 });
-        journal.sync().expect("the disk works");
+        journal.sync().expect("cannot sync the journal");
     }
     directory.join("0000000001.farpool-journal")
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).expect("the directory exists");
+    let entries = fs::read_dir(directory).expect("cannot read the directory");
     let mut names: Vec<String> = entries
         .map(|entry| {
-            entry.expect("the directory can be read").file_name().into_string().expect("names in tests are text")
+            entry.expect("cannot read the directory").file_name().into_string().expect("the name is not UTF-8")
         })
         .collect();
     names.sort();
@@ -59,7 +59,7 @@ fn names(directory: &Path) -> Vec<String> {
 fn until_set_aside(journal: &mut Journal) -> Vec<String> {
     let mut warnings = Vec::new();
     for _ in 0..1000 {
-        warnings.extend(journal.sync().expect("the disk works").warnings);
+        warnings.extend(journal.sync().expect("cannot sync the journal").warnings);
         if !warnings.is_empty() {
             return warnings;
         }
@@ -71,11 +71,11 @@ fn until_set_aside(journal: &mut Journal) -> Vec<String> {
 fn undamaged_jobs_are_read_and_the_file_is_kept() {
     let scratch = Scratch::new("damaged");
     let segment = write(scratch.path());
-    fs::write(scratch.path().join("notes.txt"), "not ours").expect("the file can be written");
-    let mut file = fs::read(&segment).expect("the segment can be read");
+    fs::write(scratch.path().join("notes.txt"), "not ours").expect("cannot write the file");
+    let mut file = fs::read(&segment).expect("cannot read the segment");
     let middle = file.len() / 2;
     file[middle..middle + 64].fill(0);
-    fs::write(&segment, &file).expect("the segment can be written");
+    fs::write(&segment, &file).expect("cannot write the segment");
 
     let (mut journal, warnings) = open(scratch.path());
     assert!(
@@ -86,10 +86,12 @@ fn undamaged_jobs_are_read_and_the_file_is_kept() {
     assert!(warnings[1].contains("0000000001.farpool-journal is damaged: bytes"), "{warnings:?}");
     assert!(warnings.iter().any(|warning| warning.contains("job \"4\": ")), "{warnings:?}");
     let said = until_set_aside(&mut journal);
-    let named =
-        names(scratch.path()).into_iter().find(|name| name.contains(".damaged-")).expect("the damaged segment is kept");
+    let named = names(scratch.path())
+        .into_iter()
+        .find(|name| name.contains(".damaged-"))
+        .expect("the damaged segment is missing");
     assert!(said[0].contains(&named), "{said:?}");
-    assert_eq!(fs::read(scratch.path().join(&named)).expect("the file can be read"), file);
+    assert_eq!(fs::read(scratch.path().join(&named)).expect("cannot read the file"), file);
     let aside = [Aside { name: named, bytes: file.len() as u64 }];
     assert_eq!(journal.describe().aside, aside);
     drop(journal);
@@ -99,7 +101,7 @@ fn undamaged_jobs_are_read_and_the_file_is_kept() {
     assert!(warnings[0].contains("1 damaged file (") && warnings.len() == 2, "{warnings:?}");
     assert_eq!(journal.jobs().count(), JOBS as usize);
     for number in (0..JOBS).filter(|number| *number != 4) {
-        let job = journal.find("local", &number.to_string()).expect("the job exists");
+        let job = journal.find("local", &number.to_string()).expect("no such job");
         assert_eq!(job.phase(), Phase::Ended(Ended::Finished));
         let [Outcomes::Done { data, .. }] = &outcomes(&journal, job.number)[..] else {
             panic!("the job has an outcome")
@@ -107,7 +109,7 @@ fn undamaged_jobs_are_read_and_the_file_is_kept() {
         assert_eq!(*data, vec![number as u8; 500]);
     }
     assert!(names(scratch.path()).contains(&"notes.txt".to_owned()));
-    assert_eq!(fs::read(scratch.path().join("notes.txt")).expect("the file exists"), b"not ours");
+    assert_eq!(fs::read(scratch.path().join("notes.txt")).expect("cannot read the file"), b"not ours");
 }
 
 #[test]
@@ -115,12 +117,14 @@ fn a_file_without_a_header_is_kept_under_another_name() {
     let scratch = Scratch::new("precious");
     write(scratch.path());
     let precious = scratch.path().join("0000000002.farpool-journal");
-    fs::write(&precious, "precious").expect("the file can be written");
+    fs::write(&precious, "precious").expect("cannot write the file");
     let (journal, warnings) = open(scratch.path());
     assert_eq!(journal.jobs().filter(|job| job.phase() == Phase::Ended(Ended::Finished)).count(), JOBS as usize);
-    let named =
-        names(scratch.path()).into_iter().find(|name| name.contains(".damaged-")).expect("the damaged segment is kept");
-    assert_eq!(fs::read(scratch.path().join(&named)).expect("the file can be read"), b"precious");
+    let named = names(scratch.path())
+        .into_iter()
+        .find(|name| name.contains(".damaged-"))
+        .expect("the damaged segment is missing");
+    assert_eq!(fs::read(scratch.path().join(&named)).expect("cannot read the file"), b"precious");
     assert!(warnings[0].contains(&named) && !precious.exists(), "{warnings:?}");
 }
 
@@ -128,49 +132,51 @@ fn a_file_without_a_header_is_kept_under_another_name() {
 fn bytes_behind_the_last_record_are_kept_unless_it_was_being_written() {
     let scratch = Scratch::new("behind");
     let segment = write(scratch.path());
-    let whole = fs::read(&segment).expect("the segment can be read");
+    let whole = fs::read(&segment).expect("cannot read the segment");
     // A record that was cut off when the process was killed, and zeros of a file that was longer than what was written.
     let header_and_zeros = [&whole[52..52 + HEADER], &[0; 700][..]].concat();
     let parts = [20, HEADER + 1, HEADER].map(|length| &whole[52..52 + length]);
     for torn in parts.into_iter().chain([&header_and_zeros[..], &[0; 700]]) {
-        fs::write(&segment, [&whole[..], torn].concat()).expect("the segment can be written");
+        fs::write(&segment, [&whole[..], torn].concat()).expect("cannot write the segment");
         let (journal, warnings) = open(scratch.path());
         assert!(warnings.len() == 1 && warnings[0].contains("It is cut off there"), "{warnings:?}");
         assert_eq!((journal.jobs().count(), journal.describe().aside), (JOBS as usize, Vec::new()));
         drop(journal);
-        assert_eq!(fs::read(&segment).expect("the segment can be read"), whole);
+        assert_eq!(fs::read(&segment).expect("cannot read the segment"), whole);
     }
-    fs::write(&segment, [&whole[..], b"somebody's words"].concat()).expect("the segment can be written");
+    fs::write(&segment, [&whole[..], b"somebody's words"].concat()).expect("cannot write the segment");
     let (journal, warnings) = open(scratch.path());
-    let named =
-        names(scratch.path()).into_iter().find(|name| name.contains(".cut-off-")).expect("what was cut off is kept");
+    let named = names(scratch.path())
+        .into_iter()
+        .find(|name| name.contains(".cut-off-"))
+        .expect("the cut-off bytes were not kept");
     assert_eq!(journal.describe().aside, [Aside { name: named.clone(), bytes: 16 }]);
     assert!(warnings.len() == 1 && warnings[0].contains(&named), "{warnings:?}");
-    assert_eq!(fs::read(scratch.path().join(&named)).expect("the file can be read"), b"somebody's words");
+    assert_eq!(fs::read(scratch.path().join(&named)).expect("cannot read the file"), b"somebody's words");
     drop(journal);
-    assert_eq!(fs::read(&segment).expect("the segment can be read"), whole);
+    assert_eq!(fs::read(&segment).expect("cannot read the segment"), whole);
 }
 
 #[test]
 fn files_of_a_later_version_are_refused_and_not_changed() {
     let scratch = Scratch::new("newer");
     let segment = write(scratch.path());
-    let mut file = fs::read(&segment).expect("the segment can be read");
+    let mut file = fs::read(&segment).expect("cannot read the segment");
     file[8] += 1;
     let checksum = blake3::hash(&file[..24]);
     file[24..32].copy_from_slice(&checksum.as_bytes()[..8]);
-    fs::write(&segment, &file).expect("the segment can be written");
+    fs::write(&segment, &file).expect("cannot write the segment");
     // Another file that would be changed if it came first.
     let other = scratch.path().join("0000000002.farpool-journal");
-    fs::write(&other, "precious").expect("the file can be written");
+    fs::write(&other, "precious").expect("cannot write the file");
     let before = names(scratch.path());
-    let error = Journal::open(Settings::new(scratch.path()), |warning| panic!("{warning}"))
-        .expect_err("the journal is refused");
+    let error =
+        Journal::open(Settings::new(scratch.path()), |warning| panic!("{warning}")).expect_err("the journal opened");
     assert_eq!(error.kind(), JobStoreErrorKind::Newer);
     assert!(error.to_string().contains("run the coordinator that wrote it"), "{error}");
     assert_eq!(names(scratch.path()), before);
     assert_eq!(
-        (fs::read(&segment).expect("the segment exists"), fs::read(&other).expect("the file exists")),
+        (fs::read(&segment).expect("cannot read the segment"), fs::read(&other).expect("cannot read the file")),
         (file, b"precious".to_vec())
     );
 }
@@ -179,10 +185,10 @@ fn files_of_a_later_version_are_refused_and_not_changed() {
 fn a_missing_segment_is_reported_with_its_durable_size() {
     let scratch = Scratch::new("moved");
     let segment = write(scratch.path());
-    let bytes = fs::metadata(&segment).expect("the segment exists").len();
+    let bytes = fs::metadata(&segment).expect("cannot read the segment").len();
     let away = scratch.path().with_extension("away");
-    fs::rename(&segment, &away).expect("the segment can be moved");
-    let synced = || fs::read(scratch.path().join("synced")).expect("the file exists");
+    fs::rename(&segment, &away).expect("cannot move the segment");
+    let synced = || fs::read(scratch.path().join("synced")).expect("cannot read the file");
     let before = synced();
     let (journal, warnings) = open(scratch.path());
     assert_eq!((journal.jobs().count(), warnings.len()), (0, 2), "{warnings:?}");
@@ -194,7 +200,7 @@ fn a_missing_segment_is_reported_with_its_durable_size() {
     drop(journal);
     assert_eq!(synced(), before, "the note of what was durable still exists");
     // The user puts the file back.
-    fs::rename(&away, &segment).expect("the segment can be moved");
+    fs::rename(&away, &segment).expect("cannot move the segment");
     let (journal, warnings) = open(scratch.path());
     assert_eq!((journal.jobs().count(), warnings, journal.describe().damage.len()), (JOBS as usize, Vec::new(), 0));
 }

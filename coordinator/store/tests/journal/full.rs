@@ -13,13 +13,13 @@ fn open(directory: &std::path::Path) -> Result<Journal, JobStoreError> {
 #[test]
 fn a_full_disk_loses_nothing_and_continues_when_there_is_space() {
     let Some(scratch) = Scratch::small_disk("full", 2048) else {
-        eprintln!("left out: a file system can only be mounted by root; disks that fail are simulated elsewhere");
+        eprintln!("skipped: only root can mount a file system; disks that fail are simulated elsewhere");
         return;
     };
     let ballast = scratch.path().join("ballast");
-    std::fs::write(&ballast, vec![7; 512 << 10]).expect("there is space");
+    std::fs::write(&ballast, vec![7; 512 << 10]).expect("the journal has no space");
     let directory = scratch.path().join("journal");
-    let mut journal = open(&directory).expect("the journal opens");
+    let mut journal = open(&directory).expect("cannot open the journal");
     let pool = OpenPool::default();
     let mut durable = 0;
     let open_job = OpenJob { function: vec![7; 10_000].into(), ..OpenJob::default() };
@@ -33,33 +33,33 @@ fn a_full_disk_loses_nothing_and_continues_when_there_is_space() {
         }
     };
     assert!(full.kind() == JobStoreErrorKind::Io && full.to_string().contains("No space left"), "{full}");
-    let refused = journal.open("one more".into(), &pool, &open_job, 1).expect_err("the journal is full");
+    let refused = journal.open("one more".into(), &pool, &open_job, 1).expect_err("the full journal accepted more");
     assert!(refused.to_string().contains("No space left"), "{refused}");
     assert!((50..200).contains(&durable), "{durable}");
 
-    std::fs::remove_file(ballast).expect("the ballast can be removed");
+    std::fs::remove_file(ballast).expect("cannot remove the ballast");
     for _ in 0..1000 {
         std::thread::sleep(Duration::from_millis(10));
         if journal.progress().failed.is_none() {
             break;
         }
     }
-    journal.open("one more".into(), &pool, &open_job, 1).expect("there is space again");
-    journal.sync().expect("there is space again");
+    journal.open("one more".into(), &pool, &open_job, 1).expect("the journal still has no space");
+    journal.sync().expect("the journal still has no space");
     assert_eq!(journal.jobs().count(), durable + 2);
     drop(journal);
-    let journal = open(&directory).expect("the journal opens");
+    let journal = open(&directory).expect("cannot open the journal");
     assert_eq!(journal.jobs().count(), durable + 2);
     for job in journal.jobs() {
-        journal.opening_now(job.number).expect("the job can be read");
+        journal.opening_now(job.number).expect("cannot read the job");
     }
 }
 
 #[test]
 fn two_processes_cannot_open_it() {
     let scratch = Scratch::new("locked");
-    let journal = open(scratch.path()).expect("the journal opens");
-    let error = open(scratch.path()).expect_err("the journal is locked");
+    let journal = open(scratch.path()).expect("cannot open the journal");
+    let error = open(scratch.path()).expect_err("the locked journal opened");
     assert_eq!(error.kind(), JobStoreErrorKind::Locked);
     assert!(error.to_string().contains(&scratch.path().display().to_string()), "{error}");
     drop(journal);
@@ -75,7 +75,7 @@ fn two_processes_cannot_open_it() {
 fn a_directory_that_cannot_be_used_is_named() {
     let scratch = Scratch::new("file");
     let file = scratch.path().join("file");
-    std::fs::write(&file, "x").expect("the file can be written");
-    let error = open(&file).expect_err("the path is a file");
+    std::fs::write(&file, "x").expect("cannot write the file");
+    let error = open(&file).expect_err("the journal opened on a file");
     assert!(error.kind() == JobStoreErrorKind::Io && error.to_string().contains("file"), "{error}");
 }

@@ -26,7 +26,7 @@ fn open(directory: &Path, warn: impl FnMut(String)) -> Journal {
     // Small, so that segments are emptied while it is killed.
     let mut settings = Settings::new(directory);
     settings.size = 4 << 20;
-    Journal::open(settings, warn).expect("the journal opens")
+    Journal::open(settings, warn).expect("cannot open the journal")
 }
 
 fn payload(job: u64) -> (Bytes, Bytes) {
@@ -38,28 +38,29 @@ fn payload(job: u64) -> (Bytes, Bytes) {
 #[test]
 fn child() {
     let (Some(directory), Ok(first)) = (env::var_os(DIRECTORY), env::var(FIRST)) else { return };
-    let first: u64 = first.parse().expect("the first job is a number");
+    let first: u64 = first.parse().expect("the first job's name is not a number");
     let mut journal = open(directory.as_ref(), |_| ());
     // What was not durable may exist, entirely or in part.
     let unsure: Vec<_> = journal.jobs().filter(|job| job.name().parse::<u64>().unwrap() >= first).collect();
     let unsure: Vec<_> = unsure.iter().map(|job| job.number).collect();
-    unsure.into_iter().for_each(|job| journal.forget(job).expect("the job can be forgotten"));
+    unsure.into_iter().for_each(|job| journal.forget(job).expect("cannot forget the job"));
     let mut waits = Vec::new();
     for number in first.. {
         let known = number.to_string().as_str().into();
-        let job = journal.open(known, &OpenPool::default(), &OpenJob::default(), number).expect("there is room");
+        let job =
+            journal.open(known, &OpenPool::default(), &OpenJob::default(), number).expect("the journal has no room");
         let (data, ends) = payload(number);
-        let mut append = |entry| journal.append(job, entry).expect("the entry is accepted");
+        let mut append = |entry| journal.append(job, entry).expect("the journal refused the entry");
         append(Entry::Items { first: 0, data: data.clone(), ends: ends.clone() });
         append(Entry::ItemsEnded { end: 2, now_ms: number });
         append(Entry::Done { first: 0, data, ends, failed: false, attempts: 0 });
         append(Entry::Ended { cancelled: false, failure: None, now_ms: number });
         if let Some(old) = journal.find("local", &number.wrapping_sub(KEPT).to_string()).map(|job| job.number) {
-            journal.forget(old).expect("the job can be forgotten");
+            journal.forget(old).expect("cannot forget the job");
         }
         waits.push((journal.flush(), number));
         if number % 5 == 0 {
-            let durable = journal.sync().expect("the disk works").acknowledged;
+            let durable = journal.sync().expect("cannot sync the journal").acknowledged;
             if let Some((_, number)) = waits.iter().rev().find(|(wait, _)| *wait <= durable) {
                 println!("\ndurable {number}");
             }
@@ -82,13 +83,13 @@ fn records_reported_as_durable_survive_a_kill() {
 
 /// Starts a process that continues with this job, and kills it; returns the last job that it reported as durable.
 fn next_killed(directory: &Path, first: u64, after: Duration) -> u64 {
-    let mut child = Command::new(env::current_exe().expect("this program has a name"))
+    let mut child = Command::new(env::current_exe().expect("the program's path has no file name"))
         .args(["--exact", "killed::child", "--nocapture"])
         .envs([(DIRECTORY, directory.as_os_str()), (FIRST, first.to_string().as_ref())])
         .stdout(Stdio::piped())
         .spawn()
-        .expect("the child starts");
-    let lines = BufReader::new(child.stdout.take().expect("the child has a stdout"));
+        .expect("the child did not start");
+    let lines = BufReader::new(child.stdout.take().expect("the child has no stdout"));
     let reader = std::thread::spawn(move || {
         let lines = lines.lines().map_while(Result::ok);
         lines.filter_map(|line| line.strip_prefix("durable ")?.parse().ok()).last()
@@ -97,10 +98,10 @@ fn next_killed(directory: &Path, first: u64, after: Duration) -> u64 {
     while start.elapsed() < after {
         std::thread::sleep(after.saturating_sub(start.elapsed()));
     }
-    child.kill().expect("the child can be killed");
-    let status = child.wait().expect("the child has ended");
+    child.kill().expect("cannot kill the child");
+    let status = child.wait().expect("the child has not exited");
     assert_eq!(status.code(), None, "the child was killed: {status}");
-    reader.join().expect("the child's lines are read").unwrap_or(first - 1)
+    reader.join().expect("nobody reads the child's lines").unwrap_or(first - 1)
 }
 
 fn check(directory: &Path, durable: u64) {
@@ -126,7 +127,7 @@ fn check(directory: &Path, durable: u64) {
         assert_eq!(outcomes(&journal, job.number), [done]);
     }
     for job in journal.jobs() {
-        let number: u64 = job.name().parse().expect("the job's name is a number");
+        let number: u64 = job.name().parse().expect("the job's name is not a number");
         assert!(number + KEPT > durable, "job {number} was forgotten");
     }
 }

@@ -11,7 +11,7 @@ impl Scratch {
     pub(crate) fn new(name: &str) -> Scratch {
         let path = std::env::temp_dir().join(format!("farpool-journal-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a directory can be made");
+        std::fs::create_dir_all(&path).expect("cannot create a directory");
         Scratch { path, mounted: false }
     }
 

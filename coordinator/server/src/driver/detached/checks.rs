@@ -28,7 +28,7 @@ pub(super) fn known(owner: Principal, id: Bytes, detach: Detach, job: &OpenJob) 
         )));
     }
     let label = job.label.chars().take(MAX_LABEL).collect();
-    Ok(Known { owner, name, id, result, format, label, named: job.job })
+    Ok(Known { owner, name, id, result, format, label, wire_number: job.job })
 }
 
 /// Returns the digest of the pool's program; `None` if it is missing or malformed.

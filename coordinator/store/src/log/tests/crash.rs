@@ -56,7 +56,7 @@ fn crashed(done: &[Done], mut chance: impl FnMut() -> usize) -> Simulated {
     // The last note, or an earlier one.
     let (mut synced, latest) = (None, chance() % (done.len() + 1));
     for (at, done) in done.iter().enumerate() {
-        disk.act(done.clone()).expect("the disk works");
+        disk.act(done.clone()).expect("the simulated disk failed");
         if let Done::Sync(segment) = done
             && (at < latest || synced.is_none() || latest.is_multiple_of(2))
         {
@@ -73,7 +73,7 @@ fn crashed(done: &[Done], mut chance: impl FnMut() -> usize) -> Simulated {
 }
 
 fn contents_when_durable(world: &mut World) -> Model {
-    world.journal.sync().expect("the disk works");
+    world.journal.sync().expect("cannot sync the journal");
     contents(&world.journal)
 }
 
@@ -85,25 +85,25 @@ fn it_continues_after_every_crash() {
         let disk = Arc::new(Simulated::new(files));
         let mut warnings = 0;
         let journal = Journal::open_in(Arc::clone(&disk) as _, settings(SIZE), &mut |_| warnings += 1);
-        let mut journal = journal.expect("the journal opens");
+        let mut journal = journal.expect("cannot open the journal");
         assert_eq!((journal.jobs().count(), warnings), (expected, usize::from(round > 0)));
-        let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
+        let pool = journal.open_pool(&OpenPool::default()).expect("cannot open the pool");
         for at in 0..3 {
             journal
                 .open_job(pool, format!("{round}/{at}").as_str(), &OpenJob::default(), round)
-                .expect("the job can be opened");
+                .expect("cannot open the job");
         }
         if round % 4 == 3 {
             let all: Vec<_> = journal.jobs().map(|job| job.number).collect();
-            all.iter().for_each(|&job| journal.forget(job).expect("the job can be forgotten"));
+            all.iter().for_each(|&job| journal.forget(job).expect("cannot forget the job"));
         }
         for _ in 0..20 {
-            journal.sync().expect("the disk works");
+            journal.sync().expect("cannot sync the journal");
         }
         expected = journal.jobs().count();
         drop(journal);
         files = disk.files();
-        files.last_entry().expect("there is a segment").get_mut().extend([7; 11]);
+        files.last_entry().expect("no segment").get_mut().extend([7; 11]);
     }
     assert!(files.len() < 4, "unneeded segments are removed: {:?}", files.keys());
 }

@@ -21,7 +21,7 @@ fn write(acts: &[Act]) -> (Files, Vec<Model>) {
         world.act(act);
         models.push(world.model.clone());
     }
-    world.journal.sync().expect("the disk works");
+    world.journal.sync().expect("cannot sync the journal");
     assert_eq!(contents(&world.journal), world.model);
     (world.disk.files(), models)
 }
@@ -80,14 +80,14 @@ fn records_after_a_cut_are_durable() {
     let (files, models) = write(&[Act::Open { long: 9 }, Act::Items { job: 0, count: 4, long: 9 }]);
     let whole: usize = files.values().map(Vec::len).sum();
     let (journal, warnings) = open(cut(&files, whole - 1), SIZE);
-    let mut journal = journal.expect("the journal opens");
+    let mut journal = journal.expect("cannot open the journal");
     assert!(warnings[0].contains("segment-1") && warnings[0].contains("cut off"), "{warnings:?}");
     assert_eq!(prefix(&journal, &models, 0), Some(1));
-    let number = journal.jobs().next().expect("there is a job").number;
+    let number = journal.jobs().next().expect("no job").number;
     let (data, ends) = super::model::batch(&[vec![1, 2], vec![3]]);
-    journal.items(number, 0, data, ends).expect("items are accepted");
-    journal.sync().expect("the disk works");
-    assert_eq!(contents(&journal).values().next().expect("there is a job").items[&1], [3]);
+    journal.items(number, 0, data, ends).expect("the journal refused the items");
+    journal.sync().expect("cannot sync the journal");
+    assert_eq!(contents(&journal).values().next().expect("no job").items[&1], [3]);
 }
 
 proptest! {
@@ -109,13 +109,13 @@ proptest! {
 #[test]
 fn a_later_format_is_refused() {
     let (mut files, _) = write(&[Act::Open { long: 9 }]);
-    let header = &mut files.get_mut(&1).expect("there is a segment")[..32];
+    let header = &mut files.get_mut(&1).expect("no segment")[..32];
     header[8] += 1;
     let checksum = blake3::hash(&header[..24]);
     header[24..].copy_from_slice(&checksum.as_bytes()[..8]);
     let disk = std::sync::Arc::new(crate::log::simulated::Simulated::new(files.clone()));
     let error =
-        Journal::open_in(disk.clone(), super::model::settings(SIZE), &mut |_| ()).expect_err("the journal is refused");
+        Journal::open_in(disk.clone(), super::model::settings(SIZE), &mut |_| ()).expect_err("the journal opened");
     assert_eq!(error.kind(), JobStoreErrorKind::Newer);
     assert!(error.to_string().contains("format 2"), "{error}");
     assert_eq!(disk.files(), files, "nothing was changed");
@@ -148,9 +148,9 @@ fn contradictory_records_are_invalid() {
     let sound = [pool, job(1, "one"), items(0, 4), items(4, 2)];
     let check = |bad: (Body, Bytes), words: &str| {
         let (journal, warnings) = open(written(&[&sound[..], &[bad, job(2, "two")]].concat()), SIZE);
-        let journal = journal.expect("the journal opens");
+        let journal = journal.expect("cannot open the journal");
         assert_eq!(journal.find("local", "one").map(|job| job.counts().items), Some(6));
-        assert!(journal.find("local", "two").is_some(), "what is behind it is read");
+        assert!(journal.find("local", "two").is_some(), "the record behind it is lost");
         assert!(warnings[0].contains(words), "{warnings:?}");
     };
     check(items(2, 4), "a part of what is there");
@@ -159,12 +159,12 @@ fn contradictory_records_are_invalid() {
     check((Body::Items(record::Items { job: 1, first: u64::MAX, count: 1 }), Bytes::from_static(&[0; 8])), "cannot be");
     // A name is given to another job only when the previous one was discarded.
     let (journal, _) = open(written(&[&sound[..], &[job(3, "one")]].concat()), SIZE);
-    let journal = journal.expect("the journal opens");
+    let journal = journal.expect("cannot open the journal");
     assert_eq!((journal.find("local", "one").map(|job| job.number), journal.jobs().count()), (Some(3), 1));
     let (journal, warnings) = open(written(&sound[1..]), SIZE);
-    let journal = journal.expect("the journal opens");
+    let journal = journal.expect("cannot open the journal");
     assert_eq!(journal.find("local", "one").map(|job| job.phase()), Some(Phase::Ended(Ended::Failed)));
     assert!(warnings.len() == 1 && warnings[0].contains("settings of the job's pool are lost"), "{warnings:?}");
     let (journal, warnings) = open(written(&sound), SIZE);
-    assert_eq!((journal.expect("the journal opens").jobs().count(), warnings.len()), (1, 0));
+    assert_eq!((journal.expect("cannot open the journal").jobs().count(), warnings.len()), (1, 0));
 }

@@ -63,7 +63,7 @@ fn harmed(files: &Files, harms: &[(usize, prop::sample::Index, Harm)]) -> Files 
     let mut damaged = files.clone();
     for (which, at, harm) in harms {
         let which = which % damaged.len();
-        let file = damaged.values_mut().nth(which).expect("there are so many");
+        let file = damaged.values_mut().nth(which).expect("no such segment");
         harm.inflict(file, at.index(file.len() + 1));
     }
     damaged
@@ -73,7 +73,7 @@ fn harmed(files: &Files, harms: &[(usize, prop::sample::Index, Harm)]) -> Files 
 fn done(acts: &[Act], size: u64) -> World {
     let mut world = World::new(size);
     [Act::Open { long: 9 }].iter().chain(acts).for_each(|act| _ = world.act(act));
-    world.journal.sync().expect("the disk works");
+    world.journal.sync().expect("cannot sync the journal");
     world
 }
 
@@ -92,17 +92,18 @@ fn harms() -> impl Strategy<Value = Vec<(usize, prop::sample::Index, Harm)>> {
     prop::collection::vec((any::<usize>(), any::<prop::sample::Index>(), harm), 1..4)
 }
 
-/// Returns all records of a whole log: the place of each, and its job or pool.
+/// Returns all records of a whole log: the location of each, and its job or pool.
 fn records(files: &Files) -> Vec<(u32, u64, u64, Body)> {
     let disk = Simulated::new(files.clone());
     let mut all = Vec::new();
     for segment in disk.segments() {
-        let mut source = Source::new(&disk, segment).expect("the segment can be read");
+        let mut source = Source::new(&disk, segment).expect("cannot read the segment");
         let mut at = 32;
         while at < source.length() {
-            let (body, place) = source.record(at).expect("the record can be read").expect("the record is complete");
-            all.push((segment, at, place.end(), body));
-            at = place.end();
+            let (body, location) =
+                source.record(at).expect("cannot read the record").expect("the record is incomplete");
+            all.push((segment, at, location.end(), body));
+            at = location.end();
         }
     }
     all
@@ -176,9 +177,9 @@ fn check_untouched(name: &str, before: &ModelJob, after: &Model) {
 /// Lets a journal empty its damaged segments.
 fn settle(journal: &mut Journal) {
     for _ in 0..200 {
-        journal.sync().expect("the disk works");
+        journal.sync().expect("cannot sync the journal");
         if !journal.index.segments.all.values().any(|segment| segment.damaged) {
-            journal.sync().expect("the disk works");
+            journal.sync().expect("cannot sync the journal");
             return;
         }
     }
@@ -201,12 +202,12 @@ fn check_kept(damaged: &Files, disk: &Simulated) {
             continue;
         }
         let one = Simulated::new(Files::from([(segment, file.clone())]));
-        let mut source = Source::new(&one, segment).expect("the segment can be read");
+        let mut source = Source::new(&one, segment).expect("cannot read the segment");
         let mut whole = 0;
         if file.starts_with(&crate::log::segment::header(segment)) {
             whole = 32;
-            while let Ok(Ok((_, place))) = source.record(whole) {
-                whole = place.end();
+            while let Ok(Ok((_, location))) = source.record(whole) {
+                whole = location.end();
             }
         }
         let rest = &file[whole as usize..];
@@ -217,7 +218,7 @@ fn check_kept(damaged: &Files, disk: &Simulated) {
 
 /// Whether these are zeros, or the first bytes of a longer record, with or without a block of zeros.
 fn is_torn(rest: &[u8]) -> bool {
-    let word = |at: usize| rest.get(at..at + 4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes")));
+    let word = |at: usize| rest.get(at..at + 4).map(|word| u32::from_le_bytes(word.try_into().expect("not 4 bytes")));
     let zeros = rest.iter().rev().take_while(|byte| **byte == 0).count();
     let written = if zeros > 512 { rest.len() - zeros } else { rest.len() };
     zeros == rest.len() || word(8).is_some_and(|all| rest.len() >= 16 && u64::from(all) + 16 > written as u64)
@@ -235,7 +236,7 @@ fn check_damage(acts: &[Act], size: u64, harms: &[(usize, prop::sample::Index, H
     let (journal, warnings) = open_disk(&disk, size);
     let mut journal = journal.unwrap_or_else(|error| panic!("the journal does not open: {error}"));
     assert!(!warnings.is_empty() || damaged == files || !note, "there is a warning");
-    journal.sync().expect("the disk works");
+    journal.sync().expect("cannot sync the journal");
     let found = contents_after_damage(&journal);
     // Without a note, the last records may not have been durable, and what follows them is lost.
     for (name, before) in world.model.iter().filter(|(name, _)| note && whole.contains(*name)) {
@@ -246,7 +247,7 @@ fn check_damage(acts: &[Act], size: u64, harms: &[(usize, prop::sample::Index, H
     drop(journal);
     check_kept(&damaged, &disk);
     let (again, warnings) = open_disk(&disk, size);
-    assert_eq!(contents_after_damage(&again.expect("the journal opens")), found);
+    assert_eq!(contents_after_damage(&again.expect("cannot open the journal")), found);
     assert!(warnings.iter().all(|warning| warning.contains("kept beside the journal")), "{warnings:?}");
 }
 
@@ -272,7 +273,7 @@ proptest! {
         disk.set_synced(synced);
         let (journal, _) = open_disk(&disk, 64 << 10);
         let mut journal = journal.map_err(TestCaseError::fail)?;
-        journal.sync().expect("the disk works");
+        journal.sync().expect("cannot sync the journal");
         let found = contents_after_damage(&journal);
         // It dies at some step of the copying.
         let mut left = after;
@@ -287,7 +288,7 @@ proptest! {
         disk.fail(None);
         let (again, _) = open_disk(&disk, 64 << 10);
         let mut again = again.map_err(TestCaseError::fail)?;
-        again.sync().expect("the disk works");
+        again.sync().expect("cannot sync the journal");
         prop_assert_eq!(contents_after_damage(&again), found);
     }
 }
@@ -299,7 +300,7 @@ fn finished(jobs: u64) -> (Files, Model) {
     for _ in 0..jobs {
         let before: BTreeSet<String> = world.model.keys().cloned().collect();
         world.act(&Act::Open { long });
-        let job = world.model.keys().position(|name| !before.contains(name)).expect("there is another");
+        let job = world.model.keys().position(|name| !before.contains(name)).expect("no new job");
         for act in [Act::Items { job, count: 3, long }, Act::EndItems { job }] {
             world.act(&act);
         }

@@ -26,7 +26,7 @@ fn jobs(size: u64) -> World {
     for _ in 0..3 {
         let before = world.model.clone();
         world.act(&Act::Open { long: 40 });
-        let job = world.model.keys().position(|name| !before.contains_key(name)).expect("there is another");
+        let job = world.model.keys().position(|name| !before.contains_key(name)).expect("no new job");
         for act in [Act::Items { job, count: 1, long: 900 }, Act::EndItems { job }, Act::Sync] {
             world.act(&act);
         }
@@ -48,8 +48,8 @@ fn a_missing_segment_is_reported_until_the_log_continues_behind_it() {
     // Nothing is written, and each start reports it.
     for _ in 0..2 {
         let (journal, warnings) = open_disk(&disk, SIZE);
-        let mut journal = journal.expect("the journal opens");
-        journal.sync().expect("the disk works");
+        let mut journal = journal.expect("cannot open the journal");
+        journal.sync().expect("cannot sync the journal");
         assert!(
             warnings[0].contains("segment-1 is missing, and ") && warnings[0].contains("put it back"),
             "{warnings:?}"
@@ -58,10 +58,10 @@ fn a_missing_segment_is_reported_until_the_log_continues_behind_it() {
         assert_eq!((journal.jobs().count(), disk.synced()), (0, synced));
     }
     let (journal, _) = open_disk(&disk, SIZE);
-    let mut journal = journal.expect("the journal opens");
-    let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
-    journal.open_job(pool, "another", &OpenJob::default(), 1).expect("the job can be opened");
-    journal.sync().expect("the disk works");
+    let mut journal = journal.expect("cannot open the journal");
+    let pool = journal.open_pool(&OpenPool::default()).expect("cannot open the pool");
+    journal.open_job(pool, "another", &OpenJob::default(), 1).expect("cannot open the job");
+    journal.sync().expect("cannot sync the journal");
     drop(journal);
     assert_eq!(
         disk.files().keys().copied().collect::<Vec<_>>(),
@@ -69,18 +69,18 @@ fn a_missing_segment_is_reported_until_the_log_continues_behind_it() {
         "the number of the one that is gone is not used again"
     );
     let (journal, warnings) = open_disk(&disk, SIZE);
-    assert_eq!((journal.expect("the journal opens").jobs().count(), warnings), (1, Vec::new()));
+    assert_eq!((journal.expect("cannot open the journal").jobs().count(), warnings), (1, Vec::new()));
 }
 
 #[test]
 fn a_missing_last_segment_is_reported_and_affects_other_jobs() {
     let world = jobs(SMALL);
     let mut files = world.disk.files();
-    let (last, _) = files.pop_last().expect("there are some");
+    let (last, _) = files.pop_last().expect("no segment");
     let disk = disk(files, world.disk.synced());
     let (journal, warnings) = open_disk(&disk, SMALL);
-    let mut journal = journal.expect("the journal opens");
-    journal.sync().expect("the disk works");
+    let mut journal = journal.expect("cannot open the journal");
+    journal.sync().expect("cannot sync the journal");
     assert!(warnings[0].contains(&format!("segment-{last} is missing")), "{warnings:?}");
     let before = contents(&world.journal);
     assert_eq!(contents_after_damage(&journal).len(), before.len(), "every job has records in other segments");
@@ -95,7 +95,7 @@ fn an_unfinished_segment_is_not_missing() {
     let world = jobs(SIZE);
     let files = world.disk.files();
     let (journal, warnings) = open_disk(&disk(files, Some((2, 32))), SIZE);
-    assert_eq!((journal.expect("the journal opens").jobs().count(), warnings), (3, Vec::new()));
+    assert_eq!((journal.expect("cannot open the journal").jobs().count(), warnings), (3, Vec::new()));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn the_missing_size_of_an_emptied_segment_is_reported() {
     let world = jobs(SIZE);
     let synced = world.disk.synced();
     let (journal, warnings) = open_disk(&disk(Files::from([(1, Vec::new())]), synced), SIZE);
-    assert_eq!(journal.expect("the journal opens").jobs().count(), 0);
+    assert_eq!(journal.expect("cannot open the journal").jobs().count(), 0);
     let words = ["segment-1 is damaged: it is empty, and ", "of it were durable"];
     assert!(words.iter().all(|words| warnings[0].contains(words)), "{warnings:?}");
     assert!(!has(&warnings, "bytes 0 to 0") && has(&warnings, "missing from the journal as a whole"), "{warnings:?}");
@@ -119,11 +119,11 @@ fn the_missing_size_of_an_emptied_segment_is_reported() {
 fn a_short_segment_reports_that_jobs_may_be_missing() {
     let world = jobs(SIZE);
     let mut files = world.disk.files();
-    let file = files.get_mut(&1).expect("the segment exists");
+    let file = files.get_mut(&1).expect("no such segment");
     file.truncate(file.len() / 2);
     let (journal, warnings) = open_disk(&disk(files, world.disk.synced()), SIZE);
-    let journal = journal.expect("the journal opens");
-    assert!(journal.jobs().count() < 3, "the test needs this");
+    let journal = journal.expect("cannot open the journal");
+    assert!(journal.jobs().count() < 3, "the test's precondition does not hold");
     assert!(
         has(&warnings, "its last ") && has(&warnings, "jobs may be missing from the journal as a whole"),
         "{warnings:?}"
@@ -131,11 +131,11 @@ fn a_short_segment_reports_that_jobs_may_be_missing() {
     // A sealed segment lists all its jobs in the seal: here none is missing.
     let world = jobs(SMALL);
     let mut files = world.disk.files();
-    let file = files.get_mut(&1).expect("the segment exists");
+    let file = files.get_mut(&1).expect("no such segment");
     let middle = file.len() / 2;
     file[middle] ^= 1;
     let (journal, warnings) = open_disk(&disk(files, world.disk.synced()), SMALL);
     assert!(warnings[0].contains("segment-1 is damaged") && !has(&warnings, "as a whole"), "{warnings:?}");
     let ended = |phase| matches!(phase, Phase::Running | Phase::Ended(Ended::Failed));
-    assert!(journal.expect("the journal opens").jobs().all(|job| ended(job.phase())));
+    assert!(journal.expect("cannot open the journal").jobs().all(|job| ended(job.phase())));
 }

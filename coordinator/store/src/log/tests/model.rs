@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use crate::log::compaction::Compaction;
 use crate::log::located::Piece;
 use crate::log::part::Part;
-use crate::log::reader::Kept;
+use crate::log::reader::RecordContents;
 use crate::log::simulated::Simulated;
 use crate::log::{Journal, Settings};
 use crate::{Ended, Phase, Runs};
@@ -123,7 +123,7 @@ impl World {
     pub(super) fn new(size: u64) -> Self {
         let disk = Arc::new(Simulated::default());
         let journal = Journal::open_in(Arc::clone(&disk) as _, settings(size), &mut |warning| panic!("{warning}"));
-        let journal = journal.expect("an empty journal opens");
+        let journal = journal.expect("cannot open an empty journal");
         Self { disk, journal, model: Model::new(), pool: None, acts: 0 }
     }
 
@@ -146,7 +146,7 @@ impl World {
                 let (pool, label) = self.pool();
                 let (name, function) = (format!("job {now}"), vec![now as u8; long]);
                 let open = OpenJob { function: function.clone().into(), retries: 2, ..OpenJob::default() };
-                self.journal.open_job(pool, name.as_str(), &open, now).expect("the job can be opened");
+                self.journal.open_job(pool, name.as_str(), &open, now).expect("cannot open the job");
                 let (items, outcomes, phase) = (BTreeMap::new(), BTreeMap::new(), Phase::Feeding);
                 let (counts, times_ms, fed, agents) = ((0, 0, 0), (0, 0), 0, BTreeSet::new());
                 let job = ModelJob { function, pool: label, items, outcomes, counts, phase, times_ms, fed, agents };
@@ -162,7 +162,7 @@ impl World {
                 let items: Vec<_> = (0..count).map(|at| vec![(now + at) as u8; long]).collect();
                 let (data, ends) = batch(&items);
                 let number = self.journal.find("local", &name).unwrap().number;
-                self.journal.items(number, first, data, ends).expect("items are accepted");
+                self.journal.items(number, first, data, ends).expect("the journal refused the items");
                 job.counts.0 += count;
                 job.items.extend((first..).zip(items));
             }
@@ -173,7 +173,7 @@ impl World {
                     return false;
                 }
                 let number = self.journal.find("local", &name).unwrap().number;
-                self.journal.end_items(number, job.counts.0, now).expect("the items can end");
+                self.journal.end_items(number, job.counts.0, now).expect("cannot end the job's input");
                 (job.phase, job.times_ms.0) = (Phase::Running, now);
             }
             Act::Done { job, at, count, long } => {
@@ -184,7 +184,7 @@ impl World {
                 let results: Vec<_> = (0..count).map(|at| vec![(now ^ at) as u8; long]).collect();
                 let (data, ends) = batch(&results);
                 let number = self.journal.find("local", &name).unwrap().number;
-                self.journal.done(number, first, data, ends, false, 0).expect("outcomes are accepted");
+                self.journal.done(number, first, data, ends, false, 0).expect("the journal refused the outcomes");
                 job.items.retain(|item, _| !(first..first + count).contains(item));
                 job.counts.1 += count;
                 job.outcomes.extend((first..).zip(results.into_iter().map(Ok)));
@@ -199,7 +199,7 @@ impl World {
                 let kind = FailureKind::Panicked.into();
                 let failure = Failure { kind, message: message.clone(), ..Failure::default() };
                 let number = self.journal.find("local", &name).unwrap().number;
-                self.journal.failed(number, first, count, &failure).expect("outcomes are accepted");
+                self.journal.failed(number, first, count, &failure).expect("the journal refused the outcomes");
                 job.items.retain(|item, _| !(first..first + count).contains(item));
                 (job.counts.1, job.counts.2) = (job.counts.1 + count, job.counts.2 + count);
                 job.outcomes.extend((first..first + count).map(|item| (item, Err(message.clone()))));
@@ -209,7 +209,7 @@ impl World {
                 let job = self.model.get_mut(&name).unwrap();
                 let number = self.journal.find("local", &name).unwrap().number;
                 let failure = (how == Ended::Failed).then(|| Failure { message: name, ..Failure::default() });
-                self.journal.end_job(number, how == Ended::Cancelled, failure, now).expect("the job can end");
+                self.journal.end_job(number, how == Ended::Cancelled, failure, now).expect("cannot end the job");
                 (job.phase, job.times_ms.1) = (Phase::Ended(how), now);
             }
             Act::Fed { job } => {
@@ -218,13 +218,13 @@ impl World {
                 job.fed = job.counts.0;
                 self.journal
                     .fed(self.journal.find("local", &name).unwrap().number, job.fed)
-                    .expect("the note can be appended");
+                    .expect("cannot append the note");
             }
             Act::Placed { job, agent, gone } => {
                 let Some(name) = name(job, &self.model) else { return false };
                 let (job, agent) = (self.model.get_mut(&name).unwrap(), Bytes::from(vec![agent; 16]));
                 let number = self.journal.find("local", &name).unwrap().number;
-                self.journal.placed(number, agent.clone(), gone).expect("the note can be appended");
+                self.journal.placed(number, agent.clone(), gone).expect("cannot append the note");
                 match gone {
                     true => drop(job.agents.remove(&agent)),
                     false => drop(job.agents.insert(agent)),
@@ -232,9 +232,7 @@ impl World {
             }
             Act::Forget { job } => {
                 let Some(name) = name(job, &self.model) else { return false };
-                self.journal
-                    .forget(self.journal.find("local", &name).unwrap().number)
-                    .expect("the job can be forgotten");
+                self.journal.forget(self.journal.find("local", &name).unwrap().number).expect("cannot forget the job");
                 self.model.remove(&name);
             }
             Act::Empty { segment } => {
@@ -254,7 +252,7 @@ impl World {
                 return false;
             }
             Act::Sync => {
-                self.journal.sync().expect("the disk works");
+                self.journal.sync().expect("cannot sync the journal");
                 return false;
             }
         }
@@ -265,9 +263,9 @@ impl World {
         if self.pool.is_none() {
             let label = format!("pool {}", self.acts);
             let open = OpenPool { id: label.clone().into(), ..OpenPool::default() };
-            self.pool = Some((self.journal.open_pool(&open).expect("the pool can be opened"), label));
+            self.pool = Some((self.journal.open_pool(&open).expect("cannot open the pool"), label));
         }
-        self.pool.clone().expect("the pool was just opened")
+        self.pool.clone().expect("the pool is not open")
     }
 }
 
@@ -290,7 +288,7 @@ pub(super) fn contents(journal: &Journal) -> Model {
         let failed = (job.phase() == Phase::Ended(Ended::Failed)).then(|| job.name());
         assert_eq!(job.failure.as_ref().map(|failure| failure.message.as_str()), failed);
         assert_eq!(located.lost().next(), None);
-        assert!(journal.index.place_of(Part::Pool(located.pool)).is_some(), "the job's pool exists");
+        assert!(journal.index.location_of(Part::Pool(located.pool)).is_some(), "the job's pool exists");
     }
     contents_after_damage(journal)
 }
@@ -298,28 +296,30 @@ pub(super) fn contents(journal: &Journal) -> Model {
 /// Reads the contents of a journal that may lack something.
 pub(super) fn contents_after_damage(journal: &Journal) -> Model {
     let reader = &journal.reads.reader;
-    let read = |place| reader.read(place).unwrap_or_else(|error| panic!("{error}"));
+    let read = |location| reader.read(location).unwrap_or_else(|error| panic!("{error}"));
     let contents = journal.index.jobs.values().map(|located| {
         let job = &located.job;
-        let Kept::Job(open) = read(located.opened.expect("a job was opened")) else { panic!("another record") };
-        let pool = match journal.index.place_of(Part::Pool(located.pool)).map(read) {
-            Some(Kept::Pool(pool)) => pool.id.to_vec(),
+        let RecordContents::Job(open) = read(located.opened.expect("the job's record has no location")) else {
+            panic!("another record")
+        };
+        let pool = match journal.index.location_of(Part::Pool(located.pool)).map(read) {
+            Some(RecordContents::Pool(pool)) => pool.id.to_vec(),
             None => Vec::new(),
             Some(other) => panic!("{other:?}"),
         };
         let (mut items, mut outcomes) = (BTreeMap::new(), BTreeMap::new());
-        for (first, count, place) in located.items_from(0) {
-            let Kept::Items { first: at, data, ends } = read(place) else { panic!("another record") };
+        for (first, count, location) in located.items_from(0) {
+            let RecordContents::Items { first: at, data, ends } = read(location) else { panic!("another record") };
             assert_eq!((at, ends.len() as u64), (first, 4 * count));
             items.extend((first..).zip(split(&data, &ends)).filter(|(item, _)| !job.done.covers(*item, item + 1)));
         }
-        for (first, count, place) in located.outcomes_from(0) {
-            match read(place) {
-                Kept::Done { first: at, data, ends, .. } => {
+        for (first, count, location) in located.outcomes_from(0) {
+            match read(location) {
+                RecordContents::Done { first: at, data, ends, .. } => {
                     assert_eq!((at, ends.len() as u64), (first, 4 * count));
                     outcomes.extend((first..).zip(split(&data, &ends).into_iter().map(Ok)));
                 }
-                Kept::Failed { first: at, count: items, failure } => {
+                RecordContents::Failed { first: at, count: items, failure } => {
                     assert_eq!((at, items), (first, count));
                     outcomes.extend((first..first + count).map(|item| (item, Err(failure.message.clone()))));
                 }
@@ -349,17 +349,18 @@ pub(super) fn contents_after_damage(journal: &Journal) -> Model {
 fn check(journal: &Journal) {
     let index = &journal.index;
     let jobs = index.jobs.values().flat_map(|job| {
-        let pieces = job.items.values().chain(job.outcomes.values()).map(|piece| piece.place);
+        let pieces = job.items.values().chain(job.outcomes.values()).map(|piece| piece.location);
         pieces.chain(job.opened).chain(job.state)
     });
     let others = index.pools.values().filter_map(|pool| pool.opened);
     let kept: Vec<_> = jobs.chain(others).chain(index.forgotten.values().map(|forgotten| forgotten.record)).collect();
     let segments = &index.segments;
     assert_eq!(segments.entries, kept.len() as u64);
-    assert_eq!(segments.live, kept.iter().map(|place| place.bytes()).sum::<u64>());
+    assert_eq!(segments.live, kept.iter().map(|location| location.bytes()).sum::<u64>());
     assert_eq!(segments.bytes, segments.all.values().map(|segment| segment.bytes).sum::<u64>());
     for (number, segment) in &segments.all {
-        let live = kept.iter().filter(|place| place.segment == *number).map(|place| place.bytes()).sum::<u64>();
+        let live =
+            kept.iter().filter(|location| location.segment == *number).map(|location| location.bytes()).sum::<u64>();
         assert_eq!(segment.live, live, "of segment {number}");
     }
     for (number, job) in &index.jobs {

@@ -37,5 +37,5 @@ fn the_first_version_is_read() {
     }
     let files: Files = FIRST.iter().map(|(number, file)| (*number, file.to_vec())).collect();
     let (journal, warnings) = open(files, SIZE);
-    assert_eq!((contents(&journal.expect("the journal opens")), warnings), (world.model, Vec::new()));
+    assert_eq!((contents(&journal.expect("cannot open the journal")), warnings), (world.model, Vec::new()));
 }

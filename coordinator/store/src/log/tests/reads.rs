@@ -20,7 +20,7 @@ fn world() -> (World, u64) {
     for act in [Act::Open { long: 600 }, Act::Open { long: 600 }, Act::Sync] {
         world.act(&act);
     }
-    let job = world.journal.find("local", "job 1").expect("the job exists").number;
+    let job = world.journal.find("local", "job 1").expect("no such job").number;
     (world, job)
 }
 
@@ -54,8 +54,8 @@ async fn moved_records_are_read_at_their_new_place() {
     let after = read(&mut world.journal, items).await;
     assert!(before.unread.is_none() && after.unread.is_none());
     assert_eq!((before.parts.len(), after.parts), (1, before.parts));
-    let opening = read(&mut world.journal, opening).await.expect("the job exists");
-    assert_eq!(opening, world.journal.opening_now(job).expect("the job exists"));
+    let opening = read(&mut world.journal, opening).await.expect("cannot read the opening");
+    assert_eq!(opening, world.journal.opening_now(job).expect("no such job"));
 }
 
 #[tokio::test]

@@ -64,17 +64,17 @@ fn fill(full: Full) -> Filled {
     let disk = Arc::new(Simulated::default());
     disk.fail(Some(small()));
     let journal = Journal::open_in(Arc::clone(&disk) as _, settings(SIZE), &mut |warning| panic!("{warning}"));
-    let mut journal = journal.expect("the journal opens");
+    let mut journal = journal.expect("cannot open the journal");
     let open = |journal: &mut Journal, name: &str| {
-        let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
-        let job = journal.open_job(pool, name, &OpenJob::default(), 1).expect("the job can be opened");
+        let pool = journal.open_pool(&OpenPool::default()).expect("cannot open the pool");
+        let job = journal.open_job(pool, name, &OpenJob::default(), 1).expect("cannot open the job");
         journal.close_pool(pool);
         job
     };
     let (data, ends) = batch(&[vec![1], vec![2]]);
     let first = open(&mut journal, "first");
-    journal.items(first, 0, data.clone(), ends).expect("items are accepted");
-    journal.end_items(first, 2, 1).expect("the items can end");
+    journal.items(first, 0, data.clone(), ends).expect("the journal refused the items");
+    journal.end_items(first, 2, 1).expect("cannot end the job's input");
     let big = open(&mut journal, "big");
     // Some of it is too large to be copied into a batch.
     let (large, ends) = batch(&[vec![7; 9000], vec![8; 20]]);
@@ -85,17 +85,19 @@ fn fill(full: Full) -> Filled {
         taken
     };
     for _ in 0..20 {
-        more(&mut journal).expect("items are accepted");
+        more(&mut journal).expect("the journal refused the items");
     }
-    journal.sync().expect("there is room");
+    journal.sync().expect("cannot sync the journal");
     if full == Full::BehindAnOutcome {
-        journal.done(first, 0, data.slice(..1), vec![1, 0, 0, 0].into(), false, 0).expect("outcomes are accepted");
-        journal.sync().expect("there is room");
+        journal
+            .done(first, 0, data.slice(..1), vec![1, 0, 0, 0].into(), false, 0)
+            .expect("the journal refused the outcomes");
+        journal.sync().expect("cannot sync the journal");
     }
     while journal.sync().is_ok() {
-        more(&mut journal).expect("the journal was not told that the disk is full");
+        more(&mut journal).expect("the journal refused an entry before a write failed");
         if full == Full::AndMoreComes {
-            (0..10).for_each(|_| more(&mut journal).expect("the journal was not told that the disk is full"));
+            (0..10).for_each(|_| more(&mut journal).expect("the journal refused an entry before a write failed"));
         }
     }
     Filled { disk, journal, first, big }
@@ -113,7 +115,7 @@ fn recovers(journal: &mut Journal) {
 /// Returns the disk after these operations, when the coordinator was killed or its host crashed.
 fn after(done: &[Done], host: bool) -> Arc<Simulated> {
     let disk = Simulated::default();
-    done.iter().for_each(|done| disk.act(done.clone()).expect("the disk works"));
+    done.iter().for_each(|done| disk.act(done.clone()).expect("the simulated disk failed"));
     if host {
         disk.crash(|_| (0, 0..0));
     }
@@ -123,19 +125,19 @@ fn after(done: &[Done], host: bool) -> Arc<Simulated> {
 fn check(full: Full) {
     let Filled { disk, mut journal, first, big } = fill(full);
     let refused = disk.done().len();
-    journal.forget_incomplete(big).expect("the job is incomplete");
+    journal.forget_incomplete(big).expect("cannot forget the incomplete job");
     recovers(&mut journal);
-    assert!(disk.files()[&1].len() as u64 > PAGES as u64 * PAGE, "nothing has another place");
+    assert!(disk.files()[&1].len() as u64 > PAGES as u64 * PAGE, "nothing has another location");
     // There is room for the outcomes of the first job, and for another one.
-    let done = journal.job(first).expect("the job exists").counts().done;
+    let done = journal.job(first).expect("no such job").counts().done;
     let (data, ends) = batch(&(done..2).map(|at| vec![at as u8]).collect::<Vec<_>>());
-    journal.done(first, done, data.clone(), ends.clone(), false, 0).expect("outcomes are accepted");
-    journal.end_job(first, false, None, 2).expect("the job can end");
-    let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
-    let other = journal.open_job(pool, "big", &OpenJob::default(), 3).expect("the name is free");
-    journal.items(other, 0, data, ends).expect("items are accepted");
-    journal.end_items(other, 2 - done, 3).expect("the items can end");
-    journal.sync().expect("there is room");
+    journal.done(first, done, data.clone(), ends.clone(), false, 0).expect("the journal refused the outcomes");
+    journal.end_job(first, false, None, 2).expect("cannot end the job");
+    let pool = journal.open_pool(&OpenPool::default()).expect("cannot open the pool");
+    let other = journal.open_job(pool, "big", &OpenJob::default(), 3).expect("the name is taken");
+    journal.items(other, 0, data, ends).expect("the journal refused the items");
+    journal.end_items(other, 2 - done, 3).expect("cannot end the job's input");
+    journal.sync().expect("cannot sync the journal");
     let done = disk.done();
     for end in refused..=done.len() {
         for host in [false, true] {
@@ -143,7 +145,7 @@ fn check(full: Full) {
             let journal = journal.unwrap_or_else(|error| panic!("{full:?}, after {end} steps: {error}"));
             let phase = journal.find("local", "first").map(|job| job.phase());
             assert!(matches!(phase, Some(Phase::Running | Phase::Ended(Ended::Finished))), "{full:?}: {phase:?}");
-            assert_eq!(journal.located(first).expect("the job exists").lost().count(), 0);
+            assert_eq!(journal.located(first).expect("no such job").lost().count(), 0);
             let is_complete = |job: &crate::Job| job.number == big && job.phase() != Phase::Feeding;
             assert!(!journal.jobs().any(is_complete), "{full:?}, after {end} steps");
             assert!(!warnings.iter().any(|warning| warning.contains("damaged")), "{full:?}: {warnings:?}");
@@ -153,7 +155,7 @@ fn check(full: Full) {
     let disk_after = Arc::new(Simulated::new(disk.files()));
     disk_after.set_synced(crate::log::storage::Storage::synced(&*disk));
     let (journal, warnings) = open_disk(&disk_after, SIZE);
-    let journal = journal.expect("the journal opens");
+    let journal = journal.expect("cannot open the journal");
     let phases: Vec<_> = journal.jobs().map(|job| (job.name().to_owned(), job.phase())).collect();
     let expected = [("first".to_owned(), Phase::Ended(Ended::Finished)), ("big".to_owned(), Phase::Running)];
     assert_eq!((phases, warnings), (expected.to_vec(), Vec::new()), "{full:?}");
@@ -170,11 +172,11 @@ fn a_job_that_waits_for_room_keeps_its_items() {
     let Filled { disk, mut journal, big, .. } = fill(Full::AndMoreComes);
     disk.fail(None);
     recovers(&mut journal);
-    let there = journal.located(big).expect("the job exists");
+    let there = journal.located(big).expect("no such job");
     assert_eq!((there.lost().count(), there.job.phase()), (0, Phase::Feeding));
     let items = there.job.counts().items;
     let (again, warnings) = open_disk(&Arc::new(Simulated::new(disk.files())), SIZE);
-    let again = again.expect("the journal opens");
-    let there = again.located(big).expect("the job exists");
+    let again = again.expect("cannot open the journal");
+    let there = again.located(big).expect("no such job");
     assert_eq!((there.job.counts().items, there.lost().count(), warnings), (items, 0, Vec::new()));
 }

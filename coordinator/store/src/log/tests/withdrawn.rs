@@ -42,11 +42,11 @@ fn failing(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> + Send +
     for act in [Act::Open { long: 50 }, Act::Items { job: 0, count: 2, long: 5000 }, Act::Sync] {
         world.act(&act);
     }
-    let job = world.journal.find("local", "job 1").expect("the job exists").number;
+    let job = world.journal.find("local", "job 1").expect("no such job").number;
     world.disk.fail(Some(Box::new(move |done| fault(done).map(|left| (io::Error::from_raw_os_error(ENOSPC), left)))));
     let more = |journal: &mut Journal, first| {
         let (data, ends) = batch(&[vec![7; 5000], vec![8; 20]]);
-        journal.items(job, first, data, ends).expect("items are accepted");
+        journal.items(job, first, data, ends).expect("the journal refused the items");
     };
     let journal = &mut world.journal;
     if !matches!(at, Where::Alone) {
@@ -55,8 +55,8 @@ fn failing(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> + Send +
     if matches!(at, Where::Behind | Where::NotHanded) {
         journal.flush();
     }
-    let items = journal.job(job).expect("the job exists").counts().items;
-    journal.end_items(job, items, 1).expect("the journal was not told that the disk fails");
+    let items = journal.job(job).expect("no such job").counts().items;
+    journal.end_items(job, items, 1).expect("the journal refused an entry before a write failed");
     if matches!(at, Where::InFront) {
         world.act(&Act::Open { long: 9000 });
     }
@@ -83,14 +83,14 @@ fn until(journal: &mut Journal, so: impl Fn(&Progress) -> bool) -> Progress {
 /// Whether a coordinator finds the job complete on this disk.
 fn is_complete(disk: &Arc<Simulated>) -> bool {
     let (journal, _) = open_disk(disk, SIZES[0]);
-    let journal = journal.expect("the journal opens");
+    let journal = journal.expect("cannot open the journal");
     journal.find("local", "job 1").is_some_and(|job| job.phase() != Phase::Feeding)
 }
 
 /// Returns the disk after these operations, when the coordinator was killed or its host crashed.
 fn after(done: &[Done], host: bool) -> Arc<Simulated> {
     let disk = Simulated::default();
-    done.iter().for_each(|done| disk.act(done.clone()).expect("the disk works"));
+    done.iter().for_each(|done| disk.act(done.clone()).expect("the simulated disk failed"));
     if host {
         disk.crash(|_| (0, 0..0));
     }
@@ -104,11 +104,11 @@ fn never_complete(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> +
     assert_eq!((progress.withdrawn, progress.failed.is_some()), (vec![job], true), "{at:?}");
     assert_eq!(world.journal.job(job).map(|job| job.phase()), Some(Phase::Feeding));
     let refused = world.disk.done().len();
-    world.journal.forget_incomplete(job).expect("the job is incomplete");
+    world.journal.forget_incomplete(job).expect("cannot forget the incomplete job");
     assert!(world.journal.find("local", "job 1").is_none(), "the job's name is free");
     world.disk.fail(None);
     until(&mut world.journal, |progress| progress.failed.is_none());
-    world.journal.sync().expect("the disk works");
+    world.journal.sync().expect("cannot sync the journal");
     let done = world.disk.done();
     for end in refused..=done.len() {
         for host in [false, true] {
@@ -121,7 +121,7 @@ fn never_complete(size: u64, at: Where, fault: impl Fn(&Done) -> Option<usize> +
     }
     let (journal, warnings) = open_disk(&after(&done, true), size);
     assert!(
-        journal.expect("the journal opens").find("local", "job 1").is_none() && warnings.is_empty(),
+        journal.expect("cannot open the journal").find("local", "job 1").is_none() && warnings.is_empty(),
         "{at:?}: {warnings:?}"
     );
 }
@@ -144,7 +144,7 @@ fn withdrawn_records_are_never_found() {
 fn records_that_cannot_be_cut_off_are_not_withdrawn() {
     let fails = |done: &Done| matches!(done, Done::Sync(_) | Done::Truncate(..)).then_some(1 << 20);
     let Failing { mut world, job } = failing(SIZES[0], Where::WithItems, fails);
-    assert!(is_complete(&after(&world.disk.done(), false)), "the test needs this");
+    assert!(is_complete(&after(&world.disk.done(), false)), "the test's precondition does not hold");
     let attempts = world.disk.done().len();
     world.journal.withdraw_end(job);
     // It was tried.
@@ -157,7 +157,7 @@ fn records_that_cannot_be_cut_off_are_not_withdrawn() {
     world.disk.fail(None);
     let progress = until(&mut world.journal, |progress| progress.failed.is_none());
     assert!(progress.withdrawn.is_empty(), "{progress:?}");
-    world.journal.sync().expect("the disk works");
+    world.journal.sync().expect("cannot sync the journal");
     assert_eq!(world.journal.job(job).map(|job| job.phase()), Some(Phase::Running));
     assert!(is_complete(&after(&world.disk.done(), true)));
 }
@@ -172,7 +172,7 @@ fn records_that_become_durable_are_not_withdrawn() {
     assert!(progress.withdrawn.is_empty(), "{progress:?}");
     // A later withdrawal is separate.
     world.journal.withdraw_end(job);
-    world.journal.sync().expect("the disk works");
+    world.journal.sync().expect("cannot sync the journal");
     assert_eq!(world.journal.job(job).map(|job| job.phase()), Some(Phase::Running));
     assert!(is_complete(&after(&world.disk.done(), true)));
 }

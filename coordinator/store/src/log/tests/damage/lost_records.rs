@@ -21,15 +21,15 @@ fn damage_inside_the_only_segment_takes_only_what_it_hit() {
     assert_eq!(files.len(), 1);
     for (from, length) in [(files[&1].len() / 2, 64), (files[&1].len() / 3, 40), (40, 1)] {
         let mut damaged = files.clone();
-        for byte in damaged.get_mut(&1).expect("the segment exists").iter_mut().skip(from).take(length) {
+        for byte in damaged.get_mut(&1).expect("no such segment").iter_mut().skip(from).take(length) {
             *byte = if length == 64 { 0 } else { !*byte };
         }
         let whole = untouched(&files, &damaged);
         assert!(whole.len() >= 7 || from == 40, "{whole:?}");
         let disk = Arc::new(Simulated::new(damaged.clone()));
         let (journal, warnings) = open_disk(&disk, 1 << 20);
-        let mut journal = journal.expect("the journal opens");
-        journal.sync().expect("the disk works");
+        let mut journal = journal.expect("cannot open the journal");
+        journal.sync().expect("cannot sync the journal");
         assert!(warnings[0].contains("segment-1 is damaged: bytes"), "{warnings:?}");
         let found = contents_after_damage(&journal);
         model.iter().filter(|(name, _)| whole.contains(*name)).for_each(|(name, job)| assert_eq!(&found[name], job));
@@ -71,13 +71,13 @@ fn missing_parts_are_reported_by_job_and_fail() {
         for (_, from, _, _) in
             records(&files).into_iter().filter(|(.., body)| lost.iter().any(|(lost, _)| lost == body))
         {
-            files.get_mut(&1).expect("the segment exists")[from as usize] ^= 1;
+            files.get_mut(&1).expect("no such segment")[from as usize] ^= 1;
         }
         let disk = Arc::new(Simulated::new(files));
-        disk.set_synced(Some((1, disk.length(1).expect("the segment exists"))));
+        disk.set_synced(Some((1, disk.length(1).expect("cannot read the segment"))));
         let (journal, warnings) = open_disk(&disk, 1 << 20);
-        let mut journal = journal.expect("the journal opens");
-        journal.sync().expect("the disk works");
+        let mut journal = journal.expect("cannot open the journal");
+        journal.sync().expect("cannot sync the journal");
         (journal, warnings.join("\n"))
     };
     let failed = |journal: &Journal, name: &str| -> Vec<(u64, String)> {
@@ -92,7 +92,7 @@ fn missing_parts_are_reported_by_job_and_fail() {
     // Outcomes of a job that had finished: they are reported as failures, and it stays finished.
     let (journal, warnings) = hit(&[&done(2, 0)]);
     assert!(warnings.contains("job \"job 2\": 4 outcomes (0 to 3) are lost and reported as failures"), "{warnings}");
-    let two = journal.find("local", "job 2").expect("the job exists");
+    let two = journal.find("local", "job 2").expect("no such job");
     assert_eq!((two.phase(), two.counts().done, two.counts().failed), (Phase::Ended(Ended::Finished), 8, 4));
     // A lost record may have stated that items, which must not run twice, were handed out.
     let (journal, warnings) = hit(&[&pool(3)]);
@@ -114,7 +114,7 @@ fn missing_parts_are_reported_by_job_and_fail() {
     assert_eq!(failed(&journal, "job 2"), []);
     // Its name.
     let (journal, warnings) = hit(&[&job(2, 1, 2)]);
-    let two = journal.find("local", "recovered-2").expect("the job has a new name");
+    let two = journal.find("local", "recovered-2").expect("the job has no new name");
     assert_eq!((two.phase(), two.counts().done), (Phase::Ended(Ended::Finished), 8));
     assert!(warnings.contains("job \"recovered-2\": it now has this name"), "{warnings}");
 }
@@ -136,15 +136,16 @@ fn bytes_in_items_that_look_like_records_are_ignored() {
     let (_, from, to, _) = records(&files)[3].clone();
     for at in [from, from + 8, from + 9, from + 12, from + 16, from + 40, to - 1] {
         let mut damaged = files.clone();
-        damaged.get_mut(&1).expect("the segment exists")[at as usize] ^= 0x55;
+        damaged.get_mut(&1).expect("no such segment")[at as usize] ^= 0x55;
         let (journal, warnings) = open(damaged, 1 << 20);
-        let names: Vec<String> = journal.expect("the journal opens").jobs().map(|job| job.name().to_owned()).collect();
+        let names: Vec<String> =
+            journal.expect("cannot open the journal").jobs().map(|job| job.name().to_owned()).collect();
         assert_eq!(names, ["job 1", "job 2", "job 3"], "byte {at}: {warnings:?}");
     }
-    // Even at its right place it is not a record, as long as the header around it is whole.
+    // Even at its right location it is not a record, as long as the header around it is whole.
     let start = from as usize + 16 + 8;
     let mut damaged = files.clone();
-    let file = damaged.get_mut(&1).expect("the segment exists");
+    let file = damaged.get_mut(&1).expect("no such segment");
     let mut forged = crate::log::batch::Batch::default();
     forged.record(1, start as u32, &Body::JobForgotten(record::JobForgotten { job: 1 }), &[]);
     forged.seal();
@@ -152,7 +153,7 @@ fn bytes_in_items_that_look_like_records_are_ignored() {
     let forged: Vec<u8> = chunk.slices().iter().flat_map(|slice| slice.to_vec()).collect();
     file[start..start + forged.len()].copy_from_slice(&forged);
     let (journal, _) = open(damaged, 1 << 20);
-    assert!(journal.expect("the journal opens").find("local", "job 1").is_some());
+    assert!(journal.expect("cannot open the journal").find("local", "job 1").is_some());
 }
 
 #[test]
@@ -167,17 +168,15 @@ fn a_discarded_job_does_not_return_if_a_record_or_seal_knows() {
     while world.disk.files().len() < 2 {
         world.act(&Act::Items { job: 0, count: 2, long });
         world.journal.flush();
-        world.journal.sync().expect("the disk works");
+        world.journal.sync().expect("cannot sync the journal");
     }
     let mut files = world.disk.files();
-    let at = records(&files)
-        .into_iter()
-        .find(|(.., body)| matches!(body, Body::JobForgotten(_)))
-        .expect("the record exists")
-        .1;
-    files.get_mut(&1).expect("the segment exists")[at as usize] ^= 1;
+    let at =
+        records(&files).into_iter().find(|(.., body)| matches!(body, Body::JobForgotten(_))).expect("no such record").1;
+    files.get_mut(&1).expect("no such segment")[at as usize] ^= 1;
     let (journal, _) = open(files, 64 << 10);
-    let names: Vec<String> = journal.expect("the journal opens").jobs().map(|job| job.name().to_owned()).collect();
+    let names: Vec<String> =
+        journal.expect("cannot open the journal").jobs().map(|job| job.name().to_owned()).collect();
     assert_eq!(names, ["job 3"]);
 }
 
@@ -187,18 +186,18 @@ fn a_discarded_job_does_not_return_if_its_damaged_segment_cannot_be_set_aside() 
     world.act(&Act::Open { long: 9 });
     world.act(&Act::Items { job: 0, count: 2, long: 40 });
     world.act(&Act::Forget { job: 0 });
-    world.journal.sync().expect("the disk works");
+    world.journal.sync().expect("cannot sync the journal");
     let (mut files, synced) = (world.disk.files(), world.disk.synced());
     let items =
-        records(&files).into_iter().find(|(.., body)| matches!(body, Body::Items(_))).expect("the record exists").1;
-    files.get_mut(&1).expect("the segment exists")[items as usize] ^= 1;
+        records(&files).into_iter().find(|(.., body)| matches!(body, Body::Items(_))).expect("no such record").1;
+    files.get_mut(&1).expect("no such segment")[items as usize] ^= 1;
     let disk = Arc::new(Simulated::new(files));
     disk.set_synced(synced);
     disk.fail(Some(Box::new(|done| {
         matches!(done, Done::SetAside(_)).then(|| (std::io::Error::from_raw_os_error(5), 0))
     })));
     let (journal, _) = open_disk(&disk, 64 << 10);
-    let mut journal = journal.expect("the journal opens");
+    let mut journal = journal.expect("cannot open the journal");
     while disk.synced() == synced {
         journal.progress();
         std::thread::yield_now();
@@ -206,5 +205,5 @@ fn a_discarded_job_does_not_return_if_its_damaged_segment_cannot_be_set_aside() 
     drop(journal);
     disk.fail(None);
     let (journal, _) = open_disk(&disk, 64 << 10);
-    assert_eq!(journal.expect("the journal opens").jobs().count(), 0);
+    assert_eq!(journal.expect("cannot open the journal").jobs().count(), 0);
 }

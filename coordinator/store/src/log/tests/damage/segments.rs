@@ -33,12 +33,12 @@ fn a_file_that_is_not_a_segment_is_kept() {
         let (journal, warnings) = open_disk(&disk, 1 << 20);
         assert_eq!(disk.set_aside(), [(number, content.to_vec())]);
         assert!(warnings[0].contains("is kept as segment-"), "{warnings:?}");
-        let mut journal = journal.expect("the journal opens");
+        let mut journal = journal.expect("cannot open the journal");
         let found = contents_after_damage(&journal);
         assert_eq!(found, if number == 2 { model.clone() } else { Model::new() });
-        let pool = journal.open_pool(&OpenPool::default()).expect("the pool can be opened");
-        journal.open_job(pool, "another", &OpenJob::default(), 1).expect("the job can be opened");
-        journal.sync().expect("the disk works");
+        let pool = journal.open_pool(&OpenPool::default()).expect("cannot open the pool");
+        journal.open_job(pool, "another", &OpenJob::default(), 1).expect("cannot open the job");
+        journal.sync().expect("cannot sync the journal");
     }
 }
 
@@ -47,9 +47,9 @@ fn a_damaged_header_hides_no_records() {
     let (files, model) = finished(3);
     for at in 0..32 {
         let mut damaged = files.clone();
-        damaged.get_mut(&1).expect("the segment exists")[at] ^= 0x41;
+        damaged.get_mut(&1).expect("no such segment")[at] ^= 0x41;
         let (journal, warnings) = open(damaged, 1 << 20);
-        assert_eq!(contents_after_damage(&journal.expect("the journal opens")), model, "byte {at}");
+        assert_eq!(contents_after_damage(&journal.expect("cannot open the journal")), model, "byte {at}");
         assert!(warnings[0].contains("bytes 0 to 31"), "{warnings:?}");
     }
 }
@@ -59,7 +59,7 @@ fn a_segment_under_the_name_of_another_is_refused_and_nothing_is_changed() {
     let (files, _) = finished(2);
     let disk = Arc::new(Simulated::new(Files::from([(4, files[&1].clone()), (5, vec![7])])));
     let error =
-        Journal::open_in(Arc::clone(&disk) as _, settings(1 << 20), &mut |_| ()).expect_err("the journal is refused");
+        Journal::open_in(Arc::clone(&disk) as _, settings(1 << 20), &mut |_| ()).expect_err("the journal opened");
     for words in ["segment-4 has the header of segment 1", "give the file the name"] {
         assert!(error.to_string().contains(words), "{error}");
     }
@@ -71,13 +71,13 @@ fn lost_durable_bytes_are_reported() {
     let (files, _) = finished(3);
     let whole = files[&1].len();
     let mut cut = files.clone();
-    cut.get_mut(&1).expect("the segment exists").truncate(whole - 300);
+    cut.get_mut(&1).expect("no such segment").truncate(whole - 300);
     let disk = Arc::new(Simulated::new(cut));
     disk.set_synced(Some((1, whole as u64)));
     let (journal, warnings) = open_disk(&disk, 1 << 20);
     assert!(warnings[0].contains("its last 300B are missing"), "{warnings:?}");
-    let mut journal = journal.expect("the journal opens");
-    journal.sync().expect("the disk works");
+    let mut journal = journal.expect("cannot open the journal");
+    journal.sync().expect("cannot sync the journal");
     let found = contents_after_damage(&journal);
     assert!(found.values().all(|job| matches!(job.phase, Phase::Ended(_))), "{found:?}");
 }
