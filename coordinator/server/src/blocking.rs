@@ -10,11 +10,11 @@ pub(super) enum Blocking {
     /// On threads that may block.
     Threads,
     /// In simulated time, as fast as this disk.
-    InTime(Arc<Simulated>),
+    SimulatedTime(Arc<Simulated>),
 }
 
 impl Blocking {
-    /// Runs it.
+    /// Runs `work`, and returns its result.
     ///
     /// # Errors
     /// If it panics.
@@ -24,7 +24,7 @@ impl Blocking {
     ) -> Result<T, JoinError> {
         match self {
             Blocking::Threads => spawn_blocking(work).await,
-            Blocking::InTime(disk) => {
+            Blocking::SimulatedTime(disk) => {
                 tokio::time::sleep(disk.lag()).await;
                 Ok(work())
             }

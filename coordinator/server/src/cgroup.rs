@@ -22,7 +22,7 @@ pub(super) fn memory_limit(root: &Path) -> Option<u64> {
         }
         let mount = mounts.iter().find(|mount| mount.version_2 == version_2)?;
         let names: &[&str] = if version_2 { &["memory.max", "memory.high"] } else { &["memory.limit_in_bytes"] };
-        mount.least(root, Path::new(path), names)
+        mount.lowest_limit(root, Path::new(path), names)
     });
     limits.min()
 }
@@ -31,8 +31,8 @@ pub(super) fn memory_limit(root: &Path) -> Option<u64> {
 struct Mount<'t> {
     version_2: bool,
     /// The group that is visible at the mount point.
-    shown: &'t Path,
-    place: &'t Path,
+    visible_root: &'t Path,
+    mount_point: &'t Path,
 }
 
 impl<'t> Mount<'t> {
@@ -40,22 +40,22 @@ impl<'t> Mount<'t> {
     fn parse(line: &'t str) -> Option<Self> {
         let (mount, file_system) = line.split_once(" - ")?;
         let mut mount = mount.split(' ').skip(3);
-        let (shown, place) = (Path::new(mount.next()?), Path::new(mount.next()?));
+        let (visible_root, mount_point) = (Path::new(mount.next()?), Path::new(mount.next()?));
         let mut file_system = file_system.split(' ');
         let (kind, options) = (file_system.next()?, file_system.nth(1)?);
         let is_memory = || options.split(',').any(|option| option == "memory");
         match kind {
-            "cgroup2" => Some(Self { version_2: true, shown, place }),
-            "cgroup" if is_memory() => Some(Self { version_2: false, shown, place }),
+            "cgroup2" => Some(Self { version_2: true, visible_root, mount_point }),
+            "cgroup" if is_memory() => Some(Self { version_2: false, visible_root, mount_point }),
             _ => None,
         }
     }
 
-    fn least(&self, root: &Path, group: &Path, names: &[&str]) -> Option<u64> {
+    fn lowest_limit(&self, root: &Path, group: &Path, names: &[&str]) -> Option<u64> {
         // Groups above the visible one cannot be read, nor can groups that another namespace names.
-        let below = group.strip_prefix(self.shown).unwrap_or(Path::new(""));
+        let below = group.strip_prefix(self.visible_root).unwrap_or(Path::new(""));
         let below: PathBuf = below.components().filter(|part| matches!(part, Component::Normal(_))).collect();
-        let place = under(root, self.place);
+        let place = under(root, self.mount_point);
         let folders = below.ancestors().map(|group| place.join(group));
         let files = folders.flat_map(|folder| names.iter().map(move |name| folder.join(name)));
         // "max" means no limit.
@@ -75,16 +75,17 @@ fn under(root: &Path, path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// A system with these files.
+    /// Checks the limit of a system with these files.
     fn check(name: &str, files: &[(&str, &str)], expected: Option<u64>) {
         let root = std::env::temp_dir().join(format!("farpool-cgroup-{}-{name}", std::process::id()));
         for (path, text) in files {
             let path = under(&root, Path::new(path));
-            fs::create_dir_all(path.parent().expect("the file is in a folder")).expect("a folder can be made");
-            fs::write(path, text).expect("a file can be written");
+            fs::create_dir_all(path.parent().expect("the file's path has no parent"))
+                .expect("cannot create the directory");
+            fs::write(path, text).expect("cannot write the file");
         }
         assert_eq!(memory_limit(&root), expected, "{name}");
-        fs::remove_dir_all(&root).expect("the folder goes away");
+        fs::remove_dir_all(&root).expect("cannot remove the directory");
     }
 
     const VERSION_2: &str = "29 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n";

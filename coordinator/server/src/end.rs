@@ -2,11 +2,11 @@
 //!
 //! | cause | observed | classified as |
 //! |---|---|---|
-//! | the peer ends its stream | the stream's end | meant |
-//! | the peer drops the call: RST_STREAM with CANCEL | the same; only a live peer can do that | meant |
-//! | the peer does not answer pings, so we end the connection | the same; it has had its time | meant |
+//! | the peer ends its stream | the stream's end | intended |
+//! | the peer drops the call: RST_STREAM with CANCEL | the same; only a live peer can do that | intended |
+//! | the peer does not answer pings, so we end the connection | the same; it was silent for too long | intended |
 //! | the peer or its host is killed; the network reports a failure | an error of the connection | broken |
-//! | something in between gives it up: GOAWAY, any other RST_STREAM | an error of HTTP/2, not ours | broken |
+//! | a proxy drops it: GOAWAY, any other RST_STREAM | an error of HTTP/2, not ours | broken |
 //! | the peer violates HTTP/2 | an error of HTTP/2, ours | final |
 //! | the peer sends an invalid frame or message | an error of the decoder | final |
 
@@ -17,8 +17,8 @@ use tonic::{Code, Status};
 /// How a stream has ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The peer ended it, or must know that it did.
-    Meant,
+    /// The peer ended it on purpose, or was silent for so long that it must expect this.
+    Intended,
     /// The connection is lost: the peer may reconnect.
     Broken(Status),
     /// The session cannot continue.

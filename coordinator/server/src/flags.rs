@@ -126,7 +126,7 @@ Examples:
 
 impl Flags {
     /// Returns why it must not listen on its address; `None` if it may.
-    pub(super) fn in_reach(&self) -> Option<String> {
+    pub(super) fn refused_address(&self) -> Option<String> {
         let listen = self.listen;
         (!listen.ip().is_loopback() && !self.insecure).then(|| {
             format!(

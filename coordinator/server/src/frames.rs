@@ -18,9 +18,9 @@ use tonic::{Code, Status};
 
 /// What gRPC writes before a message: whether it is compressed, and its length.
 const HEADER: usize = 5;
-/// This many bytes may be reserved before they have arrived, ...
+/// How many bytes may be reserved before any have arrived.
 const AHEAD: usize = 64 << 10;
-/// ... and then this many times the bytes that have arrived.
+/// After that, this many times the bytes that have arrived may be reserved.
 const GROWTH: usize = 4;
 
 pub(super) struct Frames<B, F> {
@@ -162,7 +162,7 @@ mod tests {
                 Poll::Ready(Some(Ok(frame))) => found.push(frame),
                 Poll::Ready(Some(Err(status))) => return (found, Some(status.message().to_owned())),
                 Poll::Ready(None) => return (found, None),
-                Poll::Pending => panic!("a body of parts has an end"),
+                Poll::Pending => panic!("the body of parts is pending"),
             }
         }
     }
@@ -198,15 +198,15 @@ mod tests {
     fn announced_sizes_take_no_memory() {
         let mut frames = Frames::<Parts, ClientFrame>::new(Parts(VecDeque::new()));
         frames.unread = Bytes::from_static(&[0, 0, 0x3f, 0xff, 0xff, 1]);
-        assert!(frames.take().expect("the message is allowed").is_none());
+        assert!(frames.take().expect("the message was refused").is_none());
         assert!(frames.partial.capacity() <= 2 * AHEAD, "{}", frames.partial.capacity());
         // It is freed with the frame.
         let mut frames = Frames::<Parts, ClientFrame>::new(Parts(VecDeque::new()));
         let whole = Bytes::from(encoded(&frame(1 << 20)));
         frames.unread = whole.slice(..1000);
-        assert!(frames.take().expect("the message is allowed").is_none());
+        assert!(frames.take().expect("the message was refused").is_none());
         frames.unread = whole.slice(1000..);
-        assert!(frames.take().expect("the message is complete").is_some());
+        assert!(frames.take().expect("the message is incomplete").is_some());
         assert_eq!(frames.partial.capacity(), 0);
     }
 }

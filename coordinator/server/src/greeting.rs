@@ -13,7 +13,7 @@ const DIGEST_BYTES: usize = 32;
 
 /// A message that a session may begin with.
 pub(super) trait Greeting {
-    /// Checks the message, and replaces the secret by its id.
+    /// Checks the message, and replaces its secret by the session's id.
     fn admit(&mut self) -> Result<(), Status>;
 }
 
@@ -22,15 +22,15 @@ impl Greeting for ClientMessage {
         match &mut self.body {
             Some(client_message::Body::OpenPool(open)) => {
                 check_pool(open)?;
-                // A pool without a secret cannot be resumed. A detached job is its client's by the secret.
+                // A pool without a secret cannot be resumed. The secret also proves that a detached job is this client's.
                 let needs_id = open.detached || !open.secret.is_empty();
-                (open.id, open.secret) = if needs_id { known_by(&open.secret)? } else { Default::default() };
+                (open.id, open.secret) = if needs_id { replaced_by_id(&open.secret)? } else { Default::default() };
             }
             Some(client_message::Body::Attach(attach)) => {
                 version::check("the coordinator", "the client", attach.version.as_ref())?;
                 let has_secret = !attach.secret.is_empty();
                 (attach.session, attach.secret) =
-                    if has_secret { known_by(&attach.secret)? } else { Default::default() };
+                    if has_secret { replaced_by_id(&attach.secret)? } else { Default::default() };
             }
             _ => {}
         }
@@ -42,13 +42,13 @@ impl Greeting for AgentEvent {
     fn admit(&mut self) -> Result<(), Status> {
         let Some(agent_event::Body::Hello(hello)) = &mut self.body else { return Ok(()) };
         version::check("the coordinator", "the agent", hello.version.as_ref())?;
-        (hello.id, hello.secret) = known_by(&hello.secret)?;
+        (hello.id, hello.secret) = replaced_by_id(&hello.secret)?;
         Ok(())
     }
 }
 
 /// Returns the id of a secret, and empty bytes to replace the secret.
-fn known_by(secret: &[u8]) -> Result<(Bytes, Bytes), Status> {
+fn replaced_by_id(secret: &[u8]) -> Result<(Bytes, Bytes), Status> {
     Ok((Bytes::copy_from_slice(&session_id(secret)?), Bytes::new()))
 }
 

@@ -26,7 +26,7 @@ const TRIM_PART: u64 = 20;
 struct Thresholds {
     /// Blocks of at least this many bytes are mapped individually.
     map: i32,
-    /// So many free bytes at the end of the heap are returned.
+    /// The end of the heap is returned when it has at least this many free bytes.
     trim: i32,
 }
 
@@ -39,8 +39,8 @@ pub(super) struct Heap {
 }
 
 impl Heap {
-    /// Adjusts the allocator. To be called often. `much`: whether much is held now.
-    pub(super) fn tend(&mut self, much: bool, now: u64) {
+    /// Adjusts the thresholds, and trims the heap if that is due. Call this often. `much`: whether much is held now.
+    pub(super) fn adjust(&mut self, much: bool, now: u64) {
         if much {
             if self.lean_until.replace(now + LEAN_NS).is_none() {
                 set(&LEAN);

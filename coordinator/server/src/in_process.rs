@@ -53,7 +53,7 @@ impl Server {
         now_ms: u64,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<(Self, impl Future<Output = ()>)> {
-        let (server, received) = Self::without_loop(settings, Blocking::InTime(Arc::clone(&disk)));
+        let (server, received) = Self::without_loop(settings, Blocking::SimulatedTime(Arc::clone(&disk)));
         let (settings, link) = (&server.settings, &server.link);
         let journal = settings.journal.clone().ok_or(io::ErrorKind::InvalidInput)?;
         let warn = &mut |warning: String| warn!(link.log, detail = warning, "journal warning");

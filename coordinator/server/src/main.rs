@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 fn main() -> ExitCode {
     let settings = Settings::load(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    keep_to_itself();
+    protect_memory();
     raise_open_files();
     // A parent that handles signals in a thread of its own blocks them, including those that end this daemon.
     let _ = SigSet::empty().thread_set_mask();
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 
 /// Protects clients' items and programs' environments: other processes of the same user cannot read them, and core
 /// files do not contain them.
-fn keep_to_itself() {
+fn protect_memory() {
     // Every kernel that this runs on supports it.
     let _ = nix::sys::prctl::set_dumpable(false);
 }

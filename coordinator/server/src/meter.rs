@@ -50,7 +50,7 @@ pub(super) struct Meter {
     most: AtomicUsize,
     is_session: AtomicBool,
     waker: Mutex<Option<Waker>>,
-    turn: Mutex<Option<Turn>>,
+    turn: Mutex<Option<ReadTurn>>,
 }
 
 /// How much of a session is read at the moment.
@@ -75,7 +75,7 @@ impl Reading {
 }
 
 /// A turn to read while there is no room.
-enum Turn {
+enum ReadTurn {
     Awaited(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>),
     /// The rest of the frame must arrive in time.
     Taken {
@@ -121,14 +121,14 @@ impl Meter {
         Passed { meter: Arc::clone(self), _room: room }
     }
 
-    /// Everything that arrived was handled.
+    /// Notes that everything that arrived was handled.
     pub(super) fn settle(&self) {
         let bytes = self.bytes.swap(0, Relaxed);
         self.shared.bytes.fetch_sub(bytes, Relaxed);
         *self.turn() = None;
     }
 
-    /// The stream belongs to a session from now on.
+    /// Notes that the stream belongs to a session from now on.
     pub(super) fn begin_session(&self) {
         self.is_session.store(true, Relaxed);
         *self.turn() = None;
@@ -144,7 +144,7 @@ impl Meter {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    fn has_most(&self) -> bool {
+    fn is_at_its_limit(&self) -> bool {
         self.bytes.load(Relaxed) >= self.most.load(Relaxed)
     }
 
@@ -152,16 +152,16 @@ impl Meter {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turn(&self) -> MutexGuard<'_, Option<Turn>> {
+    fn turn(&self) -> MutexGuard<'_, Option<ReadTurn>> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until more may arrive.
     fn poll_admitted(&self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        if self.has_most() {
+        if self.is_at_its_limit() {
             *self.waker() = Some(context.waker().clone());
             // It may have been admitted before the waker was set.
-            if self.has_most() {
+            if self.is_at_its_limit() {
                 return Poll::Pending;
             }
         }
@@ -173,14 +173,14 @@ impl Meter {
         }
         let turns = if self.is_session.load(Relaxed) { of_sessions } else { of_openings };
         loop {
-            match turn.get_or_insert_with(|| Turn::Awaited(Box::pin(Arc::clone(turns).acquire_owned()))) {
-                Turn::Awaited(permit) => {
+            match turn.get_or_insert_with(|| ReadTurn::Awaited(Box::pin(Arc::clone(turns).acquire_owned()))) {
+                ReadTurn::Awaited(permit) => {
                     // A stopped stream no longer waits for its turn; this wakes it when that changes.
                     *self.waker() = Some(context.waker().clone());
                     let permit = ready!(permit.as_mut().poll(context)).map_err(|_| shutting_down())?;
-                    *turn = Some(Turn::Taken { _permit: permit, deadline: Box::pin(sleep(*patience)) });
+                    *turn = Some(ReadTurn::Taken { _permit: permit, deadline: Box::pin(sleep(*patience)) });
                 }
-                Turn::Taken { deadline, .. } => {
+                ReadTurn::Taken { deadline, .. } => {
                     let is_late = deadline.as_mut().poll(context).is_ready();
                     return Poll::Ready(if is_late { Err(late(*patience)) } else { Ok(()) });
                 }

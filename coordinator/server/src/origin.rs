@@ -50,7 +50,7 @@ impl Origin {
 
     /// Returns the origin of a request that came through the router.
     pub(super) fn of(extensions: &Extensions) -> &Self {
-        extensions.get::<Origin>().expect("the router gives each request one")
+        extensions.get::<Origin>().expect("the request has no origin")
     }
 
     /// Returns the frames of a stream, once. The library's decoder gets none.

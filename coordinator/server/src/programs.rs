@@ -64,7 +64,7 @@ impl Programs {
         }
         let pieces = once(Ok(first)).chain(sent.map(|piece| {
             meter.settle();
-            piece.map_err(|status| lost_or_wrong(status, digest))
+            piece.map_err(|status| upload_error(status, digest))
         }));
         let patience = patience + Duration::from_secs(size / LEAST_BYTES_PER_SECOND);
         let received = timeout(patience, receive(pieces, &self.store, |_, _| Ok(()))).await;
@@ -84,7 +84,7 @@ impl Programs {
         Ok(Fetched { pieces, _permit: permit })
     }
 
-    /// Returns a program that must stay, if it is here: it is durable then, and not removed as long as it is in use.
+    /// Returns a program, if it is on disk, and makes it durable. It is not removed while the returned value exists.
     pub(super) async fn pin(&self, digest: Digest) -> Result<Option<InUse>, Status> {
         let Some(program) = self.get(digest).await? else { return Ok(None) };
         let failed = |error: String| Status::unavailable(format!("writing program {digest} to disk: {error}"));
@@ -114,10 +114,10 @@ impl Programs {
     }
 }
 
-/// An upload; the loop is told of its end in any case.
+/// An upload. The loop learns how it ends, even if this is dropped.
 struct Upload {
     digest: Digest,
-    /// `None`: it was told.
+    /// `None`: the loop knows.
     link: Option<Link>,
 }
 
@@ -134,20 +134,20 @@ impl Drop for Upload {
     fn drop(&mut self) {
         let (digest, Some(link)) = (self.digest, self.link.take()) else { return };
         tokio::spawn(async move {
-            let _ = link.send(Input::UploadEnds(digest, Err(broken_off(digest)))).await;
+            let _ = link.send(Input::UploadEnds(digest, Err(upload_cut_off(digest)))).await;
         });
     }
 }
 
 /// Returns the error for a broken upload. A client whose connection is lost may send the program again.
-fn lost_or_wrong(status: Status, digest: Digest) -> Status {
+fn upload_error(status: Status, digest: Digest) -> Status {
     match End::of(status, false) {
         End::Final(status) => status,
-        End::Meant | End::Broken(_) => broken_off(digest),
+        End::Intended | End::Broken(_) => upload_cut_off(digest),
     }
 }
 
-fn broken_off(digest: Digest) -> Status {
+fn upload_cut_off(digest: Digest) -> Status {
     Status::cancelled(format!("the client stopped sending program {digest}"))
 }
 

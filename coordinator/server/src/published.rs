@@ -24,7 +24,7 @@ pub(super) fn encode(message: &impl Message) -> Encoded {
     let length = message.encoded_len();
     let mut encoded = BytesMut::with_capacity(HEADER + length);
     encoded.put_u8(0);
-    // Longer ones are cut where they are made.
+    // Longer answers are truncated where they are made.
     encoded.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     message.encode_raw(&mut encoded);
     encoded.freeze()
@@ -57,12 +57,12 @@ impl Waiting {
         (!self.askers.is_empty()).then_some(self.next_at)
     }
 
-    /// Whether no caller waits, and a new one would not have to.
-    pub(super) fn is_over(&self, now: u64) -> bool {
+    /// Returns whether no caller waits, and a new one would not have to.
+    pub(super) fn is_idle(&self, now: u64) -> bool {
         self.askers.is_empty() && self.next_at <= now
     }
 
-    /// Whether to make an answer now.
+    /// Returns whether to make an answer now.
     pub(super) fn is_due(&self, now: u64) -> bool {
         self.next_look().is_some_and(|at| at <= now)
     }
@@ -112,6 +112,6 @@ mod tests {
         let status = farpool_proto::v1::StatusReply { uptime_ns: 7, ..Default::default() };
         let encoded = encode(&status);
         assert_eq!(encoded[..5], [0, 0, 0, 0, 2]);
-        assert_eq!(decode::<farpool_proto::v1::StatusReply>(encoded).expect("the answer is complete"), status);
+        assert_eq!(decode::<farpool_proto::v1::StatusReply>(encoded).expect("the answer is incomplete"), status);
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Kind<Out: SessionMessage, In: SessionMessage, Id> {
     pub(super) input: fn(SessionInput<In, Id>) -> Input,
 }
 
-/// The largest hello of an agent, with as much as it may hold.
+/// The size limit of an agent's hello, which lists everything that the agent holds, in bytes.
 const MAX_HELLO: u64 = 8 << 20;
 
 impl Kind<ClientEvent, ClientMessage, ClientId> {
@@ -177,7 +177,7 @@ fn received<In: SessionMessage>(
 ) -> SessionEvent<In> {
     match next {
         Ok(Some(messages)) => SessionEvent::Messages { messages, partial: incoming.held() },
-        Ok(None) => SessionEvent::Gone(End::Meant),
+        Ok(None) => SessionEvent::Gone(End::Intended),
         Err(status) => SessionEvent::Gone(End::of(status, incoming.is_garbled())),
     }
 }

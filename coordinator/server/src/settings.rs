@@ -97,11 +97,11 @@ impl Settings {
     pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, Stop> {
         let (flags, given) = settings::load(args)?;
         let settings = Self::resolve(flags)?;
-        if given.is_wanted() { Err(Stop::Shows(settings.in_effect(given))) } else { Ok(settings) }
+        if given.is_wanted() { Err(Stop::Shows(settings.with_effective_values(given))) } else { Ok(settings) }
     }
 
     /// Adds the effective values of settings that depend on this host or on other settings.
-    fn in_effect(&self, given: Given) -> Given {
+    fn with_effective_values(&self, given: Given) -> Given {
         given
             .with("memory", ByteSize(self.memory))
             .with("window", ByteSize(self.window))
@@ -110,7 +110,7 @@ impl Settings {
     }
 
     fn resolve(flags: Flags) -> Result<Self, clap::Error> {
-        if let Some(message) = flags.in_reach() {
+        if let Some(message) = flags.refused_address() {
             return Err(Flags::command().error(ErrorKind::MissingRequiredArgument, message));
         }
         let memory = flags.memory.map_or_else(|| quarter_of_memory().max(LEAST_MEMORY), |memory| memory.0);
@@ -240,25 +240,25 @@ mod tests {
 
     fn announced(mut settings: Settings) -> String {
         let (sender, lines) = std::sync::mpsc::channel();
-        settings.log = Log::to(move |line| sender.send(line.to_owned()).expect("the lines are read"));
+        settings.log = Log::to(move |line| sender.send(line.to_owned()).expect("the reader of the lines is gone"));
         settings.announce();
-        lines.recv().expect("an error is logged")
+        lines.recv().expect("no settings were logged")
     }
 
     #[test]
     fn a_reachable_address_needs_the_insecure_flag() {
-        let settings = load(&[]).expect("the defaults are right");
+        let settings = load(&[]).expect("the default settings were refused");
         assert_eq!((settings.listen.to_string().as_str(), settings.window), ("127.0.0.1:7070", 64 << 20));
-        let error = load(&["--listen", "0.0.0.0:7070"]).expect_err("the settings are refused");
+        let error = load(&["--listen", "0.0.0.0:7070"]).expect_err("the settings were accepted");
         assert!(error.contains("--insecure") && error.contains("0.0.0.0:7070"), "{error}");
         assert!(load(&["--listen", "0.0.0.0:7070", "--insecure"]).is_ok());
         assert!(load(&["--listen", "[::1]:7070"]).is_ok());
     }
 
     #[test]
-    fn errors_are_named() {
+    fn errors_name_the_setting_and_an_example() {
         let check = |args: &[&str], words: &[&str]| {
-            let error = load(args).expect_err("the settings are refused");
+            let error = load(args).expect_err("the settings were accepted");
             words.iter().for_each(|words| assert!(error.contains(words), "{error}"));
         };
         check(&["--listen", "7070"], &["--listen", "host:port"]);
@@ -274,17 +274,17 @@ mod tests {
 
     #[test]
     fn programs_of_detached_jobs_are_in_the_journals_directory() {
-        let settings = load(&["--journal", "/tmp/j", "--journal-size", "2GiB"]).expect("the settings are right");
+        let settings = load(&["--journal", "/tmp/j", "--journal-size", "2GiB"]).expect("the settings were refused");
         assert_eq!(settings.programs, PathBuf::from("/tmp/j/programs"));
         let line = announced(settings);
         assert!(line.ends_with("journal=/tmp/j journal-size=2GiB journal-expiry=7d"), "{line}");
-        let elsewhere = load(&["--journal", "/tmp/j", "--programs", "/tmp/p"]).expect("the settings are right");
+        let elsewhere = load(&["--journal", "/tmp/j", "--programs", "/tmp/p"]).expect("the settings were refused");
         assert_eq!(elsewhere.programs, PathBuf::from("/tmp/p"));
     }
 
     #[test]
     fn the_window_fits_the_memory_and_is_announced() {
-        let settings = load(&["--memory", "64MiB", "--programs", "/tmp/x"]).expect("the settings are right");
+        let settings = load(&["--memory", "64MiB", "--programs", "/tmp/x"]).expect("the settings were refused");
         assert_eq!((settings.window, settings.max_message()), (16 << 20, 32 << 20));
         let line = announced(settings);
         assert!(line.ends_with("journal=none"), "{line}");

@@ -53,9 +53,9 @@ impl Agent {
         queue.extend([event(agent_event::Body::Hello(Box::new(self.hello()))), event(self.credit())]);
         let mut client = AgentsClient::new(connect::connect(address).await);
         client = client.max_decoding_message_size(http2::MAX_GRPC_MESSAGE);
-        let replies = client.session(frames).await.expect("the coordinator takes the agent").into_inner();
+        let replies = client.session(frames).await.expect("the coordinator refused the agent").into_inner();
         let mut incoming = queue.incoming(replies, connect::MESSAGE_LIMIT);
-        let welcome = incoming.next().await.expect("the coordinator answers").expect("the session continues");
+        let welcome = incoming.next().await.expect("the coordinator did not answer").expect("the session ended");
         let mut agent = self;
         tokio::task::spawn_local(async move {
             agent.handle(welcome, &queue);
@@ -93,7 +93,7 @@ impl Agent {
             }
             tokio::select! {
                 biased;
-                commands = incoming.next() => match commands.expect("the session holds") {
+                commands = incoming.next() => match commands.expect("the session was lost") {
                     Some(commands) => self.handle(commands, queue),
                     None => panic!("the coordinator has ended the session of agent {}", self.number),
                 },
@@ -125,7 +125,7 @@ impl Agent {
             if let Some(free_since) = self.free.pop_front() {
                 self.figures.slot_taken(free_since, now);
             }
-            let segment = segments.next().expect("an item comes in one segment");
+            let segment = segments.next().expect("the chunk has no segment left");
             assert_eq!((chunk.segments, segment.ends.len()), (1, 4), "a chunk is one item");
             let ends = Bytes::copy_from_slice(&(segment.data.len() as u32).to_le_bytes());
             let busy_ns = self.service.as_nanos() as u64;

@@ -47,7 +47,7 @@ impl Client {
         queue.push(message(client_message::Body::OpenPool(Box::new(open))));
         let channel = connect::connect(address).await;
         let mut client = ClientsClient::new(channel).max_decoding_message_size(http2::MAX_GRPC_MESSAGE);
-        let replies = client.session(frames).await.expect("the coordinator takes the client").into_inner();
+        let replies = client.session(frames).await.expect("the coordinator refused the client").into_inner();
         let mut client =
             Client { incoming: queue.incoming(replies, connect::MESSAGE_LIMIT), queue, limit: 0, sent: 0, done: 0 };
         while client.limit == 0 {
@@ -70,7 +70,7 @@ impl Client {
     }
 
     async fn handle_events(&mut self, figures: &Figures) {
-        let events = self.incoming.next().await.expect("the session holds").expect("the session continues");
+        let events = self.incoming.next().await.expect("the session was lost").expect("the session ended");
         for event in events {
             match event.body {
                 Some(client_event::Body::Welcome(welcome)) => self.limit = welcome.window,

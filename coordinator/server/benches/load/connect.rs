@@ -15,7 +15,7 @@ const TRIES: usize = 1000;
 
 /// Opens a new connection as soon as the coordinator listens.
 pub(crate) async fn connect(address: &str) -> Channel {
-    let endpoint = Endpoint::from_shared(address.to_owned()).expect("the address is valid");
+    let endpoint = Endpoint::from_shared(address.to_owned()).expect("invalid address");
     let endpoint = http2::endpoint(endpoint, HEARTBEAT);
     for _ in 0..TRIES {
         if let Ok(channel) = endpoint.connect().await {

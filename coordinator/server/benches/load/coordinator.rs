@@ -19,13 +19,13 @@ impl Coordinator {
     pub(crate) fn start(program: &str) -> Self {
         // A port that was free a moment ago is most likely still free.
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("loopback has ports").to_string();
+        let address = free.expect("no free port").to_string();
         let mut command = Command::new(program);
         command.args(["--listen", &address]).stdin(Stdio::null());
         if std::env::var_os("FARPOOL_BENCH_LOG").is_none() {
             command.stderr(Stdio::null()).stdout(Stdio::null());
         }
-        let process = command.spawn().expect("the coordinator can be started");
+        let process = command.spawn().expect("cannot start the coordinator");
         Coordinator { process, address: format!("http://{address}") }
     }
 
@@ -34,12 +34,12 @@ impl Coordinator {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        kibibytes.expect("the coordinator runs") << 10
+        kibibytes.expect("the coordinator has exited") << 10
     }
 
     pub(crate) fn processor_time(&self) -> Duration {
         let pid = Pid::from_raw(self.process.id().cast_signed());
-        figures::time_of(clock_getcpuclockid(pid).expect("the coordinator runs"))
+        figures::time_of(clock_getcpuclockid(pid).expect("the coordinator has exited"))
     }
 }
 

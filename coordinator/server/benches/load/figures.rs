@@ -93,14 +93,14 @@ pub(crate) fn own_processor_time() -> Duration {
 }
 
 pub(crate) fn time_of(clock: ClockId) -> Duration {
-    let now = clock_gettime(clock).expect("the clock can be read");
+    let now = clock_gettime(clock).expect("cannot read the clock");
     Duration::new(now.tv_sec().cast_unsigned(), now.tv_nsec() as u32)
 }
 
 /// Raises the descriptor limit as far as possible, for this process and its children: each agent needs a descriptor on
 /// both sides.
 pub(crate) fn raise_descriptor_limit() -> u64 {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits can be read");
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("cannot read limits");
     let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
-    getrlimit(Resource::RLIMIT_NOFILE).expect("limits can be read").0
+    getrlimit(Resource::RLIMIT_NOFILE).expect("cannot read limits").0
 }

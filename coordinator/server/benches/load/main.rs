@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         for rate in rates.into_iter().flatten() {
             // All tasks of a run end with its runtime.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.expect("a runtime can be made");
+            let runtime = runtime.expect("cannot create a runtime");
             let row = runtime.block_on(LocalSet::new().run_until(measure(&options, agents, rate)));
             println!("{row}");
         }

@@ -66,7 +66,7 @@ const LITTLE_PART: u64 = 64;
 
 /// The facts in an agent's first message.
 #[derive(Default)]
-pub(super) struct Opening {
+pub(super) struct AgentOpening {
     /// The memory that the message takes.
     pub(super) bytes: u64,
     pub(super) slots: u32,
@@ -75,7 +75,7 @@ pub(super) struct Opening {
     id: Bytes,
 }
 
-impl Opening {
+impl AgentOpening {
     pub(super) fn of(messages: &[AgentEvent]) -> Self {
         let Some(message) = messages.first() else { return Self::default() };
         let bytes = message.encoded_len().saturating_sub(SMALL_HELLO) as u64 * HELLO_TAKES;
@@ -107,7 +107,7 @@ impl Agents {
         &mut self,
         round: &mut Round,
         new: NewSession<AgentCommand, AgentEvent, AgentId>,
-        opening: Opening,
+        opening: AgentOpening,
     ) -> SessionInput<AgentEvent, AgentId> {
         let NewSession { outgoing, turns, principal, address, messages, passed, id: reply } = new;
         let id = round.coordinator.connect_agent();

@@ -36,7 +36,7 @@ pub(super) struct Client {
     /// Its pool is paused, because its queue is too long.
     paused: bool,
     /// Bytes of workers' output that were dropped meanwhile.
-    output_left_out: u64,
+    dropped_output: u64,
     /// How much of it is read; less than all while the memory is full.
     reading: Reading,
     /// Its turn is over and it waits for the next.
@@ -94,7 +94,7 @@ impl Client {
             counted: 0,
             results: 0,
             paused: false,
-            output_left_out: 0,
+            dropped_output: 0,
             reading: Reading::All,
             waits: false,
             acknowledged: 0,
@@ -160,7 +160,7 @@ impl Client {
 
     /// Keeps an event until the end of the round. Returns whether it is the first one.
     pub(super) fn gather(&mut self, event: ClientEvent) -> bool {
-        if self.leaves_out(&event) {
+        if self.drops(&event) {
             return false;
         }
         self.fresh.push(event);
@@ -186,7 +186,7 @@ impl Client {
     /// Notes that its queue is short again, and tells the client how much output was dropped meanwhile.
     pub(super) fn unpause(&mut self) {
         self.paused = false;
-        let bytes = std::mem::take(&mut self.output_left_out);
+        let bytes = std::mem::take(&mut self.dropped_output);
         if bytes > 0 {
             let text =
                 format!("farpool: {bytes} bytes of the workers' output were not read in time and were dropped\n");
@@ -249,10 +249,10 @@ impl Client {
     }
 
     /// Returns whether to drop this event: only workers' output may be dropped, and only while the client does not read.
-    fn leaves_out(&mut self, event: &ClientEvent) -> bool {
+    fn drops(&mut self, event: &ClientEvent) -> bool {
         let Some(Body::Output(output)) = &event.body else { return false };
         if self.paused {
-            self.output_left_out += output.data.len() as u64;
+            self.dropped_output += output.data.len() as u64;
         }
         self.paused
     }

@@ -49,7 +49,7 @@ const LABEL_TAKES: u64 = 128;
 
 /// The facts in the first message of a client's session.
 #[derive(Default)]
-pub(super) struct Opening {
+pub(super) struct ClientOpening {
     pub(super) role: Role,
     /// The memory that the message takes.
     pub(super) bytes: u64,
@@ -58,7 +58,7 @@ pub(super) struct Opening {
     id: Bytes,
 }
 
-impl Opening {
+impl ClientOpening {
     pub(super) fn of(messages: &[ClientMessage]) -> Self {
         match messages.first().and_then(|message| message.body.as_ref()) {
             Some(client_message::Body::OpenPool(open)) => {
@@ -91,7 +91,7 @@ impl Clients {
     }
 
     /// Returns whether a session with the same secret has another role. A new session would end it.
-    pub(super) fn has_other_role(&self, by: &Principal, opening: &Opening) -> bool {
+    pub(super) fn has_other_role(&self, by: &Principal, opening: &ClientOpening) -> bool {
         let key = Identity::try_from(&opening.id[..]).ok().map(|own| (by.clone(), own));
         let older = key.and_then(|key| self.sessions.get(self.ids.get(&key)?));
         older.is_some_and(|older| !older.over && older.role != opening.role)
@@ -102,7 +102,7 @@ impl Clients {
         &mut self,
         round: &mut Round,
         new: NewSession<ClientEvent, ClientMessage, ClientId>,
-        opening: &Opening,
+        opening: &ClientOpening,
     ) -> (SessionInput<ClientMessage, ClientId>, Option<ClientId>) {
         let NewSession { outgoing, turns, principal, address, messages, passed, id: reply } = new;
         let id = round.coordinator.connect_client(principal.clone());

@@ -31,7 +31,7 @@ use super::agents::Agents;
 use super::client::{Client, Role};
 use super::clients::Clients;
 use super::detached::Detached;
-use super::round::{Room, Round};
+use super::round::{MemoryState, Round};
 
 /// How often to check queues while clients are stopped, in ns: queues become shorter without an event.
 pub(super) const CHECK_NS: u64 = 20_000_000;
@@ -122,8 +122,8 @@ impl Memory {
     }
 
     /// Returns its state, for other components.
-    pub(super) fn room(&self) -> Room {
-        Room { is_full: self.full, bound: self.bound, patience: self.patience }
+    pub(super) fn room(&self) -> MemoryState {
+        MemoryState { is_full: self.full, bound: self.bound, patience: self.patience }
     }
 
     pub(super) fn next_check(&self, now: u64) -> Option<u64> {
@@ -162,14 +162,14 @@ impl Memory {
     /// Stops clients, or reads them again. Returns a client whose session has to end because there is too little memory for it.
     pub(super) fn update(&mut self, round: &Round, holders: &mut Holders<'_>) -> Option<(ClientId, Status)> {
         let at_most = holders.at_most(round);
-        self.heap.tend(at_most > self.bound / MUCH_PART, round.now);
+        self.heap.adjust(at_most > self.bound / MUCH_PART, round.now);
         if !self.full && at_most <= self.bound {
             return None;
         }
         let held = holders.held(round);
         if held > self.bound && !self.full {
             self.full = true;
-            self.moves(held, round.now);
+            self.note_progress(held, round.now);
             if self.logged_at.is_none_or(|logged_at| round.now - logged_at > LOG_NS) {
                 self.logged_at = Some(round.now);
                 warn!(
@@ -180,7 +180,7 @@ impl Memory {
         }
         if self.full && held < self.low() {
             self.full = false;
-            self.moves(0, round.now);
+            self.note_progress(0, round.now);
             for (_, client) in holders.clients.iter_mut() {
                 (client.favoured_from, client.silent_at) = (None, None);
                 client.read(Reading::All);
@@ -190,7 +190,7 @@ impl Memory {
         if !self.full {
             return None;
         }
-        let ends = self.keep_moving(round, holders, held);
+        let ends = self.favour_if_stuck(round, holders, held);
         self.choose_readers(round, holders, held);
         ends
     }
@@ -206,20 +206,20 @@ impl Memory {
     }
 
     /// Notes that less is held than before, so nothing is stuck.
-    fn moves(&mut self, held: u64, now: u64) {
+    fn note_progress(&mut self, held: u64, now: u64) {
         (self.least, self.stuck_since, self.favoured) = (held, now, None);
     }
 
-    /// Favours a client if nothing else makes progress. Returns a client whose session has to end, if favoured clients gain too much.
-    fn keep_moving(&mut self, round: &Round, holders: &mut Holders<'_>, held: u64) -> Option<(ClientId, Status)> {
+    /// Favours a client if nothing else frees memory. Returns a client whose session has to end, if favoured clients gain too much.
+    fn favour_if_stuck(&mut self, round: &Round, holders: &mut Holders<'_>, held: u64) -> Option<(ClientId, Status)> {
         if held < self.least {
-            self.moves(held, round.now);
+            self.note_progress(held, round.now);
         }
         self.update_gains(round, holders);
         match self.favoured.filter(|&id| needs_more(round, holders, id)) {
             Some(favoured) => {
-                if let Some(id) = self.has_grown_too_much(round, holders, favoured) {
-                    self.moves(held, round.now);
+                if let Some(id) = self.largest_gain_beyond_limit(round, holders, favoured) {
+                    self.note_progress(held, round.now);
                     let bound = ByteSize(self.bound);
                     let message = format!(
                         "the coordinator's memory is too small for this client's open jobs: --memory is {bound}; raise it, or use fewer \
@@ -288,7 +288,7 @@ impl Memory {
 
     /// Returns the client that has gained most by being favoured, if all clients of its kind together have gained too much. A client whose
     /// part is complete may keep it as long as it likes; then the next one is favoured.
-    fn has_grown_too_much(&self, round: &Round, holders: &Holders<'_>, favoured: ClientId) -> Option<ClientId> {
+    fn largest_gain_beyond_limit(&self, round: &Round, holders: &Holders<'_>, favoured: ClientId) -> Option<ClientId> {
         let gains_much = holders.clients.get(favoured).map(may_gain_much)?;
         let alike = holders.clients.iter().filter(|(_, client)| may_gain_much(client) == gains_much);
         let grown = alike

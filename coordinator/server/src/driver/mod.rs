@@ -45,7 +45,7 @@ pub(super) use detached::Opened;
 use drain::Drain;
 use memory::Memory;
 use operators::PendingRequests;
-use programs::Programs;
+use programs::WantedPrograms;
 use round::Round;
 use slow_readers::SlowReaders;
 
@@ -65,7 +65,7 @@ pub(super) struct Driver {
     away: Away,
     memory: Memory,
     slow_readers: SlowReaders,
-    programs: Programs,
+    programs: WantedPrograms,
     detached: Detached,
     pending: PendingRequests,
     drain: Option<Drain>,
@@ -86,7 +86,7 @@ impl Driver {
         (config.window, config.payload_limit) = (window, payload_limit);
         (config.id, config.recovery) = (Some(settings.id), recovery);
         let memory = Memory::new(settings.memory, settings.heartbeat_timeout);
-        let (coordinator, programs) = (Coordinator::new(config), Programs::new(&link.limits));
+        let (coordinator, programs) = (Coordinator::new(config), WantedPrograms::new(&link.limits));
         let (out, room) = (Outbox::default(), memory.room());
         Self {
             received,

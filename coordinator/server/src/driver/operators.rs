@@ -54,6 +54,6 @@ impl PendingRequests {
             waiting.answer(&list, now - begun, now, kept);
         }
         // Tenants that may not get another answer yet are kept.
-        self.detached.retain(|_, waiting| !waiting.is_over(now));
+        self.detached.retain(|_, waiting| !waiting.is_idle(now));
     }
 }

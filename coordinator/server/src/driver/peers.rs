@@ -16,7 +16,7 @@ use super::away::Peer;
 use super::client::{Client, Role};
 use super::clients;
 use super::memory::{Holders, Memory};
-use super::programs::{Askable, Programs, Upload};
+use super::programs::{Askable, UploadResult, WantedPrograms};
 use super::round::Round;
 use super::session::Lost;
 
@@ -27,13 +27,13 @@ impl Driver {
             info!(self.round.link.log, address, reason = "shutting down", "client refused");
             return new.outgoing.fail(shutting_down());
         }
-        let opening = clients::Opening::of(&new.messages);
+        let opening = clients::ClientOpening::of(&new.messages);
         if let Err(status) = self.admit(opening.bytes, opening.again) {
             warn!(self.round.link.log, address, reason = status.message(), "client refused");
             return new.outgoing.fail(status);
         }
         if self.clients.has_other_role(&new.principal, &opening) {
-            let why = "a session with this secret is there, and does something else";
+            let why = "a session with this secret already exists, for another purpose";
             warn!(self.round.link.log, address, reason = why, "client refused");
             return new.outgoing.fail(Status::invalid_argument(why));
         }
@@ -58,7 +58,7 @@ impl Driver {
         };
         match self.clients.handle_input(&mut self.round, input, others) {
             None => {}
-            Some(End::Meant) => self.end_client(id, Ok(())),
+            Some(End::Intended) => self.end_client(id, Ok(())),
             Some(End::Final(why)) => self.end_client(id, Err(why)),
             Some(End::Broken(why)) => self.client_connection_lost(id, why),
         }
@@ -92,7 +92,7 @@ impl Driver {
 
     pub(super) fn begin_agent(&mut self, new: NewSession<AgentCommand, AgentEvent, AgentId>) {
         let address = shown(new.address);
-        let opening = agents::Opening::of(&new.messages);
+        let opening = agents::AgentOpening::of(&new.messages);
         if let Err(status) = self.admit(opening.bytes, false) {
             warn!(self.round.link.log, address, reason = status.message(), "agent refused");
             return new.outgoing.fail(status);
@@ -118,7 +118,7 @@ impl Driver {
         match self.agents.handle_input(&mut self.round, input, is_full) {
             AfterInput::Nothing => {}
             AfterInput::TurnEnds => self.resume_reading(id),
-            AfterInput::Ends(End::Meant) => self.end_agent(id, Ok(())),
+            AfterInput::Ends(End::Intended) => self.end_agent(id, Ok(())),
             AfterInput::Ends(End::Final(why)) => self.end_agent(id, Err(why)),
             AfterInput::Ends(End::Broken(why)) => self.agent_connection_lost(id, why),
         }
@@ -207,14 +207,14 @@ impl Driver {
     pub(super) fn end_upload(&mut self, digest: Digest, outcome: Result<(), Status>) {
         let (programs, askable, round) = self.programs();
         match programs.end_upload(round, &askable, digest, outcome) {
-            Upload::Arrived => self.detached.program_arrived(&self.round, digest),
-            Upload::Failed(why) => self.detached.program_failed(&self.round, digest, &why),
-            Upload::Pending => {}
+            UploadResult::Arrived => self.detached.program_arrived(&self.round, digest),
+            UploadResult::Failed(why) => self.detached.program_failed(&self.round, digest, &why),
+            UploadResult::Pending => {}
         }
     }
 
     /// Returns the programs, and the clients that can be asked for them.
-    pub(super) fn programs(&mut self) -> (&mut Programs, Askable<'_>, &Round) {
+    pub(super) fn programs(&mut self) -> (&mut WantedPrograms, Askable<'_>, &Round) {
         let Self { programs, clients, detached, round, .. } = self;
         (programs, Askable { clients, internal: detached.internal_clients().collect() }, round)
     }

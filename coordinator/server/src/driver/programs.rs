@@ -19,7 +19,7 @@ use super::round::Round;
 const MAX_UPLOADS: u32 = 4;
 
 /// The programs that are wanted.
-pub(super) struct Programs {
+pub(super) struct WantedPrograms {
     wanted: BTreeMap<Digest, Wanted>,
     /// How many uploads have succeeded.
     arrived: u64,
@@ -28,7 +28,7 @@ pub(super) struct Programs {
 }
 
 /// The result of an upload.
-pub(super) enum Upload {
+pub(super) enum UploadResult {
     Arrived,
     /// The program may still arrive.
     Pending,
@@ -52,7 +52,7 @@ struct Wanted {
     uploads: u32,
 }
 
-impl Programs {
+impl WantedPrograms {
     pub(super) fn new(limits: &Limits) -> Self {
         Self { wanted: BTreeMap::new(), arrived: 0, patience: nanos(limits.upload) }
     }
@@ -88,10 +88,10 @@ impl Programs {
         });
     }
 
-    /// Checks that a client may send a program. `is_to_be_kept`: a job that is being detached needs it.
-    pub(super) fn begin_upload(&mut self, digest: Digest, is_to_be_kept: bool) -> Result<(), Status> {
+    /// Checks that a client may send a program. `is_for_a_job`: it is the program of a job that is being detached.
+    pub(super) fn begin_upload(&mut self, digest: Digest, is_for_a_job: bool) -> Result<(), Status> {
         match self.wanted.get_mut(&digest) {
-            None if is_to_be_kept => {
+            None if is_for_a_job => {
                 let wanted = Wanted { waiting: Vec::new(), asked: Vec::new(), ask_next_at: u64::MAX, uploads: 1 };
                 self.wanted.insert(digest, wanted);
                 Ok(())
@@ -115,26 +115,26 @@ impl Programs {
         askable: &Askable<'_>,
         digest: Digest,
         outcome: Result<(), Status>,
-    ) -> Upload {
+    ) -> UploadResult {
         self.arrived += u64::from(outcome.is_ok());
-        let Some(wanted) = self.wanted.get_mut(&digest) else { return Upload::Pending };
+        let Some(wanted) = self.wanted.get_mut(&digest) else { return UploadResult::Pending };
         wanted.uploads = wanted.uploads.saturating_sub(1);
         match outcome {
             Ok(()) => {
                 self.settle(digest, &Ok(()));
-                Upload::Arrived
+                UploadResult::Arrived
             }
-            Err(_) if wanted.uploads > 0 => Upload::Pending,
+            Err(_) if wanted.uploads > 0 => UploadResult::Pending,
             Err(status) => {
                 warn!(round.link.log, %digest, reason = status.message(), "program did not arrive");
                 // If only its connection was lost, the client resumes and sends it again, or its session ends too.
                 let comes_again = status.code() == Code::Cancelled
                     && wanted.asked.last().is_some_and(|&client| askable.clients.get(client).is_some());
                 if self.ask_next(round, askable, digest) || comes_again {
-                    return Upload::Pending;
+                    return UploadResult::Pending;
                 }
                 self.settle(digest, &Err(status.clone()));
-                Upload::Failed(status)
+                UploadResult::Failed(status)
             }
         }
     }

@@ -13,14 +13,14 @@ pub(super) struct Round {
     /// The coordinator's messages that are not in a session's queue yet.
     pub(super) out: Outbox,
     pub(super) link: Link,
-    pub(super) memory: Room,
+    pub(super) memory: MemoryState,
     /// The server is shutting down and accepts nothing new.
     pub(super) drains: bool,
 }
 
 /// The state of the server's memory.
 #[derive(Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct MemoryState {
     pub(super) is_full: bool,
     /// How many bytes may be held.
     pub(super) bound: u64,

@@ -44,7 +44,7 @@ impl Agent {
         let slots = hello.slots;
         agent.send(Report::Hello(Box::new(hello)));
         agent.send(Report::Credit(Credit { chunks: slots * 2, bytes: 0 }));
-        let mut orders = agent.next().await.expect("the session continues").expect("the session continues");
+        let mut orders = agent.next().await.expect("the session ended").expect("the session ended");
         assert!(matches!(orders.remove(0), Order::Welcome(_)), "not welcomed");
         agent.early = orders;
         agent
@@ -65,7 +65,8 @@ impl Agent {
 
     async fn over(channel: Channel) -> Self {
         let (out, frames) = outgoing(0, Arc::new(Notify::new()));
-        let reply = soon("a session", AgentsClient::new(channel).session(frames)).await.expect("the session begins");
+        let reply =
+            soon("a session", AgentsClient::new(channel).session(frames)).await.expect("cannot begin a session");
         Self { incoming: out.incoming(reply.into_inner(), 1 << 30), out, early: Vec::new(), times: 1 }
     }
 
@@ -89,8 +90,7 @@ impl Agent {
     /// Waits for a StartPool, reports the pool as started, and returns it.
     pub(crate) async fn pool(&mut self) -> u64 {
         loop {
-            let orders =
-                soon("a pool", self.next()).await.expect("the session continues").expect("the session continues");
+            let orders = soon("a pool", self.next()).await.expect("the session ended").expect("the session ended");
             for order in orders {
                 if let Order::StartPool(start) = &order {
                     let pool = start.pool;

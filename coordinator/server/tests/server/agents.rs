@@ -69,8 +69,8 @@ async fn delayed_messages_arrive_without_another_call() {
     client.end_items(1);
     let (mut ended, mut settled) = (false, false);
     while !(ended && settled) {
-        let orders = soon("what it may forget", agent.next()).await.expect("the session continues");
-        for order in orders.expect("the session continues") {
+        let orders = soon("what it may forget", agent.next()).await.expect("the session ended");
+        for order in orders.expect("the session ended") {
             ended |= matches!(&order, Order::EndJob(end) if !end.kill);
             settled |= matches!(order, Order::Settled(_));
             let runs = matches!(order, Order::Assign(_));
@@ -129,7 +129,7 @@ async fn events_about_unknown_things_are_dropped_and_counted() {
     ];
     let expected = reports.len() as u64 - 1;
     reports.into_iter().for_each(|report| agent.send(report));
-    server.until("the words", |status| status.late_messages >= expected).await;
+    server.until("the count of late messages", |status| status.late_messages >= expected).await;
     let _agent = tokio::spawn(agent.work());
     Client::open(&server).await.check_works(1).await;
 }
@@ -145,7 +145,7 @@ async fn items_of_a_lost_agent_run_elsewhere() {
     // It starts the pool and accepts chunks, but runs nothing.
     let assigned = |order: &crate::agent::Order| matches!(order, crate::agent::Order::Assign(_));
     loop {
-        let orders = idle.next().await.expect("the session continues").expect("the session continues");
+        let orders = idle.next().await.expect("the session ended").expect("the session ended");
         if orders.iter().any(assigned) {
             break;
         }

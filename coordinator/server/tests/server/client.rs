@@ -43,7 +43,7 @@ impl Client {
     pub(crate) async fn opened_over(channel: Channel, open: OpenPool) -> Self {
         let mut client = Self::over(channel).await;
         client.send(Request::OpenPool(Box::new(open)));
-        match client.try_next().await.expect("the session continues") {
+        match client.try_next().await.expect("the session ended") {
             Some(Event::Welcome(_)) => client,
             other => panic!("unexpected event instead of Welcome: {other:?}"),
         }
@@ -65,7 +65,7 @@ impl Client {
     pub(crate) async fn over(channel: Channel) -> Self {
         let (out, frames) = outgoing(0, Arc::new(Notify::new()));
         let reply = soon("a session", ClientsClient::new(channel).session(frames)).await;
-        Self::of(out, reply.expect("the session begins").into_inner())
+        Self::of(out, reply.expect("cannot begin a session").into_inner())
     }
 
     /// Creates a client over this queue and stream.
@@ -100,7 +100,7 @@ impl Client {
     /// Returns the next event, other than a welcome and those about slots and windows.
     pub(crate) async fn next(&mut self) -> Event {
         loop {
-            match self.try_next().await.expect("the session continues").expect("the session continues") {
+            match self.try_next().await.expect("the session ended").expect("the session ended") {
                 Event::Welcome(_) | Event::PoolOpened(_) | Event::Waiting(_) | Event::Window(_) | Event::PoolAt(_) => {}
                 other => return other,
             }
@@ -110,7 +110,7 @@ impl Client {
     /// Reads events until one reports that its pool runs at the agent with this [`secret`].
     pub(crate) async fn wait_for_agent(&mut self, agent: u8) {
         loop {
-            match self.try_next().await.expect("the session continues").expect("the session continues") {
+            match self.try_next().await.expect("the session ended").expect("the session ended") {
                 Event::PoolAt(at) if !at.gone && at.agent == id(agent) => return,
                 _ => {}
             }
@@ -134,7 +134,7 @@ impl Client {
 
     /// Checks that the session ends with this status.
     pub(crate) async fn must_be_refused(&mut self, code: Code, words: &str) {
-        let status = self.end().await.expect_err("the session is ended with an error");
+        let status = self.end().await.expect_err("the session ended without an error");
         assert_eq!(status.code(), code, "{status:?}");
         assert!(status.message().contains(words), "{status:?}");
     }
@@ -183,13 +183,13 @@ impl Client {
     pub(crate) async fn close(mut self) {
         self.send(Request::ClosePool(ClosePool { now: false }));
         loop {
-            match self.try_next().await.expect("the session continues") {
+            match self.try_next().await.expect("the session ended") {
                 Some(Event::PoolClosed(_)) => break,
                 Some(_) => {}
                 None => panic!("the session ended before the pool"),
             }
         }
-        self.end().await.expect("the session ends without an error");
+        self.end().await.expect("the session ended with an error");
     }
 }
 
@@ -216,7 +216,7 @@ pub(crate) fn secret(number: u8) -> Bytes {
 
 /// The id derived from this secret.
 pub(crate) fn id(number: u8) -> Bytes {
-    Bytes::copy_from_slice(&session_id(&secret(number)).expect("the secret has the right length"))
+    Bytes::copy_from_slice(&session_id(&secret(number)).expect("the secret has a wrong length"))
 }
 
 /// A pool with that secret.
@@ -236,7 +236,7 @@ pub(crate) fn batch(job: u64, first: u64, items: &[&[u8]]) -> Items {
 /// The payloads of a batch or a segment.
 pub(crate) fn cut(data: &[u8], start: u32, ends: &[u8]) -> Vec<Vec<u8>> {
     let mut from = 0;
-    let ends = ends.chunks_exact(4).map(|end| u32::from_le_bytes(end.try_into().expect("four bytes")));
+    let ends = ends.chunks_exact(4).map(|end| u32::from_le_bytes(end.try_into().expect("not 4 bytes")));
     ends.map(|end| {
         let to = (end - start) as usize;
         data[std::mem::replace(&mut from, to)..to].to_vec()

@@ -22,8 +22,8 @@ async fn impatient() -> Server {
 
 /// Checks that the server closes the connection after these bytes.
 async fn is_closed(server: &Server, bytes: &[u8]) {
-    let mut stream = TcpStream::connect(server.address).await.expect("the server accepts");
-    stream.write_all(bytes).await.expect("the connection is open");
+    let mut stream = TcpStream::connect(server.address).await.expect("cannot connect to the server");
+    stream.write_all(bytes).await.expect("the connection is closed");
     let mut answer = Vec::new();
     // A reset counts too.
     let _ = soon("the end of the connection", stream.read_to_end(&mut answer)).await;
@@ -74,7 +74,7 @@ async fn connections_above_the_limit_wait() {
     };
     tokio::pin!(waits);
     tokio::select! {
-        () = &mut waits => panic!("there were three connections"),
+        () = &mut waits => panic!("a third connection was accepted"),
         () = tokio::time::sleep(Duration::from_millis(300)) => {}
     }
     drop(client);

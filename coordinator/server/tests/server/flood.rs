@@ -25,9 +25,10 @@ use crate::raw::{begin_at, framed, head};
 pub(crate) const MIB: u64 = 1 << 20;
 const MEMORY: u64 = 64 * MIB;
 /// Memory in addition to that: the program, data in flight, and freed memory in the allocator.
-const BESIDE: u64 = 64 * MIB;
-/// While slots are idle, clients with incomplete parts may hold half of the memory more; so may clients that always run.
-pub(crate) const WHERE_AGENTS_IDLE: u64 = MEMORY + MEMORY / 2 + BESIDE;
+const OVERHEAD: u64 = 64 * MIB;
+/// The limit while slots are idle. Clients with incomplete parts may then hold half as much again, as may clients whose
+/// items always run.
+pub(crate) const LIMIT_WHILE_AGENTS_IDLE: u64 = MEMORY + MEMORY / 2 + OVERHEAD;
 
 pub(crate) const CLIENTS: usize = 20;
 pub(crate) const AGENTS: usize = 4;
@@ -134,7 +135,7 @@ pub(crate) fn hostile(number: usize) -> AgentHello {
 
 /// Checks the process's peak memory once the floods stall, and that it serves others meanwhile.
 pub(crate) async fn check(server: Running, floods: Vec<JoinHandle<()>>) {
-    check_within(MEMORY + BESIDE, server, floods).await;
+    check_within(MEMORY + OVERHEAD, server, floods).await;
 }
 
 /// Checks like [`check`], with this memory limit.
@@ -405,7 +406,7 @@ async fn large_pools_for_agents_that_do_not_read() {
         }));
     }
     for client in clients {
-        client.await.expect("the pools are opened");
+        client.await.expect("opening the pools panicked");
     }
     check(server, floods).await;
 }

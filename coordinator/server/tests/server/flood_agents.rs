@@ -8,34 +8,35 @@ use tokio::task::JoinHandle;
 use crate::agent::{Agent, Order, Report};
 use crate::client::{Client, Request, batch, open_pool, open_pool_as};
 use crate::flood::{
-    AGENTS, CLIENTS, MIB, WHERE_AGENTS_IDLE, agent_floods, check, check_within, client_floods_and_reads, honest,
+    AGENTS, CLIENTS, LIMIT_WHILE_AGENTS_IDLE, MIB, agent_floods, check, check_within, client_floods_and_reads, honest,
     hostile, joined, messages, start,
 };
 use crate::process::Running;
 
 /// How an agent handles commands.
 #[derive(Clone, Copy)]
-enum Makes {
+enum Behaviour {
     /// It reads, but none of its pools ever starts.
-    NoPool,
+    StartsNoPool,
     /// It starts pools, but no item there ever finishes.
-    NoResult,
+    FinishesNothing,
     /// It executes all commands.
-    All,
+    RunsAll,
 }
 
 /// Starts an agent with much credit.
-async fn agent(server: &mut Running, number: usize, makes: Makes) -> JoinHandle<()> {
+async fn agent(server: &mut Running, number: usize, behaviour: Behaviour) -> JoinHandle<()> {
     let mut agent = Agent::joined_over(server.connect().await, hostile(number)).await;
     agent.send(Report::Credit(Credit { chunks: 60_000, bytes: 0 }));
     tokio::spawn(async move {
         while let Ok(Some(orders)) = agent.next().await {
             for order in orders {
-                match (makes, &order) {
-                    (Makes::NoResult, Order::StartPool(start)) => {
+                match (behaviour, &order) {
+                    (Behaviour::FinishesNothing, Order::StartPool(start)) => {
                         agent.send(Report::PoolStarted(PoolStarted { pool: start.pool }));
                     }
-                    (Makes::NoPool, Order::StartPool(_)) | (Makes::NoPool | Makes::NoResult, Order::Assign(_)) => {}
+                    (Behaviour::StartsNoPool, Order::StartPool(_))
+                    | (Behaviour::StartsNoPool | Behaviour::FinishesNothing, Order::Assign(_)) => {}
                     _ => agent.execute(order),
                 }
             }
@@ -92,7 +93,7 @@ fn pool(number: usize) -> Request {
 }
 
 /// Frames of jobs that lack their items.
-fn lacking(number: usize, jobs: u64, function: usize) -> impl Iterator<Item = ClientFrame> + Send {
+fn jobs_without_items(number: usize, jobs: u64, function: usize) -> impl Iterator<Item = ClientFrame> + Send {
     let open = pool(number);
     let frame = move |frame| messages((frame * jobs + 1..=(frame + 1) * jobs).map(|job| open_job(job, function)));
     [messages([open])].into_iter().chain((0..400).map(frame))
@@ -101,33 +102,33 @@ fn lacking(number: usize, jobs: u64, function: usize) -> impl Iterator<Item = Cl
 #[tokio::test]
 async fn small_jobs_without_their_items_while_an_agent_idles() {
     let mut server = start().await;
-    let mut floods = vec![agent(&mut server, 0, Makes::NoPool).await];
-    floods.push(client_floods_and_reads(server.connect().await, lacking(0, 5000, 3)));
-    check_within(WHERE_AGENTS_IDLE, server, floods).await;
+    let mut floods = vec![agent(&mut server, 0, Behaviour::StartsNoPool).await];
+    floods.push(client_floods_and_reads(server.connect().await, jobs_without_items(0, 5000, 3)));
+    check_within(LIMIT_WHILE_AGENTS_IDLE, server, floods).await;
 }
 
 #[tokio::test]
 async fn large_jobs_without_their_items_while_an_agent_idles() {
     let mut server = start().await;
-    let mut floods = vec![agent(&mut server, 0, Makes::NoPool).await];
+    let mut floods = vec![agent(&mut server, 0, Behaviour::StartsNoPool).await];
     for number in 0..5 {
-        floods.push(client_floods_and_reads(server.connect().await, lacking(number, 1, 900 << 10)));
+        floods.push(client_floods_and_reads(server.connect().await, jobs_without_items(number, 1, 900 << 10)));
     }
-    check_within(WHERE_AGENTS_IDLE, server, floods).await;
+    check_within(LIMIT_WHILE_AGENTS_IDLE, server, floods).await;
 }
 
 /// Each completes after a while, does not run, and is followed by the next.
 #[tokio::test]
 async fn chunks_that_complete_one_after_another_while_an_agent_idles() {
     let mut server = start().await;
-    let mut floods = vec![agent(&mut server, 0, Makes::NoPool).await];
+    let mut floods = vec![agent(&mut server, 0, Behaviour::StartsNoPool).await];
     for _ in 0..CLIENTS {
         let open = Request::OpenPool(Box::new(OpenPool { require: honest("no"), ..open_pool() }));
         let job = Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 24, ..OpenJob::default() }));
         let items = (0..24).map(|index| messages([Request::Items(batch(1, index, &[&vec![7; MIB as usize]]))]));
         floods.push(client_floods_and_reads(server.connect().await, [messages([open, job])].into_iter().chain(items)));
     }
-    check_within(WHERE_AGENTS_IDLE, server, floods).await;
+    check_within(LIMIT_WHILE_AGENTS_IDLE, server, floods).await;
 }
 
 #[tokio::test]
@@ -135,10 +136,10 @@ async fn jobs_for_agents_whose_pools_never_start() {
     let mut server = start().await;
     let mut floods = Vec::new();
     for number in 0..AGENTS {
-        floods.push(agent(&mut server, number, Makes::NoPool).await);
+        floods.push(agent(&mut server, number, Behaviour::StartsNoPool).await);
     }
     floods.extend(clients(&mut server).await);
-    check_within(WHERE_AGENTS_IDLE, server, floods).await;
+    check_within(LIMIT_WHILE_AGENTS_IDLE, server, floods).await;
 }
 
 #[tokio::test]
@@ -146,10 +147,10 @@ async fn jobs_for_agents_that_run_nothing() {
     let mut server = start().await;
     let mut floods = Vec::new();
     for number in 0..AGENTS {
-        floods.push(agent(&mut server, number, Makes::NoResult).await);
+        floods.push(agent(&mut server, number, Behaviour::FinishesNothing).await);
     }
     floods.extend(clients(&mut server).await);
-    check_within(WHERE_AGENTS_IDLE, server, floods).await;
+    check_within(LIMIT_WHILE_AGENTS_IDLE, server, floods).await;
 }
 
 #[tokio::test]
@@ -160,7 +161,7 @@ async fn jobs_for_agents_that_do_not_read() {
         floods.push(agent_floods(server.connect().await, [joined(number)].into_iter()));
     }
     floods.extend(clients(&mut server).await);
-    check_within(WHERE_AGENTS_IDLE, server, floods).await;
+    check_within(LIMIT_WHILE_AGENTS_IDLE, server, floods).await;
 }
 
 /// Jobs half of which never end, from several clients.
@@ -168,12 +169,12 @@ async fn run_jobs(jobs: impl Fn(u64) -> Vec<Request> + Copy + Send + 'static) {
     let mut server = start().await;
     let mut floods = Vec::new();
     for number in 0..AGENTS {
-        floods.push(agent(&mut server, number, Makes::All).await);
+        floods.push(agent(&mut server, number, Behaviour::RunsAll).await);
     }
     for _ in 0..CLIENTS / 2 {
         floods.extend(client(&mut server, jobs).await);
     }
-    check_within(WHERE_AGENTS_IDLE, server, floods).await;
+    check_within(LIMIT_WHILE_AGENTS_IDLE, server, floods).await;
 }
 
 #[tokio::test]
@@ -192,7 +193,7 @@ async fn small_and_large_jobs_for_agents_that_run_them() {
     let mut server = start().await;
     let mut floods = Vec::new();
     for number in 0..AGENTS {
-        floods.push(agent(&mut server, number, Makes::All).await);
+        floods.push(agent(&mut server, number, Behaviour::RunsAll).await);
     }
     floods.extend(clients(&mut server).await);
     check(server, floods).await;

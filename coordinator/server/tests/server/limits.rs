@@ -35,7 +35,7 @@ async fn a_pool_beyond_its_limits_is_refused() {
         .await;
     fn of(open: &mut OpenPool, change: fn(&mut Program)) {
         let mut program =
-            Program::unpacked(&open.program).expect("the program can be unpacked").expect("there is a program");
+            Program::unpacked(&open.program).expect("cannot unpack the program").expect("the pool has no program");
         change(&mut program);
         open.program = program.packed();
     }

@@ -47,7 +47,7 @@ async fn the_memory_is_bounded_and_nothing_is_dropped() {
     for _ in 0..4 {
         clients.push(flood(&server, ITEMS).await);
     }
-    // They would send 160 MiB, but may only until the memory is full.
+    // They would send 160 MiB, but are stopped when the memory is full.
     let full = server.until("a full memory", |status| status.held_bytes > MEMORY).await;
     sleep(Duration::from_millis(300)).await;
     let later = server.status().await;
@@ -67,7 +67,7 @@ async fn the_memory_is_bounded_and_nothing_is_dropped() {
     Client::open(&server).await.check_works(1).await;
     let mut clients = Vec::new();
     for client in reading {
-        clients.push(client.await.expect("all of them arrive"));
+        clients.push(client.await.expect("not all results arrived"));
     }
     let held = server.until("an empty memory", |status| status.jobs.is_empty()).await.held_bytes;
     // The latest results are not acknowledged.
@@ -143,14 +143,16 @@ impl NeverAcknowledges {
         let pool = ClientMessage { body: Some(Body::OpenPool(Box::new(open_pool_as(id)))) };
         let frame = ClientFrame { messages: vec![pool].into(), ..ClientFrame::default() };
         let (sending, requests) = mpsc::channel(1);
-        sending.send(frame).await.expect("the channel is open");
+        sending.send(frame).await.expect("the channel is closed");
         let mut client = ClientsClient::new(server.connect().await).max_decoding_message_size(64 << 20);
-        let events = client.session(ReceiverStream::new(requests)).await.expect("the session is accepted").into_inner();
+        let events = client.session(ReceiverStream::new(requests)).await.expect("the session was refused").into_inner();
         let mut mute = Self { sending, events };
         let mut received = 0;
         while received < 2 {
-            let frame =
-                soon("the welcome", mute.events.message()).await.expect("no error").expect("the session continues");
+            let frame = soon("the welcome", mute.events.message())
+                .await
+                .expect("the stream failed")
+                .expect("the session ended");
             received += frame.messages.len() as u64;
         }
         mute.send(ClientFrame { received, ..ClientFrame::default() }).await;
@@ -158,7 +160,7 @@ impl NeverAcknowledges {
     }
 
     async fn send(&self, frame: ClientFrame) {
-        self.sending.send(frame).await.expect("the channel is open");
+        self.sending.send(frame).await.expect("the channel is closed");
     }
 }
 
@@ -181,7 +183,7 @@ async fn a_client_that_never_acknowledges_is_sent_only_its_window() {
     assert!(server.status().await.held_bytes < 8 << 20);
     let mut read = 0;
     while let Ok(frame) = timeout(Duration::from_millis(300), mute.events.message()).await {
-        read += frame.expect("no error").expect("the session continues").encoded_len();
+        read += frame.expect("the stream failed").expect("the session ended").encoded_len();
     }
     // A quarter of the memory, and a frame.
     assert!(read > 1 << 20 && read < 7 << 20, "{read} bytes were sent");
@@ -205,7 +207,8 @@ async fn a_client_that_never_acknowledges_much_is_ended() {
     mute.send(ClientFrame { messages: vec![job, item].into(), ..ClientFrame::default() }).await;
     let mut read = 0;
     while read < 12 * MIB {
-        let frame = soon("the result", mute.events.message()).await.expect("no error").expect("the session continues");
+        let frame =
+            soon("the result", mute.events.message()).await.expect("the stream failed").expect("the session ended");
         read += frame.encoded_len();
     }
     agent.abort();
@@ -213,7 +216,7 @@ async fn a_client_that_never_acknowledges_much_is_ended() {
     let _other = flood(&server, 40).await;
     let end = loop {
         match soon("the session's end", mute.events.message()).await {
-            Ok(frame) => assert!(frame.is_some(), "there is a reason"),
+            Ok(frame) => assert!(frame.is_some(), "the session ended without a status"),
             Err(status) => break status,
         }
     };
@@ -242,10 +245,10 @@ async fn unread_output_is_dropped_and_counted() {
     while read + left_out < LINES * line.len() {
         match client.next().await {
             Event::Output(output) if output.host == "coordinator" => {
-                let text = String::from_utf8(output.data.to_vec()).expect("the output is text");
+                let text = String::from_utf8(output.data.to_vec()).expect("the output is not UTF-8");
                 assert!(text.contains("bytes of the workers' output were not read in time"), "{text}");
                 let bytes = text.split(' ').nth(1).and_then(|bytes| bytes.parse::<usize>().ok());
-                left_out += bytes.expect("the output says how much");
+                left_out += bytes.expect("the output does not say how much");
             }
             Event::Output(output) => read += output.data.len(),
             other => panic!("unexpected event instead of output: {other:?}"),
@@ -278,7 +281,7 @@ async fn a_chunk_larger_than_the_free_memory_still_runs() {
     clients.iter().for_each(|client| client.end_items(1));
     let reading = clients.into_iter().map(|mut client| tokio::spawn(async move { client.results(1).await.len() }));
     for results in reading.collect::<Vec<_>>() {
-        assert_eq!(results.await.expect("the results arrive"), 15);
+        assert_eq!(results.await.expect("the results did not arrive"), 15);
     }
 }
 
@@ -310,7 +313,7 @@ async fn full_of_parts<const N: usize>(
 #[tokio::test]
 async fn a_client_that_trickles_in_its_turn_loses_it() {
     let (_server, _agent, mut clients, item) = full_of_parts([(11, 1000), (9, 1000), (8, 12)]).await;
-    let mut last = clients.pop().expect("there are three");
+    let mut last = clients.pop().expect("fewer than three clients");
     let trickle = tokio::spawn(async move {
         for index in 11.. {
             clients.iter().for_each(|client| client.items(1, index, &[&[7; 100]]));
@@ -327,7 +330,7 @@ async fn a_client_that_trickles_in_its_turn_loses_it() {
 #[tokio::test]
 async fn a_client_that_falls_silent_in_its_turn_loses_it() {
     let (_server, _agent, mut clients, item) = full_of_parts([(11, 12), (9, 12), (8, 12)]).await;
-    let mut last = clients.pop().expect("there are three");
+    let mut last = clients.pop().expect("fewer than three clients");
     (8..12).for_each(|index| last.items(1, index, &[&item]));
     last.end_items(1);
     assert_eq!(last.results(1).await.len(), 12);
@@ -379,7 +382,7 @@ async fn resent_items_may_take_all_of_the_memory() {
     let taking =
         clients.into_iter().map(|mut client| tokio::spawn(async move { client.results(1).await.len() as u64 }));
     for taken in taking.collect::<Vec<_>>() {
-        assert_eq!(soon("the results", taken).await.expect("all of them arrive"), ITEMS);
+        assert_eq!(soon("the results", taken).await.expect("not all results arrived"), ITEMS);
     }
 }
 

@@ -43,17 +43,18 @@ async fn a_job_can_be_cancelled() {
     let status = server.until("the job", |status| status.jobs.len() == 1).await;
     let job = status.jobs[0].job.clone();
     let mut operators = server.operators().await;
-    operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect("the job exists");
+    operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect("cannot cancel the job");
     match client.next().await {
         Event::JobEnded(ended) => assert!(ended.cancelled),
         other => panic!("unexpected event instead of the job's end: {other:?}"),
     }
-    let again = operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect_err("the job has ended");
+    let again =
+        operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect_err("the ended job was cancelled");
     assert_eq!(again.code(), Code::NotFound);
     assert!(again.message().contains(&format!("job {job} is no longer open: it has ended")), "{again}");
     for job in ["99", "nonsense", ""] {
         let error =
-            operators.cancel_job(CancelJobRequest { job: job.to_owned() }).await.expect_err("the job does not exist");
+            operators.cancel_job(CancelJobRequest { job: job.to_owned() }).await.expect_err("a missing job was found");
         assert_eq!(error.code(), Code::NotFound);
         assert!(error.message().contains(&format!("{job:?}")), "{error}");
     }
@@ -68,11 +69,11 @@ async fn an_agent_can_be_drained() {
     client.check_works(1).await;
     let mut operators = server.operators().await;
     let drain = |agent: &str| DrainAgentRequest { agent: agent.to_owned() };
-    let error = operators.drain_agent(drain("host9")).await.expect_err("the agent does not exist");
+    let error = operators.drain_agent(drain("host9")).await.expect_err("a missing agent was found");
     assert_eq!(error.code(), Code::NotFound);
     assert!(error.message().contains("host1"), "{error}");
-    operators.drain_agent(drain("host1")).await.expect("the agent exists");
-    soon("the agent's end", first).await.expect("the agent does not panic").expect("the agent leaves without an error");
+    operators.drain_agent(drain("host1")).await.expect("no such agent");
+    soon("the agent's end", first).await.expect("the agent panicked").expect("the agent's session ended with an error");
     server.until("the agent's end", |status| status.agents.len() == 1).await;
     client.check_works(2).await;
 }
@@ -87,7 +88,7 @@ async fn a_host_name_with_two_agents_is_ambiguous() {
     second.send(crate::agent::Report::Hello(Box::new(twin)));
     server.until("both agents", |status| status.agents.len() == 2).await;
     let request = DrainAgentRequest { agent: "host1".to_owned() };
-    let error = server.operators().await.drain_agent(request).await.expect_err("there are two");
+    let error = server.operators().await.drain_agent(request).await.expect_err("the ambiguous name was accepted");
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().contains("choose one"), "{error}");
 }
@@ -98,7 +99,8 @@ async fn health_and_reflection_work() {
     let mut health = HealthClient::new(server.connect().await);
     for service in ["", "farpool.v1.Clients", "farpool.v1.Agents", "farpool.v1.Operators"] {
         let request = HealthCheckRequest { service: service.to_owned() };
-        let status = health.check(request).await.expect("the service is known").into_inner().status;
+        let status =
+            health.check(request).await.expect("the health service does not know this service").into_inner().status;
         assert_eq!(status, ServingStatus::Serving as i32, "{service}");
     }
     let mut reflection = ServerReflectionClient::new(server.connect().await);
@@ -106,12 +108,12 @@ async fn health_and_reflection_work() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let answers = reflection.server_reflection_info(tokio_stream::once(ask)).await.expect("the server answers");
-    let answer = soon("the list", answers.into_inner().next())
-        .await
-        .expect("there is an answer")
-        .expect("the answer is complete");
-    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("no list") };
+    let answers = reflection.server_reflection_info(tokio_stream::once(ask)).await.expect("the server did not answer");
+    let answer =
+        soon("the list", answers.into_inner().next()).await.expect("no answer").expect("the answer is incomplete");
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!("the answer is not a list of services")
+    };
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
     for name in ["farpool.v1.Clients", "farpool.v1.Agents", "farpool.v1.Operators", "grpc.health.v1.Health"] {
         assert!(names.iter().any(|found| found == name), "{names:?}");
@@ -139,7 +141,7 @@ async fn a_hundred_status_requests_block_no_other_request() {
         let (mut operators, answers) = (server.operators().await, std::sync::Arc::clone(&answers));
         callers.push(tokio::spawn(async move {
             loop {
-                let status = operators.status(farpool_proto::v1::StatusRequest {}).await.expect("the request succeeds");
+                let status = operators.status(farpool_proto::v1::StatusRequest {}).await.expect("the request failed");
                 assert!(status.into_inner().pools.len() >= POOLS);
                 answers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }

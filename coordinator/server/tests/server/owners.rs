@@ -46,14 +46,14 @@ fn set_principals(settings: &mut Settings) {
 
 /// Connects from the address of one of them.
 async fn connect(server: &Server, who: u8) -> Channel {
-    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("the address is valid");
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("invalid address");
     let endpoint = endpoint.local_address(Some(address_of(who).into()));
     let connected = http2::endpoint(endpoint, Duration::from_secs(5)).connect().await;
-    connected.expect("the server accepts")
+    connected.expect("cannot connect to the server")
 }
 
 #[tokio::test]
-async fn only_its_owner_resumes_a_session() {
+async fn only_the_owner_resumes_a_session() {
     let server = Server::with(set_principals).await;
     let _agent = Agent::echo(&server, 1, 1).await;
     let cable = Cable::to(server.address);
@@ -70,15 +70,15 @@ async fn only_its_owner_resumes_a_session() {
         client.check_works(u64::from(other)).await;
     }
     cable.cut();
-    client.resume(server::connect(cable.socket()).await, 9).await.expect("the session continues");
+    client.resume(server::connect(cable.socket()).await, 9).await.expect("the session ended");
     client.check_works(9).await;
 }
 
-fn again(number: u8) -> OpenPool {
+fn reopened_pool(number: u8) -> OpenPool {
     OpenPool { again: true, agents: vec![id(1)], ..open_pool_as(number) }
 }
 
-fn open_again(client: &Client) {
+fn reopen(client: &Client) {
     client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
     client.items(1, 0, &[b"a"]);
     client.end_items(1);
@@ -94,7 +94,7 @@ fn holding() -> AgentHello {
 }
 
 #[tokio::test]
-async fn only_its_owner_adopts_a_held_pool_in_any_order() {
+async fn a_held_pool_is_adopted_only_for_its_owner_in_any_order() {
     for agent_first in [true, false] {
         let server = Server::with(set_principals).await;
         let mut agent = None;
@@ -102,19 +102,19 @@ async fn only_its_owner_adopts_a_held_pool_in_any_order() {
             agent = Some(Agent::joined_over(server.connect().await, holding()).await);
         }
         // Ben knows the secret, but is not the owner. Eve does not know it. The third knows the id, which is public.
-        let ben = Client::opened_over(connect(&server, BEN).await, again(9)).await;
-        let eve = Client::opened_over(connect(&server, EVE).await, again(8)).await;
-        let of_id = OpenPool { id: id(9), ..again(7) };
+        let ben = Client::opened_over(connect(&server, BEN).await, reopened_pool(9)).await;
+        let eve = Client::opened_over(connect(&server, EVE).await, reopened_pool(8)).await;
+        let of_id = OpenPool { id: id(9), ..reopened_pool(7) };
         let local = Client::opened_over(server.connect().await, of_id).await;
         for thief in [&ben, &eve, &local] {
-            open_again(thief);
+            reopen(thief);
         }
         let mut agent = match agent {
             Some(agent) => agent,
             None => Agent::joined_over(server.connect().await, holding()).await,
         };
-        let mut ada = Client::opened_over(connect(&server, ADA).await, again(9)).await;
-        open_again(&ada);
+        let mut ada = Client::opened_over(connect(&server, ADA).await, reopened_pool(9)).await;
+        reopen(&ada);
         let adopt = adopted(&mut agent).await;
         assert_eq!((adopt.held, adopt.chunks.len()), (HELD, 1));
         agent.send(result(&adopt, 0, b"A"));
@@ -133,7 +133,7 @@ async fn agents_keep_the_owner_of_a_pool() {
     let mut agent = Agent::joined(&server, 1, 1).await;
     let _client = Client::opened_over(connect(&server, ADA).await, open_pool_as(9)).await;
     let start = loop {
-        let orders = soon("a pool", agent.next()).await.expect("the session continues").expect("the session continues");
+        let orders = soon("a pool", agent.next()).await.expect("the session ended").expect("the session ended");
         let start =
             orders.into_iter().find_map(|order| if let Order::StartPool(start) = order { Some(start) } else { None });
         if let Some(start) = start {
@@ -179,7 +179,7 @@ async fn names_of_detached_jobs_are_unique_within_a_tenant() {
     let agent = Agent::echo(&server, 1, 2).await;
     let check = async |server: &Server, who, expected: &[(&str, u64)]| {
         let mut jobs = DetachedJobsClient::new(connect(server, who).await);
-        let list = jobs.list(ListDetachedRequest {}).await.expect("the request succeeds").into_inner().jobs;
+        let list = jobs.list(ListDetachedRequest {}).await.expect("the request failed").into_inner().jobs;
         let found: Vec<_> = list.iter().map(|job| (&*job.name, job.items)).collect();
         assert_eq!(found, expected, "{who}");
         for (name, items) in expected {
@@ -194,9 +194,9 @@ async fn names_of_detached_jobs_are_unique_within_a_tenant() {
     // A tenant can end only its own jobs.
     let mut local = DetachedJobsClient::new(server.connect().await);
     let cancelled = local.cancel(CancelDetachedRequest { name: "one".to_owned(), ..Default::default() }).await;
-    assert_eq!(cancelled.expect_err("there is none").code(), Code::NotFound);
+    assert_eq!(cancelled.expect_err("a missing job was found").code(), Code::NotFound);
     let mut eve = DetachedJobsClient::new(connect(&server, EVE).await);
-    eve.discard(DiscardDetachedRequest { name: "one".to_owned(), ..Default::default() }).await.expect("the job exists");
+    eve.discard(DiscardDetachedRequest { name: "one".to_owned(), ..Default::default() }).await.expect("no such job");
     check(&server, EVE, &[]).await;
     check(&server, ADA, &[("one", 3)]).await;
     // The same holds after a restart.
@@ -207,7 +207,7 @@ async fn names_of_detached_jobs_are_unique_within_a_tenant() {
     check(&server, EVE, &[]).await;
     detached_over(&server, connect(&server, EVE).await, detach("one", 4), 1).await;
     let mut eve = DetachedJobsClient::new(connect(&server, EVE).await);
-    let list = eve.list(ListDetachedRequest {}).await.expect("the request succeeds").into_inner().jobs;
+    let list = eve.list(ListDetachedRequest {}).await.expect("the request failed").into_inner().jobs;
     assert_eq!((list.len(), list[0].state()), (1, DetachedState::Running));
 }
 
@@ -218,7 +218,7 @@ async fn listing_a_job_is_not_enough_to_continue_it() {
     let _receiving = detaching(server.connect().await, detach("one", 1)).await;
     let mut jobs = DetachedJobsClient::new(server.connect().await);
     let listed = loop {
-        let list = jobs.list(ListDetachedRequest {}).await.expect("the request succeeds").into_inner().jobs;
+        let list = jobs.list(ListDetachedRequest {}).await.expect("the request failed").into_inner().jobs;
         if let [job] = &list[..] {
             break job.id.clone();
         }

@@ -35,9 +35,8 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } =
-        with_programs().args(args).output().expect("the coordinator can be started");
-    let text = |bytes| String::from_utf8(bytes).expect("the output is text");
+    let Output { status, stdout, stderr } = with_programs().args(args).output().expect("cannot start the coordinator");
+    let text = |bytes| String::from_utf8(bytes).expect("the output is not UTF-8");
     (status.code(), text(stdout), text(stderr))
 }
 
@@ -55,24 +54,25 @@ impl Running {
 
     pub(crate) async fn address(&mut self) -> SocketAddr {
         let listening = self.line("listening").await;
-        listening.rsplit_once("http://").expect("the line has an address").1.parse().expect("the address is valid")
+        listening.rsplit_once("http://").expect("the line has no address").1.parse().expect("invalid address")
     }
 
     pub(crate) async fn connect(&mut self) -> Channel {
         let listening = self.line("listening").await;
-        let address = listening.rsplit_once('=').expect("the line has an address").1.to_owned();
+        let address = listening.rsplit_once('=').expect("the line has no address").1.to_owned();
         Endpoint::from_shared(address)
-            .expect("the address is valid")
+            .expect("invalid address")
             .connect()
             .await
-            .expect("the coordinator listens there")
+            .expect("cannot connect to the coordinator")
     }
 
     /// Returns its peak memory in bytes.
     pub(crate) fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("the coordinator runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system reports it");
-        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("the peak is a number");
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("the coordinator has exited");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system does not report it");
+        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("the peak is not a number");
         kib << 10
     }
 
@@ -109,19 +109,19 @@ fn errors_say_what_to_do() {
     check(&["--memory", "lots"], 2, &["lots", "--memory", "4GiB"]);
     check(&["--log-format", "xml"], 2, &["--log-format", "xml", "text or json"]);
     let file = scratch("wrong.toml");
-    std::fs::write(&file, "memroy = '1GiB'\n").expect("a file can be written");
+    std::fs::write(&file, "memroy = '1GiB'\n").expect("cannot write a file");
     check(&["--config", &file.display().to_string()], 2, &["wrong.toml", "memroy", "memory"]);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let address = taken.local_addr().expect("the listener is bound").to_string();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("no free port");
+    let address = taken.local_addr().expect("the listener has no address").to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
     let output = command.args(["--listen", &address, "--programs"]).arg(scratch("taken")).output();
-    let output = output.expect("the coordinator can be started");
-    let text = String::from_utf8(output.stderr).expect("the output is text");
+    let output = output.expect("cannot start the coordinator");
+    let text = String::from_utf8(output.stderr).expect("the output is not UTF-8");
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains(&address) && text.contains("another port with --listen"), "{text}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
-    let output = command.args(["--listen", "0.0.0.0:0"]).output().expect("the coordinator can be started");
-    let text = String::from_utf8(output.stderr).expect("the output is text");
+    let output = command.args(["--listen", "0.0.0.0:0"]).output().expect("cannot start the coordinator");
+    let text = String::from_utf8(output.stderr).expect("the output is not UTF-8");
     assert!(output.status.code() == Some(2) && text.contains("--insecure"), "{text}");
 }
 
@@ -140,8 +140,8 @@ async fn variables_may_be_empty_and_switches_take_numbers() {
     for value in ["", "0", "false"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
         let output = command.args(["--listen", "0.0.0.0:0"]).env("FARPOOL_INSECURE", value).output();
-        let output = output.expect("the coordinator can be started");
-        let text = String::from_utf8(output.stderr).expect("the output is text");
+        let output = output.expect("cannot start the coordinator");
+        let text = String::from_utf8(output.stderr).expect("the output is not UTF-8");
         assert!(output.status.code() == Some(2) && text.contains("--insecure"), "{value:?}: {text}");
     }
 }
@@ -149,8 +149,7 @@ async fn variables_may_be_empty_and_switches_take_numbers() {
 #[tokio::test]
 async fn settings_come_from_all_sources_and_a_signal_ends_it() {
     let file = scratch("right.toml");
-    std::fs::write(&file, "memory = '64MiB'\nwindow = '1MiB'\nmax-connections = 77\n")
-        .expect("the file can be written");
+    std::fs::write(&file, "memory = '64MiB'\nwindow = '1MiB'\nmax-connections = 77\n").expect("cannot write the file");
     let mut command = with_programs();
     command.env("FARPOOL_CONFIG", &file).env("FARPOOL_WINDOW", "2MiB").args(["--memory", "128MiB"]);
     let mut server = Running::start(&mut command);
@@ -159,8 +158,8 @@ async fn settings_come_from_all_sources_and_a_signal_ends_it() {
         assert!(settings.contains(words), "{words}: {settings}");
     }
     let listening = server.line("listening").await;
-    let address = listening.split_once(" INFO listening address=http://").expect("the line has an address").1;
-    let _open = std::net::TcpStream::connect(address).expect("the coordinator listens there");
+    let address = listening.split_once(" INFO listening address=http://").expect("the line has no address").1;
+    let _open = std::net::TcpStream::connect(address).expect("cannot connect to the coordinator");
     server.signal(Signal::SIGTERM);
     server.line("SIGTERM").await;
     assert_eq!(server.ends(), Some(0));
@@ -170,14 +169,13 @@ async fn settings_come_from_all_sources_and_a_signal_ends_it() {
 #[test]
 fn settings_are_shown_with_their_sources() {
     let (file, shown) = (scratch("shown.toml"), scratch("again.toml"));
-    std::fs::write(&file, "memory = '64MiB'\nwindow = '1GiB'\nmax-connections = 77\n")
-        .expect("the file can be written");
+    std::fs::write(&file, "memory = '64MiB'\nwindow = '1GiB'\nmax-connections = 77\n").expect("cannot write the file");
     let file = file.display().to_string();
     let show = |args: &[&str], variables: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_farpool-coordinator"));
         let output = command.env_clear().envs(variables.iter().copied()).args(args).arg("--print-config").output();
-        let Output { status, stdout, stderr } = output.expect("the coordinator can be started");
-        let text = |bytes| String::from_utf8(bytes).expect("the output is text");
+        let Output { status, stdout, stderr } = output.expect("cannot start the coordinator");
+        let text = |bytes| String::from_utf8(bytes).expect("the output is not UTF-8");
         (status.code(), text(stdout), text(stderr))
     };
     let variables = [("FARPOOL_LOG_FORMAT", "json"), ("FARPOOL_INSECURE", "1"), ("FARPOOL_JOURNAL", "/j")];
@@ -199,7 +197,7 @@ fn settings_are_shown_with_their_sources() {
          log-format = \"json\" # environment variable FARPOOL_LOG_FORMAT\n"
     );
     assert_eq!(first, expected);
-    std::fs::write(&shown, &first).expect("the file can be written");
+    std::fs::write(&shown, &first).expect("cannot write the file");
     let (code, again, _) = show(&["--config", &shown.display().to_string()], &[]);
     let values = |text: &str| text.lines().filter_map(|line| Some(line.split_once(" # ")?.0.to_owned())).collect();
     let (first, again): (Vec<_>, Vec<_>) = (values(&first), values(&again));
@@ -249,8 +247,7 @@ async fn a_hangup_is_logged_and_ends_nothing() {
 async fn a_client_that_disconnects_after_closing_its_pool_is_not_lost() {
     let mut server = Running::start(with_programs().args(["--reconnect-grace", "100ms"]));
     let listening = server.line("listening").await;
-    let address =
-        listening.rsplit_once("//").expect("the line has an address").1.parse().expect("the address is valid");
+    let address = listening.rsplit_once("//").expect("the line has no address").1.parse().expect("invalid address");
     let mut kept = Vec::new();
     for closes in [true, false] {
         let cable = Cable::to(address);
@@ -263,7 +260,7 @@ async fn a_client_that_disconnects_after_closing_its_pool_is_not_lost() {
         cable.cut();
         kept.push((cable, client));
     }
-    // They are given up in the order in which they disconnected.
+    // Sessions are closed in the order in which their clients disconnected.
     server.line("client session closed").await;
     assert_eq!(server.0.count_lines("client session closed"), 1, "{}", server.0.output());
     server.signal(Signal::SIGTERM);
@@ -303,7 +300,7 @@ async fn the_memory_of_the_process_is_bounded() {
 /// A container, or a service with a limit, on a host with control groups of version 1.
 #[tokio::test]
 async fn the_limit_of_a_control_group_counts() {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").expect("the system reports it");
+    let groups = std::fs::read_to_string("/proc/self/cgroup").expect("the system does not report it");
     let own = groups.lines().find_map(|line| line.split_once(":memory:")).map_or("", |(_, path)| path);
     let group = PathBuf::from(format!("/sys/fs/cgroup/memory{own}/farpool-test-{}", std::process::id()));
     if own.is_empty() || std::fs::create_dir(&group).is_err() {
@@ -318,9 +315,9 @@ async fn the_limit_of_a_control_group_counts() {
     let line = server.line("memory=").await;
     drop(server);
     let removed = std::fs::remove_dir(&group);
-    limited.expect("the limit can be set");
+    limited.expect("cannot set the limit");
     assert!(line.contains("memory=128MiB"), "{line}");
-    removed.expect("the group goes away");
+    removed.expect("cannot remove the control group");
 }
 
 /// Processes of the same user, such as tasks, can read neither the environment nor the memory of the daemon.
@@ -330,23 +327,24 @@ async fn other_processes_cannot_read_its_memory() {
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
     let is_root = nix::unistd::geteuid().is_root();
-    // In a place where everybody may run it.
+    // In a directory from which everybody may run it.
     let place = std::env::temp_dir().join(format!("farpool-coordinator-{}", std::process::id()));
-    std::fs::create_dir_all(&place).expect("a folder can be made");
+    std::fs::create_dir_all(&place).expect("cannot create a folder");
     let program = place.join("coordinator");
-    std::fs::copy(env!("CARGO_BIN_EXE_farpool-coordinator"), &program).expect("the coordinator can be copied");
+    std::fs::copy(env!("CARGO_BIN_EXE_farpool-coordinator"), &program).expect("cannot copy the coordinator");
     let programs = place.join("programs");
-    std::fs::create_dir_all(&programs).expect("a folder can be made");
+    std::fs::create_dir_all(&programs).expect("cannot create a folder");
     let mut command = Command::new(&program);
     command.args(["--listen", "127.0.0.1:0", "--programs"]).arg(&programs);
     if is_root {
-        std::os::unix::fs::chown(&programs, Some(NOBODY), Some(NOBODY)).expect("root can give files away");
+        std::os::unix::fs::chown(&programs, Some(NOBODY), Some(NOBODY)).expect("cannot change the owner");
         command.uid(NOBODY).gid(NOBODY);
     }
     let mut server = Running::start(&mut command);
     server.line("listening").await;
     // Readable processes belong to their user.
-    let owner = std::fs::metadata(format!("/proc/{}/environ", server.0.pid())).expect("the coordinator runs").uid();
-    std::fs::remove_dir_all(&place).expect("the folder goes away");
+    let owner =
+        std::fs::metadata(format!("/proc/{}/environ", server.0.pid())).expect("the coordinator has exited").uid();
+    std::fs::remove_dir_all(&place).expect("cannot remove the folder");
     assert_eq!(owner, 0);
 }

@@ -54,12 +54,12 @@ fn fetching(server: &std::sync::Arc<Server>, digest: &[u8]) -> JoinHandle<Result
 }
 
 pub(crate) fn decompressed(compressed: &[u8]) -> Vec<u8> {
-    zstd::decode_all(compressed).expect("the program is compressed")
+    zstd::decode_all(compressed).expect("the program is not compressed")
 }
 
 pub(crate) fn pieces(program: &[u8], digest: &[u8]) -> Vec<ProgramPiece> {
     let mut pieces: Vec<_> = zstd::encode_all(program, 1)
-        .expect("the program can be compressed")
+        .expect("cannot compress the program")
         .chunks(PIECE)
         .map(|data| ProgramPiece { data: data.to_vec().into(), ..ProgramPiece::default() })
         .collect();
@@ -77,8 +77,8 @@ pub(crate) async fn put_over(channel: Channel, pieces: Vec<ProgramPiece>) -> Res
 }
 
 fn files(server: &Server) -> Vec<String> {
-    let entries = std::fs::read_dir(&server.directory).expect("the directory exists");
-    entries.map(|entry| entry.expect("the directory can be read").file_name().to_string_lossy().into_owned()).collect()
+    let entries = std::fs::read_dir(&server.directory).expect("cannot read the directory");
+    entries.map(|entry| entry.expect("cannot read the directory").file_name().to_string_lossy().into_owned()).collect()
 }
 
 #[tokio::test]
@@ -88,13 +88,13 @@ async fn a_program_is_requested_once_and_kept() {
     let mut client = opened(&server, &digest, program.len()).await;
     let fetches = [fetching(&server, &digest), fetching(&server, &digest)];
     wanted(&mut client, &digest).await;
-    put(&server, pieces(&program, &digest)).await.expect("the program is what was asked for");
+    put(&server, pieces(&program, &digest)).await.expect("the program was refused");
     for fetch in fetches {
-        assert!(fetch.await.expect("the call does not panic").expect("the program arrives") == program);
+        assert!(fetch.await.expect("the call panicked").expect("the program did not arrive") == program);
     }
     // From now on no client needs to be asked.
     drop(client);
-    assert!(fetch(&server, &digest).await.expect("the coordinator has the program") == program);
+    assert!(fetch(&server, &digest).await.expect("the coordinator lacks the program") == program);
 }
 
 /// An agent looks it up while it is being sent, does not find it, and asks for it only when it has arrived.
@@ -114,9 +114,9 @@ async fn a_program_that_arrives_during_a_lookup_is_not_requested_again() {
             fetches.push(fetching(&server, &digest));
             tokio::task::yield_now().await;
         }
-        sent.await.expect("the call does not panic").expect("the program is what was asked for");
+        sent.await.expect("the call panicked").expect("the program was refused");
         for fetch in fetches {
-            assert!(fetch.await.expect("the call does not panic").expect("the coordinator has the program") == program);
+            assert!(fetch.await.expect("the call panicked").expect("the coordinator lacks the program") == program);
         }
     }
 }
@@ -126,10 +126,13 @@ async fn unrequested_and_invalid_programs_are_refused() {
     let server = std::sync::Arc::new(Server::with(|settings| settings.program_cache = 8 << 20).await);
     let (program, digest) = program(2 * PIECE + 10);
     let good = pieces(&program, &digest);
-    let error = put(&server, good.clone()).await.expect_err("nobody asked");
+    let error = put(&server, good.clone()).await.expect_err("the unrequested program was accepted");
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     assert!(error.message().contains("nobody asked"), "{error}");
-    assert_eq!(put(&server, Vec::new()).await.expect_err("the program is empty").code(), Code::InvalidArgument);
+    assert_eq!(
+        put(&server, Vec::new()).await.expect_err("the empty program was accepted").code(),
+        Code::InvalidArgument
+    );
 
     let changed = |change: fn(&mut Vec<ProgramPiece>)| {
         let mut pieces = good.clone();
@@ -159,7 +162,7 @@ async fn unrequested_and_invalid_programs_are_refused() {
         let mut client = opened(&server, &digest, program.len()).await;
         let fetch = fetching(&server, &digest);
         wanted(&mut client, &digest).await;
-        let error = put(&server, pieces).await.expect_err("the pieces are invalid");
+        let error = put(&server, pieces).await.expect_err("the invalid pieces were accepted");
         let broken_off = words == "ended after";
         assert_eq!(error.code(), if broken_off { Code::Cancelled } else { Code::InvalidArgument }, "{error}");
         assert!(error.message().contains(words), "{words}: {error}");
@@ -168,15 +171,16 @@ async fn unrequested_and_invalid_programs_are_refused() {
             assert!(!fetch.is_finished());
             drop(client);
         }
-        fetch.await.expect("the call does not panic").expect_err("the program did not arrive");
+        fetch.await.expect("the call panicked").expect_err("the program arrived");
     }
     let mut client = opened(&server, &digest, program.len()).await;
     let fetch = fetching(&server, &digest);
     wanted(&mut client, &digest).await;
-    let error = put(&server, changed(|pieces| pieces[0].size = 1 << 40)).await.expect_err("the program is too large");
+    let error =
+        put(&server, changed(|pieces| pieces[0].size = 1 << 40)).await.expect_err("the oversized program was accepted");
     assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
-    fetch.await.expect("the call does not panic").expect_err("the program did not arrive");
-    assert_eq!(files(&server), Vec::<String>::new(), "nothing is left of them");
+    fetch.await.expect("the call panicked").expect_err("the program arrived");
+    assert_eq!(files(&server), Vec::<String>::new(), "files of the programs are left");
 }
 
 #[tokio::test]
@@ -194,8 +198,8 @@ async fn the_next_client_is_asked_when_one_leaves_or_sends_nothing() {
     drop(first);
     let (_silent, rest) = asked(rest, &digest).await;
     let (_last, _) = asked(rest, &digest).await;
-    put(&server, pieces(&program, &digest)).await.expect("the program is what was asked for");
-    assert!(fetch.await.expect("the call does not panic").expect("the program arrives") == program);
+    put(&server, pieces(&program, &digest)).await.expect("the program was refused");
+    assert!(fetch.await.expect("the call panicked").expect("the program did not arrive") == program);
 }
 
 /// Returns the client that is asked for its program, and the others.
@@ -228,7 +232,7 @@ async fn a_client_whose_connection_is_lost_may_send_it_again() {
         tokio::spawn(async move { other.put_program(tokio_stream::wrappers::ReceiverStream::new(sent)).await });
     let pieces = pieces(&program, &digest);
     for piece in &pieces[..3] {
-        sending.send(piece.clone()).await.expect("the pieces are read");
+        sending.send(piece.clone()).await.expect("the pieces are not read");
     }
     while files(&server).is_empty() {
         sleep(Duration::from_millis(1)).await;
@@ -239,16 +243,16 @@ async fn a_client_whose_connection_is_lost_may_send_it_again() {
         sleep(Duration::from_millis(1)).await;
     }
     sleep(Duration::from_millis(20)).await;
-    put(&server, pieces).await.expect("the program is still wanted");
-    assert!(fetch.await.expect("the call does not panic").expect("the program arrives") == program);
+    put(&server, pieces).await.expect("the program was refused");
+    assert!(fetch.await.expect("the call panicked").expect("the program did not arrive") == program);
     drop(client);
 }
 
 #[tokio::test]
 async fn a_program_that_no_client_has_fails_at_once() {
     let server = Server::start().await;
-    let error = fetch(&server, &[9; 32]).await.expect_err("no client has the program");
+    let error = fetch(&server, &[9; 32]).await.expect_err("a missing program was found");
     assert_eq!(error.code(), Code::NotFound, "{error}");
-    let error = fetch(&server, &[9; 31]).await.expect_err("the digest is too short");
+    let error = fetch(&server, &[9; 31]).await.expect_err("the short digest was accepted");
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
 }

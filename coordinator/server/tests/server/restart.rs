@@ -22,7 +22,7 @@ async fn server() -> Server {
 /// Returns the first command that `pick` selects. Starts pools, and ignores other commands.
 async fn until<T>(agent: &mut Agent, what: &str, mut pick: impl FnMut(&Order) -> Option<T>) -> T {
     loop {
-        let orders = soon(what, agent.next()).await.expect("the session continues").expect("the session continues");
+        let orders = soon(what, agent.next()).await.expect("the session ended").expect("the session ended");
         let mut orders = orders.into_iter();
         while let Some(order) = orders.next() {
             if let Some(found) = pick(&order) {
@@ -53,14 +53,14 @@ pub(crate) async fn adopted(agent: &mut Agent) -> AdoptPool {
 }
 
 /// Sends what reopens a client's pool: a job, its items without an outcome, and PoolReopened.
-fn open_again(client: &Client, first: u64, items: &[&[u8]]) {
+fn reopen(client: &Client, first: u64, items: &[&[u8]]) {
     client.send(Request::OpenJob(Box::new(OpenJob { job: 1, chunksize: 1, retries: 2, ..OpenJob::default() })));
     client.items(1, first, items);
     client.end_items(1);
     client.send(Request::PoolReopened(PoolReopened {}));
 }
 
-fn again(agents: &[u8]) -> OpenPool {
+fn reopened_pool(agents: &[u8]) -> OpenPool {
     let agents = agents.iter().map(|&agent| id(agent)).collect();
     OpenPool { again: true, agents, ..open_pool_as(9) }
 }
@@ -81,7 +81,7 @@ pub(crate) fn result_of(chunk: &Chunk, item: u64, bytes: &'static [u8]) -> Repor
 }
 
 pub(crate) fn result(adopt: &AdoptPool, item: u64, bytes: &'static [u8]) -> Report {
-    let [chunk] = &adopt.chunks[..] else { panic!("one chunk is adopted: {adopt:?}") };
+    let [chunk] = &adopt.chunks[..] else { panic!("not exactly one chunk is adopted: {adopt:?}") };
     let ends = (bytes.len() as u32).to_le_bytes().to_vec().into();
     let (chunk, attempt) = (chunk.chunk, chunk.attempt);
     Report::RunDone(RunDone { chunk, attempt, first: item, data: bytes.into(), ends, busy_ns: 0, failed: false })
@@ -112,8 +112,8 @@ async fn agents_and_clients_reconnect_and_continue() {
         Err(tonic::Code::NotFound)
     );
     let mut agent = Agent::joined_over(connect(cable.socket()).await, holding(1, vec![held(70, 0)])).await;
-    let mut client = Client::opened_over(connect(cable.socket()).await, again(&[1])).await;
-    open_again(&client, 0, &[b"a", b"b"]);
+    let mut client = Client::opened_over(connect(cable.socket()).await, reopened_pool(&[1])).await;
+    reopen(&client, 0, &[b"a", b"b"]);
     let adopt = adopted(&mut agent).await;
     assert_eq!((adopt.held, adopt.chunks[0].held, adopt.jobs[0].number), (HELD, 70, 1));
     agent.send(result(&adopt, 0, b"A"));
@@ -126,9 +126,9 @@ async fn agents_and_clients_reconnect_and_continue() {
 #[tokio::test]
 async fn a_late_agent_keeps_what_is_still_queued() {
     let server = server().await;
-    let mut client = Client::opened_over(server.connect().await, again(&[1, 2])).await;
+    let mut client = Client::opened_over(server.connect().await, reopened_pool(&[1, 2])).await;
     let mut first = Agent::joined_over(server.connect().await, holding(1, vec![held(70, 0)])).await;
-    open_again(&client, 0, &[b"a", b"b", b"c"]);
+    reopen(&client, 0, &[b"a", b"b", b"c"]);
     // The recovery waits for the other agent, but not forever.
     let adopt = adopted(&mut first).await;
     let mut second = Agent::joined_over(server.connect().await, holding(2, vec![held(80, 1), held(81, 2)])).await;
@@ -164,7 +164,7 @@ async fn an_unclaimed_pool_is_stopped() {
 }
 
 #[tokio::test]
-async fn a_client_that_was_given_up_reopens_its_pool() {
+async fn a_client_whose_session_was_closed_reopens_its_pool() {
     let server = Server::with(|settings| settings.reconnect_grace = Duration::from_millis(50)).await;
     let cable = Cable::to(server.address);
     let agent = Agent::echo(&server, 1, 1).await;
@@ -172,8 +172,8 @@ async fn a_client_that_was_given_up_reopens_its_pool() {
     cable.cut();
     server.until("the pool's end", |status| status.pools.is_empty()).await;
     drop(client);
-    let mut client = Client::opened_over(connect(cable.socket()).await, again(&[1])).await;
-    open_again(&client, 3, &[b"d", b"e"]);
+    let mut client = Client::opened_over(connect(cable.socket()).await, reopened_pool(&[1])).await;
+    reopen(&client, 3, &[b"d", b"e"]);
     assert_eq!(client.results(1).await, [b"d", b"e"]);
     agent.abort();
 }
@@ -184,9 +184,9 @@ async fn a_reopened_pool_replaces_the_existing_session() {
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut old = Client::opened_over(server.connect().await, open_pool_as(9)).await;
     old.check_works(1).await;
-    let mut new = Client::opened_over(server.connect().await, again(&[1])).await;
+    let mut new = Client::opened_over(server.connect().await, reopened_pool(&[1])).await;
     old.must_be_refused(tonic::Code::Aborted, "opened in another session").await;
-    open_again(&new, 0, &[b"a"]);
+    reopen(&new, 0, &[b"a"]);
     assert_eq!(new.results(1).await, [b"a"]);
     server.until("one pool", |status| status.pools.len() == 1).await;
 }

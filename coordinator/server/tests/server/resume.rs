@@ -15,7 +15,7 @@ use crate::client::{Client, Event, Request, cut, id, open_pool_as, secret};
 use crate::raw::{begin, framed};
 use crate::server::{Server, connect, soon};
 
-/// In these tests no disconnected peer is given up, unless a test waits for that.
+/// In these tests no session of a disconnected peer is closed, unless a test waits for that.
 const LONG: Duration = Duration::from_secs(600);
 
 async fn patient() -> Server {
@@ -61,7 +61,7 @@ async fn a_client_loses_its_connection_repeatedly_and_nothing_else() {
         if round % 3 == 0 {
             sleep(Duration::from_millis(20)).await;
         }
-        client.resume(connect(cable.socket()).await, 9).await.expect("the session continues");
+        client.resume(connect(cable.socket()).await, 9).await.expect("the session ended");
     }
     client.end_items(1);
     assert!(gather(&mut client, &mut seen, (ROUNDS * ITEMS) as usize).await);
@@ -127,14 +127,14 @@ async fn a_disconnected_agent_gets_nothing_new() {
     sleep(Duration::from_millis(50)).await;
     let status = server.status().await;
     assert_eq!((status.agents[0].chunks, status.jobs[0].assigned), (0, 0));
-    agent.resume(connect(cable.socket()).await, 1).await.expect("the session continues");
+    agent.resume(connect(cable.socket()).await, 1).await.expect("the session ended");
     let _agent = tokio::spawn(agent.work());
     assert_eq!(client.results(1).await, [b"item"]);
     assert!(!server.status().await.agents[0].away);
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_reconnect_in_time_is_given_up() {
+async fn the_session_of_a_peer_that_does_not_reconnect_in_time_is_closed() {
     let server = Server::with(|settings| settings.reconnect_grace = Duration::from_millis(300)).await;
     let cable = Cable::to(server.address);
     let mut agent = Agent::joined_over(connect(cable.socket()).await, hello(1, 1)).await;
@@ -144,9 +144,9 @@ async fn a_peer_that_does_not_reconnect_in_time_is_given_up() {
     cable.cut();
     server.until("the end of both", |status| status.agents.is_empty() && status.pools.is_empty()).await;
     assert!(begin.elapsed() >= Duration::from_millis(290), "{:?}", begin.elapsed());
-    let status = agent.resume(connect(cable.socket()).await, 1).await.expect_err("the session was given up");
+    let status = agent.resume(connect(cable.socket()).await, 1).await.expect_err("the closed session was resumed");
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
-    let status = client.resume(connect(cable.socket()).await, 9).await.expect_err("the session was given up");
+    let status = client.resume(connect(cable.socket()).await, 9).await.expect_err("the closed session was resumed");
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
 }
 
@@ -161,13 +161,13 @@ async fn a_connection_whose_loss_is_unnoticed_is_replaced() {
     client.open_job(1);
     client.items(1, 0, &[b"item"]);
     client.end_items(1);
-    agent.resume(connect(cable.socket()).await, 1).await.expect("the session continues");
-    client.resume(connect(cable.socket()).await, 9).await.expect("the session continues");
+    agent.resume(connect(cable.socket()).await, 1).await.expect("the session ended");
+    client.resume(connect(cable.socket()).await, 9).await.expect("the session ended");
     let _agent = tokio::spawn(agent.work());
     assert_eq!(client.results(1).await, [b"item"]);
     // The old connections end at last, which has no effect.
     cable.cut();
-    client.resume(connect(cable.socket()).await, 9).await.expect("the session continues");
+    client.resume(connect(cable.socket()).await, 9).await.expect("the session ended");
     let status = server.status().await;
     assert_eq!((status.agents.len(), status.pools.len()), (1, 1));
 }
@@ -205,7 +205,7 @@ async fn a_dropped_call_ends_its_session_and_a_broken_one_does_not() {
     let first = framed(&ClientFrame { messages: vec![open].into(), ..ClientFrame::default() });
     for (reason, meant) in [(Reason::CANCEL, true), (Reason::INTERNAL_ERROR, false)] {
         let (response, mut sending) = begin(&server, "Clients/Session", first.clone(), false).await;
-        let response = soon("the answer", response).await.expect("the call is answered");
+        let response = soon("the answer", response).await.expect("the call was refused");
         server.until("the pool", |status| status.pools.len() == 1).await;
         sending.send_reset(reason);
         if meant {
@@ -221,7 +221,7 @@ async fn a_dropped_call_ends_its_session_and_a_broken_one_does_not() {
 /// Opens a session with this first frame, and returns the status with which it ends.
 async fn first_frame(server: &Server, frame: ClientFrame) -> Status {
     let stream = tokio_stream::StreamExt::chain(tokio_stream::once(frame), tokio_stream::pending());
-    let reply = ClientsClient::new(server.connect().await).session(stream).await.expect("the call is answered");
+    let reply = ClientsClient::new(server.connect().await).session(stream).await.expect("the call was refused");
     let mut replies = reply.into_inner();
     loop {
         match soon("the end of the session", replies.message()).await {
@@ -288,7 +288,7 @@ async fn reports_are_settled_when_the_client_acknowledges_their_outcomes() {
     client.items(1, 0, &[b"item"]);
     client.end_items(1);
     let orders = async |agent: &mut Agent| {
-        soon("an order", agent.next()).await.expect("the session continues").expect("the session is open")
+        soon("an order", agent.next()).await.expect("the session ended").expect("the session ended")
     };
     let mut given = false;
     while !given {

@@ -61,11 +61,11 @@ impl Server {
         let directory = std::env::temp_dir().join(format!("farpool-server-{}-{number}", std::process::id()));
         let args = ["farpool-coordinator", "--listen", "127.0.0.1:0", "--programs"];
         let args = args.iter().map(OsString::from).chain([directory.clone().into()]);
-        let mut settings = Settings::load(args).expect("the settings are right");
+        let mut settings = Settings::load(args).expect("the settings were refused");
         settings.log = Log::silent();
         change(&mut settings);
-        let listener = TcpListener::bind(settings.listen).await.expect("there is a free port");
-        let address = listener.local_addr().expect("the listener is bound");
+        let listener = TcpListener::bind(settings.listen).await.expect("no free port");
+        let address = listener.local_addr().expect("the listener has no address");
         let (stop, stopped) = oneshot::channel();
         let done = run(settings, listener, stopped);
         Self { address, stop: Some(stop), done, directory }
@@ -93,7 +93,7 @@ impl Server {
 
     pub(crate) async fn status(&self) -> StatusReply {
         let status = self.operators().await.status(StatusRequest {}).await;
-        status.expect("the status is returned").into_inner()
+        status.expect("cannot get the status").into_inner()
     }
 
     /// Polls the status until it is as expected.
@@ -101,7 +101,7 @@ impl Server {
         let mut operators = self.operators().await;
         let mut last = StatusReply::default();
         for _ in 0..2000 {
-            last = operators.status(StatusRequest {}).await.expect("the status is returned").into_inner();
+            last = operators.status(StatusRequest {}).await.expect("cannot get the status").into_inner();
             if is_so(&last) {
                 return last;
             }
@@ -112,15 +112,15 @@ impl Server {
 
     /// Asks it to shut down.
     pub(crate) fn stop(&mut self) {
-        self.stop.take().expect("a server is stopped once").send(()).expect("the server runs");
+        self.stop.take().expect("the server was stopped twice").send(()).expect("the server has stopped");
     }
 
     /// Waits until it has shut down.
     pub(crate) async fn ended(&mut self) {
         soon("the server's end", &mut self.done)
             .await
-            .expect("the server does not panic")
-            .expect("the server ends without an error");
+            .expect("the server panicked")
+            .expect("the server ended with an error");
     }
 }
 
@@ -132,9 +132,9 @@ impl Drop for Server {
 }
 
 pub(crate) async fn connect(address: SocketAddr) -> Channel {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("the address is valid");
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("invalid address");
     let connected = http2::endpoint(endpoint, Duration::from_secs(5)).connect().await;
-    connected.expect("the server accepts")
+    connected.expect("cannot connect to the server")
 }
 
 /// Awaits something that must happen soon.

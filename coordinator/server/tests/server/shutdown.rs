@@ -20,7 +20,12 @@ async fn open_pools_finish_and_new_ones_are_refused() {
     server.stop();
     server.until("the drain", |status| status.draining).await;
     let mut health = HealthClient::new(server.connect().await);
-    let status = health.check(HealthCheckRequest::default()).await.expect("the service is known").into_inner().status;
+    let status = health
+        .check(HealthCheckRequest::default())
+        .await
+        .expect("the health service does not know this service")
+        .into_inner()
+        .status;
     assert_eq!(status, ServingStatus::NotServing as i32);
     let mut late = Client::silent(&server).await;
     late.send(crate::client::Request::OpenPool(Box::new(crate::client::open_pool())));
@@ -33,8 +38,8 @@ async fn open_pools_finish_and_new_ones_are_refused() {
     for agent in [agent, second] {
         let status = soon("the agent's end", agent)
             .await
-            .expect("the agent does not panic")
-            .expect_err("the status has a message");
+            .expect("the agent panicked")
+            .expect_err("the agent's session ended without an error");
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "the coordinator is shutting down"));
     }
 }

@@ -36,7 +36,8 @@ async fn check<F: Future<Output = ()> + Send + 'static>(
     // On a separate thread, so that they do not slow down the measurement.
     let (stop, stopped) = oneshot::channel::<()>();
     let floods = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("cannot create a runtime");
         runtime.block_on(async {
             let mut floods = JoinSet::new();
             for number in 0..times {
@@ -59,7 +60,7 @@ async fn check<F: Future<Output = ()> + Send + 'static>(
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let _ = stop.send(());
-    floods.join().expect("no flood has ended");
+    floods.join().expect("a flood panicked");
     agent.abort();
     took.sort_unstable();
     let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);

@@ -31,7 +31,7 @@ pub(super) struct Detaching {
     /// The limit of an item's size.
     payload_limit: u64,
     /// The job's number in messages, and in the store.
-    named: Option<u64>,
+    wire_number: Option<u64>,
     pub(super) job: Option<u64>,
     /// The index of the next item; `None`: any item may be the first.
     next: Option<u64>,
@@ -96,7 +96,7 @@ impl Detaching {
             id,
             pool: Box::new(pool),
             payload_limit,
-            named: None,
+            wire_number: None,
             job: None,
             next: None,
             input_ended: false,
@@ -116,20 +116,20 @@ impl Detaching {
     pub(super) fn handle(&mut self, message: ClientMessage) -> Result<Handled, Status> {
         use client_message::Body;
         match message.body {
-            Some(Body::OpenJob(open)) if self.named.is_none() => {
+            Some(Body::OpenJob(open)) if self.wire_number.is_none() => {
                 if open.detach.is_none() {
                     return Err(refusal(RefusedKind::Missing("detach").into()));
                 }
-                self.named = Some(open.job);
+                self.wire_number = Some(open.job);
                 self.park(Part::Job(open));
             }
-            Some(Body::CancelJob(cancel)) if self.named == Some(cancel.job) => return Ok(Handled::Withdrawn),
-            Some(Body::ClosePool(close)) if close.now || self.named.is_none() => return Ok(Handled::Withdrawn),
+            Some(Body::CancelJob(cancel)) if self.wire_number == Some(cancel.job) => return Ok(Handled::Withdrawn),
+            Some(Body::ClosePool(close)) if close.now || self.wire_number.is_none() => return Ok(Handled::Withdrawn),
             Some(Body::ClosePool(_) | Body::PoolReopened(_)) => {}
             body @ (None | Some(Body::Items(_) | Body::EndItems(_))) => {
                 match of_one_job(ClientMessage { body }).map_err(refusal)? {
-                    OfOneJob::Items(of, batch) if self.named == Some(of) => self.handle_batch(of, batch)?,
-                    OfOneJob::End(of) if self.named == Some(of) => {
+                    OfOneJob::Items(of, batch) if self.wire_number == Some(of) => self.handle_batch(of, batch)?,
+                    OfOneJob::End(of) if self.wire_number == Some(of) => {
                         self.check_input()?;
                         self.input_ended = true;
                         self.park(Part::End);
@@ -144,13 +144,13 @@ impl Detaching {
 
     /// Refuses a message that does not belong in such a session.
     fn unexpected(&self) -> Status {
-        Status::invalid_argument(match self.named {
-            Some(named) => format!("a session that detaches a job has Items and EndItems, of job {named}"),
+        Status::invalid_argument(match self.wire_number {
+            Some(wire_number) => format!("a session that detaches a job has Items and EndItems, of job {wire_number}"),
             None => "a session that detaches a job opens the job first".to_owned(),
         })
     }
 
-    fn handle_batch(&mut self, named: u64, batch: Batch) -> Result<(), Status> {
+    fn handle_batch(&mut self, wire_number: u64, batch: Batch) -> Result<(), Status> {
         self.check_input()?;
         if let Some(next) = self.next.filter(|next| batch.first != *next) {
             return Err(gap(batch.first, next));
@@ -160,7 +160,7 @@ impl Detaching {
             return Err(refusal(RefusedKind::ItemTooLarge { item, bytes, limit }.into()));
         }
         if self.arrived >= self.limit {
-            return Err(refusal(RefusedKind::WindowOverrun { job: named, limit: self.limit }.into()));
+            return Err(refusal(RefusedKind::WindowOverrun { job: wire_number, limit: self.limit }.into()));
         }
         self.arrived += batch.bytes();
         self.next = Some(batch.first + batch.count);
@@ -223,7 +223,7 @@ impl Detaching {
 
     /// Reports to the client that items before this index are durable, and how many bytes of those that it has sent.
     pub(super) fn send_durable(&mut self, items: u64, bytes: u64) {
-        let job = self.named.unwrap_or_default();
+        let job = self.wire_number.unwrap_or_default();
         if self.reported != Some(items) {
             self.reported = Some(items);
             self.send(Body::Durable(Durable { job, items, complete: false }));
@@ -236,14 +236,14 @@ impl Detaching {
 
     /// Reports to the client that its whole job is durable, which ends the session.
     pub(super) fn send_complete(&self, items: u64) {
-        let job = self.named.unwrap_or_default();
+        let job = self.wire_number.unwrap_or_default();
         self.send(Body::Durable(Durable { job, items, complete: true }));
         self.send(Body::PoolClosed(PoolClosed {}));
     }
 
     /// Reports to the client that its job was withdrawn, which ends the session.
     pub(super) fn send_withdrawn(&self) {
-        if let Some(job) = self.named {
+        if let Some(job) = self.wire_number {
             self.send(Body::JobEnded(JobEnded { job, cancelled: true }));
         }
         self.send(Body::PoolClosed(PoolClosed {}));

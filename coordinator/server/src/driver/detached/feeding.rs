@@ -39,7 +39,7 @@ impl Runner {
         if self.hungry.is_empty() {
             return;
         }
-        self.count_together(round);
+        self.update_total(round);
         let mut hungry = std::mem::take(&mut self.hungry);
         hungry.sort_unstable();
         hungry.dedup();
@@ -100,9 +100,9 @@ impl Runner {
     }
 
     /// Counts how much running jobs have in memory.
-    fn count_together(&mut self, round: &Round) {
+    fn update_total(&mut self, round: &Round) {
         let all = self.runs.iter().map(|(&id, run)| round.coordinator.stored_bytes_of(id) + run.feed.held());
-        self.together = all.sum();
+        self.total_held = all.sum();
     }
 
     fn next_step(&self, tracked: &TrackedStore, round: &Round, id: ClientId) -> Option<Step> {
@@ -127,7 +127,7 @@ impl Runner {
         let stored = round.coordinator.stored_bytes_of(id);
         let most = round.memory.bound / 4;
         if stored == 0 {
-            return (self.together < most || round.coordinator.idles()).then_some(window);
+            return (self.total_held < most || round.coordinator.idles()).then_some(window);
         }
         // Leaves a share for the next job that starts.
         let share = most / (self.runs.len() as u64 + 1);
@@ -152,13 +152,13 @@ impl Runner {
             Step::Read(range, bytes) => {
                 let reading = tracked.store().read_items(run.job, range, bytes);
                 run.feed.reading = Some(reading.bytes());
-                self.together += reading.bytes();
+                self.total_held += reading.bytes();
                 round.link.read(reading, move |items| ReadResult::Items(id, items));
             }
             Step::Give => self.give(tracked, round, id),
             Step::EndInput => {
                 run.feed.input_ended = true;
-                let job = run.named;
+                let job = run.wire_number;
                 self.send_as(tracked, round, id, ask::Body::EndItems(EndItems { job }));
             }
             Step::Reopened => {
@@ -191,7 +191,7 @@ impl Runner {
         {
             run.feed.sent += batch.bytes();
             let Batch { first, data, ends, .. } = batch;
-            let items = v1::Items { job: run.named, first, data, ends };
+            let items = v1::Items { job: run.wire_number, first, data, ends };
             self.send_as(tracked, round, id, ask::Body::Items(items));
         }
         self.hungry.push(id);

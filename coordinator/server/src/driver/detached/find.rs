@@ -13,7 +13,7 @@ use super::receiving::{PoolFacts, Receiving};
 use super::tracked_store::TrackedStore;
 
 /// How much the store has of the job that a client detaches.
-pub(super) enum Found {
+pub(super) enum FoundJob {
     /// All of it; its number of items.
     Complete(u64),
     /// Nothing, or a part: the job's number.
@@ -25,8 +25,8 @@ pub(super) fn find<'k>(tracked: &'k TrackedStore, session: &Detaching) -> Option
     if let Some(number) = session.job {
         return tracked.job(number);
     }
-    let there = tracked.store().find(session.owner.tenant(), session.parked_name()?)?;
-    (there.known.id == session.id && there.known.owner == session.owner).then_some(there)
+    let existing = tracked.store().find(session.owner.tenant(), session.parked_name()?)?;
+    (existing.known.id == session.id && existing.known.owner == session.owner).then_some(existing)
 }
 
 /// Finds the job of a session in the store, or opens it. `facts` are its pool's, and `cannot_keep` is why no new job is accepted.
@@ -38,28 +38,30 @@ pub(super) fn find_or_open(
     facts: PoolFacts,
     cannot_keep: Option<&Status>,
     received: &BTreeMap<u64, Receiving>,
-) -> Result<Found, Status> {
+) -> Result<FoundJob, Status> {
     let Detaching { owner, id, pool, .. } = session;
     let is_unwanted = |job| received.get(&job).is_some_and(|receiving| receiving.unwanted);
     let has_other_pool =
         |job| received.get(&job).and_then(|receiving| receiving.pool).is_some_and(|pool| pool != facts);
     match tracked.store().find(owner.tenant(), &detach.name) {
-        Some(there) if there.known.id != *id || there.known.owner != *owner || is_unwanted(there.number) => {
+        Some(existing)
+            if existing.known.id != *id || existing.known.owner != *owner || is_unwanted(existing.number) =>
+        {
             Err(Status::already_exists(format!("there already is a job {:?}", detach.name)))
         }
-        Some(there) if !tracked.is_received(there) => Ok(Found::Complete(there.end)),
-        Some(there) if has_other_pool(there.number) => Err(Status::invalid_argument(format!(
+        Some(existing) if !tracked.is_received(existing) => Ok(FoundJob::Complete(existing.end)),
+        Some(existing) if has_other_pool(existing.number) => Err(Status::invalid_argument(format!(
             "the job {:?} was begun with another program or payload limit: continue it with the same, or detach it under another name",
             detach.name
         ))),
-        Some(there) if there.end >= detach.durable => Ok(Found::Incomplete(there.number)),
+        Some(existing) if existing.end >= detach.durable => Ok(FoundJob::Incomplete(existing.number)),
         None if detach.durable == 0 => {
             cannot_keep.map_or(Ok(()), |why| Err(why.clone()))?;
             let known = known(owner.clone(), id.clone(), detach, open)?;
             check_opening(pool, open)?;
             let now_ms = tracked.now_ms(round.now);
             let opened = tracked.store_mut().open(known, pool, open, now_ms);
-            opened.map(Found::Incomplete).map_err(|error| status(&error))
+            opened.map(FoundJob::Incomplete).map_err(|error| status(&error))
         }
         _ => Err(dropped()),
     }

@@ -19,7 +19,7 @@ use super::super::round::Round;
 use super::checks::status;
 use super::detaching::{Detaching, Handled, Part, Withdrawal, gap};
 use super::durable::OnDurable;
-use super::find::{Found, find, find_or_open, has_room};
+use super::find::{FoundJob, find, find_or_open, has_room};
 use super::receiving::{PoolFacts, Receiving};
 use super::tracked_store::TrackedStore;
 
@@ -37,12 +37,12 @@ pub(super) struct Intake {
 }
 
 /// Why a part is not stored.
-enum NotTaken {
+enum NotStored {
     /// There is no room now.
-    Yet(Part),
-    Ever(Status),
+    NoRoomYet(Part),
+    Refused(Status),
     /// There will be no room: the job is dropped.
-    Full(Status),
+    NoRoom(Status),
 }
 
 impl Intake {
@@ -136,14 +136,14 @@ impl Intake {
     }
 
     /// Reports to a session that items before this index are durable, and how many bytes of its own.
-    pub(super) fn has_received(&mut self, job: u64, id: ClientId, items: u64, bytes: u64) {
+    pub(super) fn report_durable(&mut self, job: u64, id: ClientId, items: u64, bytes: u64) {
         if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.job == Some(job)) {
             session.send_durable(items, bytes);
         }
     }
 
     /// Reports to a session that its withdrawal is durable.
-    pub(super) fn was_withdrawn(&mut self, id: ClientId) {
+    pub(super) fn report_withdrawn(&mut self, id: ClientId) {
         if let Some(session) = self.sessions.remove(&id) {
             session.send_withdrawn();
             self.ends.push((id, Ok(())));
@@ -151,8 +151,8 @@ impl Intake {
     }
 
     /// Handles that a job's completion is durable. Returns whether it has to be started.
-    pub(super) fn is_complete(&mut self, tracked: &mut TrackedStore, round: &Round, number: u64) -> bool {
-        tracked.is_complete(number);
+    pub(super) fn handle_complete(&mut self, tracked: &mut TrackedStore, round: &Round, number: u64) -> bool {
+        tracked.note_complete(number);
         if self.jobs.get(&number).is_none_or(|receiving| receiving.unwanted) {
             return false;
         }
@@ -168,7 +168,7 @@ impl Intake {
     }
 
     /// Handles that a job is incomplete again. Returns it if it was dropped. `refusal`: why it is not kept.
-    pub(super) fn is_incomplete_again(
+    pub(super) fn handle_incomplete_again(
         &mut self,
         tracked: &mut TrackedStore,
         round: &Round,
@@ -176,7 +176,7 @@ impl Intake {
         refusal: Option<&Status>,
     ) -> Option<u64> {
         // It never runs now, even if the coordinator ends before it is dropped.
-        self.sessions_that_withdraw(number).into_iter().for_each(|id| self.was_withdrawn(id));
+        self.sessions_that_withdraw(number).into_iter().for_each(|id| self.report_withdrawn(id));
         let receiving = self.jobs.get_mut(&number)?;
         receiving.completes = false;
         if receiving.unwanted {
@@ -189,7 +189,7 @@ impl Intake {
 
     /// Forgets a job that the store has dropped.
     pub(super) fn drop_job(&mut self, tracked: &mut TrackedStore, round: &Round, number: u64) {
-        self.break_off(round, number, Status::not_found("the job was discarded"));
+        self.end_session_of(round, number, Status::not_found("the job was discarded"));
         self.sessions_that_withdraw(number).into_iter().for_each(|id| tracked.when_durable(OnDurable::Withdrawn(id)));
         self.jobs.remove(&number);
         tracked.job_dropped(number);
@@ -229,7 +229,7 @@ impl Intake {
     }
 
     /// Ends the session of a job.
-    pub(super) fn break_off(&mut self, round: &Round, job: u64, status: Status) {
+    pub(super) fn end_session_of(&mut self, round: &Round, job: u64, status: Status) {
         if let Some(id) = self.jobs.get(&job).and_then(|receiving| receiving.client) {
             self.end(round, id, Err(status));
         }
@@ -274,15 +274,15 @@ impl Intake {
             };
             match taken {
                 Ok(()) => has_stored = true,
-                Err(NotTaken::Yet(part)) => {
+                Err(NotStored::NoRoomYet(part)) => {
                     self.sessions.get_mut(&id)?.park_again(part);
                     break;
                 }
-                Err(NotTaken::Ever(status)) => {
+                Err(NotStored::Refused(status)) => {
                     self.end(round, id, Err(status));
                     return None;
                 }
-                Err(NotTaken::Full(status)) => {
+                Err(NotStored::NoRoom(status)) => {
                     let job = self.sessions.get(&id)?.job;
                     self.end(round, id, Err(status));
                     return self.forget(tracked, round, job?);
@@ -305,25 +305,25 @@ impl Intake {
         id: ClientId,
         mut open: Box<OpenJob>,
         cannot_keep: Option<&Status>,
-    ) -> Result<(), NotTaken> {
+    ) -> Result<(), NotStored> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let bytes = (session.pool.encoded_len() + open.encoded_len()) as u64;
         if !has_room(tracked.store(), bytes, cannot_keep.is_some()) {
-            return Err(NotTaken::Yet(Part::Job(open)));
+            return Err(NotStored::NoRoomYet(Part::Job(open)));
         }
         let detach = open.detach.take().unwrap_or_default();
         let facts = PoolFacts::of(&session.pool);
-        let facts = facts.ok_or_else(|| NotTaken::Ever(Status::invalid_argument("OpenPool without a program")))?;
+        let facts = facts.ok_or_else(|| NotStored::Refused(Status::invalid_argument("OpenPool without a program")))?;
         let found = match round.drains {
             true => Err(shutting_down()),
             false => find_or_open(tracked, round, session, (detach, &open), facts, cannot_keep, &self.jobs),
         };
-        match found.map_err(NotTaken::Ever)? {
-            Found::Complete(items) => {
+        match found.map_err(NotStored::Refused)? {
+            FoundJob::Complete(items) => {
                 session.send_complete(items);
                 self.end(round, id, Ok(()));
             }
-            Found::Incomplete(number) => {
+            FoundJob::Incomplete(number) => {
                 session.job = Some(number);
                 *session.pool = OpenPool::default();
                 self.receive(tracked, round, number, id, facts);
@@ -351,9 +351,9 @@ impl Intake {
     fn withdraw(&mut self, tracked: &mut TrackedStore, round: &Round, id: ClientId) -> Option<u64> {
         let session = self.sessions.get_mut(&id)?;
         let there = find(tracked, session);
-        if let Some(there) = there.filter(|there| !tracked.is_received(there)) {
+        if let Some(existing) = there.filter(|there| !tracked.is_received(there)) {
             // It was complete before this session began.
-            session.send_complete(there.end);
+            session.send_complete(existing.end);
             self.end(round, id, Ok(()));
             return None;
         }
@@ -361,7 +361,7 @@ impl Intake {
         (session.withdrawal, session.job, *session.pool) = (Some(Withdrawal::Safe), None, OpenPool::default());
         session.forget_parked();
         let Some((number, receiving)) = number.and_then(|number| Some((number, self.jobs.get_mut(&number)?))) else {
-            self.was_withdrawn(id);
+            self.report_withdrawn(id);
             return None;
         };
         receiving.lose_client(round.now);
@@ -381,7 +381,7 @@ impl Intake {
         // Nothing can be written now. An error means that the job is gone.
         let _ = tracked.store_mut().forget_incomplete(number);
         self.drop_job(tracked, round, number);
-        self.was_withdrawn(id);
+        self.report_withdrawn(id);
         Some(number)
     }
 
@@ -391,7 +391,7 @@ impl Intake {
         let withdrawals = self.sessions.iter().filter_map(|(id, session)| Some((*id, session.withdrawal?)));
         for (id, withdrawal) in withdrawals.collect::<Vec<_>>() {
             match withdrawal {
-                Withdrawal::Safe => self.was_withdrawn(id),
+                Withdrawal::Safe => self.report_withdrawn(id),
                 Withdrawal::Of(job) => tracked.store_mut().withdraw_end(job),
             }
         }
@@ -428,7 +428,7 @@ fn store(
     receiving: &mut Receiving,
     session: &mut Detaching,
     part: Part,
-) -> Result<(), NotTaken> {
+) -> Result<(), NotStored> {
     let Part::Items(batch) = part else {
         receiving.input_ended = true;
         return Ok(());
@@ -438,13 +438,13 @@ fn store(
     // If the job's end is stored, all items were stored before.
     if end > next && !receiving.completes {
         if first > next {
-            return Err(NotTaken::Ever(gap(first, next)));
+            return Err(NotStored::Refused(gap(first, next)));
         }
         let Batch { first, data, ends, .. } = if first < next { batch.part(next, end - next) } else { batch.clone() };
         tracked.store_mut().append(job, Entry::Items { first, data, ends }).map_err(|error| match error.kind() {
-            JobStoreErrorKind::Busy | JobStoreErrorKind::Io => NotTaken::Yet(Part::Items(batch)),
-            JobStoreErrorKind::Full => NotTaken::Full(status(&error)),
-            _ => NotTaken::Ever(status(&error)),
+            JobStoreErrorKind::Busy | JobStoreErrorKind::Io => NotStored::NoRoomYet(Part::Items(batch)),
+            JobStoreErrorKind::Full => NotStored::NoRoom(status(&error)),
+            _ => NotStored::Refused(status(&error)),
         })?;
     }
     session.stored += bytes;

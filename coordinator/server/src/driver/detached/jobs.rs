@@ -155,7 +155,7 @@ impl Jobs {
         // Writing may work again by now.
         let refusal = self.tracked.cannot_keep(round.now);
         let withdrawn = self.tracked.progress(round.now, &round.link);
-        let drop = |job| self.intake.is_incomplete_again(&mut self.tracked, round, job, refusal.as_ref());
+        let drop = |job| self.intake.handle_incomplete_again(&mut self.tracked, round, job, refusal.as_ref());
         let gone: Vec<u64> = withdrawn.into_iter().filter_map(drop).collect();
         self.readers.serve_jobs(&self.tracked, round, &gone);
         self.tracked.write();
@@ -176,18 +176,18 @@ impl Jobs {
                     changed.extend(runner.job_of(id));
                 }
                 OnDurable::Give(id) => runner.give_noted(tracked, round, id),
-                OnDurable::Received(job, id, items, bytes) => intake.has_received(job, id, items, bytes),
-                OnDurable::Withdrawn(id) => intake.was_withdrawn(id),
+                OnDurable::Received(job, id, items, bytes) => intake.report_durable(job, id, items, bytes),
+                OnDurable::Withdrawn(id) => intake.report_withdrawn(id),
                 OnDurable::Complete(job) => {
-                    if intake.is_complete(tracked, round, job) {
+                    if intake.handle_complete(tracked, round, job) {
                         runner.start(tracked, round, job);
                         readers.serve_jobs(tracked, round, &[job]);
                     }
                 }
                 OnDurable::Ended(job) => {
-                    tracked.has_ended(job);
+                    tracked.note_ended(job);
                     changed.push(job);
-                    runner.has_ended(tracked, round, job);
+                    runner.handle_ended(tracked, round, job);
                 }
                 OnDurable::Answer(reply) => drop(reply.send(Ok(()))),
             }

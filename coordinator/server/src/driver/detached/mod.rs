@@ -247,7 +247,7 @@ impl Detached {
     /// Returns how many bytes are held: parts that wait for the store, items, and outcomes that wait for readers.
     pub(super) fn held(&self) -> u64 {
         let held = |jobs: &Jobs| {
-            jobs.intake.held() + jobs.readers.holds() + jobs.runner.held() + jobs.tracked.store().backlog()
+            jobs.intake.held() + jobs.readers.held() + jobs.runner.held() + jobs.tracked.store().backlog()
         };
         self.jobs.as_ref().map_or(0, held)
     }

@@ -25,7 +25,7 @@ use super::tracked_store::TrackedStore;
 /// All clients that are sent outcomes.
 #[derive(Default)]
 pub(super) struct Readers {
-    all: BTreeMap<ClientId, Attached>,
+    all: BTreeMap<ClientId, ServedReader>,
     /// Sessions to be ended.
     pub(super) ends: Vec<SessionEnd>,
     /// How many bytes they hold together, as of this round.
@@ -35,38 +35,38 @@ pub(super) struct Readers {
 }
 
 /// A session that is sent a job's outcomes.
-struct Attached {
+struct ServedReader {
     outgoing: Outgoing<ClientEvent>,
     job: u64,
     /// The job's number in messages.
-    named: u64,
+    wire_number: u64,
     /// The first item whose outcome was not read from disk yet.
     next: u64,
-    /// The client waits for outcomes that are not there yet.
+    /// The client waits for outcomes that do not exist yet.
     wait: bool,
     /// The job was incomplete when it was described.
     partial: bool,
     /// Items without an outcome were skipped.
-    lacks: bool,
+    skipped_items: bool,
     /// How many bytes are being read for it, if any.
     reading: Option<u64>,
     /// How many bytes it had not read at the last change, and when that was.
-    untaken: u64,
-    moved_at: u64,
+    unread_bytes: u64,
+    changed_at: u64,
     /// The ticket for the slot that is lent while the client waits, if an item's task started it.
     ticket: Option<Ticket>,
     /// The client only waits for outcomes.
-    awaits: bool,
+    only_waits: bool,
 }
 
-impl Attached {
+impl ServedReader {
     /// Returns how many bytes it holds, without those that may be in flight.
     fn held(&self) -> u64 {
-        self.untaken() + self.reading.unwrap_or(0)
+        self.unread_bytes() + self.reading.unwrap_or(0)
     }
 
     /// Returns how many bytes it has not read.
-    fn untaken(&self) -> u64 {
+    fn unread_bytes(&self) -> u64 {
         unread(&self.outgoing)
     }
 
@@ -83,11 +83,15 @@ impl Attached {
                 let batch = Batch { first, count, data, ends, failed };
                 let Batch { first: start, data, ends, .. } =
                     if from > first { batch.part(from, end - from) } else { batch };
-                (first, end, Body::ItemsDone(ItemsDone { job: self.named, first: start, data, ends, failed, attempts }))
+                (
+                    first,
+                    end,
+                    Body::ItemsDone(ItemsDone { job: self.wire_number, first: start, data, ends, failed, attempts }),
+                )
             }
             Outcomes::Failed { first, count, failure } => {
                 let (end, start, failure) = (first + count, first.max(self.next), Some(*failure));
-                let failed = ItemsFailed { job: self.named, first: start, failure, count: end - start };
+                let failed = ItemsFailed { job: self.wire_number, first: start, failure, count: end - start };
                 (first, end, Body::ItemsFailed(Box::new(failed)))
             }
         }
@@ -95,11 +99,11 @@ impl Attached {
 
     /// Returns whether it has read nothing for longer than `patience`, in ns, although outcomes wait.
     fn is_stalled(&mut self, now: u64, patience: u64) -> bool {
-        let untaken = self.untaken();
-        if untaken == 0 || untaken != self.untaken {
-            (self.untaken, self.moved_at) = (untaken, now);
+        let unread_bytes = self.unread_bytes();
+        if unread_bytes == 0 || unread_bytes != self.unread_bytes {
+            (self.unread_bytes, self.changed_at) = (unread_bytes, now);
         }
-        now.saturating_sub(self.moved_at) > patience
+        now.saturating_sub(self.changed_at) > patience
     }
 }
 
@@ -128,7 +132,7 @@ impl Readers {
         for message in messages {
             match (self.all.get_mut(&id), message.body) {
                 (Some(attached), Some(client_message::Body::AwaitingItems(awaiting))) => {
-                    attached.awaits = awaiting.waits
+                    attached.only_waits = awaiting.waits
                 }
                 (Some(_), _) => {
                     return self.end(id, Err(Status::invalid_argument("only AwaitingItems may follow Attach")));
@@ -156,13 +160,13 @@ impl Readers {
     /// Reports to the coordinator which tasks wait for unfinished jobs, so that it lends their slots.
     pub(super) fn lend(&self, tracked: &TrackedStore, round: &mut Round) {
         let is_unfinished = |job| tracked.job(job).is_some_and(|job| job.ended.is_none());
-        let waits = |attached: &&Attached| attached.awaits && attached.wait && is_unfinished(attached.job);
+        let waits = |attached: &&ServedReader| attached.only_waits && attached.wait && is_unfinished(attached.job);
         round.coordinator.lend_to_attached(self.all.values().filter(waits).filter_map(|at| at.ticket).collect());
     }
 
     /// Checks queues after some have run low.
     pub(super) fn check_queues(&mut self, tracked: &TrackedStore, round: &Round) {
-        (self.held, self.seen_at) = (self.holds(), round.now);
+        (self.held, self.seen_at) = (self.held(), round.now);
         if self.held > 2 * share(round.memory.bound) {
             self.end_stalled(round);
         }
@@ -208,7 +212,7 @@ impl Readers {
         attached.reading = None;
         for outcomes in read.parts {
             let (there, end, body) = attached.rest_of(outcomes);
-            attached.lacks |= there > attached.next;
+            attached.skipped_items |= there > attached.next;
             attached.next = end;
             attached.send(body);
         }
@@ -219,8 +223,8 @@ impl Readers {
     }
 
     /// Returns how many bytes wait for them or are being read.
-    pub(super) fn holds(&self) -> u64 {
-        self.all.values().map(Attached::held).sum()
+    pub(super) fn held(&self) -> u64 {
+        self.all.values().map(ServedReader::held).sum()
     }
 
     fn end_stalled(&mut self, round: &Round) {
@@ -245,7 +249,7 @@ impl Readers {
         }
         let has_room = match held {
             held if held <= share => attached.outgoing.waiting() <= LOW_OUTCOMES,
-            held if held <= 2 * share => attached.untaken() == 0,
+            held if held <= 2 * share => attached.unread_bytes() == 0,
             _ => false,
         };
         if attached.reading.is_some() || !has_room {
@@ -262,12 +266,12 @@ impl Readers {
             self.held += reading.bytes();
             return round.link.read(reading, move |read| ReadResult::Outcomes(id, read));
         }
-        let named = attached.named;
+        let wire_number = attached.wire_number;
         let last = match ended {
             Some(Ended::Failed) => Body::PoolFailed(Box::new(PoolFailed { failure: job.failure.as_deref().cloned() })),
             // The job ended after items were skipped, so the client would miss their outcomes.
-            Some(Ended::Finished) if attached.lacks && !attached.wait => return self.end(id, Ok(())),
-            Some(how) => Body::JobEnded(JobEnded { job: named, cancelled: how == Ended::Cancelled }),
+            Some(Ended::Finished) if attached.skipped_items && !attached.wait => return self.end(id, Ok(())),
+            Some(how) => Body::JobEnded(JobEnded { job: wire_number, cancelled: how == Ended::Cancelled }),
             None if attached.wait => return,
             None => return self.end(id, Ok(())),
         };
@@ -286,25 +290,25 @@ impl Readers {
 }
 
 /// Begins to serve a client: sends a welcome and a description of the job.
-fn begin(tracked: &TrackedStore, round: &Round, client: &Client, attach: &Attach) -> Result<Attached, Status> {
+fn begin(tracked: &TrackedStore, round: &Round, client: &Client, attach: &Attach) -> Result<ServedReader, Status> {
     let (session, name) = (&client.session, &attach.name);
     let job = tracked.store().find(session.principal.tenant(), name).ok_or_else(|| not_found(name))?;
     check_id(job, &attach.id)?;
     let ticket = attach.ticket.clone().map(Ticket::try_from).transpose();
     let ticket = ticket.map_err(|refused| Status::invalid_argument(refused.to_string()))?;
-    let attached = Attached {
+    let attached = ServedReader {
         outgoing: session.outgoing.clone(),
         job: job.number,
-        named: attach.job,
+        wire_number: attach.job,
         next: attach.first,
         wait: attach.wait,
         partial: tracked.is_received(job),
-        lacks: false,
+        skipped_items: false,
         reading: None,
-        untaken: 0,
-        moved_at: round.now,
+        unread_bytes: 0,
+        changed_at: round.now,
         ticket,
-        awaits: false,
+        only_waits: false,
     };
     attached.outgoing.set_low(LOW_OUTCOMES);
     attached.send(Body::Welcome(welcome(round, 0)));

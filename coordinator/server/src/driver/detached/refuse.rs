@@ -40,7 +40,7 @@ impl Intake {
 
     /// Refuses an incomplete job and drops it.
     pub(super) fn refuse(&mut self, tracked: &mut TrackedStore, round: &Round, job: u64, why: Status) -> Option<u64> {
-        self.break_off(round, job, why);
+        self.end_session_of(round, job, why);
         tracked.store_mut().forget_incomplete(job).ok()?;
         self.drop_job(tracked, round, job);
         Some(job)

@@ -42,7 +42,7 @@ pub(super) struct Runner {
     pub(super) starved: Vec<ClientId>,
     pub(super) check_at: Option<u64>,
     /// How many bytes of items all runs have in memory.
-    pub(super) together: u64,
+    pub(super) total_held: u64,
     /// All runs are paused, because the store has no room for outcomes.
     paused: bool,
     /// When to retry a failed read.
@@ -54,7 +54,7 @@ pub(super) struct Runner {
 pub(super) struct Run {
     /// The number in the store, and the number in messages.
     pub(super) job: u64,
-    pub(super) named: u64,
+    pub(super) wire_number: u64,
     /// Its items must not run twice. So they are given out only once it is durable that they may have been.
     pub(super) at_most_once: bool,
     pub(super) feed: Feed,
@@ -118,7 +118,7 @@ impl Runner {
         let id = round.coordinator.connect_client(known.owner);
         let run = Run {
             job: number,
-            named: opened.job,
+            wire_number: opened.job,
             at_most_once,
             feed: Feed::new(job.fed),
             received: 0,
@@ -157,14 +157,14 @@ impl Runner {
         let run = self.runs.get_mut(&id)?;
         run.cancels.push(reply);
         if !run.ended {
-            let job = run.named;
+            let job = run.wire_number;
             self.send_as(tracked, round, id, ask::Body::CancelJob(CancelJob { job }));
         }
         None
     }
 
     /// Closes the pool of a job whose end is durable. Until then the agents keep its outcomes.
-    pub(super) fn has_ended(&mut self, tracked: &mut TrackedStore, round: &mut Round, number: u64) {
+    pub(super) fn handle_ended(&mut self, tracked: &mut TrackedStore, round: &mut Round, number: u64) {
         if let Some(&id) = self.clients.get(&number) {
             self.send_as(tracked, round, id, ask::Body::ClosePool(ClosePool { now: false }));
         }

@@ -157,12 +157,12 @@ impl TrackedStore {
     }
 
     /// Notes that a job's completion is acknowledged.
-    pub(super) fn is_complete(&mut self, number: u64) {
+    pub(super) fn note_complete(&mut self, number: u64) {
         self.completing.remove(&number);
     }
 
     /// Notes that a job's end is acknowledged.
-    pub(super) fn has_ended(&mut self, number: u64) {
+    pub(super) fn note_ended(&mut self, number: u64) {
         self.ending.remove(&number);
     }
 

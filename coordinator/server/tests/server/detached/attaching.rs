@@ -44,7 +44,7 @@ async fn a_client_that_waits_gets_outcomes_in_order_and_others_get_those_that_ex
     for item in [0, 1] {
         match waits.next().await {
             Event::ItemsDone(done) => assert_eq!((done.first, done.job, done.ends.len()), (item, 1, 4)),
-            other => panic!("{other:?}"),
+            other => panic!("unexpected event: {other:?}"),
         }
     }
     agent.send(result_of(&chunks[2], 2, b"C"));
@@ -66,7 +66,7 @@ async fn a_client_that_attaches_to_an_incomplete_job_gets_its_length_later() {
         Event::DetachedJob(job) => {
             assert_eq!((job.state(), job.items, job.detached_ms > 0), (state, items, state == DetachedState::Running));
         }
-        other => panic!("{other:?}"),
+        other => panic!("unexpected event: {other:?}"),
     };
     told(DetachedState::Receiving, 0).await;
     send(&client, 0, 3);
@@ -139,10 +139,10 @@ async fn an_invalid_attach_is_refused() {
     let frame = farpool_proto::v1::ClientFrame { messages: vec![message].into(), ..Default::default() };
     let frames = StreamExt::chain(tokio_stream::once(frame), tokio_stream::pending());
     let session = ClientsClient::new(server.connect().await).session(frames).await;
-    let mut stream = session.expect("the session is accepted").into_inner();
+    let mut stream = session.expect("the session was refused").into_inner();
     let _agent = Agent::echo(&server, 1, 1).await;
     let mut items = 0;
-    while let Some(frame) = soon("a frame", stream.message()).await.expect("the stream continues") {
+    while let Some(frame) = soon("a frame", stream.message()).await.expect("the stream failed") {
         for event in &*frame.messages {
             if let Some(Event::ItemsDone(done)) = &event.body {
                 items += done.ends.len() / 4;
@@ -155,8 +155,7 @@ async fn an_invalid_attach_is_refused() {
 /// Waits for the next LendSlot; returns a byte of its ticket and whether to lend.
 async fn lends(agent: &mut Agent) -> (u8, bool) {
     loop {
-        for order in soon("an order", agent.next()).await.expect("the session continues").expect("the session is open")
-        {
+        for order in soon("an order", agent.next()).await.expect("the session ended").expect("the session ended") {
             match order {
                 Order::LendSlot(lend) => return (lend.ticket[0], lend.lend),
                 order => agent.execute(order),
@@ -194,7 +193,7 @@ async fn a_slot_is_lent_while_its_task_waits_for_an_unfinished_job() {
     assert_eq!(lends(&mut agent).await, (4, false));
     waits(&first, true);
     assert_eq!(lends(&mut agent).await, (3, true));
-    cancel(&server, "one").await.expect("the job is cancelled");
+    cancel(&server, "one").await.expect("cannot cancel the job");
     assert_eq!(lends(&mut agent).await, (3, false));
 }
 
@@ -255,8 +254,8 @@ async fn a_session_that_reads_outlives_its_connections() {
             }
             Ok(Some(Event::JobEnded(end))) => ended = !end.cancelled,
             Ok(Some(Event::PoolClosed(_))) => break,
-            Ok(Some(other)) => panic!("{other:?}"),
-            Ok(None) | Err(_) => reader.resume(connect(cable.socket()).await, 9).await.expect("the session continues"),
+            Ok(Some(other)) => panic!("unexpected event: {other:?}"),
+            Ok(None) | Err(_) => reader.resume(connect(cable.socket()).await, 9).await.expect("the session ended"),
         }
     }
     assert!(ended && next == ITEMS && cuts > 0, "{next} after {cuts} cuts");
@@ -283,20 +282,20 @@ async fn a_session_reads_one_job() {
     assert!(matches!(reader.next().await, Event::DetachedJob(job) if job.name == "one"));
     assert!(matches!(reader.next().await, Event::JobEnded(_)));
     assert!(matches!(reader.next().await, Event::PoolClosed(_)));
-    assert_eq!(reader.try_next().await.expect("the session ends without an error"), None);
+    assert_eq!(reader.try_next().await.expect("the session ended with an error"), None);
 }
 
 #[tokio::test]
 async fn jobs_are_described() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
-    let refused = describe(&server, "one").await.expect_err("the job does not exist");
+    let refused = describe(&server, "one").await.expect_err("a missing job was found");
     assert_eq!((refused.code(), refused.message()), (Code::NotFound, "there is no detached job \"one\""));
     detached(&server, detach("one", 1), 3).await;
-    let job = describe(&server, "one").await.expect("the job exists");
+    let job = describe(&server, "one").await.expect("no such job");
     assert_eq!((job.items, job.state(), &job.id), (3, DetachedState::Running, &id(1)));
     let request = DescribeDetachedRequest { name: "one".to_owned(), id: id(2) };
-    let refused = jobs(&server).await.describe(request).await.expect_err("a job with that id does not exist");
+    let refused = jobs(&server).await.describe(request).await.expect_err("a job with another id was found");
     assert_eq!(refused.code(), Code::NotFound);
 }
 

@@ -23,7 +23,7 @@ async fn a_broken_session_continues_where_it_was() {
     }
     cable.cut();
     there = durable_when_lost(&server, &mut client).await.unwrap_or(there);
-    client.resume(connect(cable.socket()).await, 1).await.expect("the session continues");
+    client.resume(connect(cable.socket()).await, 1).await.expect("the session ended");
     while there < 500 {
         let now = durable(&server, &mut client).await.0;
         assert!(now >= there, "{now} after {there}");
@@ -32,7 +32,7 @@ async fn a_broken_session_continues_where_it_was() {
     send(&client, 500, 700);
     client.end_items(1);
     until_complete(&server, &mut client, 700).await;
-    client.end().await.expect("the session ends without an error");
+    client.end().await.expect("the session ended with an error");
     let _agent = Agent::echo(&server, 1, 2).await;
     assert_eq!(all(&server, "one").await, (echoes(0..700), End::Ended));
 }
@@ -50,11 +50,11 @@ async fn a_replaced_session_continues_where_it_was() {
         there = durable(&server, &mut client).await.0;
     }
     cable.cut();
-    client.end().await.expect_err("the connection is lost");
-    let mut client = detaching(connect(cable.socket()).await, detach("one", 1).again(there)).await;
+    client.end().await.expect_err("the connection was not lost");
+    let mut client = detaching(connect(cable.socket()).await, detach("one", 1).reopened_after(there)).await;
     client.send(Request::PoolReopened(PoolReopened {}));
     let (items, complete) = durable(&server, &mut client).await;
-    assert!(items >= there && !complete, "{items} of what {there} were before");
+    assert!(items >= there && !complete, "only {items} of {there} items are durable");
     send(&client, items, 700);
     client.end_items(1);
     until_complete(&server, &mut client, 700).await;
@@ -108,11 +108,11 @@ async fn a_restarted_coordinator_continues_to_receive() {
     while durable(&server, &mut client).await.0 < 100 {}
     server.kill_and_wait().await;
     let server = scratch.server().await;
-    let mut client = detaching(server.connect().await, detach("one", 1).again(100)).await;
+    let mut client = detaching(server.connect().await, detach("one", 1).reopened_after(100)).await;
     // The program and the sent items are here.
     match client.next().await {
         Event::Durable(durable) => assert_eq!((durable.items, durable.complete), (100, false)),
-        other => panic!("{other:?}"),
+        other => panic!("unexpected event: {other:?}"),
     }
     // The client may not know how many items are durable.
     send(&client, 40, 150);
@@ -134,9 +134,10 @@ async fn a_job_is_continued_only_with_the_same_program_and_payload_limit() {
     drop(client);
     let digest = program(PROGRAM + 1).1;
     let program = Program { digest: digest.into(), size: PROGRAM as u64 + 1, ..Program::default() }.packed();
-    let (mut other_program, mut other_limit) = (detach("one", 1).again(100), detach("one", 1).again(100));
+    let (mut other_program, mut other_limit) =
+        (detach("one", 1).reopened_after(100), detach("one", 1).reopened_after(100));
     other_program.pool.program = program;
-    other_limit.pool.settings.as_mut().expect("the pool has settings").payload_limit += 1;
+    other_limit.pool.settings.as_mut().expect("the pool has no settings").payload_limit += 1;
     for restarted in [false, true] {
         if restarted {
             server.kill_and_wait().await;
@@ -147,7 +148,7 @@ async fn a_job_is_continued_only_with_the_same_program_and_payload_limit() {
             client.must_be_refused(Code::InvalidArgument, "another program or payload limit").await;
         }
     }
-    let mut client = detaching(server.connect().await, detach("one", 1).again(100)).await;
+    let mut client = detaching(server.connect().await, detach("one", 1).reopened_after(100)).await;
     client.end_items(1);
     until_complete(&server, &mut client, 100).await;
 }
@@ -165,7 +166,7 @@ async fn a_session_of_another_kind_does_not_replace_one_with_its_secret() {
     ] {
         let mut other = Client::over(server.connect().await).await;
         other.send(first);
-        other.must_be_refused(Code::InvalidArgument, "a session with this secret is there").await;
+        other.must_be_refused(Code::InvalidArgument, "a session with this secret already exists").await;
     }
     send(&client, 0, 100);
     client.end_items(1);
@@ -188,7 +189,7 @@ async fn names_are_unique() {
     // A client that missed the completion asks again.
     let mut again = detaching(server.connect().await, detach("one", 1)).await;
     assert_eq!(durable(&server, &mut again).await, (10, true));
-    again.end().await.expect("the session ends without an error");
+    again.end().await.expect("the session ended with an error");
     let mut other = detaching(server.connect().await, detach("one", 2)).await;
     other.must_be_refused(Code::AlreadyExists, "there already is a job \"one\"").await;
     // Another job of that name is also refused while the first is incomplete.
@@ -260,12 +261,12 @@ async fn invalid_messages_end_only_their_session() {
     for (requests, words) in wrong {
         let requests = whole().into_iter().chain(requests).collect();
         check(requests, Code::InvalidArgument, words).await;
-        discard(&server, "one").await.expect("the job that was begun exists");
+        discard(&server, "one").await.expect("the incomplete job does not exist");
     }
     let small = begin(|opening| opening.pool.settings.as_mut().unwrap().payload_limit = 4);
     let requests = small.into_iter().chain([Request::Items(some_items(0, 1))]).collect();
     check(requests, Code::InvalidArgument, "the pool's limit is 4").await;
-    discard(&server, "one").await.expect("the job that was begun exists");
+    discard(&server, "one").await.expect("the incomplete job does not exist");
 
     let mut pool = Client::open(&server).await;
     pool.send(Request::OpenJob(detach("one", 1).job.into()));
@@ -284,7 +285,7 @@ async fn without_a_journal_no_job_is_detached() {
     let list = jobs(&server).await.list(ListDetachedRequest {}).await.map(drop);
     let described = describe(&server, "one").await.map(drop);
     for refused in [list, described, cancel(&server, "one").await, discard(&server, "one").await] {
-        let refused = refused.expect_err("the call is refused");
+        let refused = refused.expect_err("the call was accepted");
         assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, words));
     }
     assert_eq!(server.status().await.journal, None);
@@ -311,7 +312,7 @@ async fn sessions_end_with_a_reason_when_the_server_shuts_down() {
     // Both continue there.
     let server = scratch.server().await;
     let _agent = Agent::echo(&server, 1, 1).await;
-    let mut client = detaching(server.connect().await, detach("comes", 2).again(5)).await;
+    let mut client = detaching(server.connect().await, detach("comes", 2).reopened_after(5)).await;
     send(&client, 5, 8);
     client.end_items(1);
     until_complete(&server, &mut client, 8).await;
@@ -358,7 +359,7 @@ async fn resent_items_are_kept_once() {
     while durable(&server, &mut client).await.0 < 150 {}
     server.kill_and_wait().await;
     let server = scratch.server().await;
-    let mut client = detaching(server.connect().await, detach("one", 1).again(0)).await;
+    let mut client = detaching(server.connect().await, detach("one", 1).reopened_after(0)).await;
     for (first, end) in [(0, 100), (100, 170), (170, 171)] {
         client.send(Request::Items(some_items(first, end - first)));
     }
@@ -375,7 +376,7 @@ async fn resent_items_are_kept_once() {
     }
     let _agent = Agent::echo(&server, 1, 2).await;
     assert_eq!(all(&server, "one").await, (echoes(0..171), End::Ended));
-    assert_eq!(describe(&server, "one").await.expect("the job exists").items, 171);
+    assert_eq!(describe(&server, "one").await.expect("no such job").items, 171);
 }
 
 #[tokio::test]
@@ -383,7 +384,7 @@ async fn a_dropped_job_does_not_start_over() {
     let scratch = Scratch::new();
     let server = scratch.server().await;
     let words = "the coordinator has dropped the incomplete job";
-    let mut client = detaching(server.connect().await, detach("one", 1).again(3)).await;
+    let mut client = detaching(server.connect().await, detach("one", 1).reopened_after(3)).await;
     client.must_be_refused(Code::DataLoss, words).await;
     // Nor does a job that has fewer durable items than reported.
     let mut client = detaching(server.connect().await, detach("one", 1)).await;
@@ -391,9 +392,9 @@ async fn a_dropped_job_does_not_start_over() {
     send(&client, 0, 10);
     while durable(&server, &mut client).await.0 < 10 {}
     drop(client);
-    let mut client = detaching(server.connect().await, detach("one", 1).again(11)).await;
+    let mut client = detaching(server.connect().await, detach("one", 1).reopened_after(11)).await;
     client.must_be_refused(Code::DataLoss, words).await;
-    let mut client = detaching(server.connect().await, detach("one", 1).again(10)).await;
+    let mut client = detaching(server.connect().await, detach("one", 1).reopened_after(10)).await;
     client.end_items(1);
     until_complete(&server, &mut client, 10).await;
 }
@@ -411,7 +412,7 @@ async fn the_window_grows_with_durable_items() {
     feed(&server, &mut client, (0..40).map(|at| batch(1, at, &[&large]))).await;
     while durable(&server, &mut client).await.0 < 40 {}
     while client.granted < 56 * MIB {
-        client.try_next().await.expect("the session continues").expect("the session continues");
+        client.try_next().await.expect("the session ended").expect("the session ended");
     }
     assert_eq!(client.granted, 56 * MIB);
 }
@@ -426,14 +427,14 @@ async fn a_job_can_be_withdrawn_at_any_time() {
     let items = || Request::Items(some_items(0, 3));
     let withdrawn = async |client: &mut Client| {
         loop {
-            match client.try_next().await.expect("the session continues").expect("the session continues") {
+            match client.try_next().await.expect("the session ended").expect("the session ended") {
                 Event::JobEnded(ended) => assert!(ended.cancelled && ended.job == 1),
                 Event::PoolClosed(_) => break,
                 Event::Welcome(_) | Event::Durable(_) | Event::Window(_) | Event::ProgramWanted(_) => {}
-                other => panic!("{other:?}"),
+                other => panic!("unexpected event: {other:?}"),
             }
         }
-        client.end().await.expect("the session ends without an error");
+        client.end().await.expect("the session ended with an error");
         assert_eq!(list(&server).await, []);
     };
     for last in [cancel, close] {
@@ -456,7 +457,7 @@ async fn a_job_can_be_withdrawn_at_any_time() {
     while durable(&server, &mut client).await.0 < 3 {}
     drop(client);
     let mut client = Client::over(server.connect().await).await;
-    detach("one", 1).again(3).messages().into_iter().chain([cancel()]).for_each(|body| client.send(body));
+    detach("one", 1).reopened_after(3).messages().into_iter().chain([cancel()]).for_each(|body| client.send(body));
     withdrawn(&mut client).await;
     // Before there is a job.
     let mut client = Client::over(server.connect().await).await;
@@ -470,11 +471,11 @@ async fn a_job_can_be_withdrawn_at_any_time() {
     until_complete(&server, &mut client, 3).await;
     // A complete job can no longer be withdrawn.
     client.send(cancel());
-    client.end().await.expect("the session ends without an error");
+    client.end().await.expect("the session ended with an error");
     let mut client = Client::over(server.connect().await).await;
-    detach("one", 1).again(3).messages().into_iter().chain([cancel()]).for_each(|body| client.send(body));
+    detach("one", 1).reopened_after(3).messages().into_iter().chain([cancel()]).for_each(|body| client.send(body));
     assert_eq!(durable(&server, &mut client).await, (3, true));
-    client.end().await.expect("the session ends without an error");
+    client.end().await.expect("the session ended with an error");
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Running)]);
     server.kill_and_wait().await;
     assert_eq!(list(&scratch.server().await).await.len(), 1);

@@ -91,7 +91,7 @@ impl Disk {
             match record {
                 Record::Opened(job, opened) => _ = outcomes.insert(*job, (opened.0.name.clone(), 0)),
                 Record::Outcomes(job, some) => {
-                    outcomes.get_mut(job).expect("the job was opened").1 += range(some).count()
+                    outcomes.get_mut(job).expect("the job is not open").1 += range(some).count()
                 }
                 _ => {}
             }
@@ -132,13 +132,13 @@ impl Disk {
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
-        self.written.lock().expect("the lock is not poisoned")
+        self.written.lock().expect("a thread panicked while it held the lock")
     }
 
     /// Waits until it no longer stalls. The error says why nothing can be read.
     async fn readable(&self) -> Result<(), ReadError> {
         let mut mode = self.mode.subscribe();
-        let mode = mode.wait_for(|mode| *mode != Mode::Stalls).await.expect("the mode can be read").clone();
+        let mode = mode.wait_for(|mode| *mode != Mode::Stalls).await.expect("cannot read the mode").clone();
         match mode {
             Mode::Fails(why) => Err(ReadError::Unavailable(why.to_owned())),
             _ => Ok(()),
@@ -227,7 +227,7 @@ impl FakeStore {
     }
 
     fn kept(&mut self, job: u64) -> &mut Kept {
-        self.jobs.get_mut(&job).expect("the job was looked up")
+        self.jobs.get_mut(&job).expect("no such job")
     }
 
     fn check(&self, job: u64) -> Result<&Job, JobStoreError> {

@@ -17,8 +17,9 @@ use crate::programs::put_over;
 #[tokio::test]
 async fn a_job_without_room_is_refused_and_leaves_nothing() {
     let scratch = Scratch::new();
-    let server =
-        scratch.server_with(|settings| settings.journal.as_mut().expect("there is a journal").size = 1 << 20).await;
+    let server = scratch
+        .server_with(|settings| settings.journal.as_mut().expect("the journal is not configured").size = 1 << 20)
+        .await;
     let large = vec![7; 10_000];
     let fill = async |name: &str, id: u8| {
         let mut client = detaching(server.connect().await, detach(name, id)).await;
@@ -47,7 +48,7 @@ struct SmallDisk(Scratch);
 impl SmallDisk {
     fn new(kib: u32) -> Option<Self> {
         let scratch = Scratch::new();
-        std::fs::create_dir_all(scratch.path()).expect("a directory can be made");
+        std::fs::create_dir_all(scratch.path()).expect("cannot create a directory");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"]).arg(scratch.path());
         mount.output().is_ok_and(|output| output.status.success()).then_some(Self(scratch))
@@ -64,7 +65,7 @@ impl SmallDisk {
     /// Fills the disk with a file, and returns its path.
     fn fill(&self) -> PathBuf {
         let ballast = self.0.path().join("ballast");
-        let mut file = File::create(&ballast).expect("the file can be created");
+        let mut file = File::create(&ballast).expect("cannot create the file");
         while file.write(&[7; 4096]).is_ok() {}
         ballast
     }
@@ -73,7 +74,7 @@ impl SmallDisk {
 #[tokio::test]
 async fn a_job_that_does_not_fit_on_the_disk_is_refused_at_once_and_never_runs() {
     let Some(disk) = SmallDisk::new(4096) else {
-        eprintln!("left out: a file system can only be mounted by root");
+        eprintln!("skipped: only root can mount a file system");
         return;
     };
     let scratch = &disk.0;
@@ -98,7 +99,7 @@ async fn a_job_that_does_not_fit_on_the_disk_is_refused_at_once_and_never_runs()
         assert_eq!(states(&server).await, [("kept".to_owned(), DetachedState::Running)]);
     }
     // A client that arrives while it is full is served when there is room.
-    std::fs::remove_file(ballast).expect("the ballast can be removed");
+    std::fs::remove_file(ballast).expect("cannot remove the ballast");
     server.until("a journal that works", |status| status.journal.as_ref().is_some_and(|j| j.failing.is_empty())).await;
     let _agent = Agent::echo(&server, 1, 2).await;
     assert_eq!(all(&server, "kept").await, (echoes(0..100), End::Ended));
@@ -126,11 +127,11 @@ async fn a_job_that_makes_a_file_too_large_is_refused_and_the_others_continue() 
         match client.try_next().await {
             Ok(Some(Event::ProgramWanted(_))) => {
                 let (program, digest) = program(PROGRAM);
-                put_over(server.connect().await, pieces(&program, &digest)).await.expect("the program was asked for");
+                put_over(server.connect().await, pieces(&program, &digest)).await.expect("the program was refused");
             }
             Ok(Some(Event::Durable(durable))) => assert!(!durable.complete, "there is no room for it"),
             Ok(Some(Event::Welcome(_) | Event::Window(_))) => {}
-            Ok(other) => panic!("{other:?}"),
+            Ok(other) => panic!("unexpected event: {other:?}"),
             Err(status) => break status,
         }
     };
@@ -143,7 +144,7 @@ async fn a_job_that_makes_a_file_too_large_is_refused_and_the_others_continue() 
 #[tokio::test]
 async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
     let Some(disk) = SmallDisk::new(4096) else {
-        eprintln!("left out: a file system can only be mounted by root");
+        eprintln!("skipped: only root can mount a file system");
         return;
     };
     let server = disk.0.server().await;
@@ -151,7 +152,7 @@ async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
     let client = detaching(server.connect().await, detach("one", 1)).await;
     server.until("a job", |status| status.journal.as_ref().is_some_and(|journal| journal.jobs == 1)).await;
     drop(client);
-    discard(&server, "one").await.expect("the job exists");
+    discard(&server, "one").await.expect("no such job");
     disk.fill();
     let start = Instant::now();
     let mut client = detaching(server.connect().await, detach("two", 2)).await;
@@ -160,11 +161,11 @@ async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
         match client.try_next().await {
             Ok(Some(Event::ProgramWanted(_))) => {
                 let (program, digest) = program(PROGRAM);
-                put(&server, pieces(&program, &digest)).await.expect_err("the program does not fit");
+                put(&server, pieces(&program, &digest)).await.expect_err("the program was accepted");
             }
             Ok(Some(Event::Durable(durable))) => assert!(!durable.complete, "the job's program is not here"),
             Ok(Some(Event::Welcome(_) | Event::Window(_))) => {}
-            Ok(other) => panic!("{other:?}"),
+            Ok(other) => panic!("unexpected event: {other:?}"),
             Err(status) => break status,
         }
     };
@@ -177,7 +178,7 @@ async fn a_job_whose_program_does_not_fit_on_the_disk_is_refused_at_once() {
 #[tokio::test]
 async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
     let Some(disk) = SmallDisk::new(4096) else {
-        eprintln!("left out: a file system can only be mounted by root");
+        eprintln!("skipped: only root can mount a file system");
         return;
     };
     let scratch = &disk.0;
@@ -187,7 +188,7 @@ async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
     detached(&server, job, 200).await;
     // From now on there is room for a few results.
     let ballast = scratch.path().join("ballast");
-    std::fs::write(&ballast, vec![7; 3 << 20]).expect("there is room");
+    std::fs::write(&ballast, vec![7; 3 << 20]).expect("the journal has no room");
     let mut agent = Agent::joined(&server, 1, 1).await;
     agent.times = 1000;
     let (settled, mut last) = tokio::sync::watch::channel(0);
@@ -204,7 +205,7 @@ async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
     let failing = server
         .until("a full disk", |status| status.journal.as_ref().is_some_and(|journal| !journal.failing.is_empty()))
         .await;
-    assert!(failing.journal.expect("there is a journal").failing.contains("No space left"));
+    assert!(failing.journal.expect("the journal is not configured").failing.contains("No space left"));
     // New jobs are refused with the reason, and existing outcomes can be read.
     let mut refused = detaching(server.connect().await, detach("two", 2)).await;
     refused.must_be_refused(Code::FailedPrecondition, "No space left").await;
@@ -212,14 +213,14 @@ async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
     assert!(there.len() < 200 && end == End::Open, "{} exist", there.len());
     // Agents keep outcomes that are not durable.
     assert_eq!(*last.borrow_and_update() as usize, there.len());
-    std::fs::remove_file(ballast).expect("the ballast can be removed");
+    std::fs::remove_file(ballast).expect("cannot remove the ballast");
     let (outcomes, end) = all(&server, "one").await;
     assert_eq!((outcomes.len(), end), (200, End::Ended));
     assert!(
         outcomes.iter().all(|(index, result)| result.as_ref().is_ok_and(|result| *result == item(*index).repeat(1000)))
     );
     let settled = last.wait_for(|report| *report == 200);
-    soon("the last report is settled", settled).await.expect("the agent gets a message");
+    soon("the last report is settled", settled).await.expect("the agent got no message");
     server
         .until("a journal that works", |status| {
             status.journal.as_ref().is_some_and(|journal| journal.failing.is_empty())
@@ -232,7 +233,7 @@ async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
 #[tokio::test]
 async fn a_job_that_fills_the_disk_is_refused_and_leaves_room_for_the_others() {
     let Some(disk) = SmallDisk::new(2048) else {
-        eprintln!("left out: a file system can only be mounted by root");
+        eprintln!("skipped: only root can mount a file system");
         return;
     };
     let scratch = &disk.0;
@@ -271,7 +272,7 @@ async fn a_job_that_fills_the_disk_is_refused_and_leaves_room_for_the_others() {
 #[tokio::test]
 async fn a_job_that_fills_the_disk_is_dropped_if_its_client_leaves() {
     let Some(disk) = SmallDisk::new(2048) else {
-        eprintln!("left out: a file system can only be mounted by root");
+        eprintln!("skipped: only root can mount a file system");
         return;
     };
     let server = disk.0.server_with(|settings| settings.limits.detach = Duration::from_secs(1)).await;

@@ -27,7 +27,7 @@ async fn killed(mut process: Running) {
 /// Sends items that are not durable, and the program if it is requested, until the job is complete or the connection breaks. `before`:
 /// how many were durable. Returns how many are durable, and whether the job is complete.
 async fn continue_detaching(channel: &Channel, before: u64, items: u64, stop_at: u64) -> Result<(u64, bool), Status> {
-    let mut client = detaching(channel.clone(), detach("one", 1).again(before)).await;
+    let mut client = detaching(channel.clone(), detach("one", 1).reopened_after(before)).await;
     let mut sent = None;
     loop {
         match client.try_next().await? {
@@ -49,7 +49,7 @@ async fn continue_detaching(channel: &Channel, before: u64, items: u64, stop_at:
                 clients.put_program(tokio_stream::iter(pieces(&program, &digest))).await?;
             }
             Some(Event::Welcome(_) | Event::Window(_)) => {}
-            other => panic!("{other:?}"),
+            other => panic!("unexpected event: {other:?}"),
         }
     }
 }
@@ -79,15 +79,16 @@ async fn durable_items_and_outcomes_survive_a_kill() {
     let mut durable = 0;
     for stop_at in [1, 700, 1900] {
         let mut process = Running::start(&mut scratch.process());
-        let (now, complete) =
-            continue_detaching(&process.connect().await, durable, ITEMS, stop_at).await.expect("the process lives");
+        let (now, complete) = continue_detaching(&process.connect().await, durable, ITEMS, stop_at)
+            .await
+            .expect("the process has exited");
         assert!(now >= durable && !complete, "{now} are durable, and {durable} were");
         durable = now;
         killed(process).await;
     }
     let mut process = Running::start(&mut scratch.process());
     let complete =
-        continue_detaching(&process.connect().await, durable, ITEMS, ITEMS).await.expect("the process lives");
+        continue_detaching(&process.connect().await, durable, ITEMS, ITEMS).await.expect("the process has exited");
     assert_eq!(complete, (ITEMS, true));
     killed(process).await;
     // While it runs: an outcome that was read once never changes.
@@ -107,7 +108,7 @@ async fn durable_items_and_outcomes_survive_a_kill() {
                 Event::ItemsDone(done) => {
                     seen.extend((done.first..).zip(cut(&done.data, 0, &done.ends).into_iter().map(Ok)));
                 }
-                other => panic!("{other:?}"),
+                other => panic!("unexpected event: {other:?}"),
             }
         }
         assert_eq!(seen[..before.len()], before[..], "in round {round}");
@@ -123,7 +124,7 @@ async fn durable_items_and_outcomes_survive_a_kill() {
     assert_eq!(outcomes[..before.len()], before[..]);
     for (at, (index, outcome)) in outcomes.iter().enumerate() {
         assert_eq!(*index, at as u64);
-        let times = outcome.as_ref().map(|result| result.len() / 8).expect("none fails");
+        let times = outcome.as_ref().map(|result| result.len() / 8).expect("an item failed");
         assert_eq!(*outcome, Ok(item(*index).repeat(times)));
     }
     killed(process).await;
@@ -148,12 +149,12 @@ async fn a_journal_truncated_anywhere_continues_with_what_it_has() {
     detached(&server, detach("two", 2), 100).await;
     server.kill_and_wait().await;
     let segment = scratch.path().join("0000000001.farpool-journal");
-    let whole = std::fs::read(&segment).expect("the segment exists");
+    let whole = std::fs::read(&segment).expect("cannot read the segment");
     let mut seen = [0; 4];
     for part in 0..24 {
-        std::fs::write(&segment, &whole[..whole.len() * part / 24]).expect("the segment can be written");
+        std::fs::write(&segment, &whole[..whole.len() * part / 24]).expect("cannot write the segment");
         // Nothing shows that it was longer: its end counts as not durable.
-        std::fs::remove_file(scratch.path().join("synced")).expect("the file exists");
+        std::fs::remove_file(scratch.path().join("synced")).expect("cannot remove the file");
         let server = scratch.server_with(|settings| settings.limits.detach = Duration::from_millis(100)).await;
         let _agent = Agent::echo(&server, 1, 2).await;
         let jobs = states(&server).await;
@@ -170,10 +171,10 @@ async fn a_journal_truncated_anywhere_continues_with_what_it_has() {
         server.until("the end of all jobs", complete).await;
         server.kill_and_wait().await;
         // The bytes that the last round has added.
-        for entry in std::fs::read_dir(scratch.path()).expect("the directory exists") {
-            let path = entry.expect("the directory can be read").path();
+        for entry in std::fs::read_dir(scratch.path()).expect("cannot read the directory") {
+            let path = entry.expect("cannot read the directory").path();
             if path.extension().is_some_and(|extension| extension == "farpool-journal") {
-                std::fs::remove_file(path).expect("the segment can be removed");
+                std::fs::remove_file(path).expect("cannot remove the segment");
             }
         }
     }
@@ -184,22 +185,22 @@ async fn a_journal_truncated_anywhere_continues_with_what_it_has() {
 async fn lost_items_fail_and_the_others_run() {
     let scratch = Scratch::new();
     let small = |settings: &mut farpool_coordinator_server::Settings| {
-        settings.journal.as_mut().expect("there is a journal").size = 4 << 20;
+        settings.journal.as_mut().expect("the journal is not configured").size = 4 << 20;
     };
     let server = scratch.server_with(small).await;
     // More than two segments of it.
     detached(&server, detach("one", 1), 6000).await;
     server.kill_and_wait().await;
     let segments = || {
-        let entries = std::fs::read_dir(scratch.path()).expect("the directory exists");
-        let mut paths: Vec<_> = entries.map(|entry| entry.expect("the directory can be read").path()).collect();
+        let entries = std::fs::read_dir(scratch.path()).expect("cannot read the directory");
+        let mut paths: Vec<_> = entries.map(|entry| entry.expect("cannot read the directory").path()).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "farpool-journal"));
         paths.sort();
         paths
     };
     let all_segments = segments();
     assert!(all_segments.len() >= 3, "{all_segments:?}");
-    std::fs::remove_file(&all_segments[1]).expect("the segment can be removed");
+    std::fs::remove_file(&all_segments[1]).expect("cannot remove the segment");
     let server = scratch.server_with(small).await;
     let _agent = Agent::echo(&server, 1, 2).await;
     let (outcomes, end) = all(&server, "one").await;

@@ -53,7 +53,7 @@ impl Scratch {
 
     pub(crate) async fn server_with(&self, change: impl FnOnce(&mut farpool_coordinator_server::Settings)) -> Server {
         let path = self.0.clone();
-        // A thread of a killed server in this process may still be reading.
+        // A thread of a killed server in this process may still hold the lock.
         while std::fs::File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_err()) {
             tokio::task::yield_now().await;
         }
@@ -84,11 +84,11 @@ pub(crate) struct Opening {
 impl Opening {
     /// Returns the part that detaches the job.
     pub(crate) fn detach(&mut self) -> &mut Detach {
-        self.job.detach.as_mut().expect("the job is to be detached")
+        self.job.detach.as_mut().expect("the job is not detached")
     }
 
     /// Reopens the job at a coordinator that does not know the session, after this many items were reported as durable.
-    pub(crate) fn again(mut self, durable: u64) -> Self {
+    pub(crate) fn reopened_after(mut self, durable: u64) -> Self {
         (self.pool.again, self.detach().durable) = (true, durable);
         self
     }
@@ -127,7 +127,7 @@ pub(crate) async fn detached_over(server: &Server, channel: Channel, detach: Ope
     send(&client, 0, items);
     client.end_items(1);
     until_complete(server, &mut client, items).await;
-    client.end().await.expect("the stream ends without an error");
+    client.end().await.expect("the stream ended with an error");
 }
 
 pub(crate) fn item(index: u64) -> Vec<u8> {
@@ -171,7 +171,7 @@ pub(crate) async fn durable(server: &Server, client: &mut Client) -> (u64, bool)
 async fn durable_when_lost(server: &Server, client: &mut Client) -> Option<u64> {
     let mut durable = None;
     while let Ok(event) = client.try_next().await {
-        let event = event.expect("the connection is lost, and the session has not ended");
+        let event = event.expect("the session ended, and the connection was not lost");
         durable = handle(server, event).await.map(|(items, _)| items).or(durable);
     }
     durable
@@ -179,7 +179,7 @@ async fn durable_when_lost(server: &Server, client: &mut Client) -> Option<u64> 
 
 /// Handles the next event. Returns how many items are durable, if it reports that.
 async fn handle_next(server: &Server, client: &mut Client) -> Option<(u64, bool)> {
-    handle(server, client.try_next().await.expect("the session continues").expect("the session continues")).await
+    handle(server, client.try_next().await.expect("the session ended").expect("the session ended")).await
 }
 
 async fn handle(server: &Server, event: Event) -> Option<(u64, bool)> {
@@ -191,7 +191,7 @@ async fn handle(server: &Server, event: Event) -> Option<(u64, bool)> {
         Event::ProgramWanted(wanted) => {
             let (program, digest) = program(PROGRAM);
             assert_eq!(wanted.digest, digest);
-            put(server, pieces(&program, &digest)).await.expect("the program was asked for");
+            put(server, pieces(&program, &digest)).await.expect("the program was refused");
         }
         Event::Welcome(_) | Event::Window(_) => {}
         other => panic!("unexpected event instead of Durable: {other:?}"),
@@ -253,17 +253,17 @@ pub(crate) async fn outcomes(channel: Channel, name: &str, first: u64, wait: boo
 pub(crate) async fn rest(client: &mut Client) -> (Outcomes, End) {
     let mut outcomes = Outcomes::new();
     let end = loop {
-        match client.try_next().await.expect("the session continues") {
+        match client.try_next().await.expect("the session ended") {
             Some(Event::ItemsDone(done)) => {
                 outcomes.extend((done.first..).zip(cut(&done.data, 0, &done.ends).into_iter().map(Ok)));
             }
             Some(Event::ItemsFailed(failed)) => {
-                let why = failed.failure.expect("the outcome has a failure").message;
+                let why = failed.failure.expect("the outcome has no failure").message;
                 outcomes.extend((failed.first..failed.first + failed.count).map(|item| (item, Err(why.clone()))));
             }
             Some(Event::JobEnded(ended)) => break if ended.cancelled { End::Cancelled } else { End::Ended },
             Some(Event::PoolFailed(failed)) => {
-                break End::Failed(failed.failure.expect("the end has a failure").message);
+                break End::Failed(failed.failure.expect("the job's end has no failure").message);
             }
             Some(Event::PoolClosed(_)) => break End::Open,
             other => panic!("unexpected event instead of an outcome: {other:?}"),
@@ -272,7 +272,7 @@ pub(crate) async fn rest(client: &mut Client) -> (Outcomes, End) {
     if end != End::Open {
         assert!(matches!(client.try_next().await, Ok(Some(Event::PoolClosed(_)))), "PoolClosed is the last message");
     }
-    client.end().await.expect("the session ends without an error");
+    client.end().await.expect("the session ended with an error");
     client.out.finish();
     assert!(outcomes.is_sorted_by(|a, b| a.0 < b.0), "outcomes arrive in order, each once: {outcomes:?}");
     (outcomes, end)
@@ -294,7 +294,7 @@ pub(crate) async fn jobs(server: &Server) -> DetachedJobsClient<Channel> {
 
 pub(crate) async fn list(server: &Server) -> Vec<DetachedJob> {
     let list = jobs(server).await.list(ListDetachedRequest {}).await;
-    list.expect("the jobs are listed").into_inner().jobs
+    list.expect("cannot list the jobs").into_inner().jobs
 }
 
 /// Names and states.
@@ -305,7 +305,7 @@ pub(crate) async fn states(server: &Server) -> Vec<(String, DetachedState)> {
 pub(crate) async fn describe(server: &Server, name: &str) -> Result<DetachedJob, Status> {
     let request = DescribeDetachedRequest { name: name.to_owned(), ..DescribeDetachedRequest::default() };
     let reply = soon("an answer", jobs(server).await.describe(request)).await?;
-    Ok(reply.into_inner().job.expect("the job is described"))
+    Ok(reply.into_inner().job.expect("the reply has no job"))
 }
 
 pub(crate) async fn cancel(server: &Server, name: &str) -> Result<(), Status> {

@@ -39,13 +39,13 @@ async fn check_works_beyond_its_window(client: &mut Client) {
             client.items(1, next, &[&[7; 96]]);
             (sent, next) = (sent + 100, next + 1);
         }
-        match client.try_next().await.expect("the session continues").expect("the session continues") {
+        match client.try_next().await.expect("the session ended").expect("the session ended") {
             Event::Window(window) => limit = limit.max(window.limit),
             Event::ItemsDone(done) => results += done.ends.len() as u64 / 4,
             _ => {}
         }
     }
-    assert!(client.window < 100 * ITEMS, "the test needs this");
+    assert!(client.window < 100 * ITEMS, "the test's precondition does not hold");
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_stalled_store_stops_only_those_who_wait_for_it() {
     let cancelled = tokio::spawn(async move { asking.cancel(request).await });
     'told: loop {
         for order in
-            soon("the cancellation", agent.next()).await.expect("the session continues").expect("the session is open")
+            soon("the cancellation", agent.next()).await.expect("the session ended").expect("the session ended")
         {
             if matches!(order, Order::EndJob(_)) {
                 break 'told;
@@ -79,7 +79,7 @@ async fn a_stalled_store_stops_only_those_who_wait_for_it() {
     assert_eq!(states(&server).await[0], ("one".to_owned(), DetachedState::Running));
     assert!(!cancelled.is_finished());
     disk.set(Mode::Works);
-    soon("an answer", cancelled).await.expect("the call does not panic").expect("the job is cancelled");
+    soon("an answer", cancelled).await.expect("the call panicked").expect("cannot cancel the job");
     two.end_items(1);
     until_complete(&server, &mut two, 10).await;
     assert_eq!(all(&server, "two").await, (echoes(0..10), End::Ended));
@@ -113,7 +113,7 @@ async fn a_failing_store_refuses_new_jobs_with_the_reason_and_accepted_ones_wait
     let status = server.status().await;
     assert_eq!(status.journal.map(|store| store.failing), Some(WHY.to_owned()));
     assert_eq!(states(&server).await, [("one".to_owned(), DetachedState::Running)]);
-    let refused = discard(&server, "one").await.expect_err("the job's end cannot be written");
+    let refused = discard(&server, "one").await.expect_err("the discard was accepted");
     assert!(refused.message().contains(WHY), "{refused:?}");
     disk.set(Mode::Works);
     let _agent = Agent::echo(&server, 1, 2).await;
@@ -162,7 +162,7 @@ async fn acknowledged_outcomes_survive_a_failed_store_and_its_coordinator() {
     agent.abort();
     // The job waits while it cannot be read.
     let server = self::server(&disk, &programs).await;
-    let [job] = &list(&server).await[..] else { panic!("the job exists") };
+    let [job] = &list(&server).await[..] else { panic!("not exactly one job") };
     assert_eq!((job.state(), job.done as usize), (DetachedState::Running, written));
     let _agent = Agent::echo(&server, 2, 2).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -268,7 +268,7 @@ async fn a_job_can_be_withdrawn_while_the_store_fails() {
         next.into_iter().for_each(|next| client.send(Request::Items(some_items(next, 5))));
         client.send(Request::CancelJob(CancelJob { job: 1 }));
         loop {
-            match client.try_next().await.expect("the session continues").expect("the session is open") {
+            match client.try_next().await.expect("the session ended").expect("the session ended") {
                 Event::JobEnded(ended) => assert!(ended.cancelled),
                 Event::PoolClosed(_) => break,
                 _ => {}

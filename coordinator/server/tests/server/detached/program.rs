@@ -10,10 +10,12 @@ use crate::programs::decompressed;
 async fn fetch(server: &Server) -> Vec<u8> {
     let request = FetchProgramRequest { digest: program(PROGRAM).1.into() };
     let mut agent = AgentsClient::new(server.connect().await);
-    let mut pieces =
-        soon("the program", agent.fetch_program(request)).await.expect("the coordinator has the program").into_inner();
+    let mut pieces = soon("the program", agent.fetch_program(request))
+        .await
+        .expect("the coordinator lacks the program")
+        .into_inner();
     let mut compressed = Vec::new();
-    while let Some(piece) = soon("a piece", pieces.message()).await.expect("the program arrives") {
+    while let Some(piece) = soon("a piece", pieces.message()).await.expect("the program did not arrive") {
         compressed.extend_from_slice(&piece.data);
     }
     decompressed(&compressed)
@@ -34,13 +36,13 @@ async fn a_program_is_requested_before_a_job_is_complete() {
                 assert!(!now.complete, "the job's program is not here");
                 durable = now.items;
             }
-            other => panic!("{other:?}"),
+            other => panic!("unexpected event: {other:?}"),
         }
     }
     assert_eq!(states(&server).await[0].1, DetachedState::Receiving);
     // A client that reconnects without having sent it is asked again.
     drop(client);
-    let mut client = detaching(server.connect().await, detach("one", 1).again(100)).await;
+    let mut client = detaching(server.connect().await, detach("one", 1).reopened_after(100)).await;
     client.end_items(1);
     until_complete(&server, &mut client, 100).await;
     let server = {
@@ -65,7 +67,7 @@ async fn programs_of_jobs_that_have_not_ended_are_not_removed() {
     server.kill_and_wait().await;
     let server = scratch.server_with(|settings| settings.program_cache = 1).await;
     assert_eq!(states(&server).await.len(), 1);
-    let left = std::fs::read_dir(scratch.path().join("programs")).expect("the directory exists");
-    let left: Vec<_> = left.map(|entry| entry.expect("the directory can be read").file_name()).collect();
-    assert!(left.is_empty(), "the program is no longer needed: {left:?}");
+    let left = std::fs::read_dir(scratch.path().join("programs")).expect("cannot read the directory");
+    let left: Vec<_> = left.map(|entry| entry.expect("cannot read the directory").file_name()).collect();
+    assert!(left.is_empty(), "the program was not removed: {left:?}");
 }

@@ -14,7 +14,7 @@ async fn a_job_is_detached_runs_and_is_read() {
     let mut job = detach("one", 1);
     job.job.label = "nightly".to_owned();
     detached(&server, job, 1000).await;
-    let [waiting] = &list(&server).await[..] else { panic!("one job") };
+    let [waiting] = &list(&server).await[..] else { panic!("not exactly one job") };
     assert_eq!((waiting.name.as_str(), waiting.label.as_str(), waiting.result.as_str()), ("one", "nightly", "u64"));
     assert_eq!((waiting.state(), waiting.items, waiting.done), (DetachedState::Running, 1000, 0));
     assert!(waiting.detached_ms > 0 && waiting.ended_ms == 0 && waiting.expires_ms == 0);
@@ -127,7 +127,7 @@ async fn at_most_once_items_do_not_run_twice_if_agent_and_coordinator_are_lost()
     }
     assert!(given.iter().all(|item| outcomes[*item as usize].1.is_err()));
     server.kill_and_wait().await;
-    let ran = soon("the agent's end", other).await.expect("the agent does not panic");
+    let ran = soon("the agent's end", other).await.expect("the agent panicked");
     assert!(ran.iter().all(|item| !given.contains(item)), "{ran:?} ran, and {given:?} had been given out");
 }
 
