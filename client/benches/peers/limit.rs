@@ -36,9 +36,9 @@ impl Transport {
     fn pair(self) -> [File; 2] {
         let pair: [OwnedFd; 2] = match self {
             Transport::Socketpair => {
-                <[UnixStream; 2]>::from(UnixStream::pair().expect("a socketpair")).map(OwnedFd::from)
+                <[UnixStream; 2]>::from(UnixStream::pair().expect("cannot create a socketpair")).map(OwnedFd::from)
             }
-            Transport::Tcp => tcp_pair().expect("a connection on loopback").map(OwnedFd::from),
+            Transport::Tcp => tcp_pair().expect("cannot connect on loopback").map(OwnedFd::from),
         };
         pair.map(File::from)
     }
@@ -126,7 +126,7 @@ impl Forked {
     fn new(over: Transport, run: impl FnOnce(File)) -> Forked {
         let [ours, theirs] = over.pair();
         // SAFETY: this process has only one thread here, so its child may do everything that it may.
-        match unsafe { fork() }.expect("a process can be forked") {
+        match unsafe { fork() }.expect("cannot fork a process") {
             ForkResult::Parent { child } => Forked { socket: ours, pid: child },
             ForkResult::Child => {
                 drop(ours);
@@ -174,7 +174,7 @@ fn least_pool(over: Transport, tasks: usize, in_flight: usize) -> f64 {
     }
     while done < tasks {
         let mut ready = workers.each_ref().map(|worker| PollFd::new(worker.process.socket.as_fd(), PollFlags::POLLIN));
-        poll(&mut ready, PollTimeout::NONE).expect("sockets can be waited for");
+        poll(&mut ready, PollTimeout::NONE).expect("cannot wait for sockets");
         let ready = ready.map(|fd| fd.any().unwrap_or(false));
         for (worker, _) in workers.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
             let finished = worker.collect(&mut buffer);
@@ -204,12 +204,12 @@ impl Worker {
             message[..8].copy_from_slice(&task.to_le_bytes());
             self.tasks.extend_from_slice(&message);
         }
-        self.process.socket.write_all(&self.tasks).expect("a worker listens");
+        self.process.socket.write_all(&self.tasks).expect("the worker has closed its connection");
         count
     }
 
     fn collect(&mut self, buffer: &mut [u8]) -> usize {
-        let bytes = self.process.socket.read(buffer).expect("a worker answers") + self.partial;
+        let bytes = self.process.socket.read(buffer).expect("the worker did not answer") + self.partial;
         self.partial = bytes % MESSAGE;
         bytes / MESSAGE
     }
@@ -230,8 +230,8 @@ fn way_of_a_call() -> Values {
 /// Measures round trips of [`ROUND_TRIP_BYTES`] over a bare gRPC stream between two processes on these cores. Returns sorted
 /// microseconds.
 fn streamed(ours: usize, theirs: usize) -> Vec<f64> {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let port = listener.local_addr().expect("the listener is bound").port();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("no free port");
+    let port = listener.local_addr().expect("the listener has no address").port();
     let _server = Forked::new(Transport::Socketpair, |_| {
         let _pinned = pin(theirs);
         stream::serve(listener);
@@ -253,8 +253,8 @@ fn round_trips(over: Transport, ours: usize, theirs: usize) -> Vec<f64> {
     let mut message = [7; ROUND_TRIP_BYTES];
     let mut one = || {
         let start = Instant::now();
-        other.socket.write_all(&message).expect("the other end listens");
-        other.socket.read_exact(&mut message).expect("the other end answers");
+        other.socket.write_all(&message).expect("the other end has closed its connection");
+        other.socket.read_exact(&mut message).expect("the other end did not answer");
         start.elapsed().as_secs_f64() * 1e6
     };
     for _ in 0..WARM_UP {
@@ -269,15 +269,15 @@ fn round_trips(over: Transport, ours: usize, theirs: usize) -> Vec<f64> {
 fn bandwidth(over: Transport, messages: usize) -> f64 {
     let mut other = Forked::new(over, move |mut socket| {
         let mut buffer = vec![0; MIB];
-        (0..messages).for_each(|_| socket.read_exact(&mut buffer).expect("a message arrives"));
-        socket.write_all(&[0]).expect("the sender listens");
+        (0..messages).for_each(|_| socket.read_exact(&mut buffer).expect("no message arrived"));
+        socket.write_all(&[0]).expect("the sender has closed its connection");
     });
     let message = vec![1; MIB];
     let start = Instant::now();
     for _ in 0..messages {
-        other.socket.write_all(&message).expect("the other end listens");
+        other.socket.write_all(&message).expect("the other end has closed its connection");
     }
-    other.socket.read_exact(&mut [0]).expect("the other end answers");
+    other.socket.read_exact(&mut [0]).expect("the other end did not answer");
     messages as f64 / start.elapsed().as_secs_f64()
 }
 
@@ -304,7 +304,7 @@ fn first_result(over: Transport) -> f64 {
     let start = Instant::now();
     let mut workers = [Forked::new(over, echo), Forked::new(over, echo)];
     let mut message = [0; MESSAGE];
-    workers[0].socket.write_all(&message).expect("a worker listens");
-    workers[0].socket.read_exact(&mut message).expect("a worker answers");
+    workers[0].socket.write_all(&message).expect("the worker has closed its connection");
+    workers[0].socket.read_exact(&mut message).expect("the worker did not answer");
     start.elapsed().as_secs_f64() * 1e3
 }

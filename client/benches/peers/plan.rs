@@ -12,7 +12,7 @@ pub(crate) struct Workload {
 pub(crate) enum Condition {
     /// One process per side does all runs, after a warm-up.
     Warm,
-    /// As `Warm`, while a process of the lowest priority keeps each core awake: waking an idle core costs more than a call.
+    /// Like `Warm`, while a process of the lowest priority keeps each core awake: waking an idle core costs more than a call.
     Awake,
     /// A new process for each run, whose start is measured.
     Fresh,

@@ -34,7 +34,7 @@ impl Side {
             None => builder.local(),
             Some(cluster) => builder.address(cluster.address()),
         };
-        builder.build().expect("a pool can be opened")
+        builder.build().expect("cannot open a pool")
     }
 
     fn pool(&self) -> &Pool {
@@ -52,7 +52,7 @@ impl Measures for Side {
                 let pool = self.pool.insert(pool);
                 // Until all eight workers have started.
                 for _ in 0..2 {
-                    pool.job(nap).chunksize(1).map(vec![0.05; 32]).expect("naps succeed");
+                    pool.job(nap).chunksize(1).map(vec![0.05; 32]).expect("a nap failed");
                 }
             }
             workload => {
@@ -89,10 +89,10 @@ impl Measures for Side {
             "W8" => {
                 let pool = self.open(2);
                 let pool = self.pool.insert(pool);
-                assert_eq!(pool.apply(identity, (1,)).expect("one item succeeds"), 1);
+                assert_eq!(pool.apply(identity, (1,)).expect("the item failed"), 1);
                 let started: u64 = std::env::var(START_VARIABLE).ok().and_then(|ns| ns.parse().ok()).unwrap_or(0);
                 let took = (monotonic_ns() - started) as f64 / 1e6;
-                pool.job(nap).chunksize(1).map([0.02; 8]).expect("naps succeed");
+                pool.job(nap).chunksize(1).map([0.02; 8]).expect("a nap failed");
                 vec![took]
             }
             "W9" => pulled(self.pool()),
@@ -108,7 +108,7 @@ fn is_one_call_at_a_time(workload: &str) -> bool {
 
 fn sum_one_by_one(pool: &Pool, items: u64) -> u64 {
     let outcomes = pool.job(identity).chunksize(1).imap_unordered((0..items).collect::<Vec<u64>>());
-    outcomes.map(|outcome| outcome.expect("no item fails")).sum()
+    outcomes.map(|outcome| outcome.expect("an item failed")).sum()
 }
 
 fn one_by_one(pool: &Pool) -> f64 {
@@ -127,7 +127,7 @@ fn all_at_once(pool: &Pool, chunksize: Option<u64>) -> f64 {
         Some(items) => job.chunksize(items),
         None => job,
     };
-    let results = job.map(items).expect("no item fails");
+    let results = job.map(items).expect("an item failed");
     let took = start.elapsed();
     assert_eq!((results.len(), results[999_999]), (1_000_000, 999_999));
     ITEMS as f64 / took.as_secs_f64()
@@ -139,7 +139,7 @@ fn submitted(pool: &Pool) -> Vec<f64> {
     let start = Instant::now();
     let results: Vec<_> = (0..CALLS).map(|number| pool.apply_async(identity, (number,))).collect();
     let submitted = start.elapsed();
-    let sum: u64 = results.into_iter().map(|result| result.get().expect("no item fails")).sum();
+    let sum: u64 = results.into_iter().map(|result| result.get().expect("an item failed")).sum();
     let all = start.elapsed();
     assert_eq!(sum, CALLS * (CALLS - 1) / 2);
     vec![submitted.as_secs_f64() * 1e6 / CALLS as f64, all.as_secs_f64() * 1e6 / CALLS as f64]
@@ -149,7 +149,7 @@ fn submitted(pool: &Pool) -> Vec<f64> {
 fn latencies(pool: &Pool, calls: usize) -> Vec<f64> {
     let one = || {
         let start = Instant::now();
-        pool.apply(identity, (1,)).expect("one item succeeds");
+        pool.apply(identity, (1,)).expect("the item failed");
         start.elapsed().as_secs_f64() * 1e6
     };
     let mut latencies: Vec<f64> = (0..calls).map(|_| one()).collect();
@@ -161,18 +161,18 @@ fn start_to_finish(open: impl Fn() -> Pool) -> Values {
     let milliseconds = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
     let start = Instant::now();
     let pool = open();
-    let results = pool.map(factorial, 1..=100).expect("no item fails");
+    let results = pool.map(factorial, 1..=100).expect("an item failed");
     let to_results = milliseconds(start);
     let mut warm: Vec<f64> = (0..5)
         .map(|_| {
             let start = Instant::now();
-            pool.map(factorial, 1..=100).expect("no item fails");
+            pool.map(factorial, 1..=100).expect("an item failed");
             milliseconds(start)
         })
         .collect();
     let end = Instant::now();
     pool.close();
-    pool.join().expect("the pool closes without an error");
+    pool.join().expect("closing the pool failed");
     let to_end = milliseconds(end);
     assert_eq!((results.len(), &results[99]), (100, &factorial(100)));
     warm.sort_by(f64::total_cmp);
@@ -209,7 +209,7 @@ fn finish_transfer(start: Instant, good: usize) -> f64 {
 fn naps(pool: &Pool, ascending: bool) -> f64 {
     let sleeps = tasks::sleeps(ascending);
     let start = Instant::now();
-    let results = pool.map(nap, sleeps).expect("naps succeed");
+    let results = pool.map(nap, sleeps).expect("a nap failed");
     assert_eq!(results.len(), 400);
     start.elapsed().as_secs_f64() * 1e3
 }
@@ -231,8 +231,8 @@ fn killed(pool: &Pool) -> Values {
         }
     }
     assert_eq!(good, 99);
-    assert_eq!(pool.apply(identity, (7,)).expect("the pool continues"), 7);
-    let text = std::fs::read_to_string(&log).expect("the items have written it");
+    assert_eq!(pool.apply(identity, (7,)).expect("the pool failed"), 7);
+    let text = std::fs::read_to_string(&log).expect("the items have not written it");
     let _ = std::fs::remove_file(&log);
     let runs = text.lines().filter_map(|line| line.split_once(' ')?.0.parse::<u32>().ok());
     let mut times: HashMap<u32, usize> = HashMap::new();
@@ -248,7 +248,7 @@ fn pulled(pool: &Pool) -> Values {
     let endless = (0..1_000_000_u64).inspect(|_| count.set(count.get() + 1));
     let mut outcomes = pool.imap(identity, endless);
     for expected in 0..10 {
-        assert_eq!(outcomes.next().map(|outcome| outcome.expect("no item fails")), Some(expected));
+        assert_eq!(outcomes.next().map(|outcome| outcome.expect("an item failed")), Some(expected));
     }
     let after_ten = count.get();
     std::thread::sleep(Duration::from_secs(1));

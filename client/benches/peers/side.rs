@@ -98,7 +98,7 @@ struct ProgramCopy(String);
 impl ProgramCopy {
     fn new() -> ProgramCopy {
         let path = std::env::temp_dir().join(format!("farpool-bench-{}", std::process::id()));
-        std::fs::copy("/proc/self/exe", &path).expect("the program can be copied");
+        std::fs::copy("/proc/self/exe", &path).expect("cannot copy the program");
         ProgramCopy(path.to_string_lossy().into_owned())
     }
 }
@@ -158,14 +158,14 @@ impl Process {
         let mut command = Command::new(program);
         command.args(arguments).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         command.env(START_VARIABLE, machine::monotonic_ns().to_string());
-        let mut child = command.spawn().expect("a side can be started");
-        let (input, output) = (child.stdin.take(), child.stdout.take().expect("stdout is piped"));
+        let mut child = command.spawn().expect("cannot start a side");
+        let (input, output) = (child.stdin.take(), child.stdout.take().expect("stdout is not a pipe"));
         Process { child, input, output: BufReader::new(output) }
     }
 
     fn ask(&mut self, what: &str) -> Values {
         let mut answer = String::new();
-        let input = self.input.as_mut().expect("the input is open");
+        let input = self.input.as_mut().expect("the input has ended");
         let asked = writeln!(input, "{what}").and_then(|()| self.output.read_line(&mut answer));
         assert!(asked.is_ok_and(|bytes| bytes > 0), "a side ended without an answer to {what:?}");
         answer.split_whitespace().map(|word| word.parse().expect("a side answers with numbers")).collect()

@@ -11,9 +11,7 @@ pub(crate) struct Spinners(Vec<Child>);
 
 pub(crate) fn one_on_each_core() -> Spinners {
     let start = |core: usize| Command::new("/proc/self/exe").args([ROLE, &core.to_string()]).spawn();
-    Spinners(
-        (0..farpool_testkit::machine::cores()).map(|core| start(core).expect("a spinner can be started")).collect(),
-    )
+    Spinners((0..farpool_testkit::machine::cores()).map(|core| start(core).expect("cannot start a spinner")).collect())
 }
 
 /// The main function of such a process.

@@ -38,7 +38,7 @@ pub(crate) const POISON: u32 = 50;
 pub(crate) fn poison(item: u32, log: String) -> u32 {
     let line = format!("{item} {}\n", farpool_testkit::machine::monotonic_ns());
     let opened = std::fs::OpenOptions::new().create(true).append(true).open(log);
-    opened.and_then(|mut log| log.write_all(line.as_bytes())).expect("the log can be written");
+    opened.and_then(|mut log| log.write_all(line.as_bytes())).expect("cannot write the log");
     if item == POISON {
         let _ = raise(Signal::SIGKILL);
     }

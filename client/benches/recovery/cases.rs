@@ -69,7 +69,7 @@ fn worker() -> Vec<f64> {
     let first = notes.wait(|notes| notes.first().copied());
     let killed = kill(first.pid);
     let again = notes.wait(|notes| notes.iter().filter(|note| note.item == first.item).nth(1).copied());
-    map.get().expect("the job continues");
+    map.get().expect("the job failed");
     vec![since(killed, again.at_ns)]
 }
 
@@ -98,7 +98,7 @@ fn silent() -> Vec<f64> {
         let mut seen = BTreeSet::new();
         notes.iter().find(|note| !seen.insert(note.item) && !silent.contains(&note.pid)).copied()
     });
-    map.get().expect("the job continues");
+    map.get().expect("the job failed");
     let all = begun.elapsed().as_secs_f64();
     cluster.agents.iter_mut().for_each(|agent| agent.signal(Signal::SIGCONT));
     vec![since(stopped, again.at_ns), all, undisturbed]
@@ -123,7 +123,7 @@ fn cut() -> Vec<f64> {
 
 fn client_dies() -> Vec<f64> {
     let cluster = Cluster::start();
-    let mut command = Command::new(env::current_exe().expect("the program knows where it is"));
+    let mut command = Command::new(env::current_exe().expect("cannot find this program's path"));
     command.env(CLIENT, "").env("FARPOOL_ADDRESS", cluster.address());
     let mut client = Daemon::start("client", command);
     wait_until(|| cluster.workers().len() == AGENTS * SLOTS);
@@ -139,7 +139,7 @@ pub(crate) fn is_client() -> bool {
 }
 
 pub(crate) fn client() -> ExitCode {
-    let pool = Pool::builder().build().expect("the pool opens");
+    let pool = Pool::builder().build().expect("cannot open the pool");
     let napped = pool.job(thread::sleep).chunksize(1).map(vec![Duration::from_secs(60); AGENTS * SLOTS]);
     if napped.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -152,7 +152,7 @@ fn disturbed(cluster: &mut Cluster, kill: impl FnOnce(&mut Cluster) -> BTreeSet<
     let (notes, begun) = (Notes::new(&cluster.folder), Instant::now());
     let items: Vec<_> = (0..ITEMS).map(|item| (notes.path(), item, NAP_MS)).collect();
     let outcomes = pool.job(|(path, item, took)| nap(path, item, took)).chunksize(1).imap_unordered(items);
-    let mut outcomes = outcomes.map(|outcome| (outcome.expect("the job continues").0, monotonic_ns()));
+    let mut outcomes = outcomes.map(|outcome| (outcome.expect("the job failed").0, monotonic_ns()));
     outcomes.by_ref().take(BEFORE).for_each(drop);
     let killed = monotonic_ns();
     let dead = kill(cluster);
@@ -174,7 +174,7 @@ fn disturbed(cluster: &mut Cluster, kill: impl FnOnce(&mut Cluster) -> BTreeSet<
 fn undisturbed(cluster: &Cluster, pool: &Pool) -> f64 {
     let (notes, begun) = (Notes::new(&cluster.folder), Instant::now());
     let items: Vec<_> = (0..ITEMS).map(|item| (notes.path(), item, NAP_MS)).collect();
-    pool.job(nap).chunksize(1).starmap(items).expect("the job succeeds");
+    pool.job(nap).chunksize(1).starmap(items).expect("the job failed");
     begun.elapsed().as_secs_f64()
 }
 
@@ -186,7 +186,7 @@ fn workers_of(cluster: &Cluster, agent: usize) -> BTreeSet<u32> {
 
 fn kill(pid: u32) -> u64 {
     let now = monotonic_ns();
-    processes::send(pid, Signal::SIGKILL).expect("the process runs");
+    processes::send(pid, Signal::SIGKILL).expect("the process has exited");
     now
 }
 

@@ -53,14 +53,14 @@ impl Cluster {
 
     /// Opens a pool and waits until all its workers have started.
     pub(crate) fn pool(&self) -> Pool {
-        let pool = Pool::builder().address(self.cables[AGENTS].address()).build().expect("the pool opens");
+        let pool = Pool::builder().address(self.cables[AGENTS].address()).build().expect("cannot open the pool");
         let start = Instant::now();
         while self.workers().len() < AGENTS * SLOTS {
             let naps = vec![20; 2 * AGENTS * SLOTS];
             pool.job(|nap| std::thread::sleep(Duration::from_millis(nap)))
                 .chunksize(1)
                 .map(naps)
-                .expect("the job succeeds");
+                .expect("the job failed");
             assert!(start.elapsed() < Duration::from_secs(20), "there are too few workers");
         }
         pool

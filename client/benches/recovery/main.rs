@@ -16,7 +16,7 @@ use farpool_testkit::{binaries, machine};
 use cases::{CASES, Case};
 
 const USAGE: &str = "\
-How long it takes until work goes on when something dies
+How long it takes until work resumes when something dies
 
 Usage: cargo bench -p farpool --bench recovery -- [OPTIONS] [CASE...]
 
@@ -58,7 +58,7 @@ fn refuse(words: &str) -> ExitCode {
 }
 
 fn measure(chosen: &[&Case], runs: usize) {
-    binaries::make_daemons();
+    binaries::build_daemons();
     println!("{}, medians of {runs} (least - most)", machine::description());
     if let Some(warning) = machine::noise() {
         println!("{warning}");

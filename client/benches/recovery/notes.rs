@@ -22,7 +22,7 @@ pub(crate) struct Notes(String);
 impl Notes {
     pub(crate) fn new(folder: &Path) -> Notes {
         let path = folder.join("notes");
-        fs::write(&path, "").expect("the run's folder can be written");
+        fs::write(&path, "").expect("cannot write the run's folder");
         Notes(path.into_os_string().into_string().expect("temporary folders have names"))
     }
 
@@ -58,7 +58,7 @@ impl Notes {
 pub(crate) fn nap(path: String, item: u64, milliseconds: u64) -> (u64, u32) {
     let pid = std::process::id();
     let mut file = OpenOptions::new().append(true).open(path).expect("the run's folder exists");
-    file.write_all(format!("{item} {pid} {}\n", monotonic_ns()).as_bytes()).expect("the note can be written");
+    file.write_all(format!("{item} {pid} {}\n", monotonic_ns()).as_bytes()).expect("cannot write the note");
     thread::sleep(Duration::from_millis(milliseconds));
     (item, pid)
 }

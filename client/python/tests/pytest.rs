@@ -31,7 +31,7 @@ fn tests_pass_on_this_machine() {
 
 #[test]
 fn tests_pass_on_a_cluster() {
-    binaries::make_daemons();
+    binaries::build_daemons();
     pytest("cluster", Some(&binaries::folder()));
 }
 

@@ -10,13 +10,13 @@ use std::time::SystemTime;
 
 /// Returns the coordinator's executable.
 pub fn coordinator() -> PathBuf {
-    make_daemons();
+    build_daemons();
     folder().join("farpool-coordinator")
 }
 
 /// Returns the agent's executable.
 pub fn agent() -> PathBuf {
-    make_daemons();
+    build_daemons();
     folder().join("farpool-agent")
 }
 
@@ -37,7 +37,7 @@ pub fn farpool() -> PathBuf {
 pub fn example(package: &str, name: &str, made_of: &[&str]) -> PathBuf {
     static MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let example = folder().join("examples").join(name);
-    let mut made = MADE.lock().expect("a build that fails, fails all who wait for it");
+    let mut made = MADE.lock().expect("a build failed in another thread");
     if !made.contains(&example) {
         build(std::slice::from_ref(&example), newest_source(made_of), &["-p", package, "--example", name]);
         made.insert(example.clone());
@@ -46,7 +46,7 @@ pub fn example(package: &str, name: &str, made_of: &[&str]) -> PathBuf {
 }
 
 /// Builds both daemons if necessary.
-pub fn make_daemons() {
+pub fn build_daemons() {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(|| {
         let sources = newest_source(&["proto", "coordinator", "agent"]);
@@ -67,22 +67,22 @@ fn build(programs: &[PathBuf], sources: SystemTime, what: &[&str]) {
         .args(["build", "--quiet", "--profile", profile])
         .args(what)
         .arg("--target-dir")
-        .arg(folder.parent().expect("a profile's folder is in the target folder"))
+        .arg(folder.parent().expect("the profile's folder has no parent"))
         .current_dir(workspace())
         .status();
-    assert!(built.expect("cargo is installed where the tests were built").success(), "{what:?} could not be built");
+    assert!(built.expect("cannot run cargo").success(), "{what:?} could not be built");
 }
 
 /// Returns the folder where cargo puts executables, usually `target/debug`.
 pub fn folder() -> PathBuf {
-    let program = std::env::current_exe().expect("the program knows where it is");
-    program.ancestors().nth(2).expect("the program is two folders deep").to_owned()
+    let program = std::env::current_exe().expect("cannot find this program's path");
+    program.ancestors().nth(2).expect("the program's path is too short").to_owned()
 }
 
 /// Returns the folder of farpool's sources.
 pub fn workspace() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.ancestors().find(|folder| folder.join("Cargo.lock").exists()).expect("this package is part of a workspace")
+    package.ancestors().find(|folder| folder.join("Cargo.lock").exists()).expect("the package is not in a workspace")
 }
 
 /// Returns when a source in these folders was last changed.

@@ -9,10 +9,10 @@ use std::thread;
 /// A proxy: it forwards connections from its own port to a target.
 pub struct Cable {
     address: SocketAddr,
-    state: Arc<State>,
+    state: Arc<CableState>,
 }
 
-struct State {
+struct CableState {
     links: Mutex<Links>,
     changed: Condvar,
 }
@@ -23,10 +23,10 @@ struct Links {
     unplugged: bool,
     /// Data is held back.
     silent: bool,
-    connections: Vec<Arc<Connection>>,
+    connections: Vec<Arc<ProxiedConnection>>,
 }
 
-struct Connection {
+struct ProxiedConnection {
     /// The client's side and the coordinator's.
     ends: [TcpStream; 2],
     /// Data that still arrives is dropped.
@@ -39,10 +39,10 @@ struct Connection {
 impl Cable {
     /// Starts a proxy to this address.
     pub fn to(target: SocketAddr) -> Cable {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports left");
-        let address = listener.local_addr().expect("the listener is bound");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("no free port");
+        let address = listener.local_addr().expect("the listener has no address");
         let links = Links { target, unplugged: false, silent: false, connections: Vec::new() };
-        let state = Arc::new(State { links: Mutex::new(links), changed: Condvar::new() });
+        let state = Arc::new(CableState { links: Mutex::new(links), changed: Condvar::new() });
         let own = Arc::clone(&state);
         // It ends with the process.
         thread::spawn(move || {
@@ -111,9 +111,9 @@ impl Cable {
     }
 }
 
-impl State {
+impl CableState {
     fn links(&self) -> MutexGuard<'_, Links> {
-        self.links.lock().expect("the lock is not poisoned")
+        self.links.lock().expect("a thread panicked while it held the lock")
     }
 
     fn join(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
@@ -126,7 +126,7 @@ impl State {
             end.set_nodelay(true)?;
         }
         let [half_open, frozen, over] = [(); 3].map(|()| AtomicBool::new(false));
-        let connection = Arc::new(Connection { ends: [client, server], half_open, frozen, over });
+        let connection = Arc::new(ProxiedConnection { ends: [client, server], half_open, frozen, over });
         for (from, to) in [(0, 1), (1, 0)] {
             let (state, connection) = (Arc::clone(self), Arc::clone(&connection));
             thread::spawn(move || state.forward(&connection, from, to));
@@ -136,7 +136,7 @@ impl State {
         Ok(())
     }
 
-    fn forward(&self, connection: &Connection, from: usize, to: usize) {
+    fn forward(&self, connection: &ProxiedConnection, from: usize, to: usize) {
         let mut buffer = vec![0; 64 << 10];
         loop {
             match (&connection.ends[from]).read(&mut buffer) {
@@ -160,7 +160,7 @@ impl State {
     }
 }
 
-impl Connection {
+impl ProxiedConnection {
     /// Returns whether data on it is held back.
     fn is_held(&self, links: &Links) -> bool {
         self.is_frozen() || links.silent && !self.is_over()

@@ -130,14 +130,14 @@ impl Cluster {
 
     /// Sends a signal to the agent or coordinator with this pid.
     pub fn signal(&self, pid: u32, signal: Signal) {
-        processes::send(pid, signal).expect("a daemon of this cluster runs");
+        processes::send(pid, signal).expect("cannot signal the daemon");
     }
 
     /// Waits until this agent has exited.
     pub fn wait_for_agent(&mut self, pid: u32) {
-        let at = self.agents.iter().position(|agent| agent.pid() == pid).expect("the agent belongs to this cluster");
+        let at = self.agents.iter().position(|agent| agent.pid() == pid).expect("no agent with this pid");
         let mut agent = self.agents.swap_remove(at);
-        agent.wait(Duration::MAX).expect("the agent ends");
+        agent.wait(Duration::MAX).expect("the agent did not exit");
     }
 
     /// Returns the processes that agents have started.
@@ -161,7 +161,7 @@ impl Cluster {
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
-    /// Checks that the cluster is as good as new: all daemons run, and no worker is left after at most a second.
+    /// Checks that the cluster is as it was at its start: all daemons run, and no worker is left after at most a second.
     pub fn check_at_rest(&mut self) -> Result<(), String> {
         for daemon in self.agents.iter_mut().chain([&mut self.coordinator]) {
             if let Some(status) = daemon.ended() {

@@ -57,13 +57,13 @@ impl Daemon {
     /// Starts the command, and appends its output to a file in this folder, which daemons with this name share.
     pub fn start_with_log(name: &str, command: impl BorrowMut<Command>, folder: &Path) -> Daemon {
         let file = OpenOptions::new().create(true).append(true).open(log(name, folder));
-        Daemon::launch(name, command, Some(file.expect("the test's folder can be written")))
+        Daemon::launch(name, command, Some(file.expect("cannot write the test's folder")))
     }
 
     fn launch(name: &str, mut command: impl BorrowMut<Command>, file: Option<File>) -> Daemon {
         let command = command.borrow_mut();
-        let (reader, writer) = io::pipe().expect("there are descriptors left");
-        command.stdout(writer.try_clone().expect("there are descriptors left")).stderr(writer);
+        let (reader, writer) = io::pipe().expect("no free descriptors");
+        command.stdout(writer.try_clone().expect("no free descriptors")).stderr(writer);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         // Without these copies of the pipe, its end can be detected.
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -91,7 +91,7 @@ impl Daemon {
     }
 
     /// Closes its stdin.
-    pub fn tell_to_end(&mut self) {
+    pub fn close_stdin(&mut self) {
         self.stdin = None;
     }
 
@@ -111,7 +111,8 @@ impl Daemon {
                 }
                 None => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    lines = output.changed.wait_timeout(lines, left).expect("the lock is not poisoned").0;
+                    lines =
+                        output.changed.wait_timeout(lines, left).expect("a thread panicked while it held the lock").0;
                 }
             }
         }
@@ -178,7 +179,7 @@ impl Daemon {
 
     /// Returns its exit status, if it has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be waited for")
+        self.child.try_wait().expect("cannot wait for a child")
     }
 
     /// Waits until it exits, but no longer than this.
@@ -219,7 +220,7 @@ pub fn log(name: &str, folder: &Path) -> std::path::PathBuf {
 
 impl Captured {
     fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().expect("the lock is not poisoned")
+        self.lines.lock().expect("a thread panicked while it held the lock")
     }
 
     /// Reads to the end.
@@ -240,7 +241,7 @@ impl Captured {
     /// Waits until all output is read, but not long: another process may hold the pipe open.
     fn wait_until_over(&self) {
         let over = self.changed.wait_timeout_while(self.lines(), LAST_OUTPUT, |lines| !lines.over);
-        drop(over.expect("the lock is not poisoned"));
+        drop(over.expect("a thread panicked while it held the lock"));
     }
 
     fn change(&self, change: impl FnOnce(&mut Lines)) {

@@ -27,7 +27,7 @@ impl Folder {
         static FOLDERS: AtomicU32 = AtomicU32::new(0);
         let name = format!("{word}.{}.{}", std::process::id(), FOLDERS.fetch_add(1, Ordering::Relaxed));
         let path = place.join(name);
-        fs::create_dir_all(&path).expect("a folder can be made");
+        fs::create_dir_all(&path).expect("cannot create a folder");
         Folder(path)
     }
 
@@ -44,14 +44,14 @@ impl Folder {
     /// Writes a file into it.
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
-        fs::write(&path, contents).expect("the folder can be written");
+        fs::write(&path, contents).expect("cannot write the folder");
         path
     }
 
     /// Creates a named pipe in it.
     pub fn pipe(&self, name: &str) -> String {
         let path = self.file(name);
-        nix::unistd::mkfifo(Path::new(&path), Mode::S_IRWXU).expect("a named pipe can be made");
+        nix::unistd::mkfifo(Path::new(&path), Mode::S_IRWXU).expect("cannot create a named pipe");
         path
     }
 
@@ -59,9 +59,7 @@ impl Folder {
     pub fn names_in(&self, folder: &str) -> Vec<String> {
         let files = self.0.join(folder).read_dir().into_iter().flatten();
         files
-            .map(|file| {
-                file.expect("the file can be listed").file_name().into_string().expect("names in tests are text")
-            })
+            .map(|file| file.expect("cannot list the file").file_name().into_string().expect("the name is not UTF-8"))
             .collect()
     }
 }
@@ -79,5 +77,5 @@ pub fn all() -> PathBuf {
 
 /// Returns a path as a string, for arguments and variables.
 pub fn text(path: PathBuf) -> String {
-    path.into_os_string().into_string().expect("paths of tests are text")
+    path.into_os_string().into_string().expect("the path is not UTF-8")
 }

@@ -14,7 +14,7 @@ pub fn cores() -> usize {
 
 /// Returns CLOCK_MONOTONIC, which all processes share.
 pub fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("the clock can be read");
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("cannot read the clock");
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 

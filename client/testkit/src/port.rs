@@ -14,10 +14,10 @@ pub struct Port {
 impl Port {
     /// Reserves a port.
     pub fn reserve() -> Port {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free");
-        let address = listener.local_addr().expect("the listener is bound");
-        let caller = TcpStream::connect(address).expect("the listener accepts connections");
-        let (answerer, _) = listener.accept().expect("a peer has connected");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("no free port");
+        let address = listener.local_addr().expect("the listener has no address");
+        let caller = TcpStream::connect(address).expect("cannot connect to the listener");
+        let (answerer, _) = listener.accept().expect("no peer connected");
         drop(listener);
         // A child that another thread is just starting holds the listener, too, until it calls exec.
         while TcpStream::connect(address).is_ok() {

@@ -42,7 +42,7 @@ impl Process {
 
 /// Returns this process's tag.
 pub fn own_tag() -> String {
-    env::var(TAG).expect("a case runs with a tag")
+    env::var(TAG).expect("the case has no tag")
 }
 
 /// Returns all processes with this tag or a tag below it.
@@ -95,7 +95,7 @@ pub fn kill(processes: &[Process]) {
 
 /// Sends a signal to one process.
 pub fn send(pid: u32, signal: Signal) -> nix::Result<()> {
-    signal::kill(Pid::from_raw(i32::try_from(pid).expect("a pid is positive")), signal)
+    signal::kill(Pid::from_raw(i32::try_from(pid).expect("the pid is not positive")), signal)
 }
 
 /// Describes the processes, one per line.
@@ -108,6 +108,6 @@ pub fn list(processes: &[Process]) -> String {
 }
 
 fn all() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").expect("there is a /proc");
+    let entries = fs::read_dir("/proc").expect("cannot read /proc");
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }

@@ -32,7 +32,7 @@ pub fn compile_as(kind: &str, source: &Path, output: &Path, options: &[&str]) ->
         .arg(format!("-Ldependency={}", libraries.display()))
         .args(options)
         .output()
-        .expect("rustc is installed where the tests were built")
+        .expect("cannot run rustc")
 }
 
 fn rustc() -> OsString {
@@ -41,8 +41,8 @@ fn rustc() -> OsString {
 
 /// Returns the folder of the libraries that cargo built for these tests: that of the test program.
 fn libraries() -> PathBuf {
-    let program = std::env::current_exe().expect("the program knows where it is");
-    program.parent().expect("the program is in a folder").to_owned()
+    let program = std::env::current_exe().expect("cannot find this program's path");
+    program.parent().expect("the program's path has no folder").to_owned()
 }
 
 /// Returns the newest build of farpool, which is the one of these tests.
@@ -52,7 +52,7 @@ fn newest_farpool(libraries: &Path) -> PathBuf {
         name.starts_with("libfarpool-") && name.ends_with(".rlib")
     };
     let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-    let entries = fs::read_dir(libraries).expect("the test program is in it");
+    let entries = fs::read_dir(libraries).expect("cannot read the folder of the test program");
     let farpools = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_farpool);
-    farpools.max_by_key(built).expect("the library was built before its tests")
+    farpools.max_by_key(built).expect("the library was not built")
 }

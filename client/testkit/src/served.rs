@@ -29,21 +29,20 @@ impl Served {
         let quit = Arc::new(Notify::new());
         let until = Arc::clone(&quit);
         let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("cannot create a runtime");
             runtime.block_on(async {
-                let listener = TcpListener::bind(address).await.expect("the port is free");
-                listens
-                    .send(listener.local_addr().expect("the listener is bound"))
-                    .expect("the caller waits for the address");
+                let listener = TcpListener::bind(address).await.expect("the port is taken");
+                listens.send(listener.local_addr().expect("the listener has no address")).expect("the caller is gone");
                 tokio::select! {
                     served = services.serve_with_incoming(TcpIncoming::from(listener)) => {
-                        served.expect("the server runs until it is stopped");
+                        served.expect("the server failed");
                     }
                     () = until.notified() => {}
                 }
             });
         });
-        let address = listening.recv().expect("the server listens");
+        let address = listening.recv().expect("the server does not listen");
         Served { address, quit, thread: Some(thread) }
     }
 

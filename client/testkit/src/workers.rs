@@ -24,7 +24,7 @@ pub fn serve(misbehaviour: &str) {
     if misbehaviour == "no-hello" {
         return;
     }
-    Reply::Hello.send(agent.as_fd()).expect("the agent listens");
+    Reply::Hello.send(agent.as_fd()).expect("the agent has closed its connection");
     let flood = match misbehaviour {
         "hello-flood" => Some(Reply::Hello),
         "unknown-workers-end-flood" => Some(Reply::Exited { worker: 4711, status: KILLED }),
@@ -74,7 +74,7 @@ pub fn serve(misbehaviour: &str) {
             },
         };
         for reply in replies {
-            reply.send(agent.as_fd()).expect("the agent listens");
+            reply.send(agent.as_fd()).expect("the agent has closed its connection");
         }
     }
 }
@@ -82,8 +82,8 @@ pub fn serve(misbehaviour: &str) {
 /// Returns the pid that is reported for a worker, which is really a thread.
 fn process_of(misbehaviour: &str) -> u32 {
     match misbehaviour.split_once(':') {
-        Some(("names", pid)) => pid.parse().expect("a process id"),
-        Some(("spares", seconds)) => Command::new("sleep").arg(seconds).spawn().expect("there is a sleep").id(),
+        Some(("names", pid)) => pid.parse().expect("not a process id"),
+        Some(("spares", seconds)) => Command::new("sleep").arg(seconds).spawn().expect("cannot run sleep").id(),
         _ => std::process::id(),
     }
 }
@@ -100,8 +100,8 @@ struct Worker {
 
 impl Worker {
     fn new(fds: Vec<OwnedFd>, killed: Arc<AtomicBool>) -> Worker {
-        let [file, socket, _stdout, _stderr] = <[OwnedFd; 4]>::try_from(fds).expect("a worker gets four descriptors");
-        let memory = Arc::new(Memory::open(file.as_fd()).expect("the memory can be mapped"));
+        let [file, socket, _stdout, _stderr] = <[OwnedFd; 4]>::try_from(fds).expect("not four descriptors");
+        let memory = Arc::new(Memory::open(file.as_fd()).expect("cannot map the memory"));
         let input = Reader::new(Arc::clone(&memory), Direction::ToWorker);
         let output = Writer::new(Arc::clone(&memory), Direction::ToAgent);
         Worker { memory, file: Arc::new(file), socket, input, output, finished: 0, killed }
@@ -137,7 +137,9 @@ impl Worker {
                 }
                 self.finished += 1;
                 match misbehaviour.strip_prefix("results-of:") {
-                    Some(bytes) => self.write(Kind::Ok, position + item, &vec![7; bytes.parse().expect("a number")]),
+                    Some(bytes) => {
+                        self.write(Kind::Ok, position + item, &vec![7; bytes.parse().expect("not a number")])
+                    }
                     None => self.write(Kind::Ok, position + item, &items[4 * head.count as usize..]),
                 }
             }
@@ -202,14 +204,14 @@ impl Worker {
             "order-sent-back" => self.write(Kind::Stop, position, &[]),
             // Announces a result of this many bytes, and sends none.
             _ if misbehaviour.starts_with("announces:") => {
-                let bytes: u64 = misbehaviour["announces:".len()..].parse().expect("a number");
+                let bytes: u64 = misbehaviour["announces:".len()..].parse().expect("not a number");
                 self.write(Kind::Large, position, &bytes.to_le_bytes());
                 self.raw(&[0xee; HEADER_BYTES]);
             }
             // The item runs until the test has opened this pipe for writing and closed it again.
             _ => {
                 let pipe = misbehaviour.strip_prefix("until-written:");
-                pipe.map(std::fs::read).transpose().expect("the pipe exists");
+                pipe.map(std::fs::read).transpose().expect("cannot open the pipe");
                 return false;
             }
         }
@@ -233,7 +235,8 @@ impl Worker {
                     let bytes: Vec<u8> = (0..=below(9)).map(|_| below(256).to_le_bytes()[0]).collect();
                     // What the agent reads: mostly the records, sometimes the status page.
                     let at = if below(50) == 0 { below(1 << 10) } else { TO_AGENT + below(16 << 10) };
-                    nix::sys::uio::pwrite(&file, &bytes, i64::try_from(at).expect("a small number")).expect("written");
+                    nix::sys::uio::pwrite(&file, &bytes, i64::try_from(at).expect("the number is too large"))
+                        .expect("cannot write the file");
                 }
             });
             let failure = Failure { kind: 1, message: "m".repeat(300), pid: 300, ..Failure::default() }.encode_to_vec();
@@ -243,7 +246,7 @@ impl Worker {
                 }
                 let kinds = [Kind::Failed, Kind::Ok, Kind::RunEnd, Kind::InitFailed, Kind::Large, Kind::Piece];
                 let mut record = vec![0; HEADER_BYTES];
-                let length = u32::try_from(failure.len()).expect("a few bytes");
+                let length = u32::try_from(failure.len()).expect("too many bytes");
                 Header { length, kind: kinds[round % 6], slot: 0, position }.write(&mut record);
                 record.extend_from_slice(&failure);
                 // The room may be wrong by now.
@@ -271,7 +274,8 @@ impl Worker {
     fn next(&mut self) -> Option<(Kind, u32, Vec<u8>)> {
         loop {
             if self.input.available(HEADER_BYTES).ok()? >= HEADER_BYTES {
-                let header = Header::read(&self.input.copy::<HEADER_BYTES>(0)?).expect("the agent writes records");
+                let header =
+                    Header::read(&self.input.copy::<HEADER_BYTES>(0)?).expect("the agent wrote an invalid record");
                 let record = HEADER_BYTES + header.length as usize;
                 self.input.available(record).ok()?;
                 let mut payload = Vec::new();
@@ -293,7 +297,7 @@ impl Worker {
     }
 
     fn write(&mut self, kind: Kind, position: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).expect("a small payload");
+        let length = u32::try_from(payload.len()).expect("the payload is too large");
         let mut record = vec![0; HEADER_BYTES];
         Header { length, kind, slot: 0, position }.write(&mut record);
         record.extend_from_slice(payload);
@@ -320,7 +324,7 @@ impl Worker {
     }
 
     fn has_room(&mut self, bytes: usize) -> bool {
-        self.output.room(bytes).expect("the agent keeps the protocol") >= bytes
+        self.output.room(bytes).expect("the agent violated the protocol") >= bytes
     }
 
     fn ring(&self) {

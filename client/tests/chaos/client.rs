@@ -38,11 +38,11 @@ pub(crate) fn settings(command: &mut Command, address: &str, seed: u64, folder: 
 
 /// Returns the folder that the test has named.
 pub(crate) fn folder() -> String {
-    env::var(FOLDER).expect("the test names a folder")
+    env::var(FOLDER).expect("the folder is not in the environment")
 }
 
 pub(crate) fn address() -> String {
-    env::var(ADDRESS).expect("the test names the coordinator")
+    env::var(ADDRESS).expect("the coordinator is not in the environment")
 }
 
 /// Opens a pool whose workers have the tag; retries while the coordinator cannot be reached.
@@ -76,7 +76,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let folder = folder();
-    let test = Path::new(&folder).parent().expect("each client has a folder in that of the test");
+    let test = Path::new(&folder).parent().expect("the client's folder has no parent");
     let job_records = JobRecords::of(test);
     let (board, stop) = (Board::default(), Arc::new(AtomicBool::new(false)));
     watch(&board, &stop);
@@ -90,17 +90,14 @@ pub(crate) fn main() -> ExitCode {
                 scope.spawn(move || run_jobs(client_thread, &stop))
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a thread that finds anything wrong ends the process"))
-            .collect()
+        threads.into_iter().map(|thread| thread.join().expect("a thread panicked")).collect()
     });
     pool.close();
     if let Err(error) = pool.join() {
         println!("the pool does not end as it should: {error}");
         return ExitCode::FAILURE;
     }
-    fs::write(format!("{folder}/counts"), jobs::sum(counts)).expect("the test's folder can be written");
+    fs::write(format!("{folder}/counts"), jobs::sum(counts)).expect("cannot write the test's folder");
     ExitCode::SUCCESS
 }
 
@@ -130,7 +127,7 @@ fn watch(board: &Board, stop: &Arc<AtomicBool>) {
                 stopped.get_or_insert_with(Instant::now);
             }
             let late = stopped.is_some_and(|at: Instant| at.elapsed() > END_TIMEOUT);
-            let board = board.lock().expect("the lock is not poisoned");
+            let board = board.lock().expect("a thread panicked while it held the lock");
             let hang: Vec<_> = board.values().filter(|(since, _)| late || since.elapsed() > JOB_TIMEOUT).collect();
             if !hang.is_empty() {
                 hang.iter().for_each(|(since, what)| println!("hangs for {:.1?}: {what}", since.elapsed()));

@@ -193,10 +193,10 @@ impl Cluster {
 
     fn start_client(&self, number: usize, seed: u64) -> Daemon {
         let name = format!("client-{number}");
-        let program = std::env::current_exe().expect("the program knows where it is");
+        let program = std::env::current_exe().expect("cannot find this program's path");
         let mut command = self.command(AGENTS + number, &program);
         let folder = text(self.folder.join(&name));
-        fs::create_dir_all(&folder).expect("the test's folder can be written");
+        fs::create_dir_all(&folder).expect("cannot write the test's folder");
         client::settings(&mut command, &self.seen_by(AGENTS + number), seed.wrapping_add(number as u64), &folder);
         Daemon::start_with_log(&name, command, &self.folder)
     }

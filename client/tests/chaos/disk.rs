@@ -25,7 +25,7 @@ pub(crate) struct Disk {
 impl Disk {
     /// Creates it in this folder, which is created too.
     pub(crate) fn at(folder: PathBuf) -> Disk {
-        fs::create_dir_all(&folder).expect("the test's folder can be written");
+        fs::create_dir_all(&folder).expect("cannot write the test's folder");
         let is_mounted = hosts::is_isolated();
         if is_mounted {
             hosts::mount(&folder, DISK_SIZE);
@@ -43,14 +43,14 @@ impl Disk {
         if !self.is_mounted {
             return false;
         }
-        let mut ballast = File::create(self.ballast()).expect("the file can be created");
+        let mut ballast = File::create(self.ballast()).expect("cannot create the file");
         while ballast.write(&[0; 64 << 10]).is_ok() {}
         true
     }
 
     /// Makes room again.
     pub(crate) fn clear(&self) {
-        fs::remove_file(self.ballast()).expect("the ballast was written");
+        fs::remove_file(self.ballast()).expect("cannot write the ballast");
     }
 
     /// Appends to the journal what a crash of the computer may leave: data that was being written after everything

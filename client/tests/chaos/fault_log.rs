@@ -16,7 +16,7 @@ pub(crate) struct FaultLog {
 
 impl FaultLog {
     pub(crate) fn new(folder: &Path) -> Self {
-        let file = File::create(folder.join("faults")).expect("the test's folder can be written");
+        let file = File::create(folder.join("faults")).expect("cannot write the test's folder");
         Self { file, began: Instant::now(), lines: Vec::new(), counts: BTreeMap::new() }
     }
 

@@ -30,7 +30,7 @@ const EMPTY_JOURNAL: u64 = JOURNAL_SIZE / 16;
 pub(crate) fn run(cluster: &mut Cluster) -> Result<String, String> {
     let repaired = Instant::now();
     let mut counts = BTreeMap::<String, u64>::new();
-    cluster.clients.iter_mut().for_each(Daemon::tell_to_end);
+    cluster.clients.iter_mut().for_each(Daemon::close_stdin);
     for mut client in std::mem::take(&mut cluster.clients) {
         let status = client.wait(CLIENTS_TIMEOUT)?;
         if !status.success() {
@@ -56,7 +56,7 @@ pub(crate) fn run(cluster: &mut Cluster) -> Result<String, String> {
     }
     let counts: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
     Ok(format!(
-        "all is well: {}; of the detached jobs {left}; late messages dropped by the last coordinator: {dropped}; clients were done {took:.1?} after \
+        "no fault found: {}; of the detached jobs {left}; late messages dropped by the last coordinator: {dropped}; clients were done {took:.1?} after \
          the last repair",
         counts.join(", ")
     ))
@@ -94,18 +94,18 @@ fn status(cluster: &Cluster) -> Result<Value, String> {
 
 /// Describes what is still held, if anything.
 fn leftovers(status: &Value, agents: usize) -> Option<String> {
-    let at_rest = |agent: &Value| {
+    let is_idle = |agent: &Value| {
         let is = |key: &str, value: Value| agent[key] == value;
         is("busy", 0.into()) && is("chunks", 0.into()) && is("away", false.into()) && is("unhealthy", "".into())
     };
-    let there = status["agents"].as_array().map_or(&[][..], Vec::as_slice);
-    let nothing = |key: &str| status[key].as_array().is_some_and(Vec::is_empty);
-    let calm = there.len() == agents && there.iter().all(at_rest) && nothing("pools") && nothing("jobs");
+    let present = status["agents"].as_array().map_or(&[][..], Vec::as_slice);
+    let is_empty = |key: &str| status[key].as_array().is_some_and(Vec::is_empty);
+    let idle = present.len() == agents && present.iter().all(is_idle) && is_empty("pools") && is_empty("jobs");
     let journal = &status["journal"];
     let empty = journal["jobs"] == 0
         && journal["failing"] == ""
         && journal["bytes"].as_u64().is_some_and(|all| all < EMPTY_JOURNAL);
-    (!calm || !empty || status["held_bytes"] != 0).then(|| format!("this is left: {status}"))
+    (!idle || !empty || status["held_bytes"] != 0).then(|| format!("the cluster is not empty: {status}"))
 }
 
 /// Checks that only the daemons run, that they end when they are asked to, and that then nothing is left.

@@ -42,30 +42,30 @@ impl JobRecords {
     /// Opens the records of the test whose files are in this folder.
     pub(crate) fn of(test: &Path) -> JobRecords {
         let folder = test.join("detached");
-        fs::create_dir_all(&folder).expect("the test's folder can be written");
+        fs::create_dir_all(&folder).expect("cannot write the test's folder");
         JobRecords { folder }
     }
 
     /// Draws and records a job that is about to be detached.
     pub(crate) fn create(&self, random: &mut Random, name: String) -> JobSpec {
         let log = self.file(&name, "runs");
-        File::create(&log).expect("the test's folder can be written");
+        File::create(&log).expect("cannot write the test's folder");
         let job_spec = JobSpec::draw(random, name, text(log));
         let draft = self.file(&job_spec.name, "draft");
-        let text = serde_json::to_string(&job_spec).expect("a job can be written");
-        fs::write(&draft, text).expect("the test's folder can be written");
+        let text = serde_json::to_string(&job_spec).expect("cannot write a job");
+        fs::write(&draft, text).expect("cannot write the test's folder");
         // No process sees half of it.
-        fs::rename(draft, self.file(&job_spec.name, "job_spec")).expect("the file was just made");
+        fs::rename(draft, self.file(&job_spec.name, "job_spec")).expect("cannot rename the file");
         job_spec
     }
 
     /// Returns all jobs that any client has begun to detach, by name.
     pub(crate) fn all(&self) -> Vec<JobSpec> {
         let files =
-            fs::read_dir(&self.folder).expect("the test's folder can be read").flatten().map(|file| file.path());
+            fs::read_dir(&self.folder).expect("cannot read the test's folder").flatten().map(|file| file.path());
         let job_specs = files.filter(|path| path.extension().is_some_and(|ending| ending == "job_spec"));
         let read = |path| fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let mut all: Vec<JobSpec> = job_specs.map(|path| read(path).expect("the files are complete")).collect();
+        let mut all: Vec<JobSpec> = job_specs.map(|path| read(path).expect("a job file is incomplete")).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -81,7 +81,7 @@ impl JobRecords {
 
     /// Returns the items that began to run, in order of their starts.
     pub(crate) fn began(&self, name: &str) -> Vec<u64> {
-        let log = fs::read_to_string(self.file(name, "runs")).expect("the log was made before the job");
+        let log = fs::read_to_string(self.file(name, "runs")).expect("cannot read the log");
         log.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
@@ -89,7 +89,7 @@ impl JobRecords {
     pub(crate) fn note_read(&self, name: &str, outcomes: &BTreeMap<u64, String>) {
         let lines: String = outcomes.iter().map(|(item, text)| format!("{item} {text}\n")).collect();
         let file = OpenOptions::new().append(true).create(true).open(self.file(name, "read"));
-        file.and_then(|mut file| file.write_all(lines.as_bytes())).expect("the test's folder can be written");
+        file.and_then(|mut file| file.write_all(lines.as_bytes())).expect("cannot write the test's folder");
     }
 
     /// Returns what any process has read of each item.
@@ -97,7 +97,7 @@ impl JobRecords {
         let text = fs::read_to_string(self.file(name, "read")).unwrap_or_default();
         let mut all = BTreeMap::<u64, BTreeSet<String>>::new();
         for (item, text) in text.lines().filter_map(|line| line.split_once(' ')) {
-            let item = item.parse().expect("each line begins with an item");
+            let item = item.parse().expect("the line does not begin with an item's index");
             all.entry(item).or_default().insert(text.to_owned());
         }
         all

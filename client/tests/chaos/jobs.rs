@@ -25,7 +25,7 @@ pub(crate) fn sum(counts: Vec<Counts>) -> String {
     for (what, count) in counts.into_iter().flatten() {
         *all.entry(what).or_default() += count;
     }
-    serde_json::to_string(&all).expect("numbers can be written")
+    serde_json::to_string(&all).expect("cannot write numbers")
 }
 
 /// One thread of a client.
@@ -92,7 +92,7 @@ impl<'p> ClientThread<'p> {
             2 | 3 => self.attach_one(),
             _ => self.run_one(),
         };
-        self.board.lock().expect("the lock is not poisoned").remove(&self.thread);
+        self.board.lock().expect("a thread panicked while it held the lock").remove(&self.thread);
         result
     }
 
@@ -123,7 +123,7 @@ impl<'p> ClientThread<'p> {
         let name = format!("job {} of thread {}, {kind:?}, retries {retries}", self.jobs, self.thread);
         let once = if retries == 0 { "once" } else { "runs" };
         let log = format!("{}/{once}-{}-{}", self.folder, self.thread, self.jobs);
-        fs::write(&log, "").expect("the test's folder can be written");
+        fs::write(&log, "").expect("cannot write the test's folder");
         let count = match kind {
             Kind::Map => self.random.within(1..400),
             Kind::Heavy => self.random.within(1..30),
@@ -156,7 +156,7 @@ impl<'p> ClientThread<'p> {
 
     /// Notes what this thread is doing, which is reported if it takes too long.
     fn post(&self, text: String) {
-        let mut board = self.board.lock().expect("the lock is not poisoned");
+        let mut board = self.board.lock().expect("a thread panicked while it held the lock");
         let since = board.get(&self.thread).map_or_else(Instant::now, |(since, _)| *since);
         board.insert(self.thread, (since, text));
     }
@@ -230,7 +230,7 @@ impl<'p> ClientThread<'p> {
         if let Some(task) = missing {
             return Err(format!("item {} has no outcome", task.item));
         }
-        let lines = fs::read_to_string(&running.log).expect("the log was made before the job");
+        let lines = fs::read_to_string(&running.log).expect("cannot read the log");
         let began: BTreeSet<u64> = lines.lines().filter_map(|line| line.parse().ok()).collect();
         for (item, fate) in &running.fates {
             if matches!(fate, Fate::Done | Fate::Panicked) && !began.contains(item) {

@@ -112,9 +112,9 @@ fn play_isolated(plan: Plan) -> Result<(), Failed> {
 }
 
 fn run(plan: Plan) -> Result<(), String> {
-    binaries::make_daemons();
+    binaries::build_daemons();
     let folder = folder::all().join(format!("chaos.{}", hosts::run_number()));
-    fs::create_dir_all(&folder).expect("cargo's folder for tests can be written");
+    fs::create_dir_all(&folder).expect("cannot write cargo's folder for tests");
     println!("chaos for {} s from seed {}", plan.seconds, plan.seed);
     let fault_log = FaultLog::new(&folder);
     let mut cluster = Cluster::build(&folder, plan.seed, fault_log);

@@ -20,7 +20,7 @@ const NUMBER: &str = "FARPOOL_CHAOS_VISITOR";
 
 /// Returns the command of the visitor with this number; the test's files are in the folder.
 pub(crate) fn command(number: u64, address: &str, tag: &str, folder: &str) -> Command {
-    let mut command = Command::new(env::current_exe().expect("the program knows where it is"));
+    let mut command = Command::new(env::current_exe().expect("cannot find this program's path"));
     let role = if number.is_multiple_of(3) { WORKING } else { DETACHING };
     command.env(ROLE, role).env(ADDRESS, address).env(TAG, tag).env(FOLDER, folder);
     command.env(NUMBER, number.to_string());

@@ -46,7 +46,7 @@ impl Answer {
 
 /// Runs an item, in a worker.
 pub(crate) fn work(task: Task) -> Answer {
-    // An agent that was given up may run items of a job that has ended, and whose log is gone.
+    // An agent that was declared lost may run items of a job that has ended, and whose log is gone.
     if let Ok(mut log) = OpenOptions::new().append(true).open(&task.log) {
         let _ = log.write_all(format!("{}\n", task.item).as_bytes());
     }

@@ -7,9 +7,9 @@ fn double(n: u32) -> u32 {
 fn check(name: &str) {
     farpool::init();
     let pool = farpool::Pool::new(2).unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert_eq!(pool.map(double, 0..100).expect("doubling does not fail"), (0..200).step_by(2).collect::<Vec<_>>());
+    assert_eq!(pool.map(double, 0..100).expect("doubling failed"), (0..200).step_by(2).collect::<Vec<_>>());
     pool.close();
-    pool.join().expect("the workers leave");
+    pool.join().expect("the workers did not exit");
 }
 
 #[test]

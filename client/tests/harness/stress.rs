@@ -43,20 +43,20 @@ fn one_call(pool: &Pool, random: &mut Random) {
     let n = random.below(2000);
     let expected: Vec<u64> = (0..n).collect();
     match random.below(9) {
-        0 => assert_eq!(pool.apply(identity, (n,)).expect("identity"), n),
-        1 => assert_eq!(pool.map(identity, 0..n).expect("identity"), expected),
-        2 => assert_eq!(pool.imap(identity, 0..n).collect::<Result<Vec<_>, _>>().expect("identity"), expected),
+        0 => assert_eq!(pool.apply(identity, (n,)).expect("the call failed"), n),
+        1 => assert_eq!(pool.map(identity, 0..n).expect("the call failed"), expected),
+        2 => assert_eq!(pool.imap(identity, 0..n).collect::<Result<Vec<_>, _>>().expect("the call failed"), expected),
         3 => {
             let unordered = pool.job(identity).chunksize(3).imap_unordered(0..n);
-            let mut results = unordered.collect::<Result<Vec<_>, _>>().expect("identity");
+            let mut results = unordered.collect::<Result<Vec<_>, _>>().expect("the call failed");
             results.sort_unstable();
             assert_eq!(results, expected);
         }
-        4 => assert_eq!(pool.map_async(identity, 0..n).get().expect("identity"), expected),
+        4 => assert_eq!(pool.map_async(identity, 0..n).get().expect("the call failed"), expected),
         5 => {
             // Dropped in the middle.
             let taken: Vec<u64> =
-                pool.imap(identity, 0..).take(expected.len()).map(|result| result.expect("identity")).collect();
+                pool.imap(identity, 0..).take(expected.len()).map(|result| result.expect("the call failed")).collect();
             assert_eq!(taken, expected);
         }
         6 => {
@@ -67,7 +67,7 @@ fn one_call(pool: &Pool, random: &mut Random) {
                 let outcome = naps.get();
                 assert!(outcome.is_ok() || outcome.is_err_and(|error| error.kind() == ErrorKind::Cancelled));
             } else {
-                assert_eq!(naps.get().expect("naps end").len(), 5);
+                assert_eq!(naps.get().expect("the naps failed").len(), 5);
             }
         }
         7 if random.below(10) == 0 => {
@@ -81,8 +81,8 @@ fn one_call(pool: &Pool, random: &mut Random) {
             }
         }
         _ => {
-            let bytes = vec![7_u8; usize::try_from(n * 997).expect("two megabytes at most")];
-            assert_eq!(pool.apply(|bytes: Vec<u8>| bytes, (bytes.clone(),)).expect("identity"), bytes);
+            let bytes = vec![7_u8; usize::try_from(n * 997).expect("too many bytes")];
+            assert_eq!(pool.apply(|bytes: Vec<u8>| bytes, (bytes.clone(),)).expect("the call failed"), bytes);
         }
     }
 }
@@ -90,7 +90,7 @@ fn one_call(pool: &Pool, random: &mut Random) {
 #[test]
 fn many_threads_use_one_pool_in_every_way() {
     farpool::init();
-    let pool = Pool::new(3).expect("a pool opens");
+    let pool = Pool::new(3).expect("cannot open the pool");
     let seed = std::env::var("FARPOOL_STRESS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
     println!("FARPOOL_STRESS_SEED={seed}");
     let (done, calls) = (AtomicU64::new(0), doses::stress_calls());
@@ -118,5 +118,5 @@ fn many_threads_use_one_pool_in_every_way() {
         }
     });
     pool.close();
-    pool.join().expect("the workers leave");
+    pool.join().expect("the workers did not exit");
 }

@@ -61,7 +61,7 @@ impl Shared {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Cluster>> {
-        self.0.lock().expect("the lock is not poisoned")
+        self.0.lock().expect("a thread panicked while it held the lock")
     }
 }
 

@@ -13,8 +13,8 @@ impl Log {
     /// Creates an empty file in the case's directory.
     pub(crate) fn new(name: &str) -> Log {
         let path = runner::scratch().join(name);
-        fs::write(&path, "").expect("the case's directory can be written");
-        Log(path.into_os_string().into_string().expect("paths of tests are text"))
+        fs::write(&path, "").expect("cannot write the case's directory");
+        Log(path.into_os_string().into_string().expect("the path is not UTF-8"))
     }
 
     /// Returns the path, for tasks.
@@ -24,7 +24,7 @@ impl Log {
 
     /// Returns all lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
-        fs::read_to_string(&self.0).expect("the log was made before").lines().map(str::to_owned).collect()
+        fs::read_to_string(&self.0).expect("cannot read the log").lines().map(str::to_owned).collect()
     }
 
     /// Returns how often this line was written.
@@ -36,6 +36,6 @@ impl Log {
 
 /// Appends a line in one write, so that lines of several processes do not mix.
 pub(crate) fn note(path: &str, line: impl Display) {
-    let mut file = OpenOptions::new().append(true).open(path).expect("the log exists");
-    file.write_all(format!("{line}\n").as_bytes()).expect("the log can be written");
+    let mut file = OpenOptions::new().append(true).open(path).expect("cannot read the log");
+    file.write_all(format!("{line}\n").as_bytes()).expect("cannot write the log");
 }

@@ -27,5 +27,5 @@ pub(crate) fn of(processes: usize) -> Pool {
 
 /// Opens a pool with these options.
 pub(crate) fn pool(options: Builder) -> Pool {
-    options.build().expect("the pool opens")
+    options.build().expect("cannot open the pool")
 }

@@ -19,10 +19,10 @@ impl ReportPipe {
     /// Creates a pipe with this name in the case's directory.
     pub(crate) fn new(name: &str) -> ReportPipe {
         let path = runner::scratch().join(name);
-        nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a named pipe can be made");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("cannot create a named pipe");
         // Also open for writing, so that reading never reaches the end.
-        let file = OpenOptions::new().read(true).write(true).open(&path).expect("the pipe was just made");
-        let path = path.into_os_string().into_string().expect("paths of tests are text");
+        let file = OpenOptions::new().read(true).write(true).open(&path).expect("cannot open the pipe");
+        let path = path.into_os_string().into_string().expect("the path is not UTF-8");
         ReportPipe { path, reader: BufReader::new(file) }
     }
 
@@ -34,7 +34,7 @@ impl ReportPipe {
     /// Waits for the next line.
     pub(crate) fn next(&mut self) -> String {
         let mut line = String::new();
-        self.reader.read_line(&mut line).expect("a pipe can be read");
+        self.reader.read_line(&mut line).expect("cannot read a pipe");
         line.truncate(line.trim_end().len());
         line
     }
@@ -42,7 +42,7 @@ impl ReportPipe {
     /// Waits for the next line and parses it as a number.
     pub(crate) fn next_number(&mut self) -> u32 {
         let line = self.next();
-        line.parse().unwrap_or_else(|_| panic!("{line:?} is a number"))
+        line.parse().unwrap_or_else(|_| panic!("{line:?} is not a number"))
     }
 }
 

@@ -63,7 +63,7 @@ enum Mode {
 pub(crate) fn main(suites: &[Suite]) -> ExitCode {
     if let Ok(name) = env::var(CASE) {
         let mut cases = suites.iter().flat_map(|suite| [suite.both.concat(), suite.cluster_only.concat()].concat());
-        let case = cases.find(|case| case.name == name).expect("the parent names an existing case");
+        let case = cases.find(|case| case.name == name).expect("no such case");
         (case.run)();
         processes::assert_none_left();
         return ExitCode::SUCCESS;
@@ -116,7 +116,7 @@ impl Mode {
 /// Returns this case's own directory, which is deleted after the case has passed.
 pub(crate) fn scratch() -> PathBuf {
     let tag = processes::own_tag();
-    let case = tag.split('/').next().expect("split gives something");
+    let case = tag.split('/').next().expect("the tag is empty");
     folder::all().join(case)
 }
 
@@ -180,5 +180,5 @@ pub(crate) fn wait(mut child: Child, patience: Duration) -> Option<ExitStatus> {
     let (sender, receiver) = mpsc::channel();
     // If it hangs, the thread keeps waiting; the caller kills the processes.
     thread::spawn(move || sender.send(child.wait()));
-    receiver.recv_timeout(patience).ok().map(|status| status.expect("a child can be waited for"))
+    receiver.recv_timeout(patience).ok().map(|status| status.expect("cannot wait for a child"))
 }

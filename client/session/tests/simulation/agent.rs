@@ -127,13 +127,13 @@ impl Agent {
     }
 
     pub(crate) fn held(&self) -> usize {
-        *self.shared.held.lock().expect("the lock is not poisoned")
+        *self.shared.held.lock().expect("a thread panicked while it held the lock")
     }
 }
 
 impl Shared {
     fn workers(&self) -> MutexGuard<'_, Workers> {
-        self.workers.lock().expect("the lock is not poisoned")
+        self.workers.lock().expect("a thread panicked while it held the lock")
     }
 }
 
@@ -222,7 +222,7 @@ impl Stream for HelloObserver {
         if let Poll::Ready(Some(frame)) = &frame {
             for event in frame.messages.iter() {
                 if let Some(Event::Hello(hello)) = &event.body {
-                    *self.shared.held.lock().expect("the lock is not poisoned") = hello.held.len();
+                    *self.shared.held.lock().expect("a thread panicked while it held the lock") = hello.held.len();
                     if !hello.held.is_empty() {
                         self.shared.workers().note_earlier_chunks();
                     }

@@ -97,9 +97,9 @@ pub(crate) async fn fill(
     // One job for each item, since a window may be small.
     for number in 0..3 * slots {
         let open = OpenJob { function: Bytes::from_static(b"f"), chunksize: 1, ..OpenJob::default() };
-        let mut job = client.job(open).expect("the pool is open");
-        job.send(&[encode(mark(tag, number))]).expect("the pool is open");
-        job.end_input().expect("the pool is open");
+        let mut job = client.job(open).expect("the pool is closed");
+        job.send(&[encode(mark(tag, number))]).expect("the pool is closed");
+        job.end_input().expect("the pool is closed");
         jobs.push(job);
     }
     let mut done = 0;
@@ -256,7 +256,7 @@ impl JobRun {
         let name = format!("{host}.{number}");
         trace::log(format_args!("job {name} of {items} items: {job:?} {open:?}"));
         let tag = plan.add_job(job);
-        let job = client.job(open).expect("the pool is open");
+        let job = client.job(open).expect("the pool is closed");
         let batch = random.pick(&[1, 5, 100]);
         let cancel_at = random.one_in(10).then(|| random.below(items + 1));
         let stop_at = (plan.has_failing() && random.one_in(6)).then(|| random.below(items + 1));
@@ -279,11 +279,11 @@ impl JobRun {
                 let count = self.random.within(1..self.batch + 1).min(self.items - sent);
                 let items: Vec<Bytes> = (sent..sent + count).map(|at| encode(mark(self.tag, at)).into()).collect();
                 if count > 0 {
-                    self.job.send(&items).expect("a caller-driven session accepts everything");
+                    self.job.send(&items).expect("the session refused a message");
                 }
                 sent += count;
                 if sent == self.items {
-                    self.job.end_input().expect("a caller-driven session accepts everything");
+                    self.job.end_input().expect("the session refused a message");
                     ended = true;
                 }
                 if self.random.one_in(20) {

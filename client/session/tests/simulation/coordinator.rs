@@ -26,7 +26,7 @@ pub(crate) struct Address(Arc<Mutex<Option<Server>>>);
 
 impl Address {
     pub(crate) fn server(&self) -> Option<Server> {
-        self.0.lock().expect("the lock is not poisoned").clone()
+        self.0.lock().expect("a thread panicked while it held the lock").clone()
     }
 }
 
@@ -48,7 +48,7 @@ const BEGAN_MS: u64 = 1_795_000_000_000;
 impl Coordinator {
     pub(crate) fn new(address: Address, random: &mut Random) -> Self {
         let arguments = ["farpool-coordinator", "--memory", "64MiB", "--programs", "/nowhere"].map(OsString::from);
-        let mut settings = Settings::load(arguments).expect("the settings are right");
+        let mut settings = Settings::load(arguments).expect("the settings were refused");
         settings.limits.check = true;
         settings.log = Log::silent();
         settings.heartbeat_timeout = HEARTBEAT;
@@ -115,7 +115,7 @@ impl Coordinator {
                 }
             },
         };
-        *self.address.0.lock().expect("the lock is not poisoned") = Some(server);
+        *self.address.0.lock().expect("a thread panicked while it held the lock") = Some(server);
         self.process = Some(Process::start(run));
         true
     }
@@ -124,7 +124,7 @@ impl Coordinator {
         let Some(process) = self.process.take() else { return };
         trace::log(format_args!("the coordinator is killed"));
         network.cut(|_| true);
-        self.address.0.lock().expect("the lock is not poisoned").take();
+        self.address.0.lock().expect("a thread panicked while it held the lock").take();
         process.kill().await;
         if let Some(disk) = &mut self.disk {
             disk.crash();
@@ -162,7 +162,7 @@ impl Coordinator {
 async fn gone_at_its_end(run: impl Future<Output = ()>, address: Address) {
     run.await;
     trace::log(format_args!("the coordinator has ended"));
-    address.0.lock().expect("the lock is not poisoned").take();
+    address.0.lock().expect("a thread panicked while it held the lock").take();
 }
 
 /// Draws the secret of an agent, a pool or a job.

@@ -53,7 +53,7 @@ impl Disk {
             Arc::new(Mutex::new(Timing { random: random.fork(), is_slow: false, steps_left: None, hangs_left: 0 }));
         let (inner, hangs) = (Arc::<Simulated>::default(), Arc::new(Notify::new()));
         let (own, notify) = (Arc::clone(&timing), Arc::clone(&hangs));
-        inner.set_lag(Box::new(move || own.lock().expect("the lock is not poisoned").lag(&notify)));
+        inner.set_lag(Box::new(move || own.lock().expect("a thread panicked while it held the lock").lag(&notify)));
         Self { inner, random, is_failing: false, timing, hangs }
     }
 
@@ -129,7 +129,7 @@ impl Disk {
     }
 
     fn timing(&self) -> MutexGuard<'_, Timing> {
-        self.timing.lock().expect("the lock is not poisoned")
+        self.timing.lock().expect("a thread panicked while it held the lock")
     }
 }
 

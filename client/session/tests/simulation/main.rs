@@ -105,7 +105,7 @@ fn run(arguments: &[String]) -> ExitCode {
 /// Runs the history of a seed.
 fn run_seed(seed: u64, max_lines: usize) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.expect("there is memory");
+    let runtime = runtime.expect("out of memory");
     runtime.block_on(async {
         trace::begin(max_lines);
         let run = tokio::spawn(World::new(seed).run());
@@ -147,13 +147,13 @@ fn run_many(from: u64, count: u64) -> ExitCode {
                     let violation =
                         if again { Some("the same seed gave another history".to_owned()) } else { report.violation };
                     if let Some(violation) = violation {
-                        failed.lock().expect("the lock is not poisoned").push((seed, violation));
+                        failed.lock().expect("a thread panicked while it held the lock").push((seed, violation));
                     }
                 }
             });
         }
     });
-    let mut failed = failed.into_inner().expect("the lock is not poisoned");
+    let mut failed = failed.into_inner().expect("a thread panicked while it held the lock");
     failed.sort();
     let (took, events) = (began.elapsed(), events.into_inner());
     let histories = seeds.len();

@@ -96,7 +96,7 @@ impl Network {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("the lock is not poisoned")
+        self.inner.lock().expect("a thread panicked while it held the lock")
     }
 
     /// Sets the mean delay of frames to and from a host.
@@ -202,7 +202,7 @@ impl Network {
 
 impl Call {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("the lock is not poisoned")
+        self.state.lock().expect("a thread panicked while it held the lock")
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -361,7 +361,7 @@ async fn watch(call: Arc<Call>) {
     call.network.inner().calls.remove(&call.number);
 }
 
-/// Returns the error of an end that detects silence. The coordinator then gives the host up.
+/// Returns the error of an end that detects silence. The coordinator then declares the host lost.
 fn missed(end: End) -> Status {
     match end {
         End::Host => Status::unavailable(HEARTBEAT_MISSED),

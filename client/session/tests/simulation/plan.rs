@@ -28,7 +28,7 @@ struct PlanState {
     runs: BTreeMap<u64, (u32, u32)>,
     /// Jobs that must not run yet.
     held: BTreeSet<u64>,
-    /// Agents or clients may have been given up.
+    /// Agents or clients may have been declared lost.
     losses: bool,
 }
 
@@ -86,7 +86,7 @@ impl Plan {
     }
 
     fn state(&self) -> MutexGuard<'_, PlanState> {
-        self.state.lock().expect("the lock is not poisoned")
+        self.state.lock().expect("a thread panicked while it held the lock")
     }
 
     /// Adds a job. Returns the tag of its items.

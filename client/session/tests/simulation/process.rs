@@ -35,7 +35,7 @@ impl Process {
 
     /// Stops or resumes it.
     pub(crate) fn stop(&self, stop: bool) {
-        let mut state = self.stop.0.lock().expect("the lock is not poisoned");
+        let mut state = self.stop.0.lock().expect("a thread panicked while it held the lock");
         state.0 = stop;
         let wakers = if stop { Vec::new() } else { std::mem::take(&mut state.1) };
         drop(state);
@@ -52,7 +52,7 @@ impl<F: Future<Output = ()>> Future for Stoppable<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.stop.0.lock().expect("the lock is not poisoned");
+        let mut state = self.stop.0.lock().expect("a thread panicked while it held the lock");
         if state.0 {
             state.1.push(context.waker().clone());
             return Poll::Pending;

@@ -20,13 +20,13 @@ static PROGRAMS: OnceLock<Programs> = OnceLock::new();
 pub(crate) fn programs() -> &'static Programs {
     PROGRAMS.get_or_init(|| {
         let directory = std::env::temp_dir().join(format!("farpool-simulation-{}", std::process::id()));
-        let store = ProgramStore::open(&directory, Form::Compressed, 1 << 20).expect("a directory can be made");
+        let store = ProgramStore::open(&directory, Form::Compressed, 1 << 20).expect("cannot create a directory");
         let digest = Digest::from(blake3::hash(PROGRAM));
-        let mut writer = store.writer(digest, PROGRAM.len() as u64).expect("there is room");
+        let mut writer = store.writer(digest, PROGRAM.len() as u64).expect("cannot create a writer");
         writer
-            .write(&zstd::encode_all(PROGRAM, 1).expect("the program can be compressed"))
-            .expect("the program can be written");
-        writer.finish().expect("the program is what was announced");
+            .write(&zstd::encode_all(PROGRAM, 1).expect("cannot compress the program"))
+            .expect("cannot write the program");
+        writer.finish().expect("the program differs from what was announced");
         Programs { directory, digest: digest.to_bytes() }
     })
 }

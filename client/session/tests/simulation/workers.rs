@@ -269,7 +269,10 @@ impl Workers {
         let mut segments = assign.segments.iter();
         for chunk in &assign.chunks {
             if self.jobs.get(&chunk.job).is_none_or(|job| job.ended) {
-                trace::violation(format_args!("chunk {} came for job {}, which is not here", chunk.chunk, chunk.job));
+                trace::violation(format_args!(
+                    "chunk {} came for job {}, which does not exist",
+                    chunk.chunk, chunk.job
+                ));
             }
             let (mut items, mut index) = (VecDeque::new(), chunk.first);
             for segment in segments.by_ref().take(chunk.segments as usize) {
@@ -351,7 +354,7 @@ impl Workers {
                 self.events.push(AgentEvent { body: Some(Event::ItemFault(Box::new(fault))) });
             }
             // Sometimes several results are reported together, and some late.
-            let chunk = self.chunks.iter_mut().find(|chunk| chunk.number == run.chunk).expect("the chunk exists");
+            let chunk = self.chunks.iter_mut().find(|chunk| chunk.number == run.chunk).expect("no such chunk");
             if self.random.one_in(2) && !self.draining {
                 let most = self.random.pick(&[20, 20, 20, 20, 20, 20, 20, 20, 20, 4000]);
                 chunk.report_by = Some(now + self.random.millis(0..most));

@@ -54,15 +54,17 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
         session.send(Command::Welcome(farpool_proto::version()));
         match session.event().await {
             Event::Hello(hello) => (session, *hello),
-            other => panic!("an agent says hello first, not {other:?}"),
+            other => panic!("unexpected first event of an agent: {other:?}"),
         }
     }
 
     /// Lets the agent resume this session.
     pub async fn resume(self, session: &mut Session) {
-        let opening = Opening::read(self.events, LIMIT, PATIENCE).await.expect("the agent sends its first message");
-        let Opening::Resume { resume, rest } = opening else { panic!("the agent has a session to resume") };
-        let frames = session.outgoing.reconnect(resume.received).expect("the agent has received what was sent");
+        let opening = Opening::read(self.events, LIMIT, PATIENCE).await.expect("the agent sent no valid first message");
+        let Opening::Resume { resume, rest } = opening else {
+            panic!("the agent opens a session instead of resuming one")
+        };
+        let frames = session.outgoing.reconnect(resume.received).expect("the agent claims messages that were not sent");
         let (replies, cut) = Cuttable::new(Replies::from(frames));
         let _ = self.reply.send(Ok(Box::pin(replies)));
         session.incoming = rest.incoming(&session.outgoing);
@@ -71,9 +73,12 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
 
     /// Refuses to resume an unknown session. Returns the agent's request.
     pub async fn refuse_resume(self) -> Resume {
-        let opening =
-            Opening::<AgentEvent>::read(self.events, LIMIT, PATIENCE).await.expect("the agent sends its first message");
-        let Opening::Resume { resume, .. } = opening else { panic!("the agent has a session to resume") };
+        let opening = Opening::<AgentEvent>::read(self.events, LIMIT, PATIENCE)
+            .await
+            .expect("the agent sent no valid first message");
+        let Opening::Resume { resume, .. } = opening else {
+            panic!("the agent opens a session instead of resuming one")
+        };
         let _ = self.reply.send(Err(Status::not_found("unknown session")));
         resume
     }
@@ -83,7 +88,7 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
         let _ = self.reply.send(Err(status));
     }
 
-    /// Does not answer, and waits until the agent gives up.
+    /// Does not answer, and waits until the agent closes the connection.
     pub async fn ignore(self) {
         let Arrival { events, mut reply } = self;
         reply.closed().await;
@@ -109,12 +114,12 @@ impl Session {
 
     /// Returns the next event.
     pub async fn event(&mut self) -> Event {
-        self.next().await.expect("the session continues")
+        self.next().await.expect("the session ended")
     }
 
     /// Returns the next event; `None`: the agent has ended its side.
     pub async fn next(&mut self) -> Option<Event> {
-        self.try_next().await.expect("the agent keeps the protocol")
+        self.try_next().await.expect("the agent violated the protocol")
     }
 
     /// Returns the next event, or how the connection was lost; `None`: the agent has ended its side.

@@ -22,14 +22,14 @@ use crate::served::Served;
 use crate::waiting;
 pub use peer::{Peer, done, items_in};
 pub use service::Service;
-use service::State;
+use service::ServiceState;
 
 /// How long the test waits for a client. Longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A coordinator that listens on a port of its own.
 pub struct Server {
-    state: Arc<State>,
+    state: Arc<ServiceState>,
     sessions: Receiver<Peer>,
     programs: Receiver<Vec<ProgramPiece>>,
     requests: Receiver<String>,
@@ -48,7 +48,7 @@ impl Server {
         let (program_sender, programs) = mpsc::channel();
         let (request_sender, requests) = mpsc::channel();
         let begun = move |peer| drop(session_sender.send(peer));
-        let state = Arc::new(State::new(Box::new(begun), program_sender, request_sender));
+        let state = Arc::new(ServiceState::new(Box::new(begun), program_sender, request_sender));
         let service = Service::new(&state);
         let services = http2::server(Duration::from_secs(5), http2::STREAM_WINDOW)
             .add_service(DetachedJobsServer::new(service.clone()))
@@ -93,7 +93,7 @@ impl Server {
 
     /// Waits for the next session that a client begins.
     pub fn next_session(&self) -> Peer {
-        self.sessions.recv_timeout(PATIENCE).expect("a client connects")
+        self.sessions.recv_timeout(PATIENCE).expect("no client connected")
     }
 
     /// Returns the next session, if one begins soon.
@@ -103,7 +103,7 @@ impl Server {
 
     /// Waits for the next program that a client sends.
     pub fn next_program(&self) -> Vec<ProgramPiece> {
-        self.programs.recv_timeout(PATIENCE).expect("a client sends its program")
+        self.programs.recv_timeout(PATIENCE).expect("no client sent its program")
     }
 
     /// Holds the upload of the next program: it never completes.
@@ -128,7 +128,7 @@ impl Server {
 
     /// Waits for the next call about a detached job, in words.
     pub fn next_request(&self) -> String {
-        self.requests.recv_timeout(PATIENCE).expect("a client asks for something")
+        self.requests.recv_timeout(PATIENCE).expect("no client sent a request")
     }
 
     /// Asserts that no other session has begun, and that there was no other call and no other program.

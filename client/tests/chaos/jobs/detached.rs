@@ -16,7 +16,7 @@ impl ClientThread<'_> {
     /// Detaches a job, and uses it or leaves it to others.
     pub(super) fn detach_one(&mut self) -> Result<(), String> {
         self.jobs += 1;
-        let client = Path::new(self.folder).file_name().expect("a client's folder has its name").display();
+        let client = Path::new(self.folder).file_name().expect("the client's folder has no name").display();
         let name = format!("{client}-{}-{}", self.thread, self.jobs);
         let job_spec = self.job_records.create(&mut self.random, name);
         self.post(format!("{job_spec:?} is detached"));

@@ -18,7 +18,7 @@ crate::runner::cases![
 ];
 
 fn pool(cluster: &Cluster) -> Pool {
-    pools::builder().address(cluster.address()).build().expect("the pool opens")
+    pools::builder().address(cluster.address()).build().expect("cannot open the pool")
 }
 
 fn pid_noted(path: String, item: u64) -> u32 {

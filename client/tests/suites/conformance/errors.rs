@@ -23,11 +23,11 @@ fn an_error_has_kind_item_host_pid_and_attempts() {
     let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
     assert_eq!((error.kind(), error.item(), error.attempts()), (ErrorKind::Panicked, Some(3), 1));
     assert_eq!((error.host(), error.pid()), (Some(&*host), Some(worker)));
-    let story = error.to_string();
+    let message = error.to_string();
     for part in ["map, item 3: ", "5 is odd", &format!("host {host}"), &format!("pid {worker}"), "1 attempt"] {
-        assert!(story.contains(part), "{part:?} is missing in: {story}");
+        assert!(message.contains(part), "{part:?} is missing in: {message}");
     }
-    assert_eq!(format!("{error:?}"), story);
+    assert_eq!(format!("{error:?}"), message);
 }
 
 fn a_panic_has_its_message_and_location() {
@@ -35,7 +35,7 @@ fn a_panic_has_its_message_and_location() {
     let check = |error: Error, message: &str| {
         assert_eq!(error.kind(), ErrorKind::Panicked);
         assert!(error.message().contains(message), "{error}");
-        assert!(error.message().contains(&format!("at {}:", file!())), "the place is missing: {error}");
+        assert!(error.message().contains(&format!("at {}:", file!())), "the location is missing: {error}");
     };
     check(pool.apply(|| -> () { panic!("plain words") }, ()).unwrap_err(), "plain words");
     check(pool.apply(|n: u8| -> () { panic!("with {n}") }, (7,)).unwrap_err(), "with 7");

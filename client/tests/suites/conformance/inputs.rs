@@ -177,7 +177,7 @@ fn an_input_that_waits_for_its_own_job_gets_an_error() {
         None
     });
     give.send(pool.map_async(square, input)).unwrap();
-    let error = receiver.recv_timeout(Duration::from_secs(30)).expect("the input does not hang").unwrap_err();
+    let error = receiver.recv_timeout(Duration::from_secs(30)).expect("the input hangs").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("imap_from_thread"), "{error}");
 }

@@ -37,7 +37,7 @@ fn the_default_is_all_slots() {
 
 /// Opens a pool on a cluster that this case has started itself.
 fn pool_at(cluster: &Cluster, processes: usize) -> Pool {
-    pools::builder().address(cluster.address()).processes(processes).build().expect("the pool opens")
+    pools::builder().address(cluster.address()).processes(processes).build().expect("cannot open the pool")
 }
 
 fn a_program_is_sent_to_agents_that_lack_it() {
@@ -212,7 +212,7 @@ fn a_program_that_a_task_starts_borrows_its_slot() {
         let mut cluster = cluster::empty();
         cluster.add_agent(1, &[]);
         let builder = pools::builder().address(cluster.address()).processes(1).threads(threads);
-        let pool = builder.build().expect("the pool opens");
+        let pool = builder.build().expect("cannot open the pool");
         let mut result = pool.apply_async(outer, (2,));
         assert_eq!(result.get_timeout(Duration::from_secs(30)).unwrap(), 4);
         drop(pool);

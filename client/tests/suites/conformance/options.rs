@@ -30,7 +30,7 @@ fn check_chunks(chunksize: usize, whereabouts: &[(u32, u64)]) {
     for chunk in whereabouts.chunks(chunksize) {
         let (pid, first) = chunk[0];
         let expected: Vec<(u32, u64)> = (first..).map(|serial| (pid, serial)).take(chunk.len()).collect();
-        assert_eq!(chunk, expected, "a chunk of {chunksize} was torn apart");
+        assert_eq!(chunk, expected, "a chunk of {chunksize} was split");
     }
 }
 

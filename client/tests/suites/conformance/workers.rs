@@ -33,11 +33,11 @@ static GREETING: OnceLock<String> = OnceLock::new();
 
 fn prepare(greeting: String, path: String) {
     log::note(&path, std::process::id());
-    GREETING.set(greeting).expect("an initializer runs once");
+    GREETING.set(greeting).expect("the initializer ran twice");
 }
 
 fn greet(name: String) -> (u32, String) {
-    (std::process::id(), format!("{} {name}", GREETING.get().expect("the initializer came first")))
+    (std::process::id(), format!("{} {name}", GREETING.get().expect("the initializer has not run")))
 }
 
 fn all_processes_are_used_and_none_is_the_client() {

@@ -24,10 +24,10 @@ fn an_aborting_panic_kills_its_worker_and_fails_only_its_item() {
     for part in [
         "map, item 5: the worker was killed by signal 6 (SIGABRT)",
         "after it panicked at ",
-        "item 5 is one too many",
+        "item 5 is refused",
         "2 attempts",
         "kind: WorkerDied",
-        "and goes on: [1, 2, 3]",
+        "and continues: [1, 2, 3]",
     ] {
         assert!(said.contains(part), "{part:?} is missing in: {said}");
     }

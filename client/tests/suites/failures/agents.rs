@@ -22,7 +22,7 @@ crate::runner::cases![
 fn cluster() -> (Cluster, [u32; 2], Pool) {
     let mut cluster = cluster::empty();
     let agents = [cluster.add_agent(2, &[]), cluster.add_agent(2, &[])];
-    let pool = pools::builder().address(cluster.address()).build().expect("the pool opens");
+    let pool = pools::builder().address(cluster.address()).build().expect("cannot open the pool");
     (cluster, agents, pool)
 }
 
@@ -88,7 +88,7 @@ fn an_agent_is_stopped_and_continues() {
     let mut cluster = cluster::empty_with(&["--heartbeat-timeout", "1s"]);
     let stopped = cluster.add_agent(2, &[]);
     cluster.add_agent(2, &[]);
-    let pool = pools::builder().address(cluster.address()).build().expect("the pool opens");
+    let pool = pools::builder().address(cluster.address()).build().expect("cannot open the pool");
     let log = Log::new("runs");
     let items: Vec<_> = (0..300).map(|item| (log.path(), item)).collect();
     let running = pool.job(noted_nap).starmap_async(items);

@@ -5,7 +5,7 @@ use farpool_testkit::processes::{self, Process};
 use farpool_testkit::waiting;
 
 use crate::failures::checks::{millis, pool, seconds, still_works, within};
-use crate::failures::tasks::{FOR_EVER, Fault, hang, nap, pid_after, square};
+use crate::failures::tasks::{FOREVER, Fault, hang, nap, pid_after, square};
 use crate::log::{self, Log};
 use crate::report_pipe::{self, ReportPipe};
 
@@ -97,7 +97,7 @@ fn cancel_while_a_large_item_is_being_sent() {
     }
     fn hang_with(bytes: usize) -> usize {
         while std::hint::black_box(bytes) > 0 {
-            nap(FOR_EVER);
+            nap(FOREVER);
         }
         bytes
     }
@@ -114,12 +114,12 @@ fn cancel_while_a_large_item_is_being_sent() {
 fn a_dropped_imap_frees_its_workers() {
     let pool = pool(2);
     for first in [0, 1] {
-        let mut outcomes = pool.imap(nap, std::iter::once(1).chain(std::iter::repeat(FOR_EVER)));
+        let mut outcomes = pool.imap(nap, std::iter::once(1).chain(std::iter::repeat(FOREVER)));
         assert!(outcomes.by_ref().take(first).all(|outcome| outcome.is_ok()));
         drop(outcomes);
         within(seconds(5), || still_works(&pool));
     }
-    let mut outcomes = pool.imap_unordered(nap, [FOR_EVER, 1, 1, 1, 1, 1, 1, FOR_EVER]);
+    let mut outcomes = pool.imap_unordered(nap, [FOREVER, 1, 1, 1, 1, 1, 1, FOREVER]);
     assert_eq!(outcomes.next().unwrap().unwrap(), 1);
     drop(outcomes);
     within(seconds(5), || still_works(&pool));

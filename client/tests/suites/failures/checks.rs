@@ -37,9 +37,9 @@ pub(crate) fn check_error(error: &Error, kind: ErrorKind, item: u64, attempts: u
 /// Checks that the error's message contains these words.
 #[track_caller]
 pub(crate) fn check_words(error: &Error, words: &[&str]) {
-    let story = error.to_string();
+    let message = error.to_string();
     for word in words {
-        assert!(story.contains(word), "{word:?} is missing in: {story}");
+        assert!(message.contains(word), "{word:?} is missing in: {message}");
     }
 }
 

@@ -35,7 +35,7 @@ impl Client {
     /// Starts a client, and returns its stderr, too.
     pub(crate) fn start_with_stderr(scenario: &str, arguments: &[&str]) -> (Client, ChildStderr) {
         let (client, stderr) = Self::launch(scenario, arguments, Stdio::piped(), None);
-        (client, stderr.expect("stderr was asked for"))
+        (client, stderr.expect("stderr is not a pipe"))
     }
 
     fn launch(
@@ -58,7 +58,7 @@ impl Client {
             .stderr(stderr)
             .spawn()
             .unwrap();
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is not a pipe"));
         let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
         (Client { child: Some(child), stdin, stdout, tag }, stderr)
     }
@@ -83,12 +83,12 @@ impl Client {
 
     /// Sends a signal to this process alone.
     pub(crate) fn signal(&self, signal: Signal) {
-        processes::send(self.child.as_ref().expect("the client runs").id(), signal).unwrap();
+        processes::send(self.child.as_ref().expect("the client has exited").id(), signal).unwrap();
     }
 
     /// Waits until it exits.
     pub(crate) fn end(&mut self) -> ExitStatus {
-        runner::wait(self.child.take().expect("the client runs"), seconds(20)).expect("the client ends by itself")
+        runner::wait(self.child.take().expect("the client has exited"), seconds(20)).expect("the client did not exit")
     }
 
     /// Returns the client and everything that it has started.

@@ -31,7 +31,7 @@ fn check(pool: &Pool, fault: Fault, words: &[&str], last_words: &str) {
     assert!(error.stderr().unwrap_or_default().contains(last_words), "{error}");
     for item in 0..ITEMS {
         let runs = if item == POISON { 3 } else { 1 };
-        assert_eq!(log.count(item), runs, "item {item} ran so often");
+        assert_eq!(log.count(item), runs, "item {item} ran a wrong number of times");
     }
     // The lazy verbs also return the results of the others.
     let log = Log::new("runs");

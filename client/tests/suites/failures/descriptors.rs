@@ -4,7 +4,7 @@ use farpool::ErrorKind;
 use serde::{Deserialize, Serialize};
 
 use crate::failures::checks::{check_words, only_failed, pool, seconds, still_works, within};
-use crate::failures::tasks::{FOR_EVER, nap};
+use crate::failures::tasks::{FOREVER, nap};
 
 crate::runner::cases![
     closes_all_and_returns,
@@ -15,9 +15,9 @@ crate::runner::cases![
 ];
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
-enum Then {
+enum Afterwards {
     Return,
-    RunOn,
+    KeepRunning,
     OpenOthers,
 }
 
@@ -26,15 +26,15 @@ fn close_from(first: u32) {
     unsafe { libc::close_range(first, u32::MAX, 0) };
 }
 
-fn close_all(item: u64, then: Option<Then>) -> u64 {
+fn close_all(item: u64, then: Option<Afterwards>) -> u64 {
     let Some(then) = then else { return item };
     close_from(0);
     match then {
-        Then::Return => {}
-        Then::RunOn => {
-            nap(FOR_EVER);
+        Afterwards::Return => {}
+        Afterwards::KeepRunning => {
+            nap(FOREVER);
         }
-        Then::OpenOthers => {
+        Afterwards::OpenOthers => {
             let files: Vec<_> = (0..64).map_while(|_| std::fs::File::open("/dev/null").ok()).collect();
             std::mem::forget(files);
         }
@@ -44,7 +44,7 @@ fn close_all(item: u64, then: Option<Then>) -> u64 {
 
 /// Checks a task that closes descriptors. If the item's result was sent before the connection was noticed as lost, it counts;
 /// otherwise the error names the reason. All other items have their results.
-fn check(then: Then, may_succeed: bool) {
+fn check(then: Afterwards, may_succeed: bool) {
     let pool = pool(2);
     let one = |(item, then)| close_all(item, then);
     let items = (0..20).map(|item| (item, (item == 5).then_some(then)));
@@ -61,15 +61,15 @@ fn check(then: Then, may_succeed: bool) {
 }
 
 fn closes_all_and_returns() {
-    check(Then::Return, true);
+    check(Afterwards::Return, true);
 }
 
 fn closes_all_and_keeps_running() {
-    check(Then::RunOn, false);
+    check(Afterwards::KeepRunning, false);
 }
 
 fn closes_all_and_opens_others() {
-    check(Then::OpenOthers, true);
+    check(Afterwards::OpenOthers, true);
 }
 
 /// Ordinary programs close these, and the protocol does not use them.
@@ -84,7 +84,7 @@ fn closes_only_its_output() {
     };
     let pid = pool.apply(close, ((),)).unwrap();
     let quiet = |()| {
-        eprint!("nobody hears this");
+        eprint!("nobody reads this");
         std::process::id()
     };
     assert_eq!(pool.map(quiet, [(); 100]).unwrap(), [pid; 100]);

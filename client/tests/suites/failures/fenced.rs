@@ -1,4 +1,4 @@
-//! Agents that were given up although they were alive, and return: their late outcomes are dropped and counted, and items that
+//! Agents that were declared lost although they were alive, and reconnect: their late outcomes are dropped and counted, and items that
 //! are no longer theirs are killed.
 
 use std::fs;
@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::cluster::{self, Cluster};
 use crate::failures::checks::{seconds, still_works, within};
 use crate::failures::operators;
-use crate::failures::tasks::{FOR_EVER, nap};
+use crate::failures::tasks::{FOREVER, nap};
 use crate::log::{self, Log};
 use crate::pools;
 
@@ -43,16 +43,16 @@ fn check(
     find: impl FnOnce(&Cluster, u32),
 ) {
     let lost = agent(&mut cluster);
-    let pool = pools::builder().address(cluster.address()).build().expect("the pool opens");
+    let pool = pools::builder().address(cluster.address()).build().expect("cannot open the pool");
     let log = Log::new("runs");
-    let items = [(log.path(), 0, 1500), (log.path(), 1, FOR_EVER)];
+    let items = [(log.path(), 0, 1500), (log.path(), 1, FOREVER)];
     let map = pool.job(slow_at_first).chunksize(1).starmap_async(items);
     waiting::until(|| log.lines().len() == 2);
-    let hangs = first_worker(&log, 1).expect("the item has begun");
+    let hangs = first_worker(&log, 1).expect("the item has not begun");
     cluster.add_agent(2, &[]);
     lose(&cluster, lost);
     assert_eq!(within(seconds(20), || map.get().unwrap()), [0, 1]);
-    let ended = format!("0 ends {}", first_worker(&log, 0).expect("the item has begun"));
+    let ended = format!("0 ends {}", first_worker(&log, 0).expect("the item has not begun"));
     waiting::until(|| log.count(&ended) == 1);
     assert_eq!((log.count(format!("1 begins {hangs}")), log.lines().len()), (1, 7));
     assert!(processes::Process::of(hangs).is_some(), "the worker ended without being told to");

@@ -55,7 +55,7 @@ fn killed_repeatedly() {
         if naps.wait(crate::failures::checks::millis(100)) {
             break;
         }
-        // It may be a fork server that the agent has just given up.
+        // It may be a fork server that the agent has just abandoned.
         for child in processes::children() {
             let _ = processes::send(child.pid, Signal::SIGKILL);
         }

@@ -18,7 +18,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::failures::checks::{check_words, pool, seconds, still_works};
 use crate::failures::client::Client;
-use crate::failures::tasks::{FOR_EVER, nap, square};
+use crate::failures::tasks::{FOREVER, nap, square};
 use crate::report_pipe::{self, ReportPipe};
 
 crate::runner::cases![
@@ -237,8 +237,8 @@ fn a_fork_of_a_fork_opens_its_own_pool() {
 fn a_program_that_becomes_a_daemon() {
     let mut line = ReportPipe::new("daemon");
     let mut client = Client::start("becomes a daemon", &[&line.path()]);
-    assert_eq!(line.next(), "called back before: 4");
-    assert_eq!(line.next(), "called back in the daemon: 9");
+    assert_eq!(line.next(), "callback before the fork: 4");
+    assert_eq!(line.next(), "callback in the daemon: 9");
     assert_eq!(line.next(), "ended");
     assert!(client.end().success());
     waiting::until_gone(seconds(5), || client.processes());
@@ -252,10 +252,10 @@ pub(crate) fn becomes_a_daemon(path: &str) {
         let report = move |square: &u64| report_pipe::report(&path, format!("{words}: {square}"));
         pool.apply_async(square, (n,)).callback(report).get().unwrap();
     };
-    calls_back(2, "called back before");
+    calls_back(2, "callback before the fork");
     // SAFETY: daemon(3) forks, and ends the parent.
     assert_eq!(unsafe { libc::daemon(1, 1) }, 0);
-    calls_back(3, "called back in the daemon");
+    calls_back(3, "callback in the daemon");
     report_pipe::report(path, "ended");
 }
 
@@ -273,7 +273,7 @@ fn an_input_that_forks() {
     if std::process::id() != parent {
         leave(i32::from(catch_unwind(|| refused(&outcome.unwrap_err(), parent)).is_err()));
     }
-    let child = child.expect("the task has forked");
+    let child = child.expect("the fork failed");
     assert_success(child);
     assert_eq!(outcome.unwrap(), (0..3000).map(square).collect::<Vec<_>>());
 
@@ -289,7 +289,7 @@ fn an_input_that_forks() {
         let last = outcomes.into_iter().last().unwrap();
         leave(i32::from(catch_unwind(|| refused(&last.unwrap_err(), parent)).is_err()));
     }
-    let child = child.expect("the task has forked");
+    let child = child.expect("the fork failed");
     assert_success(child);
     assert_eq!(outcomes.into_iter().map(Result::unwrap).collect::<Vec<_>>(), (0..20).map(square).collect::<Vec<_>>());
     still_works(&pool);
@@ -335,7 +335,7 @@ fn a_killed_client_whose_fork_survives() {
 pub(crate) fn forks_and_hangs(path: String) -> ! {
     fn report_and_hang(path: String) {
         report_pipe::report(&path, std::process::id());
-        nap(FOR_EVER);
+        nap(FOREVER);
     }
     let pool = pool(2);
     let _running = pool.map_async(report_and_hang, [path.clone(), path]);
@@ -344,7 +344,7 @@ pub(crate) fn forks_and_hangs(path: String) -> ! {
         println!("{child}");
     }
     loop {
-        thread::sleep(seconds(FOR_EVER));
+        thread::sleep(seconds(FOREVER));
     }
 }
 

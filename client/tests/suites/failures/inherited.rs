@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{self, Cluster};
 use crate::failures::checks::{check_words, millis, pool, seconds, still_works, within};
 use crate::failures::client::Client;
-use crate::failures::tasks::{FOR_EVER, Fault, identity, nap, square};
+use crate::failures::tasks::{FOREVER, Fault, identity, nap, square};
 use crate::log::Log;
 use crate::pools;
 use crate::runner;
@@ -95,7 +95,7 @@ const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "ut
 const IOPRIO_WHO_PROCESS: i32 = 1;
 const BEST_EFFORT_6: i32 = 2 << 13 | 6;
 
-fn look(_: u64) -> Seen {
+fn observe(_: u64) -> Seen {
     let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap();
     let link = |name: &str| fs::read_link(format!("/proc/self/{name}")).unwrap().to_str().unwrap().to_owned();
     let stat = read("stat");
@@ -150,7 +150,7 @@ fn end((cluster, pool): (Option<Cluster>, Pool)) {
 fn block_and_ignore() {
     if cluster::is_on_cluster() {
         // Cargo may have to build them, and could not wait for its processes afterwards.
-        binaries::make_daemons();
+        binaries::build_daemons();
     }
     SigSet::all().thread_set_mask().unwrap();
     for ignored in [
@@ -195,7 +195,7 @@ fn everything_in_the_table() {
         OwnedFd::from_raw_fd(LEFT_OPEN)
     };
     set_scheduling();
-    let own = look(0);
+    let own = observe(0);
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     nix::sys::prctl::set_pdeathsig(Signal::SIGHUP).unwrap();
     assert_eq!(nix::unistd::alarm::set(10_000), None);
@@ -204,7 +204,7 @@ fn everything_in_the_table() {
     assert_eq!(unsafe { libc::mlock(STATUS.as_ptr().cast(), 1) }, 0, "{}", Errno::last());
     nix::sys::prctl::set_dumpable(false).unwrap();
     let opened = pool_of_this();
-    let worker = opened.1.map(look, [0]).unwrap().remove(0);
+    let worker = opened.1.map(observe, [0]).unwrap().remove(0);
     let line = |of: &Seen, name: &str| of.status.iter().find(|line| line.starts_with(name)).unwrap().clone();
     for as_before in STATUS_AS_BEFORE {
         assert_eq!(line(&worker, as_before), line(&own, as_before));
@@ -268,7 +268,7 @@ fn blocked_or_ignored_signals_are_harmless() {
     });
     assert_eq!((died.kind(), died.attempts()), (ErrorKind::WorkerDied, 2), "{died}");
     check_words(&died, &["exited with code 3"]);
-    let late = within(seconds(3), || pool.job(nap).timeout(millis(200)).apply((FOR_EVER,)).unwrap_err());
+    let late = within(seconds(3), || pool.job(nap).timeout(millis(200)).apply((FOREVER,)).unwrap_err());
     assert_eq!(late.kind(), ErrorKind::TimedOut, "{late}");
     // Tasks may start processes and wait for them.
     let status =
@@ -340,7 +340,7 @@ fn closed_standard_descriptors() {
             let log = Log::new(&format!("closed-{when}-{closed}"));
             let mut client = Client::start("closes descriptors", &[when, &closed.to_string(), &log.path()]);
             assert!(client.end().success(), "{when}, {closed:03b}: {:?}", log.lines());
-            assert_eq!(log.lines(), ["all is well"]);
+            assert_eq!(log.lines(), ["no error"]);
         }
     }
 }
@@ -379,7 +379,7 @@ pub(crate) fn closes_descriptors(before: bool, closed: i32, path: &str) {
     // The program's descriptors are unchanged. While a worker is being started, they are temporarily open.
     farpool_testkit::waiting::until(|| (0..3).all(|fd| is_open(fd) == (closed & 1 << fd == 0)));
     drop(pool);
-    crate::log::note(path, "all is well");
+    crate::log::note(path, "no error");
 }
 
 /// Workers have no controlling terminal, so reading from it or writing to it cannot stop them.
@@ -396,14 +396,14 @@ fn the_controlling_terminal() {
     let output = within(seconds(20), || client.wait_with_output().unwrap());
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        output.contains("it has none: No such device or address (os error 6)") && output.contains("all is well"),
+        output.contains("it has none: No such device or address (os error 6)") && output.contains("no error"),
         "{output}"
     );
 }
 
 /// The client of that case.
 pub(crate) fn reads_from_its_terminal() {
-    assert!(fs::File::open("/dev/tty").is_ok(), "the client has one");
+    assert!(fs::File::open("/dev/tty").is_ok(), "the client has no terminal");
     let read = |(): ()| match fs::File::open("/dev/tty") {
         Ok(terminal) => format!("it has one: {}", terminal.as_raw_fd()),
         Err(error) => format!("it has none: {error}"),
@@ -412,7 +412,7 @@ pub(crate) fn reads_from_its_terminal() {
     let pool = pool(2);
     println!("{}", pool.apply(read, ((),)).unwrap());
     pool.map(prints, 0..10).unwrap();
-    println!("all is well");
+    println!("no error");
 }
 
 fn daemons_with_closed_standard_descriptors() {

@@ -5,7 +5,7 @@ use farpool_testkit::processes;
 use farpool_testkit::waiting;
 
 use crate::failures::checks::{check_words, millis, seconds, within};
-use crate::failures::tasks::{FOR_EVER, Fault, nap, square};
+use crate::failures::tasks::{FOREVER, Fault, nap, square};
 use crate::log::{self, Log};
 use crate::pools;
 
@@ -111,7 +111,7 @@ fn an_initializer_that_panics_while_a_call_waits() {
         panic!("too late");
     };
     let pool = options(2).initializer_timeout(seconds(30)).initializer(late, ((),)).build().unwrap();
-    let waiting: Vec<_> = (0..4).map(|_| pool.map_async(nap, [FOR_EVER; 3])).collect();
+    let waiting: Vec<_> = (0..4).map(|_| pool.map_async(nap, [FOREVER; 3])).collect();
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| assert_eq!(pool.map(square, 0..3).unwrap_err().kind(), ErrorKind::InitializerFailed));

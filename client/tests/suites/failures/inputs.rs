@@ -15,7 +15,7 @@ crate::runner::cases![
 ];
 
 fn broken(panics_at: u64) -> impl Iterator<Item = u64> + Send {
-    (0..1_000_000).inspect(move |&n| assert!(n != panics_at, "the input broke at {n}"))
+    (0..1_000_000).inspect(move |&n| assert!(n != panics_at, "the input failed at {n}"))
 }
 
 /// At the first item, in the first batches, and in the middle of a long stream.
@@ -23,8 +23,8 @@ const PLACES: [u64; 4] = [0, 1, 100, 100_000];
 
 fn panics(pool: &Pool, place: u64, call: impl FnOnce()) {
     let panic = within(seconds(10), || panic::catch_unwind(AssertUnwindSafe(call)).unwrap_err());
-    let text = panic.downcast_ref::<String>().expect("the panic is the input's own");
-    assert_eq!(*text, format!("the input broke at {place}"));
+    let text = panic.downcast_ref::<String>().expect("the panic has another payload");
+    assert_eq!(*text, format!("the input failed at {place}"));
     assert_eq!(within(seconds(5), || pool.map(square, [3]).unwrap()), [9]);
 }
 
@@ -41,7 +41,7 @@ fn the_panic_reaches_the_caller_of_a_blocking_map() {
 fn the_panic_becomes_the_outcome_of_an_async_map() {
     let pool = pool(2);
     for place in PLACES {
-        let words = [&*format!("the input iterator panicked after {place} items"), &format!("broke at {place}")];
+        let words = [&*format!("the input iterator panicked after {place} items"), &format!("failed at {place}")];
         for result in [pool.map_async(square, broken(place)), pool.starmap_async(square, broken(place).map(|n| (n,)))] {
             let error = within(seconds(10), || result.get().unwrap_err());
             assert_eq!((error.kind(), error.item()), (ErrorKind::Panicked, None));

@@ -11,7 +11,7 @@ use nix::unistd::{Pid, setpgid, setsid};
 use serde::{Deserialize, Serialize};
 
 use crate::failures::checks::{millis, pool, seconds, still_works, within};
-use crate::failures::tasks::{FOR_EVER, Fault, nap};
+use crate::failures::tasks::{FOREVER, Fault, nap};
 use crate::log::{self, Log};
 use crate::report_pipe::{self, ReportPipe};
 
@@ -77,7 +77,7 @@ fn escape(path: String, escape: Escape, ignore_sigterm: bool) {
     if matches!(escape, Escape::Stopped) {
         Fault::Stop.trigger();
     }
-    nap(FOR_EVER);
+    nap(FOREVER);
 }
 
 fn start(script: &str, session: bool, ignore_sigterm: bool) {
@@ -93,7 +93,7 @@ fn start(script: &str, session: bool, ignore_sigterm: bool) {
             Ok(())
         });
     }
-    let mut child = shell.spawn().expect("sh is everywhere");
+    let mut child = shell.spawn().expect("cannot run sh");
     match script.ends_with("& exit") {
         true => drop(child.wait().unwrap()),
         false => std::mem::forget(child),
@@ -109,7 +109,7 @@ struct Bystander {
     log: Log,
     result: AsyncResult<u64>,
     pid: u32,
-    let_go: std::fs::File,
+    release: std::fs::File,
 }
 
 fn bystander(log: String, started: String, until: String) -> u64 {
@@ -125,13 +125,13 @@ impl Bystander {
         let result = pool.apply_async(bystander, (log.path(), line.path(), until.path()));
         let pid = line.next_number();
         // The task reads until this writer is closed, and the test's own copies of the pipe.
-        let let_go = std::fs::OpenOptions::new().write(true).open(until.path()).unwrap();
-        Bystander { log, result, pid, let_go }
+        let release = std::fs::OpenOptions::new().write(true).open(until.path()).unwrap();
+        Bystander { log, result, pid, release }
     }
 
     fn ends_unharmed(self) {
         assert_eq!(processes::Process::of(self.pid).map(|process| process.pid), Some(self.pid));
-        drop(self.let_go);
+        drop(self.release);
         assert_eq!(within(seconds(5), || self.result.get().unwrap()), 0);
         assert_eq!(self.log.count("ran"), 1, "the bystander ran again");
     }
@@ -217,12 +217,12 @@ fn with_another_worker_in_its_process_group() {
     let pid = line.next_number();
     let joined = pool.apply_async(joins, (line.path(), pid, log.path(), until.path()));
     line.next();
-    let let_go = std::fs::OpenOptions::new().write(true).open(until.path()).unwrap();
+    let release = std::fs::OpenOptions::new().write(true).open(until.path()).unwrap();
     drop(until);
     leader.cancel();
     assert_eq!(leader.get().unwrap_err().kind(), ErrorKind::Cancelled);
     waiting::until_gone(seconds(1), || Process::of(pid).into_iter().collect());
-    drop(let_go);
+    drop(release);
     assert_eq!(joined.get().unwrap(), 1);
     assert_eq!(log.count("ran"), 1);
     still_works(&pool);

@@ -45,7 +45,7 @@ pub(crate) fn litter(start: Start) {
         // SAFETY: setsid is on the list of what may be called between fork and exec, and touches no memory.
         unsafe { shell.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
     }
-    let mut child = shell.spawn().expect("sh is everywhere");
+    let mut child = shell.spawn().expect("cannot run sh");
     match start {
         Start::Child | Start::Session => std::mem::forget(child),
         Start::Daemon => drop(child.wait()),

@@ -14,15 +14,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Returns the output of `farpool status --json`.
 pub(crate) fn status(cluster: &Cluster) -> Value {
     let output = farpool(cluster, &["status", "--json"]);
-    serde_json::from_str(&output).expect("the output is JSON")
+    serde_json::from_str(&output).expect("the output is not JSON")
 }
 
 /// Runs `farpool` with these arguments and returns its output.
 pub(crate) fn farpool(cluster: &Cluster, arguments: &[&str]) -> String {
     let mut command = Command::new(binaries::farpool());
-    let output = command.args(arguments).args(["--address", cluster.address()]).output().expect("farpool was built");
+    let output =
+        command.args(arguments).args(["--address", cluster.address()]).output().expect("farpool was not built");
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("the output is text")
+    String::from_utf8(output.stdout).expect("the output is not UTF-8")
 }
 
 /// Returns the agents in a status.

@@ -36,7 +36,7 @@ fn cluster() -> Cluster {
 }
 
 fn pool(address: &str) -> Pool {
-    pools::builder().address(address).build().expect("the pool opens")
+    pools::builder().address(address).build().expect("cannot open the pool")
 }
 
 fn noted_nap(path: String, item: u64) -> u64 {
@@ -75,7 +75,7 @@ fn the_clients_connection_is_cut_in_the_middle_of_a_map() {
     for cut in 1..=5 {
         waiting::until(|| log.lines().len() >= 40 * cut && proxy.cut() > 0);
     }
-    // It reconnected each time before it was given up.
+    // It reconnected each time before it was declared lost.
     check(within(seconds(20), || map.get().unwrap()), &log, 0);
     finish(pool, cluster);
 }
@@ -188,7 +188,7 @@ fn the_coordinator_is_restarted_and_items_run_at_most_once() {
     finish(pool, cluster);
 }
 
-/// The coordinator has given up the pool and killed its items, and answers that it does not know the pool.
+/// The coordinator has closed the pool and killed its items, and answers that it does not know the pool.
 fn a_client_disconnected_for_too_long_starts_afresh() {
     let cluster = cluster();
     let proxy = Cable::to(cluster.socket());

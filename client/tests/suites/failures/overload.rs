@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::cluster::{self, Cluster};
 use crate::failures::checks::{seconds, still_works, within};
 use crate::failures::operators;
-use crate::failures::tasks::{FOR_EVER, nap};
+use crate::failures::tasks::{FOREVER, nap};
 use crate::pools;
 
 crate::runner::cases![
@@ -106,7 +106,7 @@ fn a_client_with_more_than_fits_outlives_its_coordinator() {
 
 fn wait_if_first(item: u8) {
     if item == 0 {
-        nap(FOR_EVER);
+        nap(FOREVER);
     }
 }
 

@@ -24,13 +24,13 @@ fn the_worker_survives() {
     let before = pool.apply(pid_after, (0,)).unwrap();
     let outcomes = pool.imap(
         |item: u64| {
-            assert!(item != 7, "item {item} is one too many");
+            assert!(item != 7, "item {item} is refused");
             item
         },
         0..20,
     );
     let errors = only_failed(outcomes.collect(), &[7]);
-    check_error(&errors[0], ErrorKind::Panicked, 7, 1, &["panicked at ", "panics.rs", "item 7 is one too many"]);
+    check_error(&errors[0], ErrorKind::Panicked, 7, 1, &["panicked at ", "panics.rs", "item 7 is refused"]);
     assert_eq!(errors[0].pid(), Some(before));
     assert_eq!(pool.apply(pid_after, (0,)).unwrap(), before, "the worker was replaced");
 }

@@ -52,7 +52,7 @@ fn check_poison(pool: &Pool, items: u64, is_poison: fn(u64) -> bool, chunksize: 
         check_error(error, ErrorKind::WorkerDied, *item, 2, &["SIGKILL"]);
     }
     for item in 0..items {
-        assert_eq!(log.count(item), if is_poison(item) { 2 } else { 1 }, "item {item} ran so often");
+        assert_eq!(log.count(item), if is_poison(item) { 2 } else { 1 }, "item {item} ran a wrong number of times");
     }
     still_works(pool);
 }

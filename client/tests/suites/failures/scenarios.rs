@@ -11,7 +11,7 @@ use crate::failures::detached;
 use crate::failures::forks;
 use crate::failures::inherited;
 use crate::failures::litter::{STARTS, litter};
-use crate::failures::tasks::{FOR_EVER, Fault, identity, nap, pid_after, square};
+use crate::failures::tasks::{FOREVER, Fault, identity, nap, pid_after, square};
 use crate::pools;
 use crate::report_pipe;
 
@@ -27,7 +27,7 @@ fn scenario() -> Option<String> {
 }
 
 fn argument(at: usize) -> String {
-    std::env::args().nth(at).expect("the scenario was given its arguments")
+    std::env::args().nth(at).expect("the scenario lacks an argument")
 }
 
 /// Writes a line to the test.
@@ -126,7 +126,7 @@ fn works_and_fails(from_scratch: bool) {
     let died = pool.job(|fault: Fault| fault.trigger()).retries(1).apply((Fault::Exit(3),)).unwrap_err();
     assert_eq!((died.kind(), died.attempts()), (farpool::ErrorKind::WorkerDied, 2), "{died}");
     assert!(died.to_string().contains("exited with code 3"), "{died}");
-    let late = pool.job(nap).timeout(crate::failures::checks::millis(100)).apply((FOR_EVER,)).unwrap_err();
+    let late = pool.job(nap).timeout(crate::failures::checks::millis(100)).apply((FOREVER,)).unwrap_err();
     assert_eq!(late.kind(), farpool::ErrorKind::TimedOut, "{late}");
     crate::failures::checks::still_works(&pool);
     let limited = pools::builder().processes(1).max_tasks_per_child(1).build().unwrap();
@@ -136,7 +136,7 @@ fn works_and_fails(from_scratch: bool) {
     pool.join().unwrap();
     drop(limited);
     farpool_testkit::processes::assert_none_left();
-    report_line("all is well");
+    report_line("no error");
 }
 
 fn one_of_each(path: String, item: u64) {
@@ -150,7 +150,7 @@ fn one_of_each(path: String, item: u64) {
         2 => Fault::Stop.trigger(),
         _ => {}
     }
-    nap(FOR_EVER);
+    nap(FOREVER);
 }
 
 /// Opens a pool with a worker in each state in which workers can hang, each of which has left processes behind.
@@ -173,7 +173,7 @@ fn hangs_in_its_initializer() {
     }
     let options = pools::builder().processes(2);
     let pool = options.initializer(initializer, (argument(1),)).build().unwrap();
-    pool.map(nap, [FOR_EVER]).unwrap_err();
+    pool.map(nap, [FOREVER]).unwrap_err();
 }
 
 /// May be killed at any moment.

@@ -234,7 +234,7 @@ struct Traced(libc::pid_t);
 impl Traced {
     /// Attaches to a process; `None` if that is not permitted.
     fn attach(pid: u32) -> Option<Traced> {
-        let pid = libc::pid_t::try_from(pid).expect("a process id");
+        let pid = libc::pid_t::try_from(pid).expect("not a process id");
         let none = std::ptr::null_mut::<libc::c_void>();
         // SAFETY: it attaches to another process and touches no memory of this one.
         match Errno::result(unsafe { libc::ptrace(libc::PTRACE_ATTACH, pid, none, none) }) {

@@ -103,7 +103,7 @@ fn the_loader_with_the_program_as_its_argument() {
         let name = Path::new(path).file_name().unwrap_or_default().as_bytes();
         name.starts_with(b"ld-")
     });
-    let said = said(Command::new(loader.expect("this program has one")).arg(one_call()));
+    let said = said(Command::new(loader.expect("no loader in the memory maps")).arg(one_call()));
     for words in ["this program was started as an argument of the loader", "/ld-", "start the program directly"] {
         assert!(said.contains(words), "{words:?} is missing in: {said}");
     }

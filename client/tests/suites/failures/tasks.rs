@@ -8,12 +8,12 @@ pub(crate) use crate::plain_tasks::{identity, nap, pid_after, square};
 use crate::report_pipe;
 
 /// Longer than any test waits.
-pub(crate) const FOR_EVER: u64 = 3_600_000;
+pub(crate) const FOREVER: u64 = 3_600_000;
 
 /// Reports its worker's pid, and never ends.
 pub(crate) fn hang(path: String) {
     report_pipe::report(&path, std::process::id());
-    nap(FOR_EVER);
+    nap(FOREVER);
 }
 
 /// How a task can end its worker, or block it forever.
@@ -49,7 +49,7 @@ impl Fault {
             Fault::SpinIgnoringSigterm => {
                 // SAFETY: a signal is ignored, no handler is installed.
                 unsafe { nix::sys::signal::signal(Signal::SIGTERM, nix::sys::signal::SigHandler::SigIgn) }
-                    .expect("SIGTERM can be ignored");
+                    .expect("cannot ignore SIGTERM");
                 spin();
             }
         }
@@ -57,7 +57,7 @@ impl Fault {
 }
 
 fn raise(signal: Signal) {
-    nix::sys::signal::raise(signal).expect("a process may signal itself");
+    nix::sys::signal::raise(signal).expect("cannot signal this process");
 }
 
 #[expect(unconditional_recursion, reason = "the stack is to overflow")]

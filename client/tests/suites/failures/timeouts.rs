@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::cluster;
 use crate::failures::checks::{check_error, check_words, millis, only_failed, pool, seconds, still_works, within};
 use crate::failures::fork_server;
-use crate::failures::tasks::{FOR_EVER, Fault, log_and_fault, nap, pid_after, square};
+use crate::failures::tasks::{FOREVER, Fault, log_and_fault, nap, pid_after, square};
 use crate::log::Log;
 use crate::pools;
 
@@ -36,10 +36,10 @@ fn check(fault: Fault) {
     let errors = only_failed(outcomes, &[6]);
     check_error(&errors[0], ErrorKind::TimedOut, 6, 1, &["longer than its timeout of 250ms", "raise .timeout(..)"]);
     for item in 0..20 {
-        assert_eq!(log.count(item), 1, "item {item} ran so often");
+        assert_eq!(log.count(item), 1, "item {item} ran a wrong number of times");
     }
     still_works(&pool);
-    assert_eq!(fork_server(), before, "the last resort was needed");
+    assert_eq!(fork_server(), before, "the fork server was restarted");
 }
 
 fn an_endless_loop() {
@@ -77,7 +77,7 @@ fn a_chunk_continues_after_an_item_that_timed_out() {
 /// The items on the other threads are killed with it, and run again.
 fn one_of_a_workers_threads_times_out() {
     let pool = pools::builder().processes(1).threads(4).build().unwrap();
-    let naps = [100, FOR_EVER, 100, 10, 10, 100, 10, 10];
+    let naps = [100, FOREVER, 100, 10, 10, 100, 10, 10];
     let outcomes: Vec<_> = pool.job(nap).timeout(millis(500)).imap(naps).collect();
     for (item, outcome) in (0..).zip(outcomes) {
         match outcome {
@@ -92,13 +92,13 @@ fn every_verb_times_out() {
     let pool = pool(2);
     let job = pool.job(nap).timeout(millis(100));
     let errors = [
-        job.apply((FOR_EVER,)).unwrap_err(),
-        job.apply_async((FOR_EVER,)).get().unwrap_err(),
-        job.map([FOR_EVER]).unwrap_err(),
-        job.map_async([FOR_EVER]).get().unwrap_err(),
-        job.starmap([(FOR_EVER,)]).unwrap_err(),
-        job.imap([FOR_EVER]).next().unwrap().unwrap_err(),
-        job.imap_unordered([FOR_EVER]).next().unwrap().unwrap_err(),
+        job.apply((FOREVER,)).unwrap_err(),
+        job.apply_async((FOREVER,)).get().unwrap_err(),
+        job.map([FOREVER]).unwrap_err(),
+        job.map_async([FOREVER]).get().unwrap_err(),
+        job.starmap([(FOREVER,)]).unwrap_err(),
+        job.imap([FOREVER]).next().unwrap().unwrap_err(),
+        job.imap_unordered([FOREVER]).next().unwrap().unwrap_err(),
     ];
     for error in errors {
         check_error(&error, ErrorKind::TimedOut, 0, 1, &["100ms"]);
@@ -116,7 +116,7 @@ fn a_timed_out_item_is_not_retried() {
 
 fn many_time_out() {
     let pool = pool(4);
-    let naps = (0..24).map(|item| if item % 2 == 0 { FOR_EVER } else { 1 });
+    let naps = (0..24).map(|item| if item % 2 == 0 { FOREVER } else { 1 });
     let outcomes: Vec<_> = within(seconds(20), || pool.job(nap).timeout(millis(100)).imap(naps).collect());
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 12);
     let errors = outcomes.into_iter().filter_map(Result::err);

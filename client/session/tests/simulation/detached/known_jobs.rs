@@ -140,6 +140,6 @@ impl KnownJobs {
     }
 
     fn jobs(&self) -> MutexGuard<'_, BTreeMap<String, Job>> {
-        self.jobs.lock().expect("the lock is not poisoned")
+        self.jobs.lock().expect("a thread panicked while it held the lock")
     }
 }

@@ -26,17 +26,17 @@ impl Peer {
 
     /// Receives the pool and the job that is being detached, and accepts the session.
     pub fn receive_detach(&self) -> (OpenPool, OpenJob) {
-        let Body::OpenPool(pool) = self.receive() else { panic!("the first message opens the pool") };
+        let Body::OpenPool(pool) = self.receive() else { panic!("the first message is not OpenPool") };
         self.welcome_job();
         match self.receive() {
             Body::OpenJob(job) => (*pool, *job),
-            other => panic!("{other:?} came instead of OpenJob"),
+            other => panic!("unexpected message instead of OpenJob: {other:?}"),
         }
     }
 
     /// Receives the request to read a job, and accepts the session.
     pub fn receive_attach(&self) -> Attach {
-        let Body::Attach(attach) = self.receive() else { panic!("the first message asks for the job") };
+        let Body::Attach(attach) = self.receive() else { panic!("the first message is not Attach") };
         self.welcome_job();
         *attach
     }
@@ -53,7 +53,7 @@ impl Peer {
                 Body::EndItems(_) => return all,
                 // In a session that was opened again.
                 Body::PoolReopened(_) => {}
-                other => panic!("{other:?} came instead of items"),
+                other => panic!("unexpected message instead of items: {other:?}"),
             }
         }
     }
@@ -64,7 +64,7 @@ impl Peer {
             Body::Items(items) => items,
             // In a session that was opened again.
             Body::PoolReopened(_) => self.receive_items(),
-            other => panic!("{other:?} came instead of items"),
+            other => panic!("unexpected message instead of items: {other:?}"),
         }
     }
 
@@ -74,7 +74,7 @@ impl Peer {
             match self.receive() {
                 Body::Items(_) => {}
                 Body::CancelJob(cancel) => break assert_eq!(cancel.job, JOB),
-                other => panic!("{other:?} came instead of CancelJob"),
+                other => panic!("unexpected message instead of CancelJob: {other:?}"),
             }
         }
         assert_eq!(self.receive(), Body::ClosePool(ClosePool { now: true }));

@@ -21,11 +21,11 @@ use crate::waiting;
 /// The other end of a client's session.
 pub struct Peer {
     messages: Receiver<Body>,
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
 }
 
 /// A session, which its connections and the test share.
-pub(super) struct Session {
+pub(super) struct ClientSession {
     out: Outgoing<ClientEvent>,
     to_test: Sender<Body>,
     /// Whether it answers that a terminated pool has ended.
@@ -43,12 +43,12 @@ pub(super) struct Connection {
     pub(super) received: Cut<ClientFrame>,
 }
 
-impl Session {
+impl ClientSession {
     /// Begins a session on this connection.
-    pub(super) fn begin(connection: Connection) -> (Arc<Session>, Frames<ClientEvent>, Peer) {
+    pub(super) fn begin(connection: Connection) -> (Arc<ClientSession>, Frames<ClientEvent>, Peer) {
         let (out, frames) = outgoing(0, Arc::default());
         let (to_test, messages) = mpsc::channel();
-        let session = Arc::new(Session {
+        let session = Arc::new(ClientSession {
             out,
             to_test,
             closes_terminated: AtomicBool::new(false),
@@ -95,18 +95,18 @@ impl Session {
     }
 
     fn received_items(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
-        self.received_items.lock().expect("the lock is not poisoned")
+        self.received_items.lock().expect("a thread panicked while it held the lock")
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().expect("the lock is not poisoned")
+        self.connection.lock().expect("a thread panicked while it held the lock")
     }
 }
 
 impl Peer {
     /// Receives the client's next message.
     pub fn receive(&self) -> Body {
-        self.messages.recv_timeout(PATIENCE).expect("the client sends a message")
+        self.messages.recv_timeout(PATIENCE).expect("the client sent no message")
     }
 
     /// Returns whether the client sends nothing for a moment.
@@ -121,7 +121,7 @@ impl Peer {
 
     /// Accepts the pool, with this many slots, this window for each job, and this coordinator's name.
     pub fn welcome_by(&self, coordinator: &'static str, window: u64, slots: u32) -> OpenPool {
-        let Body::OpenPool(open) = self.receive() else { panic!("the first message opens the pool") };
+        let Body::OpenPool(open) = self.receive() else { panic!("the first message is not OpenPool") };
         self.send_welcome(coordinator, window);
         self.send(Event::PoolOpened(PoolOpened { slots }));
         *open
@@ -152,7 +152,7 @@ impl Peer {
                 Body::OpenJob(open) => job = open.job,
                 Body::Items(more) => items += count(&more),
                 Body::EndItems(_) => return (job, items),
-                other => panic!("{other:?} has no place in a job's input"),
+                other => panic!("unexpected message in a job's input: {other:?}"),
             }
         }
     }
@@ -262,7 +262,7 @@ pub fn done(job: u64, first: u64, results: &[&[u8]]) -> Event {
 pub fn items_in(items: &Items) -> (u64, Vec<&[u8]>) {
     let mut start = 0;
     let each = items.ends.chunks_exact(4).map(|end| {
-        let end = u32::from_le_bytes(end.try_into().expect("an end has 4 bytes")) as usize;
+        let end = u32::from_le_bytes(end.try_into().expect("not 4 bytes")) as usize;
         &items.data[std::mem::replace(&mut start, end)..end]
     });
     (items.first, each.collect())

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::PATIENCE;
-use super::peer::{Connection, Peer, Session};
+use super::peer::{ClientSession, Connection, Peer};
 use crate::cuttable::Cuttable;
 
 /// The largest message of a client.
@@ -23,10 +23,10 @@ const LIMIT: u64 = 1 << 30;
 
 /// The services that clients call.
 #[derive(Clone)]
-pub struct Service(Arc<State>);
+pub struct Service(Arc<ServiceState>);
 
 /// State that all connections share with the test.
-pub(super) struct State {
+pub(super) struct ServiceState {
     /// Is called with every session that begins.
     begun: Box<dyn Fn(Peer) + Send + Sync>,
     programs: Sender<Vec<ProgramPiece>>,
@@ -35,7 +35,7 @@ pub(super) struct State {
     next_refusals: Mutex<VecDeque<Status>>,
     /// The error for every session.
     refusal: Mutex<Option<Status>>,
-    known_sessions: Mutex<HashMap<Vec<u8>, Arc<Session>>>,
+    known_sessions: Mutex<HashMap<Vec<u8>, Arc<ClientSession>>>,
     /// Whether sessions end with their connections.
     forgets_lost: AtomicBool,
     /// Number of connections that resumed a session.
@@ -50,13 +50,13 @@ pub(super) struct State {
     described: Mutex<Option<DetachedJob>>,
 }
 
-impl State {
+impl ServiceState {
     pub(super) fn new(
         begun: Box<dyn Fn(Peer) + Send + Sync>,
         programs: Sender<Vec<ProgramPiece>>,
         requests: Sender<String>,
-    ) -> State {
-        State {
+    ) -> ServiceState {
+        ServiceState {
             begun,
             programs,
             requests,
@@ -122,8 +122,8 @@ impl State {
         lock(&self.next_refusals).pop_front().map_or(Ok(()), Err)
     }
 
-    fn begin(&self, secret: Vec<u8>, connection: Connection) -> (Arc<Session>, Frames<ClientEvent>, Peer) {
-        let (session, frames, peer) = Session::begin(connection);
+    fn begin(&self, secret: Vec<u8>, connection: Connection) -> (Arc<ClientSession>, Frames<ClientEvent>, Peer) {
+        let (session, frames, peer) = ClientSession::begin(connection);
         if !self.forgets_lost.load(Ordering::SeqCst) {
             lock(&self.known_sessions).insert(secret, Arc::clone(&session));
         }
@@ -132,21 +132,21 @@ impl State {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("the lock is not poisoned")
+    mutex.lock().expect("a thread panicked while it held the lock")
 }
 
 impl Service {
     /// Calls `begun` with every session that a client begins, and takes what it sends besides. `begun` must not wait for the
     /// client, except for the messages that begin the session.
     pub fn answering(begun: impl Fn(Peer) + Send + Sync + 'static) -> Service {
-        Service(Arc::new(State::new(Box::new(begun), mpsc::channel().0, mpsc::channel().0)))
+        Service(Arc::new(ServiceState::new(Box::new(begun), mpsc::channel().0, mpsc::channel().0)))
     }
 
-    pub(super) fn new(state: &Arc<State>) -> Service {
+    pub(super) fn new(state: &Arc<ServiceState>) -> Service {
         Service(Arc::clone(state))
     }
 
-    pub(super) fn state(&self) -> &State {
+    pub(super) fn state(&self) -> &ServiceState {
         &self.0
     }
 
@@ -155,7 +155,7 @@ impl Service {
         &self,
         stream: Cuttable<Streaming<ClientFrame>, ClientFrame>,
         connection: Connection,
-    ) -> Result<(Arc<Session>, Frames<ClientEvent>, Incoming<ClientMessage>), Status> {
+    ) -> Result<(Arc<ClientSession>, Frames<ClientEvent>, Incoming<ClientMessage>), Status> {
         match Opening::<ClientMessage>::read(stream, LIMIT, PATIENCE).await? {
             Opening::New { messages, rest } => {
                 let (session, frames, peer) = self.0.begin(secret_of(&messages)?, connection);

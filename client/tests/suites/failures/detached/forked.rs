@@ -48,7 +48,7 @@ fn an_input_that_forks_while_the_job_is_sent() {
         let error = job.unwrap_err();
         leave(i32::from(error.kind() != ErrorKind::InvalidArgument));
     }
-    assert_success(child.expect("the task has forked"));
+    assert_success(child.expect("the fork failed"));
     let job = job.unwrap();
     assert_eq!(job.get().unwrap(), squares(60_000));
     job.discard().unwrap();

@@ -18,7 +18,7 @@ use crate::{pools, runner};
 /// Starts a coordinator with a journal, without agents.
 fn bare() -> Cluster {
     let journal = runner::scratch().join("journal");
-    cluster::empty_with(&["--journal", journal.to_str().expect("paths of tests are text")])
+    cluster::empty_with(&["--journal", journal.to_str().expect("the path is not UTF-8")])
 }
 
 /// Starts a coordinator with a journal, and two agents of two slots.
@@ -30,11 +30,11 @@ fn cluster() -> Cluster {
 }
 
 fn pool(address: &str) -> Pool {
-    pools::builder().address(address).build().expect("the pool opens")
+    pools::builder().address(address).build().expect("cannot open the pool")
 }
 
 fn attach(cluster: &Cluster, name: &str) -> Detached<u64> {
-    farpool::attach_to(cluster.address(), name).expect("the job exists")
+    farpool::attach_to(cluster.address(), name).expect("no such job")
 }
 
 fn noted_nap(path: String, item: u64) -> u64 {
@@ -59,7 +59,7 @@ pub(crate) fn detaches(address: &str, path: &str, items: u64) {
     // If the coordinator is lost together with the client, agents would keep the workers of the client's own pool for a while.
     drop(pool);
     println!("{} is detached", job.name());
-    nap(crate::failures::tasks::FOR_EVER);
+    nap(crate::failures::tasks::FOREVER);
 }
 
 /// Detaches a job, but hangs before its last item.
@@ -68,7 +68,7 @@ pub(crate) fn detaches_not_all(address: &str, path: &str, items: u64) {
     let items = self::items(path.to_owned(), items).inspect(move |(_, item)| {
         if *item == items - 1 {
             println!("nearly all");
-            nap(crate::failures::tasks::FOR_EVER);
+            nap(crate::failures::tasks::FOREVER);
         }
     });
     pool.job(noted_nap).detach("nightly").starmap(items).unwrap();

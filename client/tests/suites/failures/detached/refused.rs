@@ -84,7 +84,7 @@ fn a_coordinator_without_a_journal() {
 
 /// Returns the lengths of the records in a segment of a journal.
 fn records(segment: &Path) -> Vec<u64> {
-    let bytes = fs::read(segment).expect("there is a segment");
+    let bytes = fs::read(segment).expect("no segment");
     let (mut rest, mut records) = (&bytes[32..], Vec::new());
     while let [_, _, _, _, _, _, _, _, a, b, c, d, ..] = *rest {
         let length = 16 + u32::from_le_bytes([a, b, c, d]) as usize;
@@ -108,10 +108,10 @@ fn a_full_disk_rejects_the_job() {
     waiting::until(|| records(&segment).len() == 10);
     let bytes = records(&segment)[5..9].iter().sum::<u64>();
     for (round, lacking) in [1, 28, 30, bytes / 2, bytes].into_iter().enumerate() {
-        let limit = fs::metadata(&segment).expect("the segment exists").len() + bytes - lacking;
+        let limit = fs::metadata(&segment).expect("cannot read the segment").len() + bytes - lacking;
         let mut limiting = Command::new("prlimit");
         limiting.args([format!("--pid={}", cluster.coordinator()), format!("--fsize={limit}:")]);
-        assert!(limiting.status().expect("util-linux is installed").success());
+        assert!(limiting.status().expect("cannot run a program of util-linux").success());
         let error = within(seconds(1), || detach(&format!("lost-{round}")).unwrap_err());
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{lacking} of {bytes} bytes: {error}");
         check_words(&error, &["the journal in", "cannot be written to", "File too large"]);
