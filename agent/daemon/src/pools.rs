@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet, spawn_blocking};
 
 use super::connector::Coordinator;
 use super::disk::Disk;
-use super::programs::{Found, NotFound};
+use super::programs::{FoundProgram, NotFound};
 use super::settings::Settings;
 use super::workplace::Workplace;
 
@@ -33,7 +33,7 @@ pub(super) struct Pools {
     /// The agent's part of the tokens that workers give to their items.
     token: String,
     waiting: HashMap<u64, Waiting>,
-    preparations: JoinSet<Outcome>,
+    preparations: JoinSet<PreparationResult>,
     running: HashMap<u64, Resources>,
 }
 
@@ -49,12 +49,12 @@ struct Waiting {
 /// The files that a pool needs while it runs.
 #[derive(Debug)]
 struct Resources {
-    program: Found,
+    program: FoundProgram,
     workplace: Workplace,
 }
 
 /// The outcome of a preparation: the pool's program, and its files.
-type Outcome = Result<(Program, Resources), Refusal>;
+type PreparationResult = Result<(Program, Resources), Refusal>;
 
 /// A pool whose preparation has ended.
 #[derive(Debug)]
@@ -155,7 +155,7 @@ impl Pools {
     }
 
     /// Handles an ended preparation. `None`: the pool was stopped meanwhile.
-    fn prepared(&mut self, outcome: Result<(Id, Outcome), JoinError>) -> Option<Prepared> {
+    fn prepared(&mut self, outcome: Result<(Id, PreparationResult), JoinError>) -> Option<Prepared> {
         let (id, outcome) = match outcome {
             Ok(ended) => ended,
             Err(error) => {
@@ -195,7 +195,7 @@ impl Pools {
     }
 }
 
-async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, packed: Bytes) -> Outcome {
+async fn prepare(disk: Arc<Disk>, coordinator: Coordinator, packed: Bytes) -> PreparationResult {
     let rejected = |message| Refusal { kind: FailureKind::ProgramRejected, message, host_fault: false };
     let unavailable = |message, host_fault| Refusal { kind: FailureKind::Unavailable, message, host_fault };
     let program = Program::unpacked(&packed)

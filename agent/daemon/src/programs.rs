@@ -34,7 +34,7 @@ pub(super) struct Programs {
 
 /// A program on this host; it stays while this value lives.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum FoundProgram {
     /// In a directory that the operator fills.
     InDirectory(PathBuf),
     /// In the store.
@@ -51,16 +51,16 @@ pub(super) struct NotFound {
 }
 
 impl NotFound {
-    fn here(why: impl Display) -> Self {
+    fn host_fault(why: impl Display) -> Self {
         Self { why: why.to_string(), host_fault: true }
     }
 }
 
-impl Found {
+impl FoundProgram {
     pub(super) fn path(&self) -> &Path {
         match self {
-            Found::InDirectory(path) => path,
-            Found::Stored(stored) => stored.path(),
+            FoundProgram::InDirectory(path) => path,
+            FoundProgram::Stored(stored) => stored.path(),
         }
     }
 }
@@ -87,18 +87,23 @@ impl Programs {
     }
 
     /// Finds a program on this host, or fetches it.
-    pub(super) async fn get(&self, digest: Digest, size: u64, coordinator: Coordinator) -> Result<Found, NotFound> {
+    pub(super) async fn get(
+        &self,
+        digest: Digest,
+        size: u64,
+        coordinator: Coordinator,
+    ) -> Result<FoundProgram, NotFound> {
         let turn = self.turn(digest);
         let _turn = turn.lock().await;
         let (directories, store) = (Arc::clone(&self.directories), self.store.clone());
-        let here = spawn_blocking(move || match directories.find(&digest, size) {
-            Some(path) => Some(Found::InDirectory(path)),
-            None => store.get(&digest).map(Found::Stored),
+        let search = spawn_blocking(move || match directories.find(&digest, size) {
+            Some(path) => Some(FoundProgram::InDirectory(path)),
+            None => store.get(&digest).map(FoundProgram::Stored),
         });
-        match here.await {
+        match search.await {
             Ok(Some(found)) => Ok(found),
-            Ok(None) => self.fetch(digest, size, coordinator).await.map(Found::Stored),
-            Err(error) => Err(NotFound::here(error)),
+            Ok(None) => self.fetch(digest, size, coordinator).await.map(FoundProgram::Stored),
+            Err(error) => Err(NotFound::host_fault(error)),
         }
     }
 
@@ -115,7 +120,7 @@ impl Programs {
 
     async fn fetch(&self, digest: Digest, size: u64, mut coordinator: Coordinator) -> Result<InUse, NotFound> {
         // A program that does not fit need not be sent.
-        self.store.check_size(size).map_err(NotFound::here)?;
+        self.store.check_size(size).map_err(NotFound::host_fault)?;
         loop {
             let (status, host_fault) = match self.fetch_once(digest, &mut coordinator).await {
                 Ok(fetched) => {

@@ -131,11 +131,11 @@ impl Settings {
         let (flags, given) = settings::load::<Flags>(args)?;
         let settings = Settings::resolve(flags);
         let settings = settings.map_err(|text| Flags::command().error(ErrorKind::ValueValidation, text))?;
-        if given.is_wanted() { Err(Stop::Shows(settings.in_effect(given))) } else { Ok(settings) }
+        if given.is_wanted() { Err(Stop::Shows(settings.with_effective_values(given))) } else { Ok(settings) }
     }
 
     /// Adds the values that some settings get on this host.
-    fn in_effect(&self, given: Given) -> Given {
+    fn with_effective_values(&self, given: Given) -> Given {
         let places = self.programs.iter().map(|place| place.display().to_string());
         let places = format!("the first usable one of: {}", places.collect::<Vec<_>>().join(", "));
         given.with("slots", self.slots).with("host", &self.host).with_note("programs", places)

@@ -94,39 +94,41 @@ mod tests {
 
     #[test]
     fn the_directory_of_a_dead_agent_is_removed() {
-        let temporary = mkdtemp(&std::env::temp_dir().join("farpool-workplaces-XXXXXX")).expect("made");
+        let temporary =
+            mkdtemp(&std::env::temp_dir().join("farpool-workplaces-XXXXXX")).expect("cannot create the directory");
         let names = || {
             let mut names: Vec<_> =
-                temporary.read_dir().expect("the directory exists").flatten().map(|file| file.path()).collect();
+                temporary.read_dir().expect("cannot read the directory").flatten().map(|file| file.path()).collect();
             names.sort();
             names
         };
         let left = temporary.join(format!("{PREFIX}left"));
         let others = temporary.join("others");
         for directory in [&left, &others] {
-            fs::create_dir_all(directory.join("pool-x")).expect("made");
+            fs::create_dir_all(directory.join("pool-x")).expect("cannot create the directory");
         }
-        let living = Workplaces::open(&temporary).expect("made");
-        let workplace = living.find(b"/nowhere/at/all".to_vec()).expect("made");
+        let living = Workplaces::open(&temporary).expect("cannot open the workplaces");
+        let workplace = living.find(b"/nowhere/at/all".to_vec()).expect("cannot create the workplace");
         assert!(workplace.path().starts_with(&living.path) && workplace.path().is_dir());
-        let another = Workplaces::open(&temporary).expect("made");
+        let another = Workplaces::open(&temporary).expect("cannot open the workplaces");
         assert!(!left.exists() && others.exists() && workplace.path().exists());
         drop((workplace, living, another));
         assert_eq!(names(), [others]);
-        fs::remove_dir_all(temporary).expect("removed");
+        fs::remove_dir_all(temporary).expect("cannot remove the file");
     }
 
     #[test]
     fn a_clients_directory_is_used_and_stays() {
-        let temporary = mkdtemp(&std::env::temp_dir().join("farpool-workplaces-XXXXXX")).expect("made");
-        let workplaces = Workplaces::open(&temporary).expect("made");
-        let workplace = workplaces.find(temporary.as_os_str().as_bytes().to_vec()).expect("the directory exists");
+        let temporary =
+            mkdtemp(&std::env::temp_dir().join("farpool-workplaces-XXXXXX")).expect("cannot create the directory");
+        let workplaces = Workplaces::open(&temporary).expect("cannot open the workplaces");
+        let workplace = workplaces.find(temporary.as_os_str().as_bytes().to_vec()).expect("cannot read the directory");
         assert_eq!(workplace.path(), temporary);
         drop(workplace);
         assert!(temporary.exists());
         // A relative path has no base here.
-        assert!(workplaces.find(b".".to_vec()).expect("made").is_scratch);
+        assert!(workplaces.find(b".".to_vec()).expect("cannot create the workplace").is_scratch);
         drop(workplaces);
-        fs::remove_dir_all(temporary).expect("removed");
+        fs::remove_dir_all(temporary).expect("cannot remove the file");
     }
 }

@@ -3,7 +3,7 @@
 use farpool_proto::v1::agent_event::Body as Event;
 use farpool_proto::v1::{PoolFault, Returned, RunDone};
 
-use super::kept::Outcome;
+use super::kept::ReportedOutcome;
 use super::{Ledger, Step};
 
 impl Ledger {
@@ -12,13 +12,14 @@ impl Ledger {
         match event {
             Event::RunDone(mut done) => {
                 let items = (done.first, (done.ends.len() / 4) as u64);
-                let (name, attempt) = self.outcome(done.chunk, items, || Outcome::Done(RunDone::clone(&done)))?;
+                let (name, attempt) =
+                    self.outcome(done.chunk, items, || ReportedOutcome::Done(RunDone::clone(&done)))?;
                 (done.chunk, done.attempt) = (name, attempt);
                 Some(Event::RunDone(done))
             }
             Event::ItemFault(mut fault) => {
                 let items = (fault.item, 1);
-                let (name, attempt) = self.outcome(fault.chunk, items, || Outcome::Fault(fault.clone()))?;
+                let (name, attempt) = self.outcome(fault.chunk, items, || ReportedOutcome::Fault(fault.clone()))?;
                 (fault.chunk, fault.attempt) = (name, attempt);
                 Some(Event::ItemFault(fault))
             }
@@ -66,7 +67,12 @@ impl Ledger {
 
     /// Records the outcome of `items` (first and count). Returns the coordinator's name of their chunk, and its
     /// attempt, to report it now.
-    fn outcome(&mut self, chunk: u64, items: (u64, u64), outcome: impl FnOnce() -> Outcome) -> Option<(u64, u32)> {
+    fn outcome(
+        &mut self,
+        chunk: u64,
+        items: (u64, u64),
+        outcome: impl FnOnce() -> ReportedOutcome,
+    ) -> Option<(u64, u32)> {
         let Some((key, chunk)) = self.work.find(chunk) else {
             self.wasted += items.1;
             return None;

@@ -62,7 +62,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_items_that_were_not_removed_remain(removed in prop::collection::vec((0..40_u64, 0..9_u64), 0..20)) {
-            let mut items = Items::new(10, 20).expect("the items can be counted");
+            let mut items = Items::new(10, 20).expect("cannot count the items");
             let mut model: BTreeSet<u64> = (10..30).collect();
             for (first, count) in removed {
                 let all = (first..first + count).all(|item| model.contains(&item));
@@ -81,6 +81,6 @@ mod tests {
     #[test]
     fn overflowing_sets_are_rejected() {
         assert_eq!(Items::new(u64::MAX, 1), None);
-        assert!(Items::new(u64::MAX, 0).expect("none are").is_empty());
+        assert!(Items::new(u64::MAX, 0).expect("some are").is_empty());
     }
 }

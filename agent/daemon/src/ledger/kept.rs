@@ -10,33 +10,33 @@ const OVERHEAD: usize = 256;
 
 /// An outcome of some items, in the agent's numbers.
 #[derive(Clone, Debug)]
-pub(super) enum Outcome {
+pub(super) enum ReportedOutcome {
     Done(RunDone),
     Fault(Box<ItemFault>),
 }
 
-impl Outcome {
+impl ReportedOutcome {
     /// Returns the first item and the number of items.
     pub(super) fn items(&self) -> (u64, u64) {
         match self {
-            Outcome::Done(done) => (done.first, (done.ends.len() / 4) as u64),
-            Outcome::Fault(fault) => (fault.item, 1),
+            ReportedOutcome::Done(done) => (done.first, (done.ends.len() / 4) as u64),
+            ReportedOutcome::Fault(fault) => (fault.item, 1),
         }
     }
 
     /// Returns the event that reports it under the coordinator's name of the chunk.
     pub(super) fn into_event(self, name: u64, attempt: u32) -> Event {
         match self {
-            Outcome::Done(done) => Event::RunDone(RunDone { chunk: name, attempt, ..done }),
-            Outcome::Fault(fault) => Event::ItemFault(Box::new(ItemFault { chunk: name, attempt, ..*fault })),
+            ReportedOutcome::Done(done) => Event::RunDone(RunDone { chunk: name, attempt, ..done }),
+            ReportedOutcome::Fault(fault) => Event::ItemFault(Box::new(ItemFault { chunk: name, attempt, ..*fault })),
         }
     }
 
     fn bytes(&self) -> usize {
         OVERHEAD
             + match self {
-                Outcome::Done(done) => done.data.len() + done.ends.len(),
-                Outcome::Fault(fault) => fault.failure.as_ref().map_or(0, bytes_of_failure),
+                ReportedOutcome::Done(done) => done.data.len() + done.ends.len(),
+                ReportedOutcome::Fault(fault) => fault.failure.as_ref().map_or(0, bytes_of_failure),
             }
     }
 }
@@ -47,26 +47,26 @@ fn bytes_of_failure(failure: &Failure) -> usize {
 
 /// A kept outcome.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct KeptOutcome {
     /// Its number in the session; unused before its pool is adopted.
     report: u64,
     /// The key of its chunk.
     pub(super) chunk: u32,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ReportedOutcome,
 }
 
 /// The kept outcomes of a pool, in the order in which they arrived.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
-    queue: VecDeque<Kept>,
+    queue: VecDeque<KeptOutcome>,
     bytes: usize,
 }
 
 impl Outcomes {
     /// Keeps an outcome that is reported with this number.
-    pub(super) fn push(&mut self, chunk: u32, outcome: Outcome, report: u64) {
+    pub(super) fn push(&mut self, chunk: u32, outcome: ReportedOutcome, report: u64) {
         self.bytes += outcome.bytes();
-        self.queue.push_back(Kept { report, chunk, outcome });
+        self.queue.push_back(KeptOutcome { report, chunk, outcome });
     }
 
     /// Removes the next settled outcome, given that all up to this report are. Returns the key of its chunk.
@@ -78,16 +78,16 @@ impl Outcomes {
     }
 
     /// Removes and returns the outcomes of unwanted chunks.
-    pub(super) fn purge(&mut self, mut unwanted: impl FnMut(u32) -> bool) -> VecDeque<Kept> {
+    pub(super) fn purge(&mut self, mut unwanted: impl FnMut(u32) -> bool) -> VecDeque<KeptOutcome> {
         let (purged, queue) = std::mem::take(&mut self.queue).into_iter().partition(|kept| unwanted(kept.chunk));
         self.queue = queue;
-        let purged: VecDeque<Kept> = purged;
+        let purged: VecDeque<KeptOutcome> = purged;
         self.bytes -= purged.iter().map(|kept| kept.outcome.bytes()).sum::<usize>();
         purged
     }
 
     /// Renumbers them from `reports` + 1 on, and iterates over them.
-    pub(super) fn renumber<'a>(&'a mut self, reports: &'a mut u64) -> impl Iterator<Item = &'a Kept> {
+    pub(super) fn renumber<'a>(&'a mut self, reports: &'a mut u64) -> impl Iterator<Item = &'a KeptOutcome> {
         self.queue.iter_mut().map(|kept| {
             *reports += 1;
             kept.report = *reports;
@@ -95,7 +95,7 @@ impl Outcomes {
         })
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Kept> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &KeptOutcome> {
         self.queue.iter()
     }
 

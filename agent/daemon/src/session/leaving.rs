@@ -21,7 +21,7 @@ impl Leaving {
         matches!(self, Leaving::Finished(_))
     }
 
-    /// Goes back to draining: the last messages may be lost.
+    /// Returns to draining: the last messages may have been lost.
     pub(super) fn reopen(&mut self) {
         if self.is_finished() {
             *self = Leaving::Draining;

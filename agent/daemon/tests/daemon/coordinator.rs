@@ -51,7 +51,7 @@ impl Coordinator {
 
     /// Waits for the next agent that asks for a session.
     pub(crate) async fn arrival(&mut self) -> Arrival {
-        self.arrivals.recv().await.expect("the coordinator runs")
+        self.arrivals.recv().await.expect("the coordinator has exited")
     }
 
     /// Accepts the next agent.
@@ -72,7 +72,7 @@ impl Coordinator {
 
     /// Waits for the next request for a program.
     pub(crate) async fn fetch(&mut self) -> Fetch {
-        self.fetches.recv().await.expect("the coordinator runs")
+        self.fetches.recv().await.expect("the coordinator has exited")
     }
 
     /// Returns whether an agent has asked for a program by now.
@@ -84,7 +84,7 @@ impl Coordinator {
 impl Fetch {
     /// Sends these bytes, compressed, as if they were the program.
     pub(crate) fn send(self, bytes: &[u8]) {
-        let compressed = zstd::encode_all(bytes, 1).expect("the program can be compressed");
+        let compressed = zstd::encode_all(bytes, 1).expect("cannot compress the program");
         self.send_compressed(&compressed, bytes.len() as u64);
     }
 
@@ -100,8 +100,8 @@ impl Fetch {
         let _ = self.reply.send(Err(status));
     }
 
-    /// Waits until the agent has given up.
-    pub(crate) async fn given_up(&mut self) {
+    /// Waits until the agent has cancelled the request.
+    pub(crate) async fn wait_until_cancelled(&mut self) {
         self.reply.closed().await;
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Ended {
 impl Daemon {
     /// Starts a daemon that keeps programs in `programs`.
     pub(crate) fn start(coordinator: &str, programs: &Path, arguments: &[&str]) -> Daemon {
-        let programs = programs.to_str().expect("text");
+        let programs = programs.to_str().expect("the text is not UTF-8");
         let own = ["--coordinator", coordinator, "--programs", programs, "--host", "here"];
         Daemon::with(&[&own, arguments].concat())
     }
@@ -64,7 +64,7 @@ impl Daemon {
 
     /// Returns its numbers of voluntary and involuntary context switches.
     fn switches(&self) -> String {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("the agent runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("the agent has exited");
         status.lines().filter(|line| line.contains("ctxt_switches")).collect()
     }
 
@@ -84,20 +84,20 @@ impl Daemon {
     /// Returns the owner of the file with its environment: root, if no other process may read it.
     pub(crate) fn owner_of_environment(&self) -> u32 {
         let environment = std::fs::metadata(format!("/proc/{}/environ", self.0.pid()));
-        std::os::unix::fs::MetadataExt::uid(&environment.expect("the agent runs"))
+        std::os::unix::fs::MetadataExt::uid(&environment.expect("the agent has exited"))
     }
 
     /// Returns its memory in bytes.
     pub(crate) fn memory(&self) -> u64 {
-        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.0.pid())).expect("the agent runs");
-        4096 * pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages")
+        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.0.pid())).expect("the agent has exited");
+        4096 * pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("not a number of pages")
     }
 
     /// Returns the largest size of its address space in bytes.
     pub(crate) fn largest_size(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("the agent runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.pid())).expect("the agent has exited");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmPeak:")?.trim().strip_suffix(" kB"));
-        1024 * peak.and_then(|kibibytes| kibibytes.parse::<u64>().ok()).expect("a number of KiB")
+        1024 * peak.and_then(|kibibytes| kibibytes.parse::<u64>().ok()).expect("not a number of KiB")
     }
 
     pub(crate) fn signal(&mut self, signal: Signal) {

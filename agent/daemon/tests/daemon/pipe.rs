@@ -11,7 +11,7 @@ pub(crate) struct Pipe {
 
 impl Pipe {
     pub(crate) fn new(path: PathBuf) -> Pipe {
-        nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a pipe can be made");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("cannot create a pipe");
         Pipe { path }
     }
 
@@ -25,6 +25,6 @@ impl Pipe {
         let path = self.path.clone();
         // Opening waits for a reader.
         let opened = tokio::task::spawn_blocking(move || OpenOptions::new().write(true).open(path));
-        opened.await.expect("opening does not panic").expect("the pipe exists")
+        opened.await.expect("opening panicked").expect("cannot open the pipe")
     }
 }

@@ -10,20 +10,20 @@ use farpool_testkit::coordinator::agents::Session;
 
 /// Returns the executable of these tests.
 pub(crate) fn own_program() -> Vec<u8> {
-    std::fs::read("/proc/self/exe").expect("a program can read itself")
+    std::fs::read("/proc/self/exe").expect("cannot read this program")
 }
 
 pub(crate) fn digest(program: &[u8]) -> Digest {
     let path = std::env::temp_dir().join(format!("farpool-digest-{}-{:p}", std::process::id(), program));
-    std::fs::write(&path, program).expect("written");
-    let digest = std::fs::File::open(&path).and_then(|file| digest_of(&file)).expect("read");
-    std::fs::remove_file(path).expect("the program's file exists");
+    std::fs::write(&path, program).expect("cannot write the file");
+    let digest = std::fs::File::open(&path).and_then(|file| digest_of(&file)).expect("cannot read the program");
+    std::fs::remove_file(path).expect("cannot read the program's file");
     digest
 }
 
 /// A pool of one worker that runs `program`, which notes its starts in `notes`, and whose workers behave like this.
 pub(crate) fn start(pool: u64, program: &[u8], notes: &Path, behaviour: &str) -> StartPool {
-    let notes = notes.to_str().expect("text");
+    let notes = notes.to_str().expect("the text is not UTF-8");
     let program = Program {
         digest: digest(program).to_bytes(),
         size: program.len() as u64,
@@ -39,7 +39,7 @@ pub(crate) fn start(pool: u64, program: &[u8], notes: &Path, behaviour: &str) ->
 /// Changes a pool's program.
 pub(crate) fn change(start: &mut StartPool, change: impl FnOnce(&mut Program)) {
     let mut program =
-        Program::unpacked(&start.program).expect("the program can be unpacked").expect("there is a program");
+        Program::unpacked(&start.program).expect("cannot unpack the program").expect("the pool has no program");
     change(&mut program);
     start.program = program.packed();
 }
@@ -53,7 +53,7 @@ pub(crate) fn assign(job: u64, chunks: std::ops::Range<u64>) -> Command {
     let mut assign = Assign::default();
     for chunk in chunks {
         let bytes = vec![7; 1 + chunk as usize % 100];
-        let end = u32::try_from(bytes.len()).expect("a few bytes").to_le_bytes();
+        let end = u32::try_from(bytes.len()).expect("too many bytes").to_le_bytes();
         assign.segments.push(Segment { data: bytes.into(), start: 0, ends: end.to_vec().into() });
         assign.chunks.push(Chunk { chunk, job, first: chunk, attempt: 1, segments: 1 });
     }
@@ -61,7 +61,7 @@ pub(crate) fn assign(job: u64, chunks: std::ops::Range<u64>) -> Command {
 }
 
 /// The events that tests wait for in a session.
-pub(crate) trait Waits {
+pub(crate) trait WaitForEvents {
     /// Waits for a pool to have started.
     async fn started(&mut self, pool: u64);
 
@@ -78,11 +78,11 @@ pub(crate) trait Waits {
     async fn stopped(&mut self, pool: u64);
 }
 
-impl Waits for Session {
+impl WaitForEvents for Session {
     async fn started(&mut self, pool: u64) {
         self.find(|event| match event {
             Event::PoolStarted(started) => (started.pool == pool).then_some(()),
-            Event::PoolFault(fault) => panic!("{fault:?}"),
+            Event::PoolFault(fault) => panic!("unexpected fault: {fault:?}"),
             _ => None,
         })
         .await;
@@ -93,8 +93,8 @@ impl Waits for Session {
         while results < items {
             let run = self.find(|event| match event {
                 Event::RunDone(done) => Some(done.ends.len() / 4),
-                Event::ItemFault(fault) => panic!("{fault:?}"),
-                Event::PoolFault(fault) => panic!("{fault:?}"),
+                Event::ItemFault(fault) => panic!("unexpected fault: {fault:?}"),
+                Event::PoolFault(fault) => panic!("unexpected fault: {fault:?}"),
                 _ => None,
             });
             results += run.await;

@@ -10,7 +10,7 @@ use farpool_testkit::port::Port;
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::pipe::Pipe;
-use crate::pool::{Waits, assign, own_program, start, start_job};
+use crate::pool::{WaitForEvents, assign, own_program, start, start_job};
 use crate::program::{Start, starts};
 
 /// An agent on which the first chunk's item runs, and others wait.
@@ -31,7 +31,7 @@ impl Running {
     pub(crate) async fn new(arguments: &[&str]) -> Running {
         let scratch = Folder::for_everybody("daemon");
         let notes = scratch.path().join("notes");
-        std::fs::create_dir(&notes).expect("a directory can be made");
+        std::fs::create_dir(&notes).expect("cannot create a directory");
         let pipe = Pipe::new(scratch.path().join("pipe"));
         let port = Port::reserve();
         let mut coordinator = Coordinator::start_at(&port);

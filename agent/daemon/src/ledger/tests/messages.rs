@@ -64,7 +64,7 @@ impl TestLedger {
 
     /// Handles a command. Returns the events that the coordinator gets.
     fn command(&mut self, command: Command) -> Vec<Event> {
-        self.ledger.command(command).expect("the command is valid");
+        self.ledger.command(command).expect("the command was refused");
         self.steps()
     }
 
@@ -86,7 +86,7 @@ impl TestLedger {
             Command::StartPool(start) => Some(start.pool),
             _ => None,
         });
-        starts.expect("a pool was started")
+        starts.expect("no pool was started")
     }
 
     /// Returns the agent's numbers of the assigned chunks, in order.
@@ -99,7 +99,7 @@ impl TestLedger {
     }
 
     fn last(&self) -> &Command {
-        self.agent.last().expect("the agent got a command")
+        self.agent.last().expect("the agent got no command")
     }
 }
 
@@ -121,7 +121,7 @@ fn adopt(held: &HeldPool, pool: u64, chunks: &[(u64, u64, u32)]) -> Command {
 fn names_are_translated_both_ways() {
     let mut test = TestLedger::new();
     test.command(assign(10, &[(u64::MAX, 5, 3)]));
-    let [chunk] = test.chunks()[..] else { panic!("one chunk") };
+    let [chunk] = test.chunks()[..] else { panic!("not exactly one chunk") };
     let Command::Assign(assigned) = test.last() else { panic!("{:?}", test.agent) };
     let Command::StartJob(job) = &test.agent[1] else { panic!("{:?}", test.agent) };
     assert_eq!((assigned.chunks[0].job, job.pool), (job.job, test.pool()));
@@ -171,7 +171,7 @@ fn invalid_commands_are_refused() {
     let check = |commands: Vec<Command>, words: &str| {
         let mut test = TestLedger::new();
         let result: Result<(), _> = commands.into_iter().try_for_each(|command| test.ledger.command(command));
-        let error = result.expect_err("the command is invalid").to_string();
+        let error = result.expect_err("the invalid command was accepted").to_string();
         assert!(error.contains(words), "{error}");
     };
     let malformed = |first, segments: Vec<Segment>| {

@@ -58,7 +58,7 @@ impl World {
     }
 
     fn command(&mut self, command: Command) {
-        self.ledger.command(command).expect("the coordinator keeps the protocol");
+        self.ledger.command(command).expect("the coordinator violated the protocol");
         self.steps();
     }
 
@@ -130,7 +130,7 @@ impl World {
         let coordinator = &mut self.coordinator;
         match event {
             Event::RunDone(done) => {
-                let chunk = coordinator.chunks.get_mut(&done.chunk).expect("the chunk is this coordinator's");
+                let chunk = coordinator.chunks.get_mut(&done.chunk).expect("no such chunk");
                 assert_eq!(chunk.attempt, done.attempt);
                 for item in done.first..done.first + done.ends.len() as u64 / 4 {
                     assert!(chunk.pending.remove(&item), "item {item} was reported twice");
@@ -138,12 +138,12 @@ impl World {
                 coordinator.reports.push(chunk.pool);
             }
             Event::ItemFault(fault) => {
-                let chunk = coordinator.chunks.get_mut(&fault.chunk).expect("the chunk is this coordinator's");
+                let chunk = coordinator.chunks.get_mut(&fault.chunk).expect("no such chunk");
                 assert!(chunk.pending.remove(&fault.item), "item {} was reported twice", fault.item);
                 coordinator.reports.push(chunk.pool);
             }
             Event::Returned(back) => {
-                let chunk = coordinator.chunks.get_mut(&back.chunk).expect("the chunk is this coordinator's");
+                let chunk = coordinator.chunks.get_mut(&back.chunk).expect("no such chunk");
                 (back.first..back.first + back.count).for_each(|item| assert!(chunk.pending.remove(&item)));
             }
             Event::PoolStopped(stopped) => drop(coordinator.pools.remove(&stopped.pool)),
@@ -219,7 +219,7 @@ impl World {
     /// Gives an item an outcome, or returns it.
     fn finish(&mut self, which: u8) {
         let Some((&number, chunk)) = pick(self.agent.chunks.iter_mut(), which) else { return };
-        let first = *pick(chunk.pending.iter(), which).expect("the chunk has items");
+        let first = *pick(chunk.pending.iter(), which).expect("the chunk is empty");
         let mut count = 1;
         while count < u64::from(which % 3) && chunk.pending.contains(&(first + count)) {
             count += 1;

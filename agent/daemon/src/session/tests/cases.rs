@@ -50,11 +50,11 @@ impl Daemon {
 
     async fn attempt(&mut self) -> ConnectAttempt {
         let attempt = timeout(Duration::from_secs(1000), self.attempts.recv());
-        attempt.await.expect("the daemon never stops retrying").expect("an attempt follows")
+        attempt.await.expect("the daemon stopped retrying").expect("no further attempt")
     }
 
     fn actions(&self) -> Vec<Action> {
-        self.actions.0.lock().expect("the lock is not poisoned").clone()
+        self.actions.0.lock().expect("a thread panicked while it held the lock").clone()
     }
 }
 
@@ -76,7 +76,7 @@ fn assign(peer: &Peer, job: u64, items: std::ops::Range<u64>) {
 
 async fn result(peer: &mut Peer) -> (u64, u64) {
     loop {
-        if let Event::RunDone(done) = peer.event().await.expect("the connection is open") {
+        if let Event::RunDone(done) = peer.event().await.expect("the connection is closed") {
             return (done.chunk, done.first);
         }
     }
@@ -84,7 +84,7 @@ async fn result(peer: &mut Peer) -> (u64, u64) {
 
 /// Waits for an event that matches.
 async fn until(peer: &mut Peer, is_it: impl Fn(&Event) -> bool) {
-    while !is_it(&peer.event().await.expect("the connection is open")) {}
+    while !is_it(&peer.event().await.expect("the connection is closed")) {}
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,7 +183,7 @@ async fn the_last_messages_arrive() {
         start_pool(&peer);
         assign(&peer, 5, 0..3);
         until(&mut peer, |event| matches!(event, Event::Credit(_))).await;
-        daemon.signals.send(143).await.expect("the daemon listens for signals");
+        daemon.signals.send(143).await.expect("the daemon's signal stream ended");
         until(&mut peer, |event| matches!(event, Event::Returned(_))).await;
         peer.cut();
         sleep(2 * ITEM).await;
@@ -200,8 +200,8 @@ async fn the_last_messages_arrive() {
         }
         let left = timeout(Duration::from_secs(6), daemon.end)
             .await
-            .expect("the daemon ends")
-            .expect("the daemon does not panic");
+            .expect("the daemon did not exit")
+            .expect("the daemon panicked");
         assert_eq!(left, End::Left);
     }
 }
@@ -215,13 +215,13 @@ async fn an_idle_agent_leaves_without_a_connection() {
         if cut_first {
             peer.cut();
         }
-        daemon.signals.send(143).await.expect("the daemon listens for signals");
+        daemon.signals.send(143).await.expect("the daemon's signal stream ended");
         if !cut_first {
             while peer.event().await.is_some() {}
             peer.cut();
         }
         let began = Instant::now();
-        assert_eq!(daemon.end.await.expect("the daemon does not panic"), End::Left);
+        assert_eq!(daemon.end.await.expect("the daemon panicked"), End::Left);
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
 }
@@ -231,9 +231,9 @@ async fn leaving_has_a_time_limit() {
     // The coordinator does not end its side.
     let mut daemon = Daemon::start(7);
     let (_peer, _) = daemon.attempt().await.accept().await;
-    daemon.signals.send(143).await.expect("the daemon listens for signals");
+    daemon.signals.send(143).await.expect("the daemon's signal stream ended");
     let began = Instant::now();
-    assert_eq!(daemon.end.await.expect("the daemon does not panic"), End::Left);
+    assert_eq!(daemon.end.await.expect("the daemon panicked"), End::Left);
     assert_eq!(began.elapsed().as_secs(), 5);
     // There is a second signal.
     let mut daemon = Daemon::start(7);
@@ -242,9 +242,9 @@ async fn leaving_has_a_time_limit() {
     assign(&peer, 5, 0..3);
     until(&mut peer, |event| matches!(event, Event::Credit(_))).await;
     for code in [143, 130] {
-        daemon.signals.send(code).await.expect("the daemon listens for signals");
+        daemon.signals.send(code).await.expect("the daemon's signal stream ended");
     }
-    assert_eq!(daemon.end.await.expect("the daemon does not panic"), End::Killed(130));
+    assert_eq!(daemon.end.await.expect("the daemon panicked"), End::Killed(130));
 }
 
 /// Adopts the chunks of a pool to which `name` gives a name.
@@ -322,7 +322,7 @@ proptest! {
         let run = || {
             let case = check_all_outcomes_arrive(seed, troubles.clone());
             let case = async { timeout(Duration::from_secs(3600), case).await };
-            runtime().expect("a runtime").block_on(case).expect("the case ends")
+            runtime().expect("cannot create a runtime").block_on(case).expect("the case did not exit")
         };
         // The seed alone determines what happens.
         prop_assert_eq!(run(), run());

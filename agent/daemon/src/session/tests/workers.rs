@@ -91,7 +91,7 @@ impl Workers for FakeWorkers {
         }
         if !self.held && self.due.is_some_and(|due| now >= due) {
             let Chunk { chunk, attempt, first, .. } = self.queue.remove(0);
-            self.actions.0.lock().expect("the lock is not poisoned").push(Action::Ran(first));
+            self.actions.0.lock().expect("a thread panicked while it held the lock").push(Action::Ran(first));
             let ends = 8_u32.to_le_bytes().to_vec().into();
             let data = first.to_le_bytes().to_vec().into();
             self.emit(Event::RunDone(RunDone { chunk, attempt, first, data, ends, busy_ns: 1, failed: false }));
@@ -131,7 +131,11 @@ impl Workers for FakeWorkers {
 
     fn stop_all(&mut self) {
         if !self.pools.is_empty() {
-            self.actions.0.lock().expect("the lock is not poisoned").push(Action::Killed(Instant::now()));
+            self.actions
+                .0
+                .lock()
+                .expect("a thread panicked while it held the lock")
+                .push(Action::Killed(Instant::now()));
         }
         self.pools.clear();
         self.queue.clear();

@@ -9,12 +9,14 @@ use farpool_testkit::coordinator::agents::Session;
 use nix::sys::signal::Signal;
 
 use crate::coordinator::Coordinator;
-use crate::pool::{Waits, assign};
+use crate::pool::{WaitForEvents, assign};
 use crate::running::{CHUNKS, Running};
 
 super::cases! {
-    another_coordinator_adopts, a_pool_that_is_not_adopted_is_stopped, workers_without_a_coordinator_are_killed, an_agent_that_was_stopped,
-    drains_in_another_session, gives_up_draining, a_session_is_lost_before_the_adoption, leaves_without_a_session_while_it_holds_items,
+    another_coordinator_adopts_the_pool, a_pool_that_is_not_adopted_is_stopped,
+    workers_without_a_coordinator_are_killed, an_agent_whose_host_slept_is_adopted, drains_in_another_session,
+    draining_ends_with_the_orphan_timeout, a_session_is_lost_before_the_adoption,
+    leaves_without_a_session_while_it_holds_items,
 }
 
 /// Adopts these chunks of a pool: names from 100 on, attempt 2, pool 11 and job 15.
@@ -42,14 +44,14 @@ async fn result(session: &mut Session) -> (u64, u32, u64) {
     session
         .find(|event| match event {
             Event::RunDone(done) => Some((done.chunk, done.attempt, done.first)),
-            Event::ItemFault(fault) => panic!("{fault:?}"),
+            Event::ItemFault(fault) => panic!("unexpected fault: {fault:?}"),
             _ => None,
         })
         .await
 }
 
 /// The coordinator is replaced: one item is done, one runs, two wait.
-async fn another_coordinator_adopts() {
+async fn another_coordinator_adopts_the_pool() {
     let mut running = Running::new(&[]).await;
     drop(running.pipe.reader().await);
     running.session.results(1).await;
@@ -116,13 +118,13 @@ async fn workers_without_a_coordinator_are_killed() {
     let line = running.daemon.wait_for_line("orphan timeout expired").await;
     assert!(line.contains("ERROR") && line.contains("orphan-timeout=1s"), "{line}");
     let mut coordinator = Coordinator::start_at(&running.port);
-    // It does not try to resume the session that it has given up itself.
+    // It does not try to resume the session that it has ended itself.
     let (_session, hello) = coordinator.session().await;
     assert!(program.is_over() && hello.held.is_empty(), "{hello:?}");
 }
 
 /// The agent's host slept for longer than its coordinator waits.
-async fn an_agent_that_was_stopped() {
+async fn an_agent_whose_host_slept_is_adopted() {
     let mut running = Running::new(&[]).await;
     let item = running.pipe.reader().await;
     running.daemon.signal(Signal::SIGSTOP);
@@ -157,7 +159,7 @@ async fn drains_in_another_session() {
     assert_eq!(running.daemon.ended().await.code, Some(0));
 }
 
-async fn gives_up_draining() {
+async fn draining_ends_with_the_orphan_timeout() {
     let mut running = Running::new(&["--orphan-timeout", "1s"]).await;
     let _item = running.pipe.reader().await;
     let program = running.program();

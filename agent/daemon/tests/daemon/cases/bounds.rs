@@ -9,7 +9,7 @@ use farpool_testkit::folder::Folder;
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 use crate::pipe::Pipe;
-use crate::pool::{Waits, assign, own_program, start, start_job};
+use crate::pool::{WaitForEvents, assign, own_program, start, start_job};
 
 super::cases! { a_bad_pool_or_job_fails_alone, an_announced_length_takes_no_memory }
 
@@ -80,7 +80,7 @@ async fn an_announced_length_takes_no_memory() {
 async fn fault_of(session: &mut Session, chunk: u64) -> farpool_proto::v1::Failure {
     let found = session.find(|event| match event {
         Event::ItemFault(fault) if fault.chunk == chunk => fault.failure.clone(),
-        Event::PoolFault(fault) => panic!("{fault:?}"),
+        Event::PoolFault(fault) => panic!("unexpected fault: {fault:?}"),
         _ => None,
     });
     found.await

@@ -11,11 +11,12 @@ use tonic::Status;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
-use crate::pool::{Waits, assign, own_program, start, start_job};
+use crate::pool::{WaitForEvents, assign, own_program, start, start_job};
 use crate::running::{CHUNKS, Running};
 
 super::cases! {
-    nothing_is_lost_and_nothing_is_reported_twice, a_coordinator_that_knows_the_session_after_losing_its_connections, a_program_fetch_survives_a_lost_connection,
+    nothing_is_lost_and_nothing_is_reported_twice,
+    a_coordinator_that_knows_the_session_after_losing_its_connections, a_program_fetch_survives_a_lost_connection,
     a_coordinator_of_another_version_takes_over, drains_over_another_connection, leaves_at_once_with_nothing_to_do,
 }
 
@@ -46,7 +47,7 @@ async fn nothing_is_lost_and_nothing_is_reported_twice() {
                     let items = done.first..done.first + done.ends.len() as u64 / 4;
                     items.for_each(|item| assert!(told.insert(item), "{item} is reported twice"));
                 }
-                Event::ItemFault(fault) => panic!("{fault:?}"),
+                Event::ItemFault(fault) => panic!("unexpected fault: {fault:?}"),
                 _ => {}
             }
         }

@@ -19,9 +19,9 @@ use crate::pool::{start, start_job};
 use crate::running::{CHUNKS, Running};
 
 super::cases! {
-    drains_on_sigterm, drains_on_sigint, drains_on_command, a_second_signal_ends_it_at_once, without_a_session_it_ends_at_once,
-    drains_during_a_program_fetch, a_session_that_ends_while_it_drains, a_signal_while_pools_are_killed,
-    a_hangup_is_logged_and_ends_nothing,
+    drains_on_sigterm, drains_on_sigint, drains_on_command, a_second_signal_ends_it_at_once,
+    without_a_session_it_ends_at_once, drains_during_a_program_fetch, a_session_that_ends_while_it_drains,
+    a_signal_while_pools_are_killed, a_hangup_is_logged_and_ends_nothing,
 }
 
 /// The running item finishes, all others are returned, and the agent leaves.
@@ -36,7 +36,7 @@ async fn check_drains(ask: impl FnOnce(&mut Running)) {
         match session.event().await {
             Event::Draining(_) => draining = true,
             Event::Returned(back) => returned += back.count,
-            Event::RunDone(_) => panic!("nothing can have finished"),
+            Event::RunDone(_) => panic!("an item finished early"),
             _ => {}
         }
     }
@@ -108,7 +108,7 @@ async fn drains_during_a_program_fetch() {
     session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
     let mut fetch = coordinator.fetch().await;
     daemon.signal(Signal::SIGTERM);
-    fetch.given_up().await;
+    fetch.wait_until_cancelled().await;
     // The coordinator may not know that yet.
     session.send(start_job(1, 5));
     while session.next().await.is_some() {}
@@ -134,8 +134,8 @@ async fn a_signal_while_pools_are_killed() {
     let _item = running.pipe.reader().await;
     let fork_server = running.program();
     let pid = Pid::from_raw(fork_server.pid.cast_signed());
-    // So that it reaps no process until the agent gives up waiting.
-    kill(pid, Signal::SIGSTOP).expect("the process exists");
+    // It reaps no process until the agent stops waiting.
+    kill(pid, Signal::SIGSTOP).expect("no such process");
     running.session.send(Command::Welcome(version()));
     // If the signal came first, the agent would leave as well.
     tokio::time::sleep(Duration::from_millis(200)).await;

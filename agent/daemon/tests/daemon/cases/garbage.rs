@@ -12,7 +12,7 @@ use tonic::Status;
 
 use crate::coordinator::{Coordinator, send_frames};
 use crate::daemon::Daemon;
-use crate::pool::{Waits, assign, start, start_job};
+use crate::pool::{WaitForEvents, assign, start, start_job};
 
 super::cases! { invalid_frames, invalid_commands, a_server_that_is_not_a_coordinator, a_program_that_never_ends }
 
@@ -71,13 +71,13 @@ async fn invalid_commands() {
 async fn a_server_that_is_not_a_coordinator() {
     let scratch = Folder::for_everybody("daemon");
     let port = Port::reserve();
-    let listener = TcpListener::bind(port.address()).expect("the port is free");
+    let listener = TcpListener::bind(port.address()).expect("the port is taken");
     let mut daemon = Daemon::start(&port.url(), scratch.path(), &[]);
     // The beginning of an HTTP/2 frame that is longer than what follows, and of another protocol.
     for answer in [&b"\x00\x10\x00\x00\x00\x00\x00\x00\x01ab"[..], b"HTTP/1.1 200 OK\r\n\r\n", b""] {
-        let (mut connection, _) = listener.accept().expect("a peer connects");
-        connection.read_exact(&mut [0; 14]).expect("HTTP/2 begins with its preface");
-        connection.write_all(answer).expect("the agent reads the answer");
+        let (mut connection, _) = listener.accept().expect("no peer connected");
+        connection.read_exact(&mut [0; 14]).expect("no HTTP/2 preface arrived");
+        connection.write_all(answer).expect("the agent does not read the answer");
     }
     daemon.wait_for_line("no session").await;
     drop(listener);
@@ -93,13 +93,13 @@ async fn a_program_that_never_ends() {
     let (mut session, _) = coordinator.session().await;
     session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
     let mut fetch = coordinator.fetch().await;
-    // The session is given up during the fetch: the agent does not wait for the program.
+    // The session ends during the fetch: the agent does not wait for the program.
     session.fail(Status::unavailable("going down"));
     daemon.wait_for_line("going down").await;
     session.is_over().await;
     let (mut session, hello) = coordinator.session_after_failed_resume().await;
     assert_eq!(hello.held, []);
-    fetch.given_up().await;
+    fetch.wait_until_cancelled().await;
     session.send(Command::StartPool(Box::new(start(1, b"a program", scratch.path(), "none"))));
     coordinator.fetch().await.refuse(Status::not_found("nobody has it"));
     session.stopped(1).await;

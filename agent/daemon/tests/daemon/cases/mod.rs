@@ -34,7 +34,7 @@ pub(crate) fn all() -> Vec<Case> {
 
 /// Runs a case.
 fn run(case: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("cannot create a runtime");
     runtime.block_on(async {
         let mut case = pin!(case);
         let done = tokio::time::timeout(PATIENCE, &mut case).await;

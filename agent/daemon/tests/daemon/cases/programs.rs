@@ -11,16 +11,20 @@ use tonic::Status;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
-use crate::pool::{Waits, assign, change, digest, own_program, start, start_job};
+use crate::pool::{WaitForEvents, assign, change, digest, own_program, start, start_job};
 use crate::program::starts;
 
 super::cases! {
-    fetched_once_for_two_pools, a_program_with_another_digest_is_rejected, a_program_of_another_size_is_rejected, too_large_for_the_cache, too_large_for_a_file, a_noexec_file_system, a_program_directory_is_used,
-    two_agents_share_a_cache, cannot_be_fetched, stopped_during_the_fetch, commands_during_the_fetch, for_another_machine,
-    a_library_is_missing, started_with_arguments_variables_and_directory, starts_in_its_clients_directory, invalid_programs,
+    a_program_is_fetched_once_for_two_pools, a_program_with_another_digest_is_rejected,
+    a_program_of_another_size_is_rejected, a_program_too_large_for_the_cache_is_refused,
+    a_program_too_large_for_a_file_is_refused, a_noexec_file_system, a_program_directory_is_used,
+    two_agents_share_a_cache, a_program_that_cannot_be_fetched_is_refused, a_pool_can_be_stopped_during_the_fetch,
+    commands_during_the_fetch_are_kept, a_program_for_another_machine_is_rejected,
+    a_program_without_its_library_is_rejected, a_program_gets_its_arguments_variables_and_directory,
+    a_program_starts_in_its_clients_directory, invalid_programs_are_rejected,
 }
 
-async fn fetched_once_for_two_pools() {
+async fn a_program_is_fetched_once_for_two_pools() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "2"]);
@@ -60,7 +64,7 @@ async fn a_program_with_another_digest_is_rejected() {
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
     let mut other = program.clone();
-    *other.last_mut().expect("the program is not empty") ^= 1;
+    *other.last_mut().expect("the program is empty") ^= 1;
     session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&other);
     let [expected, found] = [&program, &other].map(|program| digest(program).to_string());
@@ -79,7 +83,7 @@ async fn a_program_of_another_size_is_rejected() {
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
-    let compressed = |bytes: &[u8]| zstd::encode_all(bytes, 1).expect("the program can be compressed");
+    let compressed = |bytes: &[u8]| zstd::encode_all(bytes, 1).expect("cannot compress the program");
     let program = b"a program";
     let whole = compressed(program);
     let named = digest(program).to_string();
@@ -99,7 +103,7 @@ async fn a_program_of_another_size_is_rejected() {
     }
 }
 
-async fn too_large_for_the_cache() {
+async fn a_program_too_large_for_the_cache_is_refused() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let programs = scratch.path().join("programs");
@@ -120,7 +124,7 @@ async fn too_large_for_the_cache() {
 }
 
 /// This used to kill the daemon (SIGXFSZ).
-async fn too_large_for_a_file() {
+async fn a_program_too_large_for_a_file_is_refused() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::with_file_limit(9 << 20, &coordinator.url(), &scratch.path().join("programs"));
@@ -139,9 +143,9 @@ async fn too_large_for_a_file() {
 async fn a_noexec_file_system() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let programs = scratch.path().join("programs");
-    fs::create_dir(&programs).expect("a directory can be made");
+    fs::create_dir(&programs).expect("cannot create a directory");
     let Some(_mounted) = Noexec::mount(&programs) else {
-        eprintln!("left out: a file system can only be mounted by root");
+        eprintln!("skipped: only root can mount a file system");
         return;
     };
     let mut coordinator = Coordinator::start();
@@ -182,12 +186,13 @@ impl Drop for Noexec<'_> {
 async fn a_program_directory_is_used() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let directory = scratch.path().join("there");
-    fs::create_dir(&directory).expect("a directory can be made");
+    fs::create_dir(&directory).expect("cannot create a directory");
     let program = own_program();
-    fs::write(directory.join("program"), &program).expect("written");
-    fs::set_permissions(directory.join("program"), Permissions::from_mode(0o755)).expect("changed");
+    fs::write(directory.join("program"), &program).expect("cannot write the file");
+    fs::set_permissions(directory.join("program"), Permissions::from_mode(0o755))
+        .expect("cannot change the permissions");
     let mut coordinator = Coordinator::start();
-    let arguments = ["--program-dir", "/nowhere", "--program-dir", directory.to_str().expect("text")];
+    let arguments = ["--program-dir", "/nowhere", "--program-dir", directory.to_str().expect("the text is not UTF-8")];
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &arguments);
     let (mut session, _) = coordinator.session().await;
     session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
@@ -232,7 +237,7 @@ async fn two_agents_share_a_cache() {
     assert!(!coordinator.was_asked_for_program());
 }
 
-async fn cannot_be_fetched() {
+async fn a_program_that_cannot_be_fetched_is_refused() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
@@ -243,7 +248,7 @@ async fn cannot_be_fetched() {
     session.refused(1, FailureKind::Unavailable, &words).await;
 }
 
-async fn stopped_during_the_fetch() {
+async fn a_pool_can_be_stopped_during_the_fetch() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
@@ -253,7 +258,7 @@ async fn stopped_during_the_fetch() {
     let mut fetch = coordinator.fetch().await;
     session.send(Command::StopPool(StopPool { pool: 1, now: false }));
     session.stopped(1).await;
-    fetch.given_up().await;
+    fetch.wait_until_cancelled().await;
     // The same number may be used again.
     session.send(Command::StartPool(Box::new(start(1, &program, notes.path(), "none"))));
     coordinator.fetch().await.send(&program);
@@ -264,7 +269,7 @@ async fn stopped_during_the_fetch() {
     assert_eq!(starts(notes.path()).len(), 1);
 }
 
-async fn commands_during_the_fetch() {
+async fn commands_during_the_fetch_are_kept() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &["--slots", "4"]);
@@ -284,19 +289,19 @@ async fn commands_during_the_fetch() {
     session.results(6).await;
 }
 
-async fn for_another_machine() {
-    let mut program = fs::read("/bin/true").expect("every machine has it");
+async fn a_program_for_another_machine_is_rejected() {
+    let mut program = fs::read("/bin/true").expect("cannot read /bin/true");
     // The machine in the header of an ELF file: one that does not exist.
     program[18..20].copy_from_slice(&0x1234_u16.to_le_bytes());
     check_rejected(&program, &["here"]).await;
 }
 
-async fn a_library_is_missing() {
-    let mut program = fs::read("/bin/true").expect("every machine has it");
+async fn a_program_without_its_library_is_rejected() {
+    let mut program = fs::read("/bin/true").expect("cannot read /bin/true");
     let name = b"libc.so.6\0";
     let at = program.windows(name.len()).position(|bytes| bytes == name);
     let Some(at) = at else {
-        println!("a_library_is_missing: skipped, since /bin/true needs no libc.so.6 here");
+        println!("a_program_without_its_library_is_rejected: skipped, since /bin/true needs no libc.so.6 here");
         return;
     };
     program[at + 3] = b'q';
@@ -313,7 +318,7 @@ async fn check_rejected(program: &[u8], words: &[&str]) {
     session.refused(1, FailureKind::ProgramRejected, words).await;
 }
 
-async fn started_with_arguments_variables_and_directory() {
+async fn a_program_gets_its_arguments_variables_and_directory() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
@@ -328,7 +333,7 @@ async fn started_with_arguments_variables_and_directory() {
     session.send(start_job(1, 5));
     session.send(assign(5, 0..1));
     session.results(1).await;
-    let [start] = &starts(notes.path())[..] else { panic!("the program was started once") };
+    let [start] = &starts(notes.path())[..] else { panic!("the program was not started exactly once") };
     let mut environment = start.environment.clone();
     environment.sort();
     // Its workers make the tokens of their items from this.
@@ -337,27 +342,27 @@ async fn started_with_arguments_variables_and_directory() {
     let digest = format!("FARPOOL_PROGRAM={}", digest(&program));
     let told = [&address, "FARPOOL_HOST=here", &digest, "FARPOOL_ROLE=fork-server"];
     assert_eq!(environment, [&["CHOSEN=by the client"], &told[..]].concat());
-    assert_eq!(start.arguments, ["a program", notes.path().to_str().expect("text"), "none"]);
+    assert_eq!(start.arguments, ["a program", notes.path().to_str().expect("the text is not UTF-8"), "none"]);
     // Its client's directory is not on this host: an empty one replaces it, and is removed with the pool.
-    assert_eq!(fs::read_dir(&start.directory).expect("the directory exists").count(), 0);
-    fs::write(format!("{}/left", start.directory), b"behind").expect("a file can be written there");
+    assert_eq!(fs::read_dir(&start.directory).expect("cannot read the directory").count(), 0);
+    fs::write(format!("{}/left", start.directory), b"behind").expect("cannot write a file there");
     session.send(Command::StopPool(StopPool { pool: 1, now: false }));
     session.stopped(1).await;
     // The directory is removed in the background; the next pool is started after that.
-    while fs::exists(&start.directory).expect("the directory can be looked up") {
+    while fs::exists(&start.directory).expect("cannot look up the directory") {
         tokio::task::yield_now().await;
     }
 }
 
-async fn starts_in_its_clients_directory() {
+async fn a_program_starts_in_its_clients_directory() {
     let (scratch, notes) = (Folder::for_everybody("daemon"), Folder::for_everybody("daemon"));
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), &scratch.path().join("programs"), &[]);
     let (mut session, _) = coordinator.session().await;
     let program = own_program();
     let mut pool = start(1, &program, notes.path(), "none");
-    let directory = fs::canonicalize(notes.path()).expect("the folder exists");
-    let path = directory.to_str().expect("text").to_owned();
+    let directory = fs::canonicalize(notes.path()).expect("no such folder");
+    let path = directory.to_str().expect("the text is not UTF-8").to_owned();
     change(&mut pool, |program| program.directory = path.into());
     session.send(Command::StartPool(Box::new(pool)));
     coordinator.fetch().await.send(&program);
@@ -365,13 +370,13 @@ async fn starts_in_its_clients_directory() {
     session.send(start_job(1, 5));
     session.send(assign(5, 0..1));
     session.results(1).await;
-    assert_eq!(starts(notes.path())[0].directory, directory.to_str().expect("text"));
+    assert_eq!(starts(notes.path())[0].directory, directory.to_str().expect("the text is not UTF-8"));
     session.send(Command::StopPool(StopPool { pool: 1, now: false }));
     session.stopped(1).await;
     assert!(directory.exists());
 }
 
-async fn invalid_programs() {
+async fn invalid_programs_are_rejected() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let _daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);

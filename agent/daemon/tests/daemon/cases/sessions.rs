@@ -10,13 +10,13 @@ use tonic::Status;
 
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
-use crate::pool::{Waits, assign, own_program, start, start_job};
+use crate::pool::{WaitForEvents, assign, own_program, start, start_job};
 use crate::program::{Start, starts};
 
 super::cases! {
     sends_its_hello, another_agents_version, another_coordinators_version, a_refused_hello_is_fatal,
-    an_id_that_is_taken, starts_before_the_coordinator, no_welcome,
-    stays_asleep, a_coordinator_that_does_not_read,
+    a_refusal_is_logged_once, starts_before_the_coordinator, a_coordinator_that_sends_no_welcome_is_retried,
+    an_idle_agent_stays_asleep, a_coordinator_that_does_not_read,
 }
 
 async fn sends_its_hello() {
@@ -82,7 +82,7 @@ async fn another_coordinators_version() {
     }
 }
 
-async fn an_id_that_is_taken() {
+async fn a_refusal_is_logged_once() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
@@ -105,7 +105,7 @@ async fn starts_before_the_coordinator() {
     assert_eq!(daemon.count_lines("Connection refused"), 1);
 }
 
-async fn no_welcome() {
+async fn a_coordinator_that_sends_no_welcome_is_retried() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &[]);
@@ -115,7 +115,7 @@ async fn no_welcome() {
 }
 
 /// An idle agent uses no CPU time.
-async fn stays_asleep() {
+async fn an_idle_agent_stays_asleep() {
     let scratch = Folder::for_everybody("daemon");
     let mut coordinator = Coordinator::start();
     let mut daemon = Daemon::start(&coordinator.url(), scratch.path(), &["--heartbeat-timeout", "1h"]);
@@ -160,7 +160,7 @@ async fn a_coordinator_that_does_not_read() {
                 session.send(Command::Settled(Settled { pool: 1, report: reports }));
             }
             Event::PoolStopped(_) => stopped = true,
-            Event::ItemFault(fault) => panic!("{fault:?}"),
+            Event::ItemFault(fault) => panic!("unexpected fault: {fault:?}"),
             _ => {}
         }
     }

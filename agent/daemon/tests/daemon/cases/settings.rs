@@ -6,7 +6,11 @@ use nix::sys::signal::Signal;
 use crate::coordinator::Coordinator;
 use crate::daemon::Daemon;
 
-super::cases! { other_processes_cannot_read_its_memory, wrong_settings, settings_from_a_file, settings_are_shown_with_their_sources, a_log_in_json, variables, help, a_directory_that_cannot_be_used, a_missing_program_directory }
+super::cases! {
+    other_processes_cannot_read_its_memory, wrong_settings_are_refused, settings_from_a_file,
+    settings_are_shown_with_their_sources, a_log_in_json, variables, help, a_directory_that_cannot_be_used,
+    a_missing_program_directory,
+}
 
 /// Tasks run as the same user, but can read neither the environment nor the memory of the daemon.
 async fn other_processes_cannot_read_its_memory() {
@@ -15,14 +19,14 @@ async fn other_processes_cannot_read_its_memory() {
     let (scratch, mut coordinator) = (Folder::for_everybody("daemon"), Coordinator::start());
     // In a place where everybody may run it.
     let program = scratch.path().join("agent");
-    std::fs::copy(env!("CARGO_BIN_EXE_farpool-agent"), &program).expect("the agent can be copied");
+    std::fs::copy(env!("CARGO_BIN_EXE_farpool-agent"), &program).expect("cannot copy the agent");
     let programs = scratch.path().join("programs");
-    std::fs::create_dir(&programs).expect("a folder can be made");
+    std::fs::create_dir(&programs).expect("cannot create a folder");
     let mut command = std::process::Command::new(&program);
     command.args(["--coordinator", &coordinator.url(), "--programs"]).arg(&programs);
     if nix::unistd::geteuid().is_root() {
         for folder in [scratch.path(), &programs] {
-            std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).expect("root can give files away");
+            std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).expect("cannot change the owner");
         }
         command.uid(NOBODY).gid(NOBODY);
     }
@@ -37,7 +41,7 @@ async fn check(arguments: &[&str], code: i32, words: &[&str]) {
     words.iter().for_each(|words| assert!(ended.output.contains(words), "{arguments:?}: {words}: {ended:?}"));
 }
 
-async fn wrong_settings() {
+async fn wrong_settings_are_refused() {
     check(&["--coordinator", "http://192.0.2.1:7070"], 2, &["192.0.2.1", "another machine", "--insecure"]).await;
     check(&["--coordinator", "http://head:7070"], 2, &["http://head:7070", "another machine", "--insecure"]).await;
     check(&["--coordinator", "head:7070"], 2, &["http://head:7070", "another machine"]).await;
@@ -63,10 +67,16 @@ async fn settings_from_a_file() {
     let file = scratch.path().join("agent.toml");
     let text =
         "coordinator = 'http://192.0.2.1:1'\ninsecure = true\nslots = 5\nlabel = ['a=1', 'b=2']\nhost = 'there'\n";
-    std::fs::write(&file, text).expect("written");
+    std::fs::write(&file, text).expect("cannot write the file");
     let programs = scratch.path().join("programs");
-    let arguments =
-        ["--config", file.to_str().expect("text"), "--host", "here", "--programs", programs.to_str().expect("text")];
+    let arguments = [
+        "--config",
+        file.to_str().expect("the text is not UTF-8"),
+        "--host",
+        "here",
+        "--programs",
+        programs.to_str().expect("the text is not UTF-8"),
+    ];
     let mut daemon = Daemon::with(&arguments);
     let line = daemon.wait_for_line("version=").await;
     for part in
@@ -84,13 +94,13 @@ async fn settings_are_shown_with_their_sources() {
     let show = |arguments: &[&str], variables: &[(&str, &str)]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_farpool-agent"));
         let output = command.env_clear().envs(variables.iter().copied()).args(arguments).arg("--print-config").output();
-        let output = output.expect("the agent can be started");
-        let text = |bytes| String::from_utf8(bytes).expect("the output is text");
+        let output = output.expect("cannot start the agent");
+        let text = |bytes| String::from_utf8(bytes).expect("the output is not UTF-8");
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
     let file = scratch.path().join("agent.toml");
-    std::fs::write(&file, "slots = 5\nlabel = ['a=1', 'b=\"2\"']\nprograms = '/p'\n").expect("written");
-    let file = file.to_str().expect("text");
+    std::fs::write(&file, "slots = 5\nlabel = ['a=1', 'b=\"2\"']\nprograms = '/p'\n").expect("cannot write the file");
+    let file = file.to_str().expect("the text is not UTF-8");
     let variables = [("FARPOOL_INSECURE", "yes"), ("FARPOOL_PROGRAM_DIRS", "/x:/y"), ("FARPOOL_LOG_FORMAT", "json")];
     let arguments = ["--config", file, "--coordinator", "head:7070", "--host", "here"];
     let (code, shown, stderr) = show(&arguments, &variables);
@@ -110,8 +120,8 @@ async fn settings_are_shown_with_their_sources() {
     );
     assert_eq!(shown, expected);
     let again = scratch.path().join("again.toml");
-    std::fs::write(&again, &shown).expect("written");
-    let (code, again, _) = show(&["--config", again.to_str().expect("text")], &[]);
+    std::fs::write(&again, &shown).expect("cannot write the file");
+    let (code, again, _) = show(&["--config", again.to_str().expect("the text is not UTF-8")], &[]);
     let values = |text: &str| text.lines().filter_map(|line| Some(line.split_once(" # ")?.0.to_owned())).collect();
     let (shown, again): (Vec<_>, Vec<_>) = (values(&shown), values(&again));
     assert_eq!((code, shown), (Some(0), again));
@@ -147,7 +157,8 @@ async fn a_directory_that_cannot_be_used() {
 async fn variables() {
     let scratch = Folder::for_everybody("daemon");
     let programs = scratch.path().join("programs");
-    let arguments = ["--coordinator", "http://192.0.2.1:1", "--programs", programs.to_str().expect("text")];
+    let arguments =
+        ["--coordinator", "http://192.0.2.1:1", "--programs", programs.to_str().expect("the text is not UTF-8")];
     // An empty variable counts as not set.
     let empty = ["FARPOOL_COORDINATOR", "FARPOOL_SLOTS", "FARPOOL_LABELS", "FARPOOL_HOST", "FARPOOL_PROGRAM_DIRS"];
     let empty = empty.into_iter().chain(["FARPOOL_PROGRAM_CACHE", "FARPOOL_ORPHAN_TIMEOUT", "FARPOOL_CONFIG"]);
@@ -169,8 +180,8 @@ async fn a_missing_program_directory() {
     let scratch = Folder::for_everybody("daemon");
     let programs = scratch.path().join("programs");
     let missing = scratch.path().join("missing");
-    let missing = missing.to_str().expect("text");
-    let arguments = ["--program-dir", missing, "--programs", programs.to_str().expect("text")];
+    let missing = missing.to_str().expect("the text is not UTF-8");
+    let arguments = ["--program-dir", missing, "--programs", programs.to_str().expect("the text is not UTF-8")];
     let mut daemon = Daemon::with(&arguments);
     let line = daemon.wait_for_line("cannot read a program directory").await;
     assert!(line.contains(&format!("directory={missing} ")) && line.contains("No such file"), "{line}");

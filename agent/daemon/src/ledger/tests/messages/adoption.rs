@@ -23,7 +23,11 @@ fn invalid_adoptions_are_refused() {
         adoption.held = held[1].pool;
         (adoption.pool, adoption.jobs, adoption.chunks) = (6, Vec::new(), Vec::new());
         change(&mut adoption);
-        let error = test.ledger.command(Command::AdoptPool(adoption)).expect_err("the adoption is invalid").to_string();
+        let error = test
+            .ledger
+            .command(Command::AdoptPool(adoption))
+            .expect_err("the invalid adoption was accepted")
+            .to_string();
         assert!(error.contains(words), "{error}");
     };
     check(|adoption| adoption.held -= 1, "is not held");
@@ -166,7 +170,7 @@ fn a_stopping_pool_keeps_running_if_adopted() {
         }
         test.ledger.session_lost();
         let (held, _) = test.ledger.hello();
-        test.ledger.command(adopt(&held[0], 5, &[(chunk, 50, 1)])).expect("the adoption is valid");
+        test.ledger.command(adopt(&held[0], 5, &[(chunk, 50, 1)])).expect("the adoption was refused");
         let steps = test.ledger.steps();
         assert_eq!(steps.contains(&Step::CancelStop(pool)), out, "{steps:?}");
         let starts = |step: &Step| matches!(step, Step::Command(Command::StartPool(start)) if start.pool != pool);

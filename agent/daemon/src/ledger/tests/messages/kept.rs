@@ -28,7 +28,7 @@ fn outcomes_of_a_cancelled_chunk_are_resent() {
 fn outcomes_are_kept_until_they_are_settled() {
     let mut test = TestLedger::new();
     test.command(assign(10, &[(1, 0, 4)]));
-    let [chunk] = test.chunks()[..] else { panic!("one chunk") };
+    let [chunk] = test.chunks()[..] else { panic!("not exactly one chunk") };
     for event in [done(chunk, 0, 1), done(chunk, 2, 1), fault(chunk, 3)] {
         test.ledger.event(event);
     }
@@ -98,7 +98,7 @@ fn a_pool_that_keeps_too_much_is_held() {
     test.ledger.event(large(2));
     assert!(!test.ledger.has_steps(), "the hold is sent once");
     let settle = |test: &mut TestLedger, report| {
-        test.ledger.command(Command::Settled(Settled { pool: 1, report })).expect("the report is known");
+        test.ledger.command(Command::Settled(Settled { pool: 1, report })).expect("the report is unknown");
         test.ledger.steps()
     };
     assert_eq!(settle(&mut test, 1), []);
@@ -142,7 +142,7 @@ fn stopped_pools_are_forgotten_at_last() {
         test.command(start_pool(pool));
         test.command(start_job(pool, 10 * pool));
         test.command(assign(10 * pool, &[(pool, 0, 1)]));
-        let (chunk, data) = (*test.chunks().last().expect("one"), vec![0; MAX_STOPPED_BYTES / 3].into());
+        let (chunk, data) = (*test.chunks().last().expect("no chunk"), vec![0; MAX_STOPPED_BYTES / 3].into());
         test.ledger.event(Event::RunDone(RunDone { chunk, data, ends: vec![0; 4].into(), ..RunDone::default() }));
         test.ledger.event(Event::PoolStopped(PoolStopped { pool: test.pool() }));
     }
