@@ -73,7 +73,7 @@ impl Plan {
             false => Unit::Values(arguments.max_args.unwrap_or(1) as usize),
         };
         let columns = arguments.colsep.map(|text| Columns::parse(text.as_bytes())).transpose()?;
-        let given = Given::sort(arguments.program, arguments.words, dashes)?;
+        let given = Given::from_words(arguments.program, arguments.words, dashes)?;
         let source = source(arguments.arg_file, given.lists, unit, columns.is_some())?;
         let template = given.command.template(&source, unit, columns.is_some())?;
         Ok(Plan {
@@ -150,14 +150,14 @@ enum GivenCommand {
 const NO_COMMAND: &str = "there is no command: give one after the options, as in `farpool map gzip -9 ::: *.log`";
 
 impl Given {
-    fn sort(program: Option<OsString>, words: Vec<OsString>, dashes: bool) -> Result<Given, String> {
+    fn from_words(program: Option<OsString>, words: Vec<OsString>, dashes: bool) -> Result<Given, String> {
         let words = words.into_iter().map(OsStringExt::into_vec);
         let program = program.map(OsStringExt::into_vec);
         if let Some(program) = program.clone().filter(|_| dashes) {
             let items = List { values: ListValues::Given(words.collect()), linked: false };
             return Ok(Given { command: GivenCommand::Program(program), lists: Some(vec![items]) });
         }
-        let Words { mut command, lists } = words::sort(words)?;
+        let Words { mut command, lists } = words::split(words)?;
         let command = match (program, command.len()) {
             (Some(program), 0) => GivenCommand::Program(program),
             (Some(_), _) => {

@@ -104,9 +104,9 @@ impl Program {
 impl Records {
     /// Opens the file, and reads it if the map resumes. The file does not change before the first record is written, or
     /// [`end`](Self::end).
-    pub(super) fn open(place: &RecordsOption, program: Option<Program>) -> Result<(Records, Earlier), MapError> {
-        let mut lines = LineFile::open(&place.path, place.mode)?;
-        let earlier = match (place.mode, &program) {
+    pub(super) fn open(option: &RecordsOption, program: Option<Program>) -> Result<(Records, Earlier), MapError> {
+        let mut lines = LineFile::open(&option.path, option.mode)?;
+        let earlier = match (option.mode, &program) {
             (Mode::Resume { failed }, Some(program)) => Earlier::read(&mut lines, program, failed)?,
             _ => Earlier::default(),
         };

@@ -158,8 +158,8 @@ fn not_kept(error: &io::Error, keeping: &OutputMode) -> Ended {
         OutputMode::Lines { .. } => Ended::NotPrinted(error.raw_os_error().unwrap_or(Errno::EIO as i32)),
         OutputMode::Spooled(_) => {
             let folder = env::temp_dir();
-            let way_out = "set TMPDIR to a directory with more space";
-            Ended::NotKept(format!("its output could not be kept in {}: {error}; {way_out}", folder.display()))
+            let advice = "set TMPDIR to a directory with more space";
+            Ended::NotKept(format!("its output could not be kept in {}: {error}; {advice}", folder.display()))
         }
         OutputMode::InMemory => Ended::NotKept(format!("its output could not be read: {error}")),
     }

@@ -24,7 +24,7 @@ struct Mark {
 ///
 /// # Errors
 /// If the sources are invalid.
-pub(super) fn sort(words: impl IntoIterator<Item = Vec<u8>>) -> Result<Words, String> {
+pub(super) fn split(words: impl IntoIterator<Item = Vec<u8>>) -> Result<Words, String> {
     let mut words = words.into_iter().peekable();
     let mut command = Vec::new();
     while let Some(word) = words.next_if(|word| mark(word).is_none()) {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn sorted(line: &str) -> Result<Words, String> {
-        sort(line.split_ascii_whitespace().map(|word| word.as_bytes().to_vec()))
+        split(line.split_ascii_whitespace().map(|word| word.as_bytes().to_vec()))
     }
 
     fn given(values: &str, linked: bool) -> List {

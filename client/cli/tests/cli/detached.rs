@@ -132,8 +132,8 @@ fn a_detached_map_is_seen_and_cancelled() {
     }
     on(&cluster, &["cancel", "nightly"]).run().assert_prints("job nightly is cancelled\n");
     let again = on(&cluster, &["cancel", "nightly"]).run();
-    let story = "farpool: job \"nightly\" was cancelled before: there is nothing left to cancel\n";
-    again.assert(1, "", story);
+    let message = "farpool: job \"nightly\" was cancelled before: there is nothing left to cancel\n";
+    again.assert(1, "", message);
     let done = results(&cluster, &["nightly", "--wait"]);
     assert_eq!(done.code, Some(125), "{done:?}");
     assert!(done.stderr().contains("job nightly was cancelled before all of its 3 items had an outcome"), "{done:?}");
@@ -146,8 +146,8 @@ fn an_incomplete_input_leaves_no_job() {
     let cluster = Cluster::of(1, 2);
     let long = "x".repeat(200 << 10);
     let call = on(&cluster, &["map", "--detach", "nightly", "echo"]).input(format!("1\n2\n{long}\n4\n"));
-    let story = "farpool: item 3 is longer than the 131072 bytes that Linux allows\n";
-    call.run().assert(125, "", story);
+    let message = "farpool: item 3 is longer than the 131072 bytes that Linux allows\n";
+    call.run().assert(125, "", message);
     assert_eq!(jobs(&cluster), [Value::Null; 0]);
     cluster.end();
 }

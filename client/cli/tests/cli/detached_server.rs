@@ -1,4 +1,4 @@
-//! A server of detached jobs that a test makes up.
+//! A fake server of detached jobs.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -35,7 +35,7 @@ impl DetachedServer {
     }
 
     fn note(&self, request: String) {
-        self.state.lock().unwrap().asked.push(request);
+        self.state.lock().unwrap().requests.push(request);
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<KeptJob>> {

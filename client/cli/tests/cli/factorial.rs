@@ -19,7 +19,7 @@ pub(crate) fn results(output: &[u8]) -> String {
 
 /// Returns what it prints on one machine.
 pub(crate) fn on_this_machine() -> String {
-    let output = Command::new(factorial()).env_remove("FARPOOL_ADDRESS").output().expect("the example was built");
+    let output = Command::new(factorial()).env_remove("FARPOOL_ADDRESS").output().expect("the example was not built");
     assert!(output.status.success(), "{output:?}");
     let results = results(&output.stdout);
     assert!(results.starts_with("finished 100 calculations\n100! = 9332621544394415"), "{results}");

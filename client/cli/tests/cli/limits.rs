@@ -49,8 +49,8 @@ fn results_beyond_the_limit_are_an_error_and_existing_lines_are_complete() {
     let program = format!("item={{}}; printf '%s\\n' \"${{item%%x*}}\" >> {log}");
     let all = long_items(100);
     let done = limited(map(&program, ["--results", &results]), None).input(&*all).run();
-    let story = format!("farpool: cannot write the results to {results}: File too large");
-    assert!(done.code == Some(125) && done.stderr().starts_with(&story), "{:?} {}", done.code, done.stderr());
+    let message = format!("farpool: cannot write the results to {results}: File too large");
+    assert!(done.code == Some(125) && done.stderr().starts_with(&message), "{:?} {}", done.code, done.stderr());
     let written = indices(&results);
     // All records that fit, except those that were written together with one that does not.
     assert!(!written.is_empty() && fs::metadata(&results).unwrap().len() <= LIMIT);
@@ -78,9 +78,9 @@ fn output_beyond_the_limit_is_an_error_and_results_are_kept() {
         let arguments = options.iter().copied().chain(["--results", &results]);
         let items: String = (1..=120).map(|number| format!("{number}\n")).collect();
         let done = limited(map(program, arguments), Some(&out)).input(items).run();
-        let story = "farpool: cannot write to stdout: File too large";
-        assert!(done.code == Some(125) && done.stderr().contains(story), "{name}: {:?} {}", done.code, done.stderr());
-        assert_eq!(fs::metadata(&out).unwrap().len(), LIMIT, "{name}: everything that fits");
+        let message = "farpool: cannot write to stdout: File too large";
+        assert!(done.code == Some(125) && done.stderr().contains(message), "{name}: {:?} {}", done.code, done.stderr());
+        assert_eq!(fs::metadata(&out).unwrap().len(), LIMIT, "{name}: not everything that fits was written");
         assert!(!indices(&results).is_empty(), "{name}");
     }
 }

@@ -85,8 +85,8 @@ fn records_have_block_numbers_and_resume_compares_contents() {
     call(&["--resume", "cat"]).input("a\nb\nc\nd\ne\n").run().assert_prints("c\nd\n");
     for (size, input) in [("--block=4", "a\nB\nc\nd\ne\n"), ("--block=2", "a\nb\nc\nd\ne\n")] {
         let done = map([size, "--results", &results, "--resume", "cat"]).input(input).run();
-        let story = "block 1 of the input, --block or the command differs; nothing was run";
-        assert!(done.code == Some(125) && done.stderr().contains(story), "{done:?}");
+        let message = "block 1 of the input, --block or the command differs; nothing was run";
+        assert!(done.code == Some(125) && done.stderr().contains(message), "{done:?}");
     }
     let done = call(&["--retry-failed", "cat"]).run();
     assert!(done.code == Some(125) && done.stderr().contains("with --pipe, use --resume"), "{done:?}");
@@ -112,7 +112,10 @@ fn endless_input_takes_constant_memory() {
     lines(&mut stdout, 200);
     let after = peak(pid);
     // The kernel's peak is approximate: a later value may be slightly lower.
-    assert!(after < 96 << 20 && after.saturating_sub(before) < 24 << 20, "{before} grew to {after}");
+    assert!(
+        after < 96 << 20 && after.saturating_sub(before) < 24 << 20,
+        "the peak memory grew from {before} to {after} bytes"
+    );
     drop(stdout);
     assert_eq!(running.end().code, Some(141));
     writer.join().unwrap();

@@ -32,7 +32,7 @@ fn endless_input_takes_constant_memory() {
     assert!(lines(&mut stdout, 1500).ends_with("\n1600\n"));
     // 1500 items of 64 KiB are 94 MiB.
     let after = peak(pid);
-    assert!(after.saturating_sub(before) < 24 << 20, "{before} grew to {after}");
+    assert!(after.saturating_sub(before) < 24 << 20, "the peak memory grew from {before} to {after} bytes");
     drop(stdout);
     let done = running.end();
     assert_eq!((done.code, done.stderr()), (Some(141), String::new()));

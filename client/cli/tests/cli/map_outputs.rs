@@ -131,8 +131,8 @@ fn output_that_cannot_be_written_is_an_error() {
             "map --dry-run echo ::: x",
         ] {
             let (code, stderr) = redirected(arguments, redirection);
-            let story = format!("farpool: cannot write to stdout: {why}");
-            assert!(code == Some(125) && stderr.starts_with(&story), "{arguments} {redirection}: {code:?} {stderr}");
+            let message = format!("farpool: cannot write to stdout: {why}");
+            assert!(code == Some(125) && stderr.starts_with(&message), "{arguments} {redirection}: {code:?} {stderr}");
         }
         // There is nothing to write.
         assert_eq!(redirected("map true ::: x", redirection), (Some(0), String::new()));

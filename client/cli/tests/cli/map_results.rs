@@ -102,8 +102,8 @@ fn failures_are_retried_on_request() {
     let options = ["--keep-going", "--results", &results];
     assert_eq!(map(&program, options).input(numbers(5)).run().code, Some(2));
     let resume = ["--keep-going", "--results", &results, "--resume"];
-    let story = "farpool: 2 items failed earlier; run failed items again with --retry-failed\n";
-    map(&program, resume).input(numbers(6)).run().assert(2, "6\n", story);
+    let message = "farpool: 2 items failed earlier; run failed items again with --retry-failed\n";
+    map(&program, resume).input(numbers(6)).run().assert(2, "6\n", message);
     fs::write(folder.file("well"), "").unwrap();
     let again = ["--keep-going", "--results", &results, "--retry-failed"];
     map(&program, again).input(numbers(6)).run().assert_prints("2\n4\n");
@@ -117,10 +117,10 @@ fn existing_results_are_overwritten_only_on_request() {
     let folder = folder();
     let results = folder.file("results");
     fs::write(&results, "precious\n").unwrap();
-    let story = format!(
+    let message = format!(
         "farpool: {results}: it already has results; --resume continues from them, --overwrite replaces them\n"
     );
-    map("echo {}", ["--results", &results, "--", "1"]).run().assert(125, "", &story);
+    map("echo {}", ["--results", &results, "--", "1"]).run().assert(125, "", &message);
     // Nor if a later error stops the map.
     for (options, part) in [
         (&["--resume"][..], "line 1 is not a record"),
@@ -188,9 +188,9 @@ fn an_incomplete_last_line_is_ignored_and_replaced() {
 fn two_maps_do_not_write_to_one_file() {
     let folder = folder();
     let (running, _, results) = five_of_six_finished(|program, options| map(program, options.iter().copied()), &folder);
-    let story = format!("farpool: {results}: another farpool is writing its results there\n");
+    let message = format!("farpool: {results}: another farpool is writing its results there\n");
     for option in ["--overwrite", "--resume"] {
-        map("echo {}", ["--results", &results, option, "--", "1"]).run().assert(125, "", &story);
+        map("echo {}", ["--results", &results, option, "--", "1"]).run().assert(125, "", &message);
     }
     running.signal(Signal::SIGKILL);
     running.end_killed();

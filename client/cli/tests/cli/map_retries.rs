@@ -25,7 +25,7 @@ fn a_failed_command_is_retried() {
 }
 
 #[test]
-fn it_fails_when_the_retries_are_used_up() {
+fn an_item_fails_when_its_retries_are_used_up() {
     let folder = folder();
     let done = map(&succeeds_at(&folder, 5), ["--retries", "3", "--keep-going"]).input("a\nb\n").run();
     let failed = |index, item| format!("farpool: item {index} \"{item}\": exit code 1 (4 attempts)\n");

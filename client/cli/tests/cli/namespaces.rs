@@ -45,8 +45,8 @@ impl Network {
             return None;
         }
         let switch = network.names[0].clone();
-        ip(&format!("-n {switch} link add bridge type bridge")).expect("a namespace has its own links");
-        ip(&format!("-n {switch} link set bridge up")).expect("the bridge was just added");
+        ip(&format!("-n {switch} link add bridge type bridge")).expect("cannot add a bridge");
+        ip(&format!("-n {switch} link set bridge up")).expect("cannot start the bridge");
         for number in 1..=count {
             network.add_host(number);
         }
@@ -61,7 +61,7 @@ impl Network {
     }
 
     fn add_host(&mut self, number: usize) {
-        self.add_namespace(&number.to_string()).expect("one more exists already");
+        self.add_namespace(&number.to_string()).expect("cannot add a namespace");
         let (switch, host) = (&self.names[0], &self.names[number]);
         for command in [
             format!("-n {switch} link add port{number} type veth peer name eth0 netns {host}"),
@@ -70,7 +70,7 @@ impl Network {
             format!("-n {host} link set eth0 up"),
             format!("-n {host} link set lo up"),
         ] {
-            ip(&command).expect("who may add a namespace may do what they like in it");
+            ip(&command).expect("cannot set up the host's network");
         }
     }
 
@@ -96,15 +96,15 @@ impl Network {
     fn run(&self, host: usize, program: &Path, arguments: &[&str]) -> Vec<u8> {
         let mut command = self.command(host, program);
         command.args(arguments).env("FARPOOL_ADDRESS", url()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().expect("ip is installed");
+        let child = command.spawn().expect("cannot run ip");
         let pid = Pid::from_raw(child.id().cast_signed());
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || sender.send(child.wait_with_output()));
         let Ok(output) = receiver.recv_timeout(PATIENCE) else {
             let _ = kill(pid, Signal::SIGKILL);
-            panic!("{arguments:?} hangs");
+            panic!("{arguments:?} did not exit in time");
         };
-        let output = output.expect("a child can be waited for");
+        let output = output.expect("cannot wait for a child");
         assert!(output.status.success(), "{output:?}");
         output.stdout
     }
@@ -169,8 +169,8 @@ fn the_same_program_runs_on_several_hosts() {
     let naps = ["map", "sleep 0.2; echo", ":::", "1", "2", "3", "4"];
     assert_eq!(String::from_utf8_lossy(&network.run(4, farpool, &naps)), "1\n2\n3\n4\n");
     let agents = network.run(4, farpool, &["agents", "--json"]);
-    let agents: serde_json::Value = serde_json::from_slice(&agents).expect("the output is JSON");
-    let agents = agents["agents"].as_array().expect("agents are a list");
+    let agents: serde_json::Value = serde_json::from_slice(&agents).expect("the output is not JSON");
+    let agents = agents["agents"].as_array().expect("the agents are not a list");
     let worked = agents.iter().filter(|agent| agent["items_done"].as_u64() > Some(0));
     let worked: BTreeSet<_> = worked.filter_map(|agent| agent["host"].as_str()).collect();
     assert_eq!(worked, BTreeSet::from(["node2", "node3"]));

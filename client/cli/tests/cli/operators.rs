@@ -44,7 +44,7 @@ JOB  POOL  LABEL   DONE     OF  FAILED  AT AGENTS  ITEMS/S  OPEN  PRIORITY  REQU
 31   3     resize  1200  5000+       3        140     99.5    1s        -1
 "
     ));
-    assert_eq!(service.asked(), ["status"]);
+    assert_eq!(service.take_requests(), ["status"]);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn the_keys_of_json_are_stable() {
 fn a_job_is_cancelled_by_its_name() {
     let service = Service::start(busy_cluster());
     call(&service, &["cancel", "31"]).assert_prints("job 31 is cancelled\n");
-    assert_eq!(service.asked(), ["list", "cancel 31"]);
+    assert_eq!(service.take_requests(), ["list", "cancel 31"]);
 }
 
 #[test]
@@ -199,15 +199,15 @@ fn numbers_and_names_are_not_confused() {
     let asks = "is the name of a detached job, but could also be a job's number: choose with --number or --detached";
     for job in ["31", "7"] {
         call(&service, &["cancel", job]).assert(1, "", &format!("farpool: {job} {asks}\n"));
-        assert_eq!(service.asked(), ["list"], "{job}");
+        assert_eq!(service.take_requests(), ["list"], "{job}");
     }
     for job in ["night", "nightly2", "+31", "031", "3"] {
         assert_eq!(call(&service, &["cancel", job]).code, Some(1), "{job}");
     }
-    service.asked();
+    service.take_requests();
     call(&service, &["cancel", "--number", "31"]).assert_prints("job 31 is cancelled\n");
     call(&service, &["cancel", "--detached", "31"]).assert_prints("job 31 is cancelled\n");
-    assert_eq!(service.asked(), ["cancel 31", "cancel detached 31"]);
+    assert_eq!(service.take_requests(), ["cancel 31", "cancel detached 31"]);
     assert_eq!(call(&service, &["cancel", "--number", "--detached", "31"]).code, Some(2));
 }
 
@@ -233,11 +233,11 @@ fn draining_returns_at_once_or_when_the_agent_has_left() {
     let service = Service::start(busy_cluster());
     let done = call(&service, &["drain", "node1"]);
     done.assert_prints("agent node1 is draining: it leaves when what it runs is finished\n");
-    assert_eq!(service.asked(), ["drain node1"]);
+    assert_eq!(service.take_requests(), ["drain node1"]);
 
     let service = Service::start(busy_cluster());
     call(&service, &["drain", "--wait", "node1"]).assert_prints("agent node1 has left\n");
-    assert_eq!(service.asked(), ["drain node1", "status", "status", "status"]);
+    assert_eq!(service.take_requests(), ["drain node1", "status", "status", "status"]);
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_word_is_not_a_job_number() {
         let part = format!("--number takes a job's number, as `farpool jobs` shows it, but '{word}' is none");
         assert!(done.stderr().contains(&part), "{done:?}");
     }
-    assert_eq!(service.asked(), [""; 0]);
+    assert_eq!(service.take_requests(), [""; 0]);
 }
 
 /// Realistic ids: those of agents that start together have the same beginning.
@@ -276,20 +276,21 @@ fn an_agent_is_drained_by_the_beginning_of_its_id() {
     let service = Service::start(three_on_a_host());
     let shown = call(&service, &["agents"]).stdout();
     assert!(shown.contains("  0193f2a4-0001-7000-8\n") && shown.contains("  0293f2a4-0001-7000-9\n"), "{shown}");
-    service.asked();
+    service.take_requests();
     call(&service, &["drain", "0293f2a4"])
         .assert_prints("agent 0293f2a4 is draining: it leaves when what it runs is finished\n");
-    assert_eq!(service.asked(), ["status", "drain 0293f2a4-0001-7000-9000-000000000003"]);
+    assert_eq!(service.take_requests(), ["status", "drain 0293f2a4-0001-7000-9000-000000000003"]);
     let service = Service::start(three_on_a_host());
     let done = call(&service, &["drain", "0193f2a4"]);
-    let story = "farpool: the ids of 2 agents begin with 0193f2a4; give more of the id, as `farpool agents` shows it\n";
-    done.assert(1, "", story);
-    assert_eq!(service.asked(), ["status"]);
+    let message =
+        "farpool: the ids of 2 agents begin with 0193f2a4; give more of the id, as `farpool agents` shows it\n";
+    done.assert(1, "", message);
+    assert_eq!(service.take_requests(), ["status"]);
     // Host names have precedence, and fewer digits than shown are not accepted.
     assert_eq!(call(&service, &["drain", "0193f2a4-0001"]).code, Some(0));
-    assert_eq!(service.asked(), ["status", "drain 0193f2a4-0001"]);
+    assert_eq!(service.take_requests(), ["status", "drain 0193f2a4-0001"]);
     assert_eq!(call(&service, &["drain", "0293"]).code, Some(1));
-    assert_eq!(service.asked(), ["drain 0293"]);
+    assert_eq!(service.take_requests(), ["drain 0293"]);
 }
 
 #[test]

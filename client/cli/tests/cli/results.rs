@@ -66,7 +66,7 @@ evil\\u{1b}[2J  receiving      7     0       0
 nightly        finished    1000  1000       3  2h 01m ago  1h 01m ago  in 6d 00h  simulate
 ",
     );
-    assert_eq!(service.asked(), ["list"]);
+    assert_eq!(service.take_requests(), ["list"]);
     let none = Service::start(StatusReply::default());
     call(&none, &["results"]).assert_prints("no detached jobs\n");
 }
@@ -121,9 +121,9 @@ fn results_of_other_programs_are_summarised() {
     let service = service();
     let expected = "2 results of type f64, 7 bytes; --raw DIR writes each to a file\n";
     call(&service, &["results", "nightly"]).assert(1, expected, FAILED);
-    assert_eq!(service.asked(), [""; 0]);
+    assert_eq!(service.take_requests(), [""; 0]);
     call(&service, &["results", "nightly", "--discard"]).assert(1, expected, FAILED);
-    assert_eq!(service.asked(), ["discard nightly"]);
+    assert_eq!(service.take_requests(), ["discard nightly"]);
 }
 
 #[test]
@@ -137,17 +137,17 @@ fn raw_results_are_written_to_files() {
     let done = call(&service, &["results", "nightly", "--discard", "--raw", &inside]);
     assert_eq!(done.code, Some(125));
     assert!(done.stderr().contains("cannot write the results to"), "{done:?}");
-    assert_eq!(service.asked(), [""; 0]);
+    assert_eq!(service.take_requests(), [""; 0]);
 }
 
 #[test]
 fn a_running_job_is_not_discarded_and_its_results_are_shown() {
     let service = service();
     let expected = "2 results of type f64, 7 bytes; --raw DIR writes each to a file\n";
-    let story = "farpool: job weekly is still running: 2 of its 3 items have an outcome, and it was not discarded; \
+    let message = "farpool: job weekly is still running: 2 of its 3 items have an outcome, and it was not discarded; \
                  --wait waits for the others\n";
-    call(&service, &["results", "weekly", "--discard"]).assert(125, expected, story);
-    assert_eq!(service.asked(), [""; 0]);
+    call(&service, &["results", "weekly", "--discard"]).assert(125, expected, message);
+    assert_eq!(service.take_requests(), [""; 0]);
 }
 
 #[test]
@@ -155,10 +155,10 @@ fn a_cancelled_job_is_reported() {
     let service = service();
     let done = call(&service, &["results", "yearly", "--discard"]);
     assert_eq!(done.code, Some(125));
-    let story = "farpool: job yearly was cancelled before all of its 9 items had an outcome; it was discarded now, with its \
+    let message = "farpool: job yearly was cancelled before all of its 9 items had an outcome; it was discarded now, with its \
                  results\n";
-    assert!(done.stderr().ends_with(story), "{done:?}");
-    assert_eq!(service.asked(), ["discard yearly"]);
+    assert!(done.stderr().ends_with(message), "{done:?}");
+    assert_eq!(service.take_requests(), ["discard yearly"]);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_job_that_cannot_run_has_a_reason_and_can_be_discarded() {
     assert_eq!(done.code, Some(125));
     assert!(done.stderr().contains("results \"hourly\": no table"), "{done:?}");
     assert!(done.stderr().ends_with("; it was discarded now, with its results\n"), "{done:?}");
-    assert_eq!(service.asked(), ["discard hourly"]);
+    assert_eq!(service.take_requests(), ["discard hourly"]);
 }
 
 #[test]
@@ -183,8 +183,8 @@ fn a_job_with_missing_outcomes_is_an_error() {
 #[test]
 fn unknown_names_are_reported_with_advice() {
     let service = service();
-    let story = "farpool: there is no detached job \"x\"; `farpool results` lists the detached jobs\n";
-    call(&service, &["results", "x"]).assert(125, "", story);
+    let message = "farpool: there is no detached job \"x\"; `farpool results` lists the detached jobs\n";
+    call(&service, &["results", "x"]).assert(125, "", message);
     let done = farpool(["--address", "127.0.0.1:1", "results", "x"]).run();
     assert_eq!(done.code, Some(125));
     assert!(done.stderr().contains("start one there with `farpool-coordinator`"), "{done:?}");
@@ -195,9 +195,9 @@ fn unknown_names_are_reported_with_advice() {
 fn a_detached_job_is_cancelled_by_its_name() {
     let service = service();
     call(&service, &["cancel", "weekly"]).assert_prints("job weekly is cancelled\n");
-    assert_eq!(service.asked(), ["cancel detached weekly"]);
-    let story = "farpool: job \"nightly\" has finished: nothing is left\n";
-    call(&service, &["cancel", "nightly"]).assert(1, "", story);
+    assert_eq!(service.take_requests(), ["cancel detached weekly"]);
+    let message = "farpool: job \"nightly\" has finished: nothing is left\n";
+    call(&service, &["cancel", "nightly"]).assert(1, "", message);
     assert_eq!(call(&service, &["cancel", "week"]).code, Some(1));
 }
 
@@ -226,15 +226,15 @@ fn invalid_options_are_rejected() {
 
 #[test]
 fn a_map_can_only_be_detached_to_a_cluster() {
-    let story = "farpool: --detach needs a cluster to keep the job: give its coordinator with --address or \
+    let message = "farpool: --detach needs a cluster to keep the job: give its coordinator with --address or \
                  FARPOOL_ADDRESS\n";
-    map("echo", ["--detach", "nightly", "--", "1"]).run().assert(125, "", story);
+    map("echo", ["--detach", "nightly", "--", "1"]).run().assert(125, "", message);
     map("echo", ["--detach", "nightly", "--dry-run", "--", "1"]).run().assert_prints("echo 1\n");
 }
 
 #[test]
 fn a_map_speculates_where_commands_may_run_twice() {
     map("echo {}", ["--speculate", "--", "1", "2"]).run().assert_prints("1\n2\n");
-    let story = "farpool: --speculate may run a command twice, but --retries 0 forbids that: use only one of them\n";
-    map("echo {}", ["--speculate", "--retries", "0", "--", "1"]).run().assert(125, "", story);
+    let message = "farpool: --speculate may run a command twice, but --retries 0 forbids that: use only one of them\n";
+    map("echo {}", ["--speculate", "--retries", "0", "--", "1"]).run().assert(125, "", message);
 }

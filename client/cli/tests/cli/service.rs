@@ -27,7 +27,7 @@ pub(crate) struct Service {
 pub(crate) struct State {
     status: StatusReply,
     /// The requests, as text.
-    pub(crate) asked: Vec<String>,
+    pub(crate) requests: Vec<String>,
     /// How many more times a drained agent is shown before it has left.
     shown: Option<u32>,
 }
@@ -52,8 +52,8 @@ impl Service {
     }
 
     /// Returns the requests since the last call.
-    pub(crate) fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.state.lock().unwrap().asked)
+    pub(crate) fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 }
 
@@ -63,7 +63,7 @@ struct Handler(Arc<Mutex<State>>);
 impl Operators for Handler {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let mut state = self.0.lock().unwrap();
-        state.asked.push("status".to_owned());
+        state.requests.push("status".to_owned());
         match &mut state.shown {
             Some(0) => state.status.agents.clear(),
             Some(more) => *more -= 1,
@@ -75,7 +75,7 @@ impl Operators for Handler {
     async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<CancelJobReply>, Status> {
         let job = request.into_inner().job;
         let mut state = self.0.lock().unwrap();
-        state.asked.push(format!("cancel {job}"));
+        state.requests.push(format!("cancel {job}"));
         match &*job {
             "403" => Err(Status::permission_denied("only its owner may")),
             _ if state.status.jobs.iter().any(|known| known.job == job) => Ok(Response::new(CancelJobReply {})),
@@ -86,7 +86,7 @@ impl Operators for Handler {
     async fn drain_agent(&self, request: Request<DrainAgentRequest>) -> Result<Response<DrainAgentReply>, Status> {
         let name = request.into_inner().agent;
         let mut state = self.0.lock().unwrap();
-        state.asked.push(format!("drain {name}"));
+        state.requests.push(format!("drain {name}"));
         state.shown = Some(2);
         match state.status.agents.iter().find(|agent| agent.agent == name || agent.host == name) {
             Some(agent) => Ok(Response::new(DrainAgentReply { agent: agent.agent.clone() })),

@@ -27,7 +27,7 @@ struct Kept {
 impl Shared {
     /// Returns a cluster with this many agents (node1 and so on), each with this many slots.
     pub(crate) fn of(agents: usize, slots: usize) -> Shared {
-        let mut idle = IDLE.lock().expect("the lock is not poisoned");
+        let mut idle = IDLE.lock().expect("a thread panicked while it held the lock");
         let at = idle.iter().position(|kept| (kept.agents, kept.slots) == (agents, slots));
         let kept = at.map(|at| idle.swap_remove(at));
         drop(idle);
@@ -39,18 +39,18 @@ impl Shared {
 
     /// Returns the address for clients.
     pub(crate) fn address(&self) -> &str {
-        &self.0.as_ref().expect("the cluster exists until it is dropped").local.address
+        &self.0.as_ref().expect("the cluster is gone").local.address
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let kept = self.0.take().expect("a cluster is dropped once");
+        let kept = self.0.take().expect("the cluster was dropped twice");
         // After a failed test, the cluster is not used again.
         if !std::thread::panicking() {
             waiting::until_gone(PATIENCE, || workers(&kept.local));
             waiting::until(|| is_at_rest(&kept.local));
-            IDLE.lock().expect("the lock is not poisoned").push(kept);
+            IDLE.lock().expect("a thread panicked while it held the lock").push(kept);
         }
     }
 }
@@ -65,6 +65,6 @@ fn workers(local: &Local) -> Vec<Process> {
 /// Returns whether its coordinator has no pool and no job.
 fn is_at_rest(local: &Local) -> bool {
     let done = farpool(["--address", &*local.address, "status", "--json"]).run();
-    let status: Value = serde_json::from_slice(&done.stdout).expect("the output is JSON");
+    let status: Value = serde_json::from_slice(&done.stdout).expect("the output is not JSON");
     ["pools", "jobs"].iter().all(|what| status[what].as_array().is_some_and(Vec::is_empty))
 }

@@ -71,7 +71,7 @@ impl Call {
     #[track_caller]
     pub(crate) fn run(self) -> Done {
         let (mut running, input) = self.start();
-        let mut stdin = running.child.stdin.take().expect("stdin is a pipe");
+        let mut stdin = running.child.stdin.take().expect("stdin is not a pipe");
         // It need not read all of it.
         thread::spawn(move || stdin.write_all(&input));
         running.end()
@@ -92,7 +92,7 @@ impl Call {
         };
         // SAFETY: between fork and exec, only a disposition is set.
         unsafe { self.command.pre_exec(heed) };
-        let child = self.command.spawn().expect("cargo has built it");
+        let child = self.command.spawn().expect("cargo has not built it");
         (Running { child, tag: self.tag }, self.input)
     }
 }
@@ -105,7 +105,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the program runs");
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("cannot run the program");
     }
 
     /// Waits until it exits.
@@ -117,17 +117,17 @@ impl Running {
         thread::spawn(move || sender.send(child.wait_with_output()));
         let Ok(output) = receiver.recv_timeout(PATIENCE) else {
             let _ = kill(pid, Signal::SIGKILL);
-            panic!("the program hangs");
+            panic!("the program did not exit in time");
         };
         assert_gone(&tag);
-        let Output { status, stdout, stderr } = output.expect("a child can be waited for");
+        let Output { status, stdout, stderr } = output.expect("cannot wait for a child");
         Done { code: status.code(), stdout, stderr }
     }
 
     /// Waits until it exits. What it has started may take five seconds to exit.
     pub(crate) fn end_killed(self) {
         let Running { mut child, tag } = self;
-        child.wait().expect("a child can be waited for");
+        child.wait().expect("cannot wait for a child");
         waiting::until_gone(Duration::from_secs(5), || processes::tagged(&tag));
     }
 
@@ -179,12 +179,12 @@ pub(crate) fn lines(reader: &mut impl Read, count: usize) -> String {
     while text.iter().filter(|&&byte| byte == b'\n').count() < count && reader.read(&mut byte).is_ok_and(|n| n > 0) {
         text.push(byte[0]);
     }
-    String::from_utf8(text).expect("tests write text")
+    String::from_utf8(text).expect("the output is not UTF-8")
 }
 
 /// Returns this machine's name, as failures show it.
 pub(crate) fn host() -> String {
-    nix::unistd::gethostname().expect("there is a name").into_string().expect("the host's name is text")
+    nix::unistd::gethostname().expect("cannot get the host's name").into_string().expect("the host's name is not UTF-8")
 }
 
 /// Reads the records in a file of `--results`.

@@ -70,7 +70,7 @@ impl Earlier {
     pub(in super::super) fn compare(self, queue: &Queue) -> Result<Remaining, MapError> {
         let mut rest = Remaining::default();
         let Some(end) = self.known.last_key_value().map(|(last, _)| last + 1) else { return Ok(rest) };
-        let program = self.program.as_ref().expect("the program was given with the records");
+        let program = self.program.as_ref().expect("the program is missing");
         for index in 0..end {
             let Some(item) = queue.pop(Duration::MAX) else {
                 let why = format!("it has a record of item {end}, but the input ends after {index} items");

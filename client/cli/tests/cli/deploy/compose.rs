@@ -15,20 +15,20 @@ fn file() -> Option<Value> {
     let read = "import json, sys; from ruamel.yaml import YAML; json.dump(YAML(typ='safe').load(open(sys.argv[1])), sys.stdout)";
     let output = run(Command::new(python).args(["-c", read]).arg(deployed("compose.yaml")));
     assert!(output.status.success(), "{output:?}");
-    Some(serde_json::from_slice(&output.stdout).expect("the output is JSON"))
+    Some(serde_json::from_slice(&output.stdout).expect("the output is not JSON"))
 }
 
 fn texts(list: &Value) -> Vec<&str> {
-    let list = list.as_array().expect("the value is a list");
-    list.iter().map(|text| text.as_str().expect("the value is text")).collect()
+    let list = list.as_array().expect("the value is not a list");
+    list.iter().map(|text| text.as_str().expect("the value is not text")).collect()
 }
 
 fn services(file: &Value) -> Vec<(&String, &Value)> {
-    file["services"].as_object().expect("there are services").iter().collect()
+    file["services"].as_object().expect("there are no services").iter().collect()
 }
 
 #[test]
-fn it_matches_the_schema() {
+fn the_compose_file_matches_the_schema() {
     let Some(checker) = tool("check-jsonschema") else { return };
     let output =
         run(Command::new(checker).args(["--builtin-schema", "vendor.compose-spec"]).arg(deployed("compose.yaml")));
@@ -57,7 +57,7 @@ fn referenced_names_are_declared() {
             assert!(file["networks"].get(network).is_some(), "{name}: {network}");
         }
         for volume in service["volumes"].as_array().into_iter().flatten() {
-            let volume = volume.as_str().and_then(|volume| volume.split(':').next()).expect("the volume is text");
+            let volume = volume.as_str().and_then(|volume| volume.split(':').next()).expect("the volume is not text");
             assert!(file["volumes"].get(volume).is_some(), "{name}: {volume}");
         }
         for other in service["depends_on"].as_object().into_iter().flatten() {
@@ -69,7 +69,7 @@ fn referenced_names_are_declared() {
 /// Checks that a binary knows these arguments: with `--help` after them, it still rejects unknown ones.
 #[track_caller]
 fn check(command: &[&str]) {
-    binaries::make_daemons();
+    binaries::build_daemons();
     let binary: PathBuf = match command[0] {
         "farpool-coordinator" => binaries::coordinator(),
         "farpool-agent" => binaries::agent(),
@@ -100,7 +100,7 @@ fn the_binaries_accept_their_arguments() {
 
 #[test]
 fn the_image_has_all_three_binaries() {
-    let text = std::fs::read_to_string(deployed("Dockerfile")).expect("the Dockerfile exists");
+    let text = std::fs::read_to_string(deployed("Dockerfile")).expect("cannot read the Dockerfile");
     for binary in ["farpool-coordinator", "farpool-agent", "farpool"] {
         assert!(text.contains(&format!("target/release/{binary}")), "{binary} is not installed");
     }

@@ -63,7 +63,7 @@ fn an_idle_stdin_does_not_end_it() {
 }
 
 #[test]
-fn it_ends_with_its_parent() {
+fn the_cluster_ends_with_its_parent() {
     let folder = Folder::new("deploy");
     let input = folder.path().join("input");
     nix::unistd::mkfifo(&input, nix::sys::stat::Mode::S_IRWXU).unwrap();

@@ -40,8 +40,8 @@ impl Local {
 
     fn spawn(tag: String, mut command: Command) -> Local {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("bash is installed");
-        let address = address_in(child.stdout.as_mut().expect("stdout is a pipe"));
+        let mut child = command.spawn().expect("cannot run bash");
+        let address = address_in(child.stdout.as_mut().expect("stdout is not a pipe"));
         Local { child, address, tag }
     }
 
@@ -50,7 +50,7 @@ impl Local {
     pub(crate) fn end(mut self) -> ExitStatus {
         drop(self.child.stdin.take());
         wait_until_gone(&self.tag);
-        self.child.wait().expect("the script can be waited for")
+        self.child.wait().expect("cannot wait for the script")
     }
 }
 
@@ -66,13 +66,13 @@ impl Drop for Local {
 
 /// Returns a command for the script that starts the binaries of this build.
 pub(crate) fn script(tag: &str, arguments: &[&str]) -> Command {
-    binaries::make_daemons();
+    binaries::build_daemons();
     let coordinator = binaries::coordinator();
     let root = binaries::workspace();
     let mut command = Command::new(root.join("deploy/local.sh"));
-    fs::create_dir_all(folder(tag)).expect("a folder can be made");
+    fs::create_dir_all(folder(tag)).expect("cannot create a folder");
     command.args(arguments).env(TAG, tag).env("TMPDIR", folder(tag)).env_remove("FARPOOL_ADDRESS");
-    command.env("FARPOOL_BINARIES", coordinator.parent().expect("the coordinator's program is in a folder"));
+    command.env("FARPOOL_BINARIES", coordinator.parent().expect("the coordinator's path has no folder"));
     command
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn new_tag() -> String {
 /// Reads the address from the line that the script prints.
 pub(crate) fn address_in(stdout: &mut impl Read) -> String {
     let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line).expect("the output is text");
+    BufReader::new(stdout).read_line(&mut line).expect("the output is not UTF-8");
     let address = line.trim_end().strip_prefix("export FARPOOL_ADDRESS=");
     address.unwrap_or_else(|| panic!("the script printed {line:?}")).to_owned()
 }

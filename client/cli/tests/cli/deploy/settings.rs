@@ -15,7 +15,7 @@ use crate::deploy::tools::{deployed, run};
 const NO_SETTINGS: [&str; 4] = ["config", "help", "print-config", "version"];
 
 fn example(name: &str) -> String {
-    fs::read_to_string(deployed(name)).expect("the example exists")
+    fs::read_to_string(deployed(name)).expect("cannot read the example")
 }
 
 /// Returns the lines that would set something without their `#`.
@@ -28,14 +28,14 @@ fn commented(text: &str) -> Vec<&str> {
 /// Returns the long flags in a binary's help.
 fn flags(binary: &Path) -> BTreeSet<String> {
     let help = run(Command::new(binary).arg("--help")).stdout;
-    let text = String::from_utf8(help).expect("help is text");
+    let text = String::from_utf8(help).expect("the help is not UTF-8");
     let options = text.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     let long = options.filter_map(|line| Some(line.split_once("--")?.1.split([' ', '=']).next()?.to_owned()));
     long.filter(|flag| !NO_SETTINGS.contains(&flag.as_str())).collect()
 }
 
 fn both() -> [(PathBuf, &'static str); 2] {
-    binaries::make_daemons();
+    binaries::build_daemons();
     [(binaries::coordinator(), "coordinator.toml"), (binaries::agent(), "agent.toml")]
 }
 
@@ -68,11 +68,13 @@ fn started_with(binary: &Path, settings: &Path, more: &[&str]) -> String {
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the program was built");
+        .expect("the program was not built");
     let mut line = String::new();
-    BufReader::new(child.stderr.take().expect("stderr is a pipe")).read_line(&mut line).expect("the output is text");
-    child.kill().expect("the program can be killed");
-    child.wait().expect("the program can be waited for");
+    BufReader::new(child.stderr.take().expect("stderr is not a pipe"))
+        .read_line(&mut line)
+        .expect("the output is not UTF-8");
+    child.kill().expect("cannot kill the program");
+    child.wait().expect("cannot wait for the program");
     line
 }
 
@@ -84,7 +86,7 @@ fn the_daemons_accept_the_examples() {
         let all = commented(&text).join("\n");
         // The paths in the examples need not exist on this machine, and their ports may be in use.
         let own = folder.path().join("programs");
-        let own = own.to_str().expect("target folders are text");
+        let own = own.to_str().expect("the target folder's path is not UTF-8");
         let more: &[&str] = match name {
             "coordinator.toml" => &["--listen", "127.0.0.1:0", "--programs", own],
             _ => &["--coordinator", "http://127.0.0.1:9", "--programs", own],
@@ -99,7 +101,7 @@ fn the_daemons_accept_the_examples() {
             .args(more)
             .arg("--print-config"));
         assert!(shown.status.success(), "{name}: {shown:?}");
-        let shown = String::from_utf8(shown.stdout).expect("settings are text");
+        let shown = String::from_utf8(shown.stdout).expect("the settings are not UTF-8");
         let line = started_with(&binary, &folder.write("again.toml", &shown), more);
         assert!(line.contains("heartbeat-timeout=5s"), "{name}: {line}");
         let line = started_with(&binary, &folder.write("wrong.toml", format!("{all}\nnonsense = 1\n")), more);

@@ -14,9 +14,7 @@ pub(crate) fn deployed(name: &str) -> PathBuf {
 
 /// Returns a tool that `.ci/run` installs, or that is in PATH. If it is missing, prints what is skipped.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("the folder for temporary files is in the target folder");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the folder for temporary files has no parent");
     let installed = target.join("deploy-tools/bin").join(name);
     if installed.is_file() {
         return Some(installed);
@@ -37,7 +35,7 @@ pub(crate) fn tool_of_this_machine(name: &str) -> Option<PathBuf> {
 
 /// Runs a command; fails if it fails or prints anything.
 #[track_caller]
-pub(crate) fn is_content(command: &mut Command) {
+pub(crate) fn assert_succeeds_silently(command: &mut Command) {
     let output = run(command);
     let printed = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
     assert!(output.status.success() && printed.is_empty(), "{command:?}: {}\n{printed}", output.status);
