@@ -44,7 +44,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Data for T {}
     note = "arguments are a tuple of up to eight owned serde values; one argument alone is written `(value,)`"
 )]
 pub trait Args: sealed::Sealed + Sized + Send + 'static {
-    /// Appends the encoded arguments; on an error `out` is as it was.
+    /// Appends the encoded arguments; on an error `out` is unchanged.
     #[doc(hidden)]
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError>;
 

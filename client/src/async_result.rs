@@ -79,7 +79,8 @@ impl<T: Send + 'static> AsyncResult<T> {
     ///
     /// # Errors
     /// [`ErrorKind::WaitTimedOut`] if it was not ready in time: the job keeps running, and you can call this again.
-    /// [`ErrorKind::InvalidArgument`] if the outcome was already taken. Otherwise as [`get`](Self::get).
+    /// [`ErrorKind::InvalidArgument`] if the outcome was already taken. The error of the item, or of the failed item with the
+    /// lowest index. [`ErrorKind::Cancelled`] after [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate).
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -212,8 +213,9 @@ impl<T: Send + 'static> AsyncResult<T> {
         })
     }
 
-    /// Calls `f` with the error when the job fails, or at once if it already has; never if the job succeeds. Otherwise as
-    /// [`callback`](Self::callback).
+    /// Calls `f` with the error when the job fails, or at once if it already has; never if the job succeeds.
+    ///
+    /// It runs on the thread of the other callbacks: see [`callback`](Self::callback).
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

@@ -23,7 +23,7 @@ pub(crate) fn feed<A: Args>(mut call: Call, mut feeder: Feeder<impl Iterator<Ite
             return;
         }
     } else if let Err(error) = call.flush() {
-        return give_up(&call.inbox, error);
+        return fail_job(&call.inbox, error);
     }
     // From here on the session knows the job, so a cancellation cannot come too early.
     let inbox = Arc::clone(&*call.inbox);
@@ -36,7 +36,7 @@ pub(crate) fn feed<A: Args>(mut call: Call, mut feeder: Feeder<impl Iterator<Ite
         thread::Builder::new().name("farpool-feeder".to_owned()).stack_size(crate::codec::STACK).spawn(rest)
     {
         let message = format!("cannot start the thread that feeds the job: {error}");
-        give_up(&inbox, Error::new(ErrorKind::Unavailable, message));
+        fail_job(&inbox, Error::new(ErrorKind::Unavailable, message));
     }
 }
 
@@ -69,7 +69,7 @@ fn feed_until<A: Args>(
             }
             return more;
         }
-        Ok(Err(error)) => give_up(&call.inbox, error),
+        Ok(Err(error)) => fail_job(&call.inbox, error),
         Err(panic) => {
             let message =
                 format!("the input iterator panicked after {} items: {}", feeder.pulled(), panics::message(&*panic));
@@ -83,7 +83,7 @@ fn feed_until<A: Args>(
 }
 
 /// Ends the job with this error, whether or not the session knows the job.
-fn give_up(inbox: &Inbox, error: impl Into<farpool_session::Error>) {
+fn fail_job(inbox: &Inbox, error: impl Into<farpool_session::Error>) {
     inbox.break_with(error);
     inbox.end(End::Cancelled).wake();
 }

@@ -83,7 +83,10 @@ impl Pool {
     /// on this machine if it is not set.
     ///
     /// # Errors
-    /// As [`Builder::build`].
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if `processes` is 0, if `FARPOOL_ADDRESS` is not a
+    /// valid address, or if `main` did not call [`farpool::init`](crate::init) first;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the pool cannot be started, or if there is no coordinator
+    /// of the same version at the address.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

@@ -124,7 +124,9 @@ impl Pool {
         self.job(f).map_async(items)
     }
 
-    /// As [`map`](Self::map), for a function of several arguments: each item is a tuple of them.
+    /// Calls `f` with each item, a tuple of its arguments, and returns the results in the order of the items.
+    ///
+    /// Every item runs, even if others fail.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -136,7 +138,11 @@ impl Pool {
     /// ```
     ///
     /// # Errors
-    /// As [`map`](Self::map).
+    /// If items failed, the error of the one with the lowest index, after all have finished.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`close`](Self::close) or [`terminate`](Self::terminate).
+    ///
+    /// # Panics
+    /// If the iterator panics; the job is then cancelled, and the pool stays usable.
     pub fn starmap<F, A, R, I>(&self, f: F, items: I) -> Result<Vec<R>, Error>
     where
         F: Function<A, Output = R>,
@@ -147,7 +153,8 @@ impl Pool {
         self.job(f).starmap(items)
     }
 
-    /// As [`map_async`](Self::map_async), for a function of several arguments: each item is a tuple of them.
+    /// Calls `f` with each item, a tuple of its arguments, without waiting for the results. The iterator may be pulled on
+    /// another thread.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -192,7 +199,8 @@ impl Pool {
         self.job(f).imap(items)
     }
 
-    /// As [`imap`](Self::imap), but the outcomes come in the order of completion.
+    /// Calls `f` with each item, lazily: the outcomes come in the order of completion, and the iterator is pulled only a
+    /// bounded number of items ahead of them.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use farpool_session::{Inbox, News, Results};
+use farpool_session::{Delivery, Inbox, Results};
 
 use crate::args::Data;
 use crate::codec;
@@ -33,14 +33,14 @@ impl<R: Data> Collector<R> {
     }
 
     /// Adds outcomes. An error is about the whole job: the session broke its contract.
-    pub(crate) fn accept(&mut self, news: News, inbox: &Inbox) -> Result<(), Error> {
-        match news {
-            News::Done { first, data, ends, attempts: _, held: _until_decoded } => {
+    pub(crate) fn accept(&mut self, delivery: Delivery, inbox: &Inbox) -> Result<(), Error> {
+        match delivery {
+            Delivery::Done { first, data, ends, attempts: _, held: _until_decoded } => {
                 let results = Results::new(first, data, ends, inbox.pulled())?;
                 self.accept_results(results, inbox)
             }
-            News::Failed { first, count, error, held: _ } => {
-                farpool_session::there_are(first, count, inbox.pulled())?;
+            Delivery::Failed { first, count, error, held: _ } => {
+                farpool_session::check_items_exist(first, count, inbox.pulled())?;
                 self.outcomes += count;
                 self.fail(first, || inbox.add_context(error.of_item(first)));
                 Ok(())

@@ -302,10 +302,10 @@ mod tests {
             host: "node7\n[node1 1] fine".to_owned(),
             ..Failure::default()
         });
-        let story = error.of_job("map", "\x1b[2J\u{202e}").to_string();
+        let message = error.of_job("map", "\x1b[2J\u{202e}").to_string();
         let expected = "map \"\\u{1b}[2J\\u{202e}\": one\ntwo \\u{1b}]52;c;aGk=\\u{7} (host node7\\n[node1 1] fine)";
-        assert!(story.starts_with(expected), "{story:?}");
-        assert!(story.lines().all(farpool_proto::text::is_plain), "{story:?}");
+        assert!(message.starts_with(expected), "{message:?}");
+        assert!(message.lines().all(farpool_proto::text::is_plain), "{message:?}");
     }
 
     #[test]
@@ -317,8 +317,8 @@ mod tests {
     fn the_message_names_the_method_to_call() {
         let check = |remedy, words: &str| {
             let error = farpool_session::Error::invalid("it is so").with_remedy(remedy);
-            let story = Error::from(error.clone()).to_string();
-            assert!(story.starts_with("it is so; ") && story.contains(words), "{story}");
+            let message = Error::from(error.clone()).to_string();
+            assert!(message.starts_with("it is so; ") && message.contains(words), "{message}");
             // Other APIs have other methods.
             assert!(!error.to_string().contains(words), "{error}");
         };

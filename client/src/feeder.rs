@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::pulling;
 pub(crate) use batch::Batch;
 use pace::Pace;
-pub(crate) use whole::Whole;
+pub(crate) use whole::WholeInput;
 
 /// The input side of one job.
 pub(crate) struct Feeder<I> {

@@ -203,7 +203,7 @@ pub(crate) fn resolve(blob: &[u8]) -> Result<Entry, Cow<'static, str>> {
     );
     let (blob, file) = blob.split_at_checked(BLOB_BYTES).ok_or("the description of the function is too short")?;
     let [object, offset, expected] =
-        [0, 8, 16].map(|at| u64::from_le_bytes(blob[at..at + 8].try_into().expect("eight")));
+        [0, 8, 16].map(|at| u64::from_le_bytes(blob[at..at + 8].try_into().expect("not 8 bytes")));
     let address = match object::address(object, offset, size_of::<Descriptor>()) {
         None => return Err(not_loaded(file)),
         Some(address) => address.ok_or(OTHER_BUILD)?,

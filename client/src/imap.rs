@@ -23,7 +23,7 @@ use crate::error::Error;
 pub(crate) use arrivals::Order;
 pub(crate) use consumer::Consumer;
 use consumer::Step;
-pub(crate) use lazy_job::{Input, LazyJob};
+pub(crate) use lazy_job::{LazyInput, LazyJob};
 pub(crate) use window::Window;
 
 /// The outcomes of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered): an [`Iterator`] and
@@ -136,7 +136,7 @@ impl<T: Data, I: Iterator<Item = T>, R: Data> Stream for Imap<I, R> {
             match job.step() {
                 Step::Outcome(outcome) => return Poll::Ready(Some(outcome)),
                 Step::Over => return Poll::Ready(None),
-                Step::Wait if !job.wake_for_news(context.waker()) => return Poll::Pending,
+                Step::Wait if !job.wake_on_arrival(context.waker()) => return Poll::Pending,
                 Step::Wait => {}
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use farpool_session::{Call, Inbox, News, Results};
+use farpool_session::{Call, Delivery, Inbox, Results};
 
 use crate::args::{Args, Data};
 use crate::codec;
@@ -16,20 +16,20 @@ pub(crate) fn run_all<A: Args, R: Data>(
     mut feeder: Feeder<impl Iterator<Item = A>>,
 ) -> Result<Vec<R>, Error> {
     let mut collector = Collector::new(feeder.size().0);
-    let mut news = VecDeque::new();
+    let mut deliveries = VecDeque::new();
     loop {
         if feeder.may_feed(&call.inbox, 0) {
             feeder.feed(u64::MAX, &call.inbox, &mut call.messages);
             call.flush()?;
-        } else if !call.inbox.has_news() {
+        } else if !call.inbox.has_arrivals() {
             call.session.wait(&call.inbox, None);
         }
-        if !call.inbox.has_news() {
+        if !call.inbox.has_arrivals() {
             continue;
         }
-        let ended = call.inbox.take(&mut news);
-        for news in news.drain(..) {
-            collector.accept(news, &call.inbox)?;
+        let ended = call.inbox.take(&mut deliveries);
+        for delivery in deliveries.drain(..) {
+            collector.accept(delivery, &call.inbox)?;
         }
         if feeder.exhausted() && collector.outcomes() == feeder.pulled() {
             call.settle();
@@ -47,10 +47,10 @@ pub(crate) fn run_one<A: Args, R: Data>(mut call: Call, args: &A, payload_limit:
         .map_err(|error| call.inbox.add_context::<Error>(error))?;
     call.inbox.set_pulled(1);
     call.flush_and_wait()?;
-    let mut news = VecDeque::new();
+    let mut deliveries = VecDeque::new();
     loop {
-        let ended = call.inbox.take(&mut news);
-        if let Some(first) = news.pop_front() {
+        let ended = call.inbox.take(&mut deliveries);
+        if let Some(first) = deliveries.pop_front() {
             call.settle();
             return outcome(first, &call.inbox);
         }
@@ -69,14 +69,14 @@ pub(crate) fn ended_early(inbox: &Inbox) -> Error {
     )
 }
 
-fn outcome<R: Data>(news: News, inbox: &Inbox) -> Result<R, Error> {
-    match news {
-        News::Done { first, data, ends, attempts: _, held: _until_decoded } => {
+fn outcome<R: Data>(delivery: Delivery, inbox: &Inbox) -> Result<R, Error> {
+    match delivery {
+        Delivery::Done { first, data, ends, attempts: _, held: _until_decoded } => {
             let mut results = Results::new(first, data, ends, inbox.pulled())?;
             let (item, bytes) =
                 results.next().unwrap_or_else(|| Err(farpool_session::Error::protocol("a result is empty")))?;
             codec::decode(bytes).map_err(|error| inbox.add_context(Error::new(ErrorKind::Codec, error.0).of_item(item)))
         }
-        News::Failed { first, error, .. } => Err(inbox.add_context(error.of_item(first))),
+        Delivery::Failed { first, error, .. } => Err(inbox.add_context(error.of_item(first))),
     }
 }

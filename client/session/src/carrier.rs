@@ -40,7 +40,7 @@ pub trait Carrier: Send + Sync + 'static {
     /// dropped without an error. Drains `messages`; never blocks for long.
     fn send(&self, messages: &mut Vec<Body>) -> Result<(), Error>;
 
-    /// Blocks until `inbox.has_news()` or the deadline has passed; it may return early.
+    /// Blocks until `inbox.has_arrivals()` or the deadline has passed; it may return early.
     fn wait(&self, inbox: &Inbox, deadline: Option<Instant>);
 
     /// Blocks until no job is open and the workers are gone; `false` if the deadline passed first.

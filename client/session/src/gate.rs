@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn it_shuts_above_its_bound_and_opens_when_bytes_are_taken() {
+    fn the_gate_closes_above_its_bound_and_opens_when_bytes_are_consumed() {
         let gate = Arc::new(Gate::default());
         let small = gate.hold(MOST_BYTES as usize);
         assert!(passes(pin!(gate.pass(|| false))));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_open_during_a_wait_and_a_knock_admits_one_read() {
+    fn the_gate_is_open_during_a_wait_and_a_knock_admits_one_read() {
         let gate = Arc::new(Gate::default());
         let _held = gate.hold(MOST_BYTES as usize + 1);
         assert!(passes(pin!(gate.pass(|| true))));

@@ -52,9 +52,9 @@ pub enum Interest {
     End,
 }
 
-/// An entry that a job's consumer finds in its inbox.
+/// A delivery to a job's inbox: outcomes of consecutive items.
 #[derive(Debug)]
-pub enum News {
+pub enum Delivery {
     /// The results of consecutive items, encoded one after another, and where each ends, as in `ItemsDone`. `held` is dropped
     /// when they are decoded.
     Done {
@@ -82,11 +82,11 @@ pub enum News {
     },
 }
 
-impl News {
-    /// Returns the first item that the entry is about.
+impl Delivery {
+    /// Returns the first item that it is about.
     fn first(&self) -> u64 {
         match self {
-            News::Done { first, .. } | News::Failed { first, .. } => *first,
+            Delivery::Done { first, .. } | Delivery::Failed { first, .. } => *first,
         }
     }
 }
@@ -120,14 +120,14 @@ impl Inbox {
     pub fn deliver_done(&self, first: u64, data: Bytes, ends: Bytes, attempts: u32) -> Wakes {
         let items = (ends.len() / 4) as u64;
         let held = self.hold(data.len() + ends.len());
-        self.deliver(items, News::Done { first, data, ends, attempts, held })
+        self.deliver(items, Delivery::Done { first, data, ends, attempts, held })
     }
 
     /// Delivers that consecutive items failed with the same error.
     pub fn deliver_failed(&self, first: u64, count: u64, failure: Failure) -> Wakes {
         let error = Error::from_failure(failure);
         let held = self.hold(FAILURE_BYTES + error.message().len());
-        self.deliver(count, News::Failed { first, count, error, held })
+        self.deliver(count, Delivery::Failed { first, count, error, held })
     }
 
     /// Notes how many items of a job that is being detached are durable: they count as finished.
@@ -171,13 +171,19 @@ impl Inbox {
         state.all_wakes()
     }
 
-    /// Returns whether a waiting consumer should look.
+    /// Returns whether outcomes, room or the end have arrived since the consumer last looked.
     #[inline]
-    pub fn has_news(&self) -> bool {
+    pub fn has_arrivals(&self) -> bool {
         match self.interest {
             Interest::Outcomes => self.unseen.load(Ordering::Acquire) || self.ended(),
             Interest::End => self.ended(),
         }
+    }
+
+    /// The former name of [`has_arrivals`](Self::has_arrivals), until the Python package uses the new one.
+    #[doc(hidden)]
+    pub fn has_news(&self) -> bool {
+        self.has_arrivals()
     }
 
     /// Returns whether a thread or a task sleeps until something arrives for this job.
@@ -193,7 +199,7 @@ impl Inbox {
         let _waits = self.begin_wait();
         self.knock();
         // A later delivery unparks this thread, and an earlier one is visible here.
-        if !self.has_news() {
+        if !self.has_arrivals() {
             park_until(deadline);
         }
         self.state().parked.retain(|thread| thread.id() != me.id());
@@ -213,12 +219,12 @@ impl Inbox {
     }
 
     #[inline]
-    fn deliver(&self, items: u64, news: News) -> Wakes {
+    fn deliver(&self, items: u64, delivery: Delivery) -> Wakes {
         let mut state = self.state();
         match self.interest {
             _ if state.discarding => {}
-            Interest::Outcomes => state.keep(news),
-            Interest::End => state.keep_what_counts(news),
+            Interest::Outcomes => state.keep(delivery),
+            Interest::End => state.keep_lowest_failure(delivery),
         }
         // Only written under the lock; read without it.
         let finished = self.finished.load(Ordering::Relaxed).saturating_add(items);

@@ -11,7 +11,7 @@ use farpool_proto::v1::{EndItems, Items, OpenJob};
 
 use crate::call::Call;
 use crate::error::Error;
-use crate::inbox::{Inbox, Interest, News, Room};
+use crate::inbox::{Delivery, Inbox, Interest, Room};
 use crate::results::Results;
 use crate::session::Session;
 
@@ -24,7 +24,7 @@ pub struct Job {
     /// How many items a chunk has, if the job sets that; otherwise 0.
     chunksize: u64,
     sent_bytes: u64,
-    news: VecDeque<News>,
+    deliveries: VecDeque<Delivery>,
 }
 
 /// The outcome of an item.
@@ -52,7 +52,7 @@ impl Session {
 impl Job {
     fn begin(mut call: Call, chunksize: u64) -> Result<Self, Error> {
         call.flush()?;
-        Ok(Self { call, chunksize, sent_bytes: 0, news: VecDeque::new() })
+        Ok(Self { call, chunksize, sent_bytes: 0, deliveries: VecDeque::new() })
     }
 
     /// Returns the job's number in its pool.
@@ -113,8 +113,9 @@ impl Job {
     /// Returns the outcomes that have arrived, each once, in order of arrival; `None` if all were returned and the job has
     /// ended.
     pub fn take(&mut self) -> Option<Vec<Outcome>> {
-        let ended = self.call.inbox.take(&mut self.news);
-        let outcomes: Vec<Outcome> = self.news.drain(..).flat_map(|news| outcomes(news, &self.call.inbox)).collect();
+        let ended = self.call.inbox.take(&mut self.deliveries);
+        let outcomes: Vec<Outcome> =
+            self.deliveries.drain(..).flat_map(|delivery| outcomes(delivery, &self.call.inbox)).collect();
         if ended {
             self.call.settle();
         }
@@ -135,7 +136,7 @@ impl Job {
     /// Polls for the next outcomes. See [`next`](Self::next).
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<Outcome>>> {
         self.call.inbox.set_waker(context.waker());
-        if self.call.inbox.has_news() { Poll::Ready(self.take()) } else { Poll::Pending }
+        if self.call.inbox.has_arrivals() { Poll::Ready(self.take()) } else { Poll::Pending }
     }
 
     /// Returns how the job ended, if it did not finish.
@@ -149,18 +150,18 @@ impl Job {
     }
 }
 
-fn outcomes(news: News, inbox: &Inbox) -> Vec<Outcome> {
-    match news {
-        News::Failed { first, count, error, held: _ } => {
+fn outcomes(delivery: Delivery, inbox: &Inbox) -> Vec<Outcome> {
+    match delivery {
+        Delivery::Failed { first, count, error, held: _ } => {
             let attempts = error.attempts();
             let each = |item| Outcome { item, result: Err(error.clone()), attempts };
             (first..first.saturating_add(count)).map(each).collect()
         }
-        News::Done { first, data, ends, attempts, held: _ } => {
-            let lies = |error| vec![Outcome { item: first, result: Err(error), attempts: 0 }];
+        Delivery::Done { first, data, ends, attempts, held: _ } => {
+            let invalid = |error| vec![Outcome { item: first, result: Err(error), attempts: 0 }];
             let mut results = match Results::new(first, data, ends, inbox.pulled()) {
-                Ok(results) => results.tried(attempts),
-                Err(error) => return lies(error),
+                Ok(results) => results.with_attempts(attempts),
+                Err(error) => return invalid(error),
             };
             let (mut outcomes, attempts) = (Vec::new(), results.attempts());
             while let Some(next) = results.next() {
@@ -168,7 +169,7 @@ fn outcomes(news: News, inbox: &Inbox) -> Vec<Outcome> {
                     Ok((item, bytes)) => {
                         outcomes.push(Outcome { item, result: Ok(Bytes::copy_from_slice(bytes)), attempts });
                     }
-                    Err(error) => return lies(error),
+                    Err(error) => return invalid(error),
                 }
             }
             outcomes

@@ -29,7 +29,7 @@ pub fn check_here(require: &[Label]) -> Result<(), Error> {
     if require.is_empty() {
         return Ok(());
     }
-    let own = here();
+    let own = labels_of_this_host();
     match require.iter().find(|label| !own.contains(label)) {
         None => Ok(()),
         Some(Label { key, value }) => {
@@ -43,7 +43,7 @@ pub fn check_here(require: &[Label]) -> Result<(), Error> {
 }
 
 /// Returns the labels that every host has, for this one.
-fn here() -> [Label; 3] {
+fn labels_of_this_host() -> [Label; 3] {
     let host = nix::unistd::gethostname().unwrap_or_default();
     [
         required("host", host.to_string_lossy()),
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn this_machine_has_its_own_labels_only() {
         check_here(&[]).unwrap();
-        check_here(&here()).unwrap();
+        check_here(&labels_of_this_host()).unwrap();
         let error = check_here(&[required("os", std::env::consts::OS), required("gpu", "a100")]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         for words in ["host=", "arch=", "os=linux", "gpu=a100 is required", "cluster"] {

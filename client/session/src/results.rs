@@ -23,9 +23,9 @@ impl Results {
     #[inline]
     pub fn new(first: u64, data: Bytes, ends: Bytes, pulled: u64) -> Result<Self, Error> {
         if !ends.len().is_multiple_of(4) {
-            return Err(there_are_none());
+            return Err(no_such_items());
         }
-        there_are(first, (ends.len() / 4) as u64, pulled)?;
+        check_items_exist(first, (ends.len() / 4) as u64, pulled)?;
         Ok(Self { next: first, data, ends, data_at: 0, end_at: 0, attempts: 1, _held: Held::default() })
     }
 
@@ -37,7 +37,7 @@ impl Results {
 
     /// Sets how many attempts each item took; 0 means one.
     #[inline]
-    pub fn tried(self, attempts: u32) -> Self {
+    pub fn with_attempts(self, attempts: u32) -> Self {
         Self { attempts: attempts.max(1), ..self }
     }
 
@@ -83,14 +83,14 @@ impl Results {
 
 /// Checks that outcomes are of items that the job has: `pulled` so far.
 #[inline]
-pub fn there_are(first: u64, count: u64, pulled: u64) -> Result<(), Error> {
+pub fn check_items_exist(first: u64, count: u64, pulled: u64) -> Result<(), Error> {
     match first.checked_add(count) {
         Some(end) if end <= pulled => Ok(()),
-        _ => Err(there_are_none()),
+        _ => Err(no_such_items()),
     }
 }
 
-fn there_are_none() -> Error {
+fn no_such_items() -> Error {
     Error::protocol("the coordinator sent outcomes of items that do not exist")
 }
 

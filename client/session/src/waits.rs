@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn the_first_wait_and_the_end_of_the_last_are_reported() {
         let (sender, reports) = mpsc::channel();
-        let waits = Waits::new(move |waiting| sender.send(waiting).expect("the test listens"));
+        let waits = Waits::new(move |waiting| sender.send(waiting).expect("the test does not listen"));
         let reported = || reports.try_iter().collect::<Vec<_>>();
         let first = begin(Some(&waits));
         assert_eq!(reported(), [true]);

@@ -39,31 +39,31 @@ fn open(target: Target, threads: u32) -> Session {
         environment: Vec::new(),
         reconnect_timeout: RECONNECT_TIMEOUT,
     };
-    Session::open(target, settings, Arc::new(Silent)).expect("the pool can be opened")
+    Session::open(target, settings, Arc::new(Silent)).expect("cannot open the pool")
 }
 
 /// Runs these items, and returns their outcomes by index.
 fn run(session: &Session, function: &str, items: &[&str]) -> Vec<Result<String, ErrorKind>> {
     let function = Bytes::copy_from_slice(function.as_bytes());
-    let mut job = session.job(OpenJob { function, ..OpenJob::default() }).expect("the pool is open");
+    let mut job = session.job(OpenJob { function, ..OpenJob::default() }).expect("the pool is closed");
     let mut outcomes = Vec::new();
     let mut rest = items;
     while !rest.is_empty() {
         let (now, later) = rest.split_at(rest.len().min(1000));
         while !job.has_room() {
-            outcomes.extend(next(&mut job).expect("there are more items"));
+            outcomes.extend(next(&mut job).expect("there are no more items"));
         }
-        job.send(now).expect("the pool is open");
+        job.send(now).expect("the pool is closed");
         rest = later;
     }
-    job.end_input().expect("the pool is open");
+    job.end_input().expect("the pool is closed");
     while let Some(more) = next(&mut job) {
         outcomes.extend(more);
     }
     assert!(job.error().is_none(), "{:?}", job.error());
     outcomes.sort_by_key(|outcome| outcome.item);
     assert!(outcomes.iter().map(|outcome| outcome.item).eq(0..items.len() as u64));
-    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("results are text");
+    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("the result is not UTF-8");
     outcomes.into_iter().map(|outcome| outcome.result.map(text).map_err(|error| error.kind())).collect()
 }
 
@@ -107,15 +107,15 @@ fn on_this_machine() {
 #[test]
 fn on_a_cluster() {
     let cluster = Cluster::of(1, 2);
-    check(&|| Target::Cluster(address(cluster.address()).expect("the address is valid")));
+    check(&|| Target::Cluster(address(cluster.address()).expect("invalid address")));
     cluster.end();
 }
 
 #[test]
 fn a_job_that_is_dropped_is_cancelled() {
     let session = open(Target::Here, 1);
-    let mut job = session.job(OpenJob { function: "x".into(), ..OpenJob::default() }).expect("the pool is open");
-    job.send(&["1"]).expect("the pool is open");
+    let mut job = session.job(OpenJob { function: "x".into(), ..OpenJob::default() }).expect("the pool is closed");
+    job.send(&["1"]).expect("the pool is closed");
     drop(job);
     session.close(false);
     assert!(session.wait_closed(Some(Instant::now() + Duration::from_secs(20))), "the job is still open");

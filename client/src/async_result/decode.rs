@@ -12,13 +12,13 @@ pub(crate) type Decode<T> = fn(&Inbox) -> Result<T, Error>;
 
 /// Returns the outcome of a job with many items.
 pub(crate) fn decode_all<R: Data>(inbox: &Inbox) -> Result<Vec<R>, Error> {
-    let mut news = VecDeque::new();
-    inbox.take(&mut news);
+    let mut deliveries = VecDeque::new();
+    inbox.take(&mut deliveries);
     if let Some(error) = inbox.end_error() {
         return Err(error.into());
     }
     let mut collector = Collector::new(inbox.pulled() as usize);
-    news.into_iter().try_for_each(|news| collector.accept(news, inbox))?;
+    deliveries.into_iter().try_for_each(|delivery| collector.accept(delivery, inbox))?;
     collector.finish(inbox.pulled())
 }
 

@@ -119,8 +119,10 @@ fn callbacks_run_once_before_or_after_the_outcome() {
         let seen = Arc::clone(&seen);
         move |value: &u64| seen.lock().unwrap().push((name, *value, thread::current().name().map(str::to_owned)))
     };
-    let result =
-        pool.apply_async(double, (4,)).callback(note("before")).error_callback(|_| panic!("there was no error"));
+    let result = pool
+        .apply_async(double, (4,))
+        .callback(note("before"))
+        .error_callback(|_| panic!("error callback without an error"));
     assert!(seen.lock().unwrap().is_empty());
     session.deliver(1);
     let result = result.callback(note("after"));
@@ -135,7 +137,7 @@ fn an_error_callback_runs_only_for_an_error() {
     let (send, receive) = mpsc::channel();
     let result = pool
         .map_async(double, 0..3)
-        .callback(|_| panic!("there was no value"))
+        .callback(|_| panic!("callback without a value"))
         .error_callback(move |error| send.send(error.message().to_owned()).unwrap());
     assert!(result.wait(SOON));
     assert_eq!(receive.try_recv().unwrap(), "oh");
@@ -200,7 +202,7 @@ fn a_future_is_woken_after_the_end_and_the_callbacks() {
     assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
     session.deliver(1);
     assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
-    let Poll::Ready(values) = plain.as_mut().poll(&mut context) else { panic!("the outcome has arrived") };
+    let Poll::Ready(values) = plain.as_mut().poll(&mut context) else { panic!("the outcome has not arrived") };
     assert_eq!(values.unwrap(), [0, 2]);
 
     let (go, wait) = mpsc::channel::<()>();
@@ -211,6 +213,6 @@ fn a_future_is_woken_after_the_end_and_the_callbacks() {
     while wakes.0.load(Ordering::Relaxed) == 1 {
         thread::sleep(Duration::from_millis(1));
     }
-    let Poll::Ready(value) = lent.as_mut().poll(&mut context) else { panic!("the callback has run") };
+    let Poll::Ready(value) = lent.as_mut().poll(&mut context) else { panic!("the callback has not run") };
     assert_eq!(value.unwrap(), 6);
 }

@@ -68,9 +68,9 @@ fn a_lost_connection_fails_everything_with_the_reason() {
         server.stop();
         for error in [map.join().unwrap(), waiting.get().unwrap_err(), pool.apply(double, (1,)).unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Unavailable);
-            let story = error.to_string();
+            let message = error.to_string();
             let lost = format!("the connection to {address} was lost while 2 jobs were open: ");
-            assert!(story.contains(&lost), "{story}");
+            assert!(message.contains(&lost), "{message}");
         }
     });
     pool.close();

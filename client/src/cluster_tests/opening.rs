@@ -111,7 +111,7 @@ fn a_pool_is_open_while_it_waits_and_follows_the_slots() {
     let address = address_of(&server);
     let client = thread::spawn(move || open(&address, settings(0)).unwrap());
     let peer = server.next_session();
-    let Body::OpenPool(open) = peer.receive() else { panic!("the pool comes first") };
+    let Body::OpenPool(open) = peer.receive() else { panic!("the first message is not OpenPool") };
     assert_eq!(open.processes, 0);
     peer.send(Event::Welcome(Welcome {
         version: Some(farpool_proto::version()),
@@ -124,8 +124,11 @@ fn a_pool_is_open_while_it_waits_and_follows_the_slots() {
     let mut result = pool.apply_async(double, (4,));
     let error = result.get_timeout(Duration::from_millis(1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WaitTimedOut);
-    let story = error.to_string();
-    assert!(story.contains("no agent is connected") && story.contains(&address_of(&server).to_string()), "{story}");
+    let message = error.to_string();
+    assert!(
+        message.contains("no agent is connected") && message.contains(&address_of(&server).to_string()),
+        "{message}"
+    );
     peer.send(Event::PoolOpened(farpool_proto::v1::PoolOpened { slots: 7 }));
     let (job, _) = peer.receive_job();
     peer.send_done(job, 0, &encoded(&8_u64));

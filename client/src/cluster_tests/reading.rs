@@ -24,11 +24,11 @@ fn imap_with_results(peer: &Peer, pool: &Pool, order: impl Iterator<Item = u64>)
     let result = encoded(&vec![7_u8; MIB]);
     let job = thread::scope(|scope| {
         let first = scope.spawn(|| results.next().unwrap().unwrap().len());
-        let Body::OpenJob(open) = peer.receive() else { panic!("the job comes first") };
+        let Body::OpenJob(open) = peer.receive() else { panic!("the message is not OpenJob") };
         // Results may only be sent for items that have arrived.
         let mut received = 0;
         while received < 160 {
-            let Body::Items(items) = peer.receive() else { panic!("items follow") };
+            let Body::Items(items) = peer.receive() else { panic!("the message is not Items") };
             received += items_in(&items).1.len();
         }
         order.for_each(|item| peer.send_done(open.job, item, &result));

@@ -36,7 +36,7 @@ fn reopen(server: &Server, peer: &Peer, pool: &Pool, coordinator: &'static str) 
                 job.extend((first..).zip(each.into_iter().map(<[u8]>::to_vec)));
             }
             Body::EndItems(end) => resent.ended.push(end.job),
-            other => panic!("{other:?} has no place here"),
+            other => panic!("unexpected message among the resent ones: {other:?}"),
         }
     }
     (peer, resent)
@@ -151,10 +151,10 @@ fn an_input_continues_with_another_window() {
     let items = (0..40_u64).map(|item| (item, vec![item as u8; 100_000]));
     let feeding = thread::scope(|scope| {
         let map = scope.spawn(|| pool.starmap(|item: u64, _: Vec<u8>| 2 * item, items));
-        let Body::OpenJob(opened) = peer.receive() else { panic!("a job is opened") };
+        let Body::OpenJob(opened) = peer.receive() else { panic!("the message is not OpenJob") };
         let mut received = 0;
         while received < 11 {
-            let Body::Items(items) = peer.receive() else { panic!("items follow") };
+            let Body::Items(items) = peer.receive() else { panic!("the message is not Items") };
             received += items_in(&items).1.len();
         }
         send_results(&peer, opened.job, 0..6);
@@ -175,7 +175,7 @@ fn an_input_continues_with_another_window() {
             rest.iter().map(|body| if let Body::Items(i) = body { i.data.len() + i.ends.len() } else { 0 }).sum();
         send_results(&peer, opened.job, 6..received as u64);
         peer.send(Event::Window(Window { job: opened.job, limit: got as u64 + 150_000 }));
-        let Body::Items(more) = peer.receive() else { panic!("there is room") };
+        let Body::Items(more) = peer.receive() else { panic!("the message is not Items") };
         assert_eq!(more.first, received as u64);
         assert!(peer.is_silent());
         peer.send(Event::Window(Window { job: opened.job, limit: 1 << 30 }));
@@ -273,7 +273,7 @@ fn at_most_once_items_are_resent_only_to_another_coordinator() {
     let (peer, resent) = reopen(&server, &peer, &pool, "two");
     assert_eq!(resent.indices(job), [0, 2, 3]);
     send_results(&peer, job, [3]);
-    // The same coordinator, which has given up the pool.
+    // The same coordinator, which has closed the pool.
     let (peer, resent) = reopen(&server, &peer, &pool, "two");
     assert_eq!((resent.indices(job), resent.ended), (vec![], vec![job]));
     peer.send_job_ended(job, false);
@@ -284,11 +284,11 @@ fn at_most_once_items_are_resent_only_to_another_coordinator() {
 }
 
 #[test]
-fn reconnecting_is_given_up_after_the_timeout() {
+fn reconnecting_stops_after_the_timeout() {
     let (server, peer, pool) = opened_with(Duration::from_millis(700));
     let map = pool.map_async(double, 0..3);
     peer.receive_job();
-    server.refuse(Some(Status::unavailable("nobody is at home")));
+    server.refuse(Some(Status::unavailable("the coordinator is down")));
     let start = Instant::now();
     peer.cut();
     let mut early = pool.apply_async(double, (1,));
@@ -297,14 +297,14 @@ fn reconnecting_is_given_up_after_the_timeout() {
     assert!(waiting.to_string().contains("was lost (the test has cut the connection); trying again"), "{waiting}");
     for error in [map.get().unwrap_err(), early.get().unwrap_err(), pool.apply(double, (1,)).unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        let story = error.to_string();
+        let message = error.to_string();
         let words = [
             "was lost while 2 jobs were open: the test has cut the connection",
             "700ms",
-            "nobody is at home",
+            "the coordinator is down",
             "reconnect_timeout",
         ];
-        assert!(words.iter().all(|word| story.contains(word)), "{story}");
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
     }
     let took = start.elapsed();
     assert!((Duration::from_millis(700)..Duration::from_secs(3)).contains(&took), "{took:?}");
@@ -372,7 +372,7 @@ fn ending_a_pool_does_not_wait_for_a_reconnect() {
             peer.receive_job();
             map
         });
-        server.refuse(Some(Status::unavailable("nobody is at home")));
+        server.refuse(Some(Status::unavailable("the coordinator is down")));
         peer.cut();
         peer.wait_for_disconnect();
         let start = Instant::now();
@@ -404,7 +404,7 @@ fn a_job_cancelled_while_disconnected_ends_at_once() {
     let (server, peer, pool) = opened_with_reconnect();
     let map = pool.map_async(double, 0..3);
     let (job, _) = peer.receive_job();
-    server.refuse(Some(Status::unavailable("nobody is at home")));
+    server.refuse(Some(Status::unavailable("the coordinator is down")));
     peer.cut();
     peer.wait_for_disconnect();
     thread::sleep(Duration::from_millis(100));

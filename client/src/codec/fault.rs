@@ -17,7 +17,7 @@ pub(crate) enum Fault {
     /// The value is nested deeper than [`MAX_DEPTH`].
     TooDeep,
     /// The bytes end too early.
-    CutShort,
+    Truncated,
     /// The bytes are no value of this format.
     Damaged,
     /// The message of serde, or of the type's own implementation.
@@ -45,7 +45,7 @@ impl fmt::Display for Fault {
                 "it is nested more than {} levels deep: flatten it, for example into a Vec with indices",
                 MAX_DEPTH
             ),
-            Self::CutShort => f.write_str("it is truncated"),
+            Self::Truncated => f.write_str("it is truncated"),
             Self::Damaged => f.write_str("its bytes are damaged"),
             Self::Custom(message) => f.write_str(message),
         }

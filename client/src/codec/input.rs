@@ -35,28 +35,28 @@ impl<'de> Input<'de> {
 
     #[inline]
     pub(super) fn byte(&mut self) -> Result<u8, Fault> {
-        let (&byte, rest) = self.bytes.split_first().ok_or(Fault::CutShort)?;
+        let (&byte, rest) = self.bytes.split_first().ok_or(Fault::Truncated)?;
         self.bytes = rest;
         Ok(byte)
     }
 
     #[inline]
     pub(super) fn take(&mut self, count: usize) -> Result<&'de [u8], Fault> {
-        let (taken, rest) = self.bytes.split_at_checked(count).ok_or(Fault::CutShort)?;
+        let (taken, rest) = self.bytes.split_at_checked(count).ok_or(Fault::Truncated)?;
         self.bytes = rest;
         Ok(taken)
     }
 
     #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let (&taken, rest) = self.bytes.split_first_chunk().ok_or(Fault::CutShort)?;
+        let (&taken, rest) = self.bytes.split_first_chunk().ok_or(Fault::Truncated)?;
         self.bytes = rest;
         Ok(taken)
     }
 
     #[inline]
     pub(super) fn unsigned(&mut self) -> Result<u64, Fault> {
-        let (number, rest) = varint::read(self.bytes).ok_or(Fault::CutShort)?;
+        let (number, rest) = varint::read(self.bytes).ok_or(Fault::Truncated)?;
         self.bytes = rest;
         Ok(number)
     }
@@ -79,7 +79,7 @@ impl<'de> Input<'de> {
     #[inline]
     pub(super) fn counted(&mut self) -> Result<&'de [u8], Fault> {
         let count = self.unsigned()?;
-        self.take(usize::try_from(count).map_err(|_| Fault::CutShort)?)
+        self.take(usize::try_from(count).map_err(|_| Fault::Truncated)?)
     }
 
     #[inline]

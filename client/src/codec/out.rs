@@ -30,7 +30,7 @@ impl<'a, S: Sink> Out<'a, S> {
     }
 
     #[cold]
-    pub(super) fn give_up<T>(&mut self, why: Fault) -> Result<T, Fault> {
+    pub(super) fn fail<T>(&mut self, why: Fault) -> Result<T, Fault> {
         let returned = match why {
             Fault::Unknown => Fault::Unknown,
             _ => Fault::Differs,

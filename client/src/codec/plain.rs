@@ -132,5 +132,5 @@ fn fits<N>(number: Result<N, std::num::TryFromIntError>) -> Result<N, Fault> {
 fn read_elements<N: Pod>(input: &mut Input<'_>) -> Result<Vec<N>, Fault> {
     let count = input.unsigned()?;
     let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(size_of::<N>()));
-    Ok(bytemuck::pod_collect_to_vec(input.take(bytes.ok_or(Fault::CutShort)?)?))
+    Ok(bytemuck::pod_collect_to_vec(input.take(bytes.ok_or(Fault::Truncated)?)?))
 }

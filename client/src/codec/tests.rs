@@ -27,7 +27,7 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(value: T
     let bytes = &bytes[2..];
     assert_eq!(decode::<T>(bytes).unwrap(), value);
     for length in 0..bytes.len().min(300) {
-        decode::<T>(&bytes[..length]).expect_err("a truncated value must not decode");
+        decode::<T>(&bytes[..length]).expect_err("a truncated value was decoded");
     }
     let mut longer = bytes.to_vec();
     longer.push(1);

@@ -11,29 +11,29 @@ fn inbox(items: u64) -> Inbox {
 }
 
 /// Returns results for items `first..first + count`: each is its index.
-fn done(first: u64, count: u64) -> News {
+fn done(first: u64, count: u64) -> Delivery {
     let (mut data, mut ends) = (Vec::new(), Vec::new());
     for item in first..first + count {
         codec::encode(&item, &mut data).unwrap();
         ends.extend((data.len() as u32).to_le_bytes());
     }
-    News::Done { first, data: data.into(), ends: ends.into(), attempts: 0, held: Held::default() }
+    Delivery::Done { first, data: data.into(), ends: ends.into(), attempts: 0, held: Held::default() }
 }
 
-fn failed(item: u64) -> News {
+fn failed(item: u64) -> Delivery {
     failed_alike(item, 1)
 }
 
-fn failed_alike(first: u64, count: u64) -> News {
+fn failed_alike(first: u64, count: u64) -> Delivery {
     let error = farpool_session::Error::new(ErrorKind::Panicked, format!("number {first}"));
-    News::Failed { first, count, error, held: Held::default() }
+    Delivery::Failed { first, count, error, held: Held::default() }
 }
 
-fn collect(items: u64, news: Vec<News>) -> Result<Vec<u64>, Error> {
+fn collect(items: u64, deliveries: Vec<Delivery>) -> Result<Vec<u64>, Error> {
     let inbox = inbox(items);
     let mut collector = Collector::new(0);
-    for news in news {
-        collector.accept(news, &inbox)?;
+    for delivery in deliveries {
+        collector.accept(delivery, &inbox)?;
     }
     collector.finish(items)
 }
@@ -63,7 +63,7 @@ fn the_failure_with_the_lowest_index_wins() {
         let error = collect(9, vec![failed_alike(first, count)]).unwrap_err();
         assert!(error.message().contains("items that do not exist"), "{error}");
     }
-    let undecodable = News::Done {
+    let undecodable = Delivery::Done {
         first: 0,
         data: Bytes::new(),
         ends: Bytes::from_static(&[0; 4]),
@@ -76,7 +76,7 @@ fn the_failure_with_the_lowest_index_wins() {
 
 #[test]
 fn protocol_violations_are_detected() {
-    for news in [vec![done(0, 2), done(1, 1)], vec![done(1, 1), done(1, 1)], vec![done(0, 4)], vec![done(1, 2)]] {
-        assert_eq!(collect(3, news).unwrap_err().kind(), ErrorKind::Unavailable);
+    for deliveries in [vec![done(0, 2), done(1, 1)], vec![done(1, 1), done(1, 1)], vec![done(0, 4)], vec![done(1, 2)]] {
+        assert_eq!(collect(3, deliveries).unwrap_err().kind(), ErrorKind::Unavailable);
     }
 }

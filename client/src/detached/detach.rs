@@ -9,7 +9,7 @@ use super::Detached;
 use crate::args::{Args, Data};
 use crate::codec;
 use crate::error::Error;
-use crate::feeder::Whole;
+use crate::feeder::WholeInput;
 use crate::function::{self, Captureless, Function};
 use crate::job::Job;
 use crate::progress::Progress;
@@ -86,13 +86,18 @@ impl<F: Captureless> Detach<'_, F> {
         self.send(self.describe::<(T,), R>(), Singles(items.into_iter()))
     }
 
-    /// As [`map`](Self::map), for a function of several arguments: each item is the tuple of them.
+    /// Detaches a job that calls the function with each item, which is a tuple of its arguments.
     ///
     /// # Errors
-    /// As [`map`](Self::map).
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the pool is not on a cluster, if an option is
+    /// invalid, or if another job has the name; [`ErrorKind::Codec`](crate::ErrorKind::Codec) or
+    /// [`ErrorKind::PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge) with the index of an item that cannot be sent;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`Pool::close`](crate::Pool::close);
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be reached, keeps no jobs, or has no
+    /// room for more.
     ///
     /// # Panics
-    /// As [`map`](Self::map).
+    /// If the iterator panics.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), farpool::Error> {
@@ -115,7 +120,12 @@ impl<F: Captureless> Detach<'_, F> {
     /// Detaches a job of a single call: it has one result.
     ///
     /// # Errors
-    /// As [`map`](Self::map).
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the pool is not on a cluster, if an option is
+    /// invalid, or if another job has the name; [`ErrorKind::Codec`](crate::ErrorKind::Codec) or
+    /// [`ErrorKind::PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge) if the arguments cannot be sent;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`Pool::close`](crate::Pool::close);
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be reached, keeps no jobs, or has no
+    /// room for more.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), farpool::Error> {
@@ -160,7 +170,7 @@ impl<F: Captureless> Detach<'_, F> {
             durable: 0,
         };
         let open = v1::OpenJob { job: JOB, detach: Some(detach), ..options.open_job(function) };
-        let mut whole = Whole::new(input, JOB, pool.payload_limit());
+        let mut whole = WholeInput::new(input, JOB, pool.payload_limit());
         let mut sending = JobSender::start(&detach_settings, open)?;
         let _progress = match options.progress() {
             true => Progress::show(&sending.durable(), &self.name, whole.size()),

@@ -53,7 +53,10 @@ pub fn attach<R: Data>(name: impl Into<String>) -> Result<Detached<R>, Error> {
 /// `FARPOOL_ADDRESS`. `R` is the type of its results.
 ///
 /// # Errors
-/// As [`attach`].
+/// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the address is invalid, if there is no such job, or if
+/// its results are of another type; [`ErrorKind::Codec`](crate::ErrorKind::Codec) if their encoding is one that this farpool
+/// cannot read; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be reached, or keeps no
+/// jobs.
 ///
 /// ```
 /// // No coordinator listens there.
@@ -154,7 +157,9 @@ impl<R: Data> Detached<R> {
     ///
     /// # Errors
     /// If items failed, the error of the one with the lowest index, after all have finished;
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if the job was cancelled; otherwise as [`status`](Self::status).
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if the job was cancelled;
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the job was discarded or has expired;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be reached.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), farpool::Error> {
@@ -193,7 +198,8 @@ impl<R: Data> Detached<R> {
     /// Cancels items without an outcome; running ones are killed. Existing outcomes stay.
     ///
     /// # Errors
-    /// As [`status`](Self::status).
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the job was discarded or has expired;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be reached.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), farpool::Error> {
@@ -211,7 +217,8 @@ impl<R: Data> Detached<R> {
     /// coordinator has stored the whole job, it cannot know; if it reconnects and the job is gone, it detaches the job again.
     ///
     /// # Errors
-    /// As [`status`](Self::status).
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the job was discarded or has expired;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the coordinator cannot be reached.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), farpool::Error> {

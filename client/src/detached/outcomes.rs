@@ -83,7 +83,7 @@ impl<R: Data> Stream for Outcomes<R> {
         loop {
             match self.step() {
                 Poll::Ready(outcome) => return Poll::Ready(outcome),
-                Poll::Pending if self.reader.wake_for_news(context.waker()) => {}
+                Poll::Pending if self.reader.wake_on_arrival(context.waker()) => {}
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -75,7 +75,7 @@ impl Jobs {
             messages.clear();
             return Err(error.clone());
         }
-        let Body::OpenJob(open) = messages.remove(0) else { panic!("a submission opens its job") };
+        let Body::OpenJob(open) = messages.remove(0) else { panic!("the submission does not begin with OpenJob") };
         assert_eq!(open.job, inbox.job());
         let inbox = Arc::clone(inbox);
         let job = FakeJob {
@@ -121,7 +121,7 @@ impl Jobs {
         let Some(at) = self.choose() else { return false };
         let Some(item) = self.waiting.remove(at) else { return false };
         self.bytes -= item.bytes.len();
-        let job = self.jobs.get_mut(&item.job).expect("items of a job that ended are gone");
+        let job = self.jobs.get_mut(&item.job).expect("the job has ended");
         job.unfinished -= 1;
         job.freed += 4 + item.bytes.len() as u64;
         match answer(item.index, &item.bytes) {
@@ -196,7 +196,7 @@ impl Jobs {
 
     fn end_if_finished(&mut self, job: u64) {
         if self.jobs.get(&job).is_some_and(|job| job.input_ended && job.unfinished == 0) {
-            self.jobs.remove(&job).expect("the job exists").inbox.end(End::Finished).wake();
+            self.jobs.remove(&job).expect("no such job").inbox.end(End::Finished).wake();
         }
     }
 

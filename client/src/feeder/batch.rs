@@ -27,7 +27,7 @@ impl Batch {
         Self { first, data: Vec::with_capacity(data), ends: Vec::with_capacity(ends) }
     }
 
-    /// Appends an item; on an error the batch is as it was.
+    /// Appends an item; on an error the batch is unchanged.
     #[inline]
     pub(super) fn push<A: Args>(&mut self, args: &A, payload_limit: u64) -> Result<(), Error> {
         encode(args, &mut self.data, payload_limit)?;
@@ -78,7 +78,7 @@ pub(super) fn only_item<A: Args>(args: &A, job: u64, payload_limit: u64) -> Resu
     Ok(message)
 }
 
-/// Appends an item; on an error `data` is as it was.
+/// Appends an item; on an error `data` is unchanged.
 #[inline]
 fn encode<A: Args>(args: &A, data: &mut Vec<u8>, payload_limit: u64) -> Result<(), Error> {
     let start = data.len();

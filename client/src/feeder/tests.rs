@@ -107,8 +107,9 @@ fn measure_caller() {
             feeding += before.elapsed();
             for message in messages.drain(..) {
                 if let Body::Items(Items { first, data, ends, .. }) = message {
-                    let news = farpool_session::News::Done { first, data, ends, attempts: 0, held: Held::default() };
-                    collector.accept(news, &inbox).unwrap();
+                    let delivery =
+                        farpool_session::Delivery::Done { first, data, ends, attempts: 0, held: Held::default() };
+                    collector.accept(delivery, &inbox).unwrap();
                 }
             }
         }

@@ -6,7 +6,7 @@ use crate::args::Args;
 use crate::error::Error;
 
 /// The input of a job that runs only after all items were sent: an item that cannot be sent ends the job.
-pub(crate) struct Whole<I> {
+pub(crate) struct WholeInput<I> {
     input: I,
     exhausted: bool,
     job: u64,
@@ -16,7 +16,7 @@ pub(crate) struct Whole<I> {
     pace: Pace,
 }
 
-impl<A: Args, I: Iterator<Item = A>> Whole<I> {
+impl<A: Args, I: Iterator<Item = A>> WholeInput<I> {
     pub(crate) fn new(input: I, job: u64, payload_limit: u64) -> Self {
         Self { input, exhausted: false, job, pulled: 0, bytes: 0, payload_limit, pace: Pace::new() }
     }
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn all_items_come_without_gaps() {
-        let mut whole = Whole::new(Singles(0..100_000_u64), 1, 1 << 20);
+        let mut whole = WholeInput::new(Singles(0..100_000_u64), 1, 1 << 20);
         assert_eq!(whole.size(), Some(100_000));
         let mut next = 0;
         while let Some(items) = whole.next_batch().unwrap() {
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn an_item_that_cannot_be_sent_is_reported_by_its_index() {
-        let mut whole = Whole::new(Singles([vec![0_u8; 5], vec![0; 50]].into_iter()), 1, 10);
+        let mut whole = WholeInput::new(Singles([vec![0_u8; 5], vec![0; 50]].into_iter()), 1, 10);
         let first = whole.next_batch().unwrap().unwrap();
         assert_eq!(first.first, 0);
         let error = whole.next_batch().unwrap_err();

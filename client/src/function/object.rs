@@ -172,9 +172,9 @@ fn find<T>(look: impl FnMut(&Object<'_>) -> Option<T>) -> Option<T> {
         _: libc::size_t,
         search: *mut c_void,
     ) -> c_int {
-        // SAFETY: the loader passes on the pointer that it gets below, which nothing else uses meanwhile, ...
+        // SAFETY: the loader passes on the pointer that it gets below. Nothing else uses it meanwhile.
         let search = unsafe { &mut *search.cast::<Search<L, T>>() };
-        // SAFETY: ... and a description that is valid during this call.
+        // SAFETY: the loader passes a description that is valid during this call.
         let info = unsafe { &*info };
         if info.dlpi_phdr.is_null() || info.dlpi_name.is_null() {
             return 0;

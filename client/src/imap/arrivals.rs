@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
-use farpool_session::{Inbox, News, Results};
+use farpool_session::{Delivery, Inbox, Results};
 
 use crate::args::Data;
 use crate::codec;
@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind};
 /// The order in which outcomes are returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    OfInput,
-    AsTheyCome,
+    Input,
+    Completion,
 }
 
 /// Outcomes that have arrived but were not taken yet. Each is decoded when it is taken.
@@ -75,24 +75,24 @@ impl Arrivals {
     }
 
     /// Adds arrivals. An error is about the whole job: the session broke its contract.
-    pub(super) fn add(&mut self, news: News, inbox: &Inbox) -> Result<(), Error> {
-        let (first, arrival) = match news {
-            News::Done { first, data, ends, attempts, held } => {
-                let results = Results::new(first, data, ends, inbox.pulled())?.tried(attempts).holding(held);
+    pub(super) fn add(&mut self, delivery: Delivery, inbox: &Inbox) -> Result<(), Error> {
+        let (first, arrival) = match delivery {
+            Delivery::Done { first, data, ends, attempts, held } => {
+                let results = Results::new(first, data, ends, inbox.pulled())?.with_attempts(attempts).holding(held);
                 self.bytes += results.memory();
                 self.items += results.items();
                 self.recent = (results.memory() as u64).checked_div(results.items()).unwrap_or(0);
                 (first, Arrival::Done(results))
             }
-            News::Failed { first, count, error, held: _ } => {
-                farpool_session::there_are(first, count, inbox.pulled())?;
+            Delivery::Failed { first, count, error, held: _ } => {
+                farpool_session::check_items_exist(first, count, inbox.pulled())?;
                 self.items += count;
                 (first, Arrival::Failed(first, count, error.into()))
             }
         };
         match self.order {
-            Order::AsTheyCome => self.queue.push_back(arrival),
-            Order::OfInput => {
+            Order::Completion => self.queue.push_back(arrival),
+            Order::Input => {
                 if first < self.next || self.ahead.insert(first, arrival).is_some() {
                     return Err(Error::protocol(format_args!("the outcome of item {first} was delivered twice")));
                 }
@@ -134,15 +134,15 @@ impl Arrivals {
     /// Puts back the rest of the next arrival, from this item on.
     fn put_back(&mut self, first: u64, rest: Arrival) {
         match self.order {
-            Order::AsTheyCome => self.queue.push_front(rest),
-            Order::OfInput => drop(self.ahead.insert(first, rest)),
+            Order::Completion => self.queue.push_front(rest),
+            Order::Input => drop(self.ahead.insert(first, rest)),
         }
     }
 
     fn next_arrival(&mut self) -> Option<Arrival> {
         match self.order {
-            Order::AsTheyCome => self.queue.pop_front(),
-            Order::OfInput => {
+            Order::Completion => self.queue.pop_front(),
+            Order::Input => {
                 let first = self.ahead.first_entry()?;
                 (*first.key() == self.next).then(|| first.remove())
             }

@@ -37,8 +37,8 @@ impl<T: Data, I: Iterator<Item = T>> CallerPulled<I> {
                 consumer.finish();
                 return Ok(Step::Over);
             }
-            if consumer.has_news() {
-                if consumer.take_news()? {
+            if consumer.has_arrivals() {
+                if consumer.take_deliveries()? {
                     return Err(ended_early(&consumer.call.inbox));
                 }
             } else if !self.window.is_due_before_waiting(self.ahead()) || !self.feed(consumer)? {
@@ -50,9 +50,9 @@ impl<T: Data, I: Iterator<Item = T>> CallerPulled<I> {
     /// Pulls and sends one batch, if there is room. Returns whether anything has changed.
     fn feed(&mut self, consumer: &mut Consumer) -> Result<bool, Error> {
         // Results in the inbox count too: they are no longer counted as input.
-        let has_news = consumer.has_news();
-        if has_news {
-            consumer.take_news()?;
+        let has_arrivals = consumer.has_arrivals();
+        if has_arrivals {
+            consumer.take_deliveries()?;
         }
         let slots = consumer.call.session.slots();
         self.window.follow(slots);
@@ -61,7 +61,7 @@ impl<T: Data, I: Iterator<Item = T>> CallerPulled<I> {
         let (arrivals, inbox) = (&consumer.arrivals, &consumer.call.inbox);
         let results = arrivals.bytes().saturating_add(arrivals.expected_bytes(self.ahead(), running));
         if room == 0 || !self.feeder.may_feed(inbox, results) {
-            return Ok(has_news);
+            return Ok(has_arrivals);
         }
         // A batch is checked only once, so it must not be larger than the room that its results leave.
         let left = self.feeder.bytes_left(inbox, results);

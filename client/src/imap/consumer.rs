@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-use farpool_session::{Call, News};
+use farpool_session::{Call, Delivery};
 
 use super::arrivals::{Arrivals, Order};
 use crate::args::Data;
@@ -12,7 +12,7 @@ pub(crate) struct Consumer {
     pub(super) call: Call,
     pub(super) arrivals: Arrivals,
     /// Empty between steps; kept to reuse its memory.
-    news: VecDeque<News>,
+    deliveries: VecDeque<Delivery>,
     ended: bool,
     _progress: Option<Progress>,
 }
@@ -27,15 +27,15 @@ pub(super) enum Step<R> {
 
 impl Consumer {
     pub(crate) fn new(call: Call, order: Order, progress: Option<Progress>) -> Self {
-        Self { call, arrivals: Arrivals::new(order), news: VecDeque::new(), ended: false, _progress: progress }
+        Self { call, arrivals: Arrivals::new(order), deliveries: VecDeque::new(), ended: false, _progress: progress }
     }
 
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 
-    pub(super) fn has_news(&self) -> bool {
-        self.call.inbox.has_news()
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.call.inbox.has_arrivals()
     }
 
     /// Takes the next outcome. The outer error is about the whole job.
@@ -44,10 +44,10 @@ impl Consumer {
     }
 
     /// Takes the outcomes that have arrived; returns whether there were none and never will be.
-    pub(super) fn take_news(&mut self) -> Result<bool, Error> {
-        let ended = self.call.inbox.take(&mut self.news);
-        let dried_up = ended && self.news.is_empty();
-        self.news.drain(..).try_for_each(|news| self.arrivals.add(news, &self.call.inbox))?;
+    pub(super) fn take_deliveries(&mut self) -> Result<bool, Error> {
+        let ended = self.call.inbox.take(&mut self.deliveries);
+        let dried_up = ended && self.deliveries.is_empty();
+        self.deliveries.drain(..).try_for_each(|delivery| self.arrivals.add(delivery, &self.call.inbox))?;
         Ok(dried_up)
     }
 

@@ -14,18 +14,18 @@ use crate::singles::Singles;
 /// A job whose input is pulled, and whose outcomes are taken, one at a time.
 pub(crate) struct LazyJob<I> {
     consumer: Consumer,
-    input: Input<I>,
+    input: LazyInput<I>,
 }
 
 /// The input, by who pulls it.
-pub(crate) enum Input<I> {
+pub(crate) enum LazyInput<I> {
     /// The consumer's thread.
     Caller(CallerPulled<I>),
     /// A separate thread.
     Thread(ThreadPulled),
 }
 
-impl<T: Data, I: Iterator<Item = T>> Input<I> {
+impl<T: Data, I: Iterator<Item = T>> LazyInput<I> {
     pub(crate) fn caller(feeder: Feeder<Singles<I>>, window: Window) -> Self {
         Self::Caller(CallerPulled::new(feeder, window))
     }
@@ -39,7 +39,7 @@ impl<T: Data, I: Iterator<Item = T>> Input<I> {
 }
 
 impl<I> LazyJob<I> {
-    pub(crate) fn new(consumer: Consumer, input: Input<I>) -> Self {
+    pub(crate) fn new(consumer: Consumer, input: LazyInput<I>) -> Self {
         Self { consumer, input }
     }
 
@@ -62,9 +62,9 @@ impl<I> LazyJob<I> {
     }
 
     /// Wakes the task when something arrives; returns whether something already has.
-    pub(super) fn wake_for_news(&self, waker: &Waker) -> bool {
+    pub(super) fn wake_on_arrival(&self, waker: &Waker) -> bool {
         self.consumer.call.inbox.set_waker(waker);
-        self.consumer.has_news()
+        self.consumer.has_arrivals()
     }
 }
 
@@ -85,8 +85,8 @@ impl<T: Data, I: Iterator<Item = T>> LazyJob<I> {
         let call = &consumer.call;
         fork::check_pool(call.session.owner()).map_err(|error| call.inbox.add_context::<Error>(error))?;
         match input {
-            Input::Caller(input) => input.step(consumer),
-            Input::Thread(input) => input.step(consumer),
+            LazyInput::Caller(input) => input.step(consumer),
+            LazyInput::Thread(input) => input.step(consumer),
         }
     }
 }
@@ -94,7 +94,7 @@ impl<T: Data, I: Iterator<Item = T>> LazyJob<I> {
 impl<I> Drop for LazyJob<I> {
     fn drop(&mut self) {
         // Before the job is cancelled: the thread pulls no further item for it.
-        if let Input::Thread(input) = &self.input {
+        if let LazyInput::Thread(input) = &self.input {
             input.abandon();
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Wake, Waker};
 use std::thread;
 
-use farpool_session::{Held, News};
+use farpool_session::{Delivery, Held};
 
 use super::arrivals::Arrivals;
 use super::*;
@@ -98,11 +98,11 @@ fn the_bytes_ahead_of_the_consumer_are_bounded() {
 #[test]
 fn a_failed_item_does_not_end_the_iteration() {
     let answer = |item, _: &[u8]| if item % 3 == 1 { panicked("one in three") } else { done(&item) };
-    for order in [Order::OfInput, Order::AsTheyCome] {
+    for order in [Order::Input, Order::Completion] {
         let (_, pool) = FakeSession::answering(answer).picking(Pick::Random).pool();
         let outcomes: Vec<_> = match order {
-            Order::OfInput => pool.imap(double, 0..100).collect(),
-            Order::AsTheyCome => pool.imap_unordered(double, 0..100).collect(),
+            Order::Input => pool.imap(double, 0..100).collect(),
+            Order::Completion => pool.imap_unordered(double, 0..100).collect(),
         };
         let mut failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()?.item()).collect();
         failed.sort_unstable();
@@ -116,9 +116,9 @@ fn items_failed_as_a_range_are_returned_one_by_one() {
     inbox.set_pulled(6);
     let alike = |first, count| {
         let error = farpool_session::Error::new(ErrorKind::AgentLost, "gone");
-        News::Failed { first, count, error, held: Held::default() }
+        Delivery::Failed { first, count, error, held: Held::default() }
     };
-    for (order, expected) in [(Order::OfInput, [0, 1, 2, 3, 4, 5]), (Order::AsTheyCome, [4, 5, 0, 1, 2, 3])] {
+    for (order, expected) in [(Order::Input, [0, 1, 2, 3, 4, 5]), (Order::Completion, [4, 5, 0, 1, 2, 3])] {
         let mut arrivals = Arrivals::new(order);
         arrivals.add(alike(4, 2), &inbox).unwrap();
         arrivals.add(alike(0, 3), &inbox).unwrap();
@@ -127,7 +127,7 @@ fn items_failed_as_a_range_are_returned_one_by_one() {
         let items: Vec<u64> = std::iter::from_fn(&mut pop).collect();
         assert_eq!(items, expected, "{order:?}");
     }
-    let mut arrivals = Arrivals::new(Order::OfInput);
+    let mut arrivals = Arrivals::new(Order::Input);
     arrivals.add(alike(5, 2), &inbox).unwrap_err();
     arrivals.add(alike(u64::MAX, 2), &inbox).unwrap_err();
 }

@@ -65,10 +65,10 @@ impl ThreadPulled {
                 self.shared.note_taken(&consumer.arrivals, consumer.call.session.slots());
                 return Ok(Step::Outcome(outcome));
             }
-            if !consumer.has_news() {
+            if !consumer.has_arrivals() {
                 return Ok(Step::Wait);
             }
-            if consumer.take_news()? {
+            if consumer.take_deliveries()? {
                 consumer.finish();
                 return match consumer.call.inbox.end_error() {
                     Some(error) => Ok(Step::Outcome(Err(error.into()))),
@@ -154,11 +154,11 @@ impl<T: Data, I: Iterator<Item = T>> PullingThread<I> {
             if let Err(panic) = fed {
                 let (items, words) = (self.feeder.pulled(), panics::message(&*panic));
                 let message = format!("the input iterator panicked after {items} items: {words}");
-                return self.give_up(Error::new(ErrorKind::Panicked, message));
+                return self.fail_job(Error::new(ErrorKind::Panicked, message));
             }
             self.shared.state().pulled = self.feeder.pulled();
             if let Err(error) = self.session.send(&mut messages) {
-                return self.give_up(error);
+                return self.fail_job(error);
             }
         }
     }
@@ -186,7 +186,7 @@ impl<T: Data, I: Iterator<Item = T>> PullingThread<I> {
         }
     }
 
-    fn give_up(&self, error: impl Into<farpool_session::Error>) {
+    fn fail_job(&self, error: impl Into<farpool_session::Error>) {
         // Before the cancellation: after it, the job's end may arrive at any moment.
         self.inbox.break_with(error);
         farpool_session::cancel(&self.session, &self.inbox);

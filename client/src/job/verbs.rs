@@ -10,17 +10,20 @@ use crate::background;
 use crate::error::Error;
 use crate::feeder::{self, Feeder};
 use crate::function::{self, Captureless, Function};
-use crate::imap::{Consumer, Imap, Input, LazyJob, Order, Window};
+use crate::imap::{Consumer, Imap, LazyInput, LazyJob, Order, Window};
 use crate::map;
 use crate::progress::Progress;
 use crate::singles::Singles;
 
 /// The same calls as those of [`Pool`](crate::Pool), with this job's options.
 impl<F: Captureless> Job<'_, F> {
-    /// As [`Pool::apply`](crate::Pool::apply).
+    /// Calls the function with `args` in a worker and returns its result.
     ///
     /// # Errors
-    /// As [`Pool::apply`](crate::Pool::apply).
+    /// The item's error, as [`ErrorKind`](crate::ErrorKind) lists them;
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if an option is invalid;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`Pool::close`](crate::Pool::close) or
+    /// [`Pool::terminate`](crate::Pool::terminate).
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -40,7 +43,8 @@ impl<F: Captureless> Job<'_, F> {
         map::run_one(call, &args, self.pool.payload_limit())
     }
 
-    /// As [`Pool::apply_async`](crate::Pool::apply_async).
+    /// Calls the function with `args` in a worker, without waiting for the result. If an option is invalid, that error is
+    /// the outcome.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -70,13 +74,18 @@ impl<F: Captureless> Job<'_, F> {
         }
     }
 
-    /// As [`Pool::map`](crate::Pool::map).
+    /// Calls the function with each item and returns the results in the order of the items.
+    ///
+    /// Every item runs, even if others fail.
     ///
     /// # Errors
-    /// As [`Pool::map`](crate::Pool::map).
+    /// If items failed, the error of the one with the lowest index, after all have finished;
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if an option is invalid;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`Pool::close`](crate::Pool::close) or
+    /// [`Pool::terminate`](crate::Pool::terminate).
     ///
     /// # Panics
-    /// As [`Pool::map`](crate::Pool::map).
+    /// If the iterator panics; the job is then cancelled, and the pool stays usable.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -96,7 +105,8 @@ impl<F: Captureless> Job<'_, F> {
         self.run_all("map", self.describe::<(T,), R>(), Singles(items.into_iter()))
     }
 
-    /// As [`Pool::map_async`](crate::Pool::map_async).
+    /// Calls the function with each item, without waiting for the results. The iterator may be pulled on another thread. If
+    /// an option is invalid, that error is the outcome.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -117,13 +127,18 @@ impl<F: Captureless> Job<'_, F> {
         self.start_all("map_async", self.describe::<(T,), R>(), Singles(items.into_iter()))
     }
 
-    /// As [`Pool::starmap`](crate::Pool::starmap).
+    /// Calls the function with each item, a tuple of its arguments, and returns the results in the order of the items.
+    ///
+    /// Every item runs, even if others fail.
     ///
     /// # Errors
-    /// As [`Pool::map`](crate::Pool::map).
+    /// If items failed, the error of the one with the lowest index, after all have finished;
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if an option is invalid;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`Pool::close`](crate::Pool::close) or
+    /// [`Pool::terminate`](crate::Pool::terminate).
     ///
     /// # Panics
-    /// As [`Pool::map`](crate::Pool::map).
+    /// If the iterator panics; the job is then cancelled, and the pool stays usable.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -143,7 +158,8 @@ impl<F: Captureless> Job<'_, F> {
         self.run_all("starmap", self.describe::<A, R>(), items.into_iter())
     }
 
-    /// As [`Pool::starmap_async`](crate::Pool::starmap_async).
+    /// Calls the function with each item, a tuple of its arguments, without waiting for the results. The iterator may be
+    /// pulled on another thread. If an option is invalid, that error is the outcome.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -164,7 +180,8 @@ impl<F: Captureless> Job<'_, F> {
         self.start_all("starmap_async", self.describe::<A, R>(), items.into_iter())
     }
 
-    /// As [`Pool::imap`](crate::Pool::imap).
+    /// Calls the function with each item, lazily: the outcomes come in the order of the items, and the iterator is pulled at
+    /// most [`buffersize`](Self::buffersize) items ahead of them. If an option is invalid, that error is the only outcome.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -182,10 +199,11 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_imap("imap", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput, Input::caller)
+        self.run_imap("imap", self.describe::<(T,), R>(), items.into_iter(), Order::Input, LazyInput::caller)
     }
 
-    /// As [`Pool::imap_unordered`](crate::Pool::imap_unordered).
+    /// Calls the function with each item, lazily: the outcomes come in the order of completion, and the iterator is pulled at
+    /// most [`buffersize`](Self::buffersize) items ahead of them. If an option is invalid, that error is the only outcome.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -203,10 +221,17 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_imap("imap_unordered", self.describe::<(T,), R>(), items.into_iter(), Order::AsTheyCome, Input::caller)
+        self.run_imap(
+            "imap_unordered",
+            self.describe::<(T,), R>(),
+            items.into_iter(),
+            Order::Completion,
+            LazyInput::caller,
+        )
     }
 
-    /// As [`imap`](Self::imap), but a separate thread pulls the input: so the input may block, even on outcomes of this job.
+    /// Calls the function with each item, lazily; the outcomes come in the order of the items. A separate thread pulls the
+    /// input, which may therefore block, even on outcomes of this job.
     ///
     /// The thread pulls at most [`buffersize`](Self::buffersize) items ahead of the outcomes taken, and sends each at once: for
     /// inputs that never block, [`imap`](Self::imap) is faster. If the input panics, the iteration ends with
@@ -243,10 +268,17 @@ impl<F: Captureless> Job<'_, F> {
         T: Data,
         R: Data,
     {
-        self.run_imap("imap_from_thread", self.describe::<(T,), R>(), items.into_iter(), Order::OfInput, Input::thread)
+        self.run_imap(
+            "imap_from_thread",
+            self.describe::<(T,), R>(),
+            items.into_iter(),
+            Order::Input,
+            LazyInput::thread,
+        )
     }
 
-    /// As [`imap_from_thread`](Self::imap_from_thread), but the outcomes come in the order of completion.
+    /// Calls the function with each item, lazily; the outcomes come in the order of completion. A separate thread pulls the
+    /// input, which may therefore block: see [`imap_from_thread`](Self::imap_from_thread).
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {
@@ -269,8 +301,8 @@ impl<F: Captureless> Job<'_, F> {
             "imap_unordered_from_thread",
             self.describe::<(T,), R>(),
             items.into_iter(),
-            Order::AsTheyCome,
-            Input::thread,
+            Order::Completion,
+            LazyInput::thread,
         )
     }
 }
@@ -333,7 +365,7 @@ impl<F> Job<'_, F> {
         function: Bytes,
         items: I,
         order: Order,
-        input: fn(Feeder<Singles<I>>, Window) -> Input<I>,
+        input: fn(Feeder<Singles<I>>, Window) -> LazyInput<I>,
     ) -> Imap<I, R> {
         Imap::new(self.call(verb, function, Interest::Outcomes).map(|call| {
             let feeder = self.feeder(&call, Singles(items));

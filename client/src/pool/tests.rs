@@ -60,8 +60,8 @@ proptest! {
         let (session, pool) = session.picking(Pick::Random).pool();
         let error = pool.job(double).label("x").map(0..200).unwrap_err();
         prop_assert_eq!((error.kind(), error.item()), (ErrorKind::Panicked, Some(lowest)));
-        let story = error.to_string();
-        prop_assert!(story.starts_with(&format!("map \"x\", item {lowest}: number {lowest}")), "{}", story);
+        let message = error.to_string();
+        prop_assert!(message.starts_with(&format!("map \"x\", item {lowest}: number {lowest}")), "{}", message);
         prop_assert_eq!((session.open(), session.cancelled()), (0, 0));
     }
 }

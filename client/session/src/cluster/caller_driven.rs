@@ -43,7 +43,7 @@ pub fn open<C: Connect>(
     reconnect_timeout: Duration,
     front: Arc<dyn Front>,
 ) -> (Session, SessionHandle, impl Future<Output = Result<(), Error>>, impl Future<Output = Result<(), Error>>) {
-    let address = Address::parse("simulation:1").expect("the address has a host and a port");
+    let address = Address::parse("simulation:1").expect("invalid address");
     let payload_limit = open.settings.as_ref().map_or(1 << 30, |settings| settings.payload_limit);
     let purpose = Purpose::Pool(address.clone());
     let secret = Secret::of(open.secret.clone());

@@ -186,7 +186,7 @@ impl<C: Connect> Conversation<'_, C> {
     /// Connects for the first time.
     async fn begin(&mut self) -> Result<Next, Error> {
         if self.purpose.is_job() {
-            return self.connect_patiently().await;
+            return self.connect_with_retries().await;
         }
         let new = self.dialer.open(self.shared).await.map_err(|status| self.purpose.refused(&status))?;
         let NewConnection { connection, incoming, .. } = new;
@@ -310,7 +310,7 @@ impl<C: Connect> Conversation<'_, C> {
 
     pub(super) fn send_program(&mut self, state: &mut SessionState) {
         let Some((connection, _)) = &mut self.connected else { return };
-        let sent = self.upload.wanted(connection);
+        let sent = self.upload.begin_if_free(connection);
         self.note_upload(sent, state);
     }
 

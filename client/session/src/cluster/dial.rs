@@ -48,7 +48,7 @@ impl<C: Connect> Dialer<C> {
                 Ok(incoming) => return Ok(NewConnection { connection, incoming, first: None }),
                 Err(status) if status.code() == Code::NotFound => {}
                 // The two sides disagree on what was sent: the coordinator has another session of this pool, which began on a
-                // connection that was given up.
+                // connection that was abandoned.
                 Err(status) if status.code() == Code::InvalidArgument => {}
                 Err(status) => return Err(status),
             }

@@ -23,7 +23,7 @@ const LEFT_FREE: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 pub(super) struct SessionDriver {
-    turn: Mutex<Turn>,
+    turn: Mutex<DriverTurn>,
     /// The session's thread sleeps here while it does not have the runtime, and callers while they ask for it.
     changed: Condvar,
     answered: Condvar,
@@ -31,7 +31,7 @@ pub(super) struct SessionDriver {
 }
 
 #[derive(Default)]
-struct Turn {
+struct DriverTurn {
     runtime: Holder,
     /// The session's thread must take the runtime.
     wanted: bool,
@@ -146,7 +146,7 @@ impl SessionDriver {
     }
 
     /// Lets callers see the state of the runtime when the turn is given back.
-    fn answer(&self) -> MutexGuard<'_, Turn> {
+    fn answer(&self) -> MutexGuard<'_, DriverTurn> {
         let mut turn = self.turn();
         if std::mem::take(&mut turn.asked) {
             self.answered.notify_all();
@@ -154,13 +154,13 @@ impl SessionDriver {
         turn
     }
 
-    fn turn(&self) -> MutexGuard<'_, Turn> {
+    fn turn(&self) -> MutexGuard<'_, DriverTurn> {
         // The turn is consistent between statements: a panic elsewhere does not corrupt it.
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Turn {
+impl DriverTurn {
     fn take(&mut self, taker: Holder) -> Option<Runtime> {
         match std::mem::replace(&mut self.runtime, taker) {
             Holder::Nobody(runtime) => Some(runtime),
@@ -188,7 +188,7 @@ pub(super) struct Driving<'a> {
 impl Driving<'_> {
     /// Drives the session until the call has ended.
     pub(super) fn until<T>(&self, call: impl Future<Output = T>) -> T {
-        self.runtime.as_ref().expect("the runtime exists until the driver is dropped").block_on(call)
+        self.runtime.as_ref().expect("the runtime is gone").block_on(call)
     }
 }
 

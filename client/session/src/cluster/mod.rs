@@ -157,7 +157,7 @@ impl Carrier for ClusterSession {
     }
 
     fn wait(&self, inbox: &Inbox, deadline: Option<Instant>) {
-        if !inbox.has_news() {
+        if !inbox.has_arrivals() {
             inbox.park(deadline);
         }
     }

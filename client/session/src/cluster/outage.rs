@@ -25,7 +25,7 @@ enum Attempt<C: Connect> {
 
 impl<C: Connect> Conversation<'_, C> {
     /// Connects for the first time, with as many attempts as after an outage.
-    pub(super) async fn connect_patiently(&mut self) -> Result<Next, Error> {
+    pub(super) async fn connect_with_retries(&mut self) -> Result<Next, Error> {
         match self.attempt(Duration::ZERO, None).await {
             Attempt::Made(Ok(new)) => self.use_connection(new),
             Attempt::Made(Err(status)) if self.purpose.is_final(&status) => Err(self.purpose.refused(&status)),

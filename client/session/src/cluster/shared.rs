@@ -10,7 +10,7 @@ use farpool_proto::v1::client_message::Body;
 use tokio::sync::Notify;
 
 use super::Address;
-use super::kept::{FirstMessage, Kept};
+use super::kept::{FirstMessage, KeptSession};
 use super::state::{Link, SessionState};
 use crate::error::Error;
 use crate::gate::Gate;
@@ -45,7 +45,7 @@ impl Shared {
             FirstMessage::Pool(open) => (open.ticket.is_some(), Gate::default()),
             FirstMessage::Attach(attached) => (attached.borrows(), Gate::default().with_bound(MOST_READ_AHEAD)),
         };
-        let state = SessionState::new(Kept::new(first_message), outgoing);
+        let state = SessionState::new(KeptSession::new(first_message), outgoing);
         Arc::new_cyclic(|shared: &Weak<Self>| Self {
             address,
             requested,

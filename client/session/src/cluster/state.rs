@@ -8,7 +8,7 @@ use farpool_proto::v1::client_event::Body as Event;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{ClientEvent, ClientMessage, Failure, FailureKind, ItemsFailed, Welcome};
 
-use super::kept::{self, Fresh, Kept, SendState, Violation};
+use super::kept::{self, Fresh, KeptSession, SendState, Violation};
 use crate::inboxes::Inboxes;
 
 pub(super) struct SessionState {
@@ -20,7 +20,7 @@ pub(super) struct SessionState {
     pub(super) link: Link,
     /// A coordinator has accepted the session before.
     pub(super) welcomed: bool,
-    pub(super) kept: Kept,
+    pub(super) kept: KeptSession,
     pub(super) outgoing: Outgoing<ClientMessage>,
     /// No further jobs are admitted.
     pub(super) closed: bool,
@@ -42,7 +42,7 @@ pub(super) enum Link {
 }
 
 impl SessionState {
-    pub(super) fn new(kept: Kept, outgoing: Outgoing<ClientMessage>) -> Self {
+    pub(super) fn new(kept: KeptSession, outgoing: Outgoing<ClientMessage>) -> Self {
         Self {
             inboxes: Inboxes::default(),
             waiting: None,
@@ -112,7 +112,7 @@ impl SessionState {
             Event::PoolFailed(_) | Event::PoolClosed(_) => self.kept.end_all(),
             Event::PoolAt(at) => {
                 let comes = !at.gone;
-                self.kept.note_place(std::mem::take(at));
+                self.kept.note_agent(std::mem::take(at));
                 if comes {
                     // Nothing starts there before this is acknowledged.
                     self.outgoing.acknowledge();

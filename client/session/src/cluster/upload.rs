@@ -31,7 +31,7 @@ impl Upload {
     }
 
     /// Handles the coordinator's request for the program.
-    pub(super) fn wanted(&mut self, connection: &mut impl Connection) -> io::Result<()> {
+    pub(super) fn begin_if_free(&mut self, connection: &mut impl Connection) -> io::Result<()> {
         self.wanted_again = self.running.is_some();
         if let (false, Some(program)) = (self.wanted_again, &self.program) {
             self.cut_off = false;
@@ -53,7 +53,7 @@ impl Upload {
 
     /// Sends the program again if it was requested; call it when the upload has [ended](Self::ended).
     pub(super) fn continue_if_wanted(&mut self, connection: &mut impl Connection) -> io::Result<()> {
-        if self.wanted_again { self.wanted(connection) } else { Ok(()) }
+        if self.wanted_again { self.begin_if_free(connection) } else { Ok(()) }
     }
 
     /// Ends the upload because the connection was lost; returns whether the program was still wanted.

@@ -29,7 +29,7 @@ impl Display for Story<'_> {
         let call = if self.names_call { (context.verb, &*context.label) } else { ("", "") };
         subject(call, context.item, f)?;
         write!(f, "{}", Lines(&context.message))?;
-        place(context, f)?;
+        origin(context, f)?;
         if let Some(advice) = self.advice.or(context.remedy.map(Remedy::in_words)) {
             write!(f, "; {advice}")?;
         }
@@ -64,7 +64,7 @@ fn subject((verb, label): (&str, &str), item: Option<u64>, f: &mut Formatter<'_>
     }
 }
 
-fn place(context: &Context, f: &mut Formatter<'_>) -> fmt::Result {
+fn origin(context: &Context, f: &mut Formatter<'_>) -> fmt::Result {
     let mut parts = Vec::new();
     if !context.host.is_empty() {
         parts.push(format!("host {}", Printable(&context.host)));

@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 
 use super::contents::Sleeper;
-use super::{End, EndHook, Inbox, Interest, News, Room};
+use super::{Delivery, End, EndHook, Inbox, Interest, Room};
 use crate::counted::Counted;
 use crate::error::{Error, ErrorKind};
 use crate::gate::{Gate, Held};
@@ -35,13 +35,13 @@ impl Inbox {
         Self { limit: AtomicU64::new(limit), gate, ..self }
     }
 
-    /// Moves all outcomes into `news`, which is empty. Returns whether the job has ended, so that no more will arrive.
+    /// Moves all outcomes into `deliveries`, which is empty. Returns whether the job has ended, so that no more will arrive.
     #[inline]
-    pub fn take(&self, news: &mut VecDeque<News>) -> bool {
-        debug_assert!(news.is_empty(), "earlier entries would be lost");
+    pub fn take(&self, deliveries: &mut VecDeque<Delivery>) -> bool {
+        debug_assert!(deliveries.is_empty(), "earlier deliveries would be lost");
         let mut state = self.state();
         self.unseen.store(false, Ordering::Relaxed);
-        *news = state.take_news(std::mem::take(news));
+        *deliveries = state.take_deliveries(std::mem::take(deliveries));
         state.end.is_some()
     }
 
@@ -99,7 +99,7 @@ impl Inbox {
     /// Fails an item that never reached the session.
     pub fn refuse(&self, item: u64, error: impl Into<Error>) {
         let error = error.into();
-        self.deliver(1, News::Failed { first: item, count: 1, error, held: Held::default() }).wake();
+        self.deliver(1, Delivery::Failed { first: item, count: 1, error, held: Held::default() }).wake();
     }
 
     /// Returns how many items have an outcome.
@@ -130,13 +130,13 @@ impl Inbox {
     }
 
     /// Wakes the task when something arrives, unless something already has. Returns whether something has.
-    pub(crate) fn wake_for_news(&self, waker: &Waker) -> bool {
-        if self.has_news() {
+    pub(crate) fn wake_on_arrival(&self, waker: &Waker) -> bool {
+        if self.has_arrivals() {
             return true;
         }
         self.set_waker(waker);
         // A later delivery wakes the waker, and an earlier one is visible here: then nothing waits.
-        let is_there = self.has_news();
+        let is_there = self.has_arrivals();
         if is_there {
             let sleeper = self.state().waker.take();
             drop(sleeper);
@@ -187,7 +187,7 @@ impl Inbox {
     pub fn discard(&self) {
         let mut state = self.state();
         state.discarding = true;
-        let unwanted = state.take_news(VecDeque::new());
+        let unwanted = state.take_deliveries(VecDeque::new());
         let sleeper = state.waker.take();
         drop(state);
         drop((unwanted, sleeper));

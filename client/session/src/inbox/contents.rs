@@ -2,13 +2,13 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::thread::Thread;
 
-use super::{End, EndHook, News};
+use super::{Delivery, End, EndHook};
 use crate::error::Error;
 use crate::waits::Waiting;
 
 #[derive(Default)]
 pub(super) struct Contents {
-    news: VecDeque<News>,
+    deliveries: VecDeque<Delivery>,
     /// Position of the failure with the lowest index, if only that matters.
     lowest_failed: Option<usize>,
     pub(super) end: Option<End>,
@@ -48,45 +48,45 @@ pub struct Wakes {
 /// A waiting task.
 pub(super) struct Sleeper {
     pub(super) waker: Waker,
-    /// `None`: what it waits for is here, in this process.
+    /// `None`: it waits for something in this process.
     pub(super) _waits: Option<Waiting>,
 }
 
 impl Contents {
-    /// Keeps an entry for a consumer that takes every one.
+    /// Keeps a delivery for a consumer that takes every one.
     #[inline]
-    pub(super) fn keep(&mut self, news: News) {
-        self.push(news);
+    pub(super) fn keep(&mut self, delivery: Delivery) {
+        self.push(delivery);
     }
 
-    /// Keeps an entry for a consumer that waits for the end: of the failures only the one with the lowest index counts,
+    /// Keeps a delivery for a consumer that waits for the end: of the failures only the one with the lowest index counts,
     /// and nothing after it.
-    pub(super) fn keep_what_counts(&mut self, news: News) {
-        let lowest = self.lowest_failed.and_then(|at| self.news.get_mut(at));
-        match (&news, lowest) {
-            (_, Some(lowest)) if news.first() > lowest.first() => {}
-            (News::Failed { .. }, Some(lowest)) => *lowest = news,
-            (News::Failed { .. }, None) => {
-                self.lowest_failed = Some(self.news.len());
-                self.push(news);
+    pub(super) fn keep_lowest_failure(&mut self, delivery: Delivery) {
+        let lowest = self.lowest_failed.and_then(|at| self.deliveries.get_mut(at));
+        match (&delivery, lowest) {
+            (_, Some(lowest)) if delivery.first() > lowest.first() => {}
+            (Delivery::Failed { .. }, Some(lowest)) => *lowest = delivery,
+            (Delivery::Failed { .. }, None) => {
+                self.lowest_failed = Some(self.deliveries.len());
+                self.push(delivery);
             }
-            (News::Done { .. }, _) => self.push(news),
+            (Delivery::Done { .. }, _) => self.push(delivery),
         }
     }
 
     #[inline]
-    fn push(&mut self, news: News) {
-        if self.news.capacity() == 0 {
+    fn push(&mut self, delivery: Delivery) {
+        if self.deliveries.capacity() == 0 {
             // Most jobs have one item, and need no more.
-            self.news.reserve_exact(1);
+            self.deliveries.reserve_exact(1);
         }
-        self.news.push_back(news);
+        self.deliveries.push_back(delivery);
     }
 
     #[inline]
-    pub(super) fn take_news(&mut self, others: VecDeque<News>) -> VecDeque<News> {
+    pub(super) fn take_deliveries(&mut self, others: VecDeque<Delivery>) -> VecDeque<Delivery> {
         self.lowest_failed = None;
-        std::mem::replace(&mut self.news, others)
+        std::mem::replace(&mut self.deliveries, others)
     }
 
     pub(super) fn all_wakes(&mut self) -> Wakes {

@@ -59,9 +59,12 @@ fn a_consumer_of_the_end_gets_only_the_lowest_failure_and_what_precedes_it() {
             done(&inbox, first / 2, 1);
         }
         assert_eq!(inbox.finished(), 2 + 3 * 3);
-        let mut news = VecDeque::new();
-        inbox.take(&mut news);
-        news.iter().map(|news| (news.first(), matches!(news, News::Failed { .. }))).collect::<Vec<_>>()
+        let mut deliveries = VecDeque::new();
+        inbox.take(&mut deliveries);
+        deliveries
+            .iter()
+            .map(|delivery| (delivery.first(), matches!(delivery, Delivery::Failed { .. })))
+            .collect::<Vec<_>>()
     };
     assert_eq!(firsts(Interest::End), [(0, false), (7, true), (4, false), (5, false), (3, false)]);
     assert_eq!(firsts(Interest::Outcomes).len(), 1 + 3 * 3);
@@ -91,25 +94,25 @@ fn a_waker_that_is_replaced_may_do_anything() {
         }
         sender.send(()).unwrap();
     });
-    receiver.recv_timeout(Duration::from_secs(10)).expect("the first waker was dropped without the lock");
+    receiver.recv_timeout(Duration::from_secs(10)).expect("the first waker was dropped under the lock");
 }
 
 #[test]
 fn outcomes_are_taken_once_and_the_last_take_reports_the_end() {
     let inbox = inbox(Interest::Outcomes);
-    assert!(!inbox.has_news());
+    assert!(!inbox.has_arrivals());
     done(&inbox, 0, 3);
-    assert!(inbox.has_news());
-    let mut news = VecDeque::new();
-    assert!(!inbox.take(&mut news));
-    assert_eq!((news.len(), inbox.finished(), inbox.has_news()), (1, 3, false));
+    assert!(inbox.has_arrivals());
+    let mut deliveries = VecDeque::new();
+    assert!(!inbox.take(&mut deliveries));
+    assert_eq!((deliveries.len(), inbox.finished(), inbox.has_arrivals()), (1, 3, false));
     done(&inbox, 3, 1);
     inbox.end(End::Finished).wake();
     inbox.end(End::Cancelled).wake();
-    news.clear();
-    assert!(inbox.take(&mut news));
-    assert_eq!(news.len(), 1);
-    assert!(inbox.has_news());
+    deliveries.clear();
+    assert!(inbox.take(&mut deliveries));
+    assert_eq!(deliveries.len(), 1);
+    assert!(inbox.has_arrivals());
     assert!(inbox.end_error().is_none());
 }
 
@@ -119,9 +122,9 @@ fn a_discarding_inbox_keeps_counting_but_holds_nothing() {
     done(&inbox, 0, 1);
     inbox.discard();
     done(&inbox, 1, 2);
-    let mut news = VecDeque::new();
-    inbox.take(&mut news);
-    assert_eq!((news.len(), inbox.finished()), (0, 3));
+    let mut deliveries = VecDeque::new();
+    inbox.take(&mut deliveries);
+    assert_eq!((deliveries.len(), inbox.finished()), (0, 3));
 }
 
 #[test]
@@ -149,7 +152,7 @@ fn parked_threads_are_unparked() {
     thread::scope(|scope| {
         let waiters = [(); 2].map(|()| {
             scope.spawn(|| {
-                while !inbox.has_news() {
+                while !inbox.has_arrivals() {
                     inbox.park(None);
                 }
             })
@@ -160,7 +163,7 @@ fn parked_threads_are_unparked() {
         done(&inbox, 1, 1);
         feeder.join().unwrap();
         thread::sleep(Duration::from_millis(10));
-        assert!(waiters.iter().all(|waiter| !waiter.is_finished()), "woken before the end");
+        assert!(waiters.iter().all(|waiter| !waiter.is_finished()), "a waiter was woken before the job's end");
         inbox.end(End::Finished).wake();
     });
     let start = Instant::now();
@@ -199,12 +202,12 @@ fn room_wakes_only_a_consumer_of_outcomes() {
         let wakes = Arc::new(CountWakes::default());
         inbox.set_waker(&Arc::clone(&wakes).into());
         inbox.grant(10).wake();
-        assert_eq!((inbox.has_news(), wakes.0.load(Ordering::Relaxed)), (woken, u32::from(woken)));
-        assert!(!inbox.take(&mut VecDeque::new()) && !inbox.has_news());
+        assert_eq!((inbox.has_arrivals(), wakes.0.load(Ordering::Relaxed)), (woken, u32::from(woken)));
+        assert!(!inbox.take(&mut VecDeque::new()) && !inbox.has_arrivals());
         // The limit never falls, and granting it again wakes no consumer.
         inbox.grant(10).wake();
         inbox.grant(9).wake();
-        assert_eq!((inbox.limit(), inbox.has_news()), (10, false));
+        assert_eq!((inbox.limit(), inbox.has_arrivals()), (10, false));
     }
 }
 
@@ -230,16 +233,16 @@ fn a_feeder_wakes_for_any_kind_of_room() {
 }
 
 #[test]
-fn a_task_waits_only_while_there_is_no_news() {
+fn a_task_waits_only_while_nothing_has_arrived() {
     let inbox = Inbox::new(1, "get", "nightly", Interest::Outcomes);
     assert!(!inbox.is_waited_for());
-    assert!(!inbox.wake_for_news(Waker::noop()));
+    assert!(!inbox.wake_on_arrival(Waker::noop()));
     assert!(inbox.is_waited_for());
     inbox.deliver_failed(0, 1, Failure::default()).wake();
     assert!(!inbox.is_waited_for());
-    assert!(inbox.wake_for_news(Waker::noop()), "an outcome has arrived");
+    assert!(inbox.wake_on_arrival(Waker::noop()), "an outcome has arrived");
     assert!(!inbox.is_waited_for(), "the task handles the outcome");
-    let mut news = VecDeque::new();
-    assert!(!inbox.take(&mut news) && news.len() == 1);
-    assert!(!inbox.wake_for_news(Waker::noop()));
+    let mut deliveries = VecDeque::new();
+    assert!(!inbox.take(&mut deliveries) && deliveries.len() == 1);
+    assert!(!inbox.wake_on_arrival(Waker::noop()));
 }

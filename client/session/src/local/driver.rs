@@ -52,7 +52,7 @@ struct EngineState {
     /// A waiting thread sleeps on the inner epoll.
     driven: bool,
     /// The inner epoll was removed from the outer one.
-    detached: bool,
+    inner_removed: bool,
     /// Threads that wait without driving.
     followers: Vec<Thread>,
 }
@@ -66,14 +66,14 @@ impl LocalDriver {
         let engine = Engine::start(settings)?;
         let inner = Arc::clone(engine.epoll());
         let timer = Timer::new(&inner, TIMER).map_err(failed)?;
-        outer.add(inner.0.as_fd(), attached()).map_err(failed)?;
+        outer.add(inner.0.as_fd(), inner_epoll_event()).map_err(failed)?;
         let intake = Intake::new(&inner, INTAKE).map_err(failed)?;
         let state = EngineState {
             engine,
             spare: Jobs::default(),
             timer,
             driven: false,
-            detached: false,
+            inner_removed: false,
             followers: Vec::new(),
         };
         let driver = Arc::new(LocalDriver { state: Mutex::new(state), intake, turn: Mutex::new(()), inner, outer });
@@ -135,12 +135,12 @@ impl LocalDriver {
                     continue;
                 }
                 Armed::Until(None) => {}
-                Armed::Until(Some(time)) => state.ring_by(time),
+                Armed::Until(Some(time)) => state.ring_timer_by(time),
             }
             state.driven = true;
             state.engine.inboxes.delivered = false;
-            if !std::mem::replace(&mut state.detached, true) {
-                self.set_outer(detached());
+            if !std::mem::replace(&mut state.inner_removed, true) {
+                self.set_outer(no_event());
             }
             release(state);
             let mut events = [EpollEvent::empty(); 32];
@@ -154,12 +154,12 @@ impl LocalDriver {
 
     /// Ends a wait, and ensures that another thread drives.
     fn leave(&self, mut state: MutexGuard<'_, EngineState>) {
-        if state.detached && !state.driven {
+        if state.inner_removed && !state.driven {
             match state.followers.pop() {
                 Some(next) => next.unpark(),
                 None => {
-                    state.detached = false;
-                    self.set_outer(attached());
+                    state.inner_removed = false;
+                    self.set_outer(inner_epoll_event());
                 }
             }
         }
@@ -200,20 +200,20 @@ impl LocalDriver {
             armed => armed,
         };
         match armed {
-            Armed::Busy => state.ring_by(clock::now()),
-            Armed::Until(Some(time)) => state.ring_by(time),
+            Armed::Busy => state.ring_timer_by(clock::now()),
+            Armed::Until(Some(time)) => state.ring_timer_by(time),
             Armed::Until(None) => {}
         }
         if state.driven && state.engine.inboxes.delivered {
             // Another thread may have delivered what the driver waits for.
-            state.ring_by(clock::now());
+            state.ring_timer_by(clock::now());
         }
         if state.engine.is_closed() {
             let EngineState { engine, spare, .. } = &mut *state;
             self.intake.close(engine, spare);
             // The session's thread and all waiting threads have nothing left to wait for.
             state.followers.iter().for_each(Thread::unpark);
-            state.ring_by(clock::now());
+            state.ring_timer_by(clock::now());
         }
         release(state);
     }
@@ -248,14 +248,14 @@ impl EngineState {
         for event in events {
             match event.data() {
                 TIMER => self.timer.rung(),
-                INTAKE => intake.rung(&mut self.engine, &mut self.spare),
+                INTAKE => intake.handle_timer(&mut self.engine, &mut self.spare),
                 data => self.engine.ready(data, now),
             }
         }
         self.engine.pump(now);
     }
 
-    fn ring_by(&mut self, time: u64) {
+    fn ring_timer_by(&mut self, time: u64) {
         // It fails only for a time in the far future.
         let _ = self.timer.ring_by(time);
     }
@@ -269,11 +269,11 @@ pub(super) fn park(deadline: Option<Instant>) {
     }
 }
 
-fn attached() -> EpollEvent {
+fn inner_epoll_event() -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLIN, 0)
 }
 
-fn detached() -> EpollEvent {
+fn no_event() -> EpollEvent {
     EpollEvent::new(EpollFlags::empty(), 0)
 }
 

@@ -40,8 +40,8 @@ struct IntakeState {
     latest: u64,
     /// Wakes the driver.
     timer: Timer,
-    /// The timer is set, and [`Intake::rung`] will be called.
-    will_ring: bool,
+    /// The timer is set, and [`Intake::handle_timer`] will be called.
+    timer_is_set: bool,
     /// The timer is no longer polled.
     closed: bool,
 }
@@ -60,7 +60,7 @@ impl Intake {
     pub(super) fn new(epoll: &Epoll, data: u64) -> Result<Self, Errno> {
         let timer = Timer::new(epoll, data)?;
         let state =
-            IntakeState { portions: VecDeque::new(), bytes: 0, latest: 0, timer, will_ring: false, closed: false };
+            IntakeState { portions: VecDeque::new(), bytes: 0, latest: 0, timer, timer_is_set: false, closed: false };
         Ok(Self { state: Mutex::new(state), submitted: AtomicU64::new(0), taken: AtomicU64::new(0) })
     }
 
@@ -80,11 +80,11 @@ impl Intake {
         if state.closed || is_first || waiting >= MOST_JOBS || state.bytes >= MOST_BYTES {
             return true;
         }
-        if !state.will_ring {
+        if !state.timer_is_set {
             // Set only once until it rings, even if drivers take jobs in before that.
-            state.will_ring = state.timer.ring_by(now + LONGEST_NS).is_ok();
+            state.timer_is_set = state.timer.ring_by(now + LONGEST_NS).is_ok();
         }
-        !state.will_ring
+        !state.timer_is_set
     }
 
     /// Returns how many jobs were submitted so far.
@@ -105,12 +105,12 @@ impl Intake {
     }
 
     /// Hands a portion of the waiting jobs to the engine when the timer has fired. See [`hand_over`](Self::hand_over).
-    pub(super) fn rung(&self, engine: &mut Engine, spare: &mut Jobs) {
+    pub(super) fn handle_timer(&self, engine: &mut Engine, spare: &mut Jobs) {
         self.take(engine, spare, |state| {
             state.timer.rung();
             // The rest after this batch follows at once.
             let is_last = state.portions.len() < 2;
-            state.will_ring = !is_last && state.timer.ring_by(clock::now()).is_ok();
+            state.timer_is_set = !is_last && state.timer.ring_by(clock::now()).is_ok();
         });
     }
 
@@ -155,7 +155,7 @@ impl IntakeState {
         if self.portions.back().is_none_or(|jobs| jobs.inboxes.len() >= PORTION) {
             self.portions.push_back(Jobs::default());
         }
-        self.portions.back_mut().expect("a portion was just added if there was none")
+        self.portions.back_mut().expect("there is no portion")
     }
 }
 

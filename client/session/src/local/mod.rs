@@ -60,7 +60,7 @@ impl Carrier for LocalSession {
     }
 
     fn wait(&self, inbox: &Inbox, deadline: Option<Instant>) {
-        self.driver.drive_until(|_| inbox.has_news(), |deadline| inbox.park(deadline), deadline);
+        self.driver.drive_until(|_| inbox.has_arrivals(), |deadline| inbox.park(deadline), deadline);
     }
 
     fn wait_closed(&self, deadline: Option<Instant>) -> bool {

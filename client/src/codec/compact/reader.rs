@@ -43,7 +43,7 @@ impl<'de, 'r> Reader<'de, 'r> {
     /// Reads a number of parts, each of which takes at least one byte.
     fn count(&mut self) -> Result<usize, Fault> {
         let count = usize::try_from(self.input.unsigned()?).unwrap_or(usize::MAX);
-        if count <= self.input.bytes.len() { Ok(count) } else { Err(Fault::CutShort) }
+        if count <= self.input.bytes.len() { Ok(count) } else { Err(Fault::Truncated) }
     }
 }
 

@@ -32,8 +32,8 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
                 described::Writer::new(out, depth).write(value)
             }
             Some(Some(shape)) => out.descend(depth, |out| value.serialize(Writer { out, shape, depth })),
-            Some(None) => out.give_up(Fault::Differs),
-            None => out.give_up(Fault::Unknown),
+            Some(None) => out.fail(Fault::Differs),
+            None => out.fail(Fault::Unknown),
         }
     }
 
@@ -44,7 +44,7 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
                 self.out.add_to_fingerprint(leaf.part());
                 Ok(())
             }
-            _ => self.out.give_up(Fault::Differs),
+            _ => self.out.fail(Fault::Differs),
         }
     }
 
@@ -54,13 +54,13 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
                 self.out.add_to_fingerprint(part::OPTION);
                 Ok(node)
             }
-            _ => self.out.give_up(Fault::Differs),
+            _ => self.out.fail(Fault::Differs),
         }
     }
 
     fn tuple_of(self, nodes: &'static [&'static Node], length: usize) -> Result<Tuple<'w, 'a, S>, Fault> {
         if nodes.len() != length {
-            return self.out.give_up(Fault::Differs);
+            return self.out.fail(Fault::Differs);
         }
         self.out.add_to_fingerprint(length as u64);
         Ok(Tuple { out: self.out, nodes, index: 0, depth: self.depth + 1 })
@@ -74,16 +74,16 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
                 }
                 Ok(Struct { out: self.out, fields, at: 0, left: count, depth: self.depth + 1 })
             }
-            Some(None) => self.out.give_up(Fault::Differs),
-            None => self.out.give_up(Fault::Unknown),
+            Some(None) => self.out.fail(Fault::Differs),
+            None => self.out.fail(Fault::Unknown),
         }
     }
 
     /// Writes the position of the variant; returns the shape of its content.
     fn variant(&mut self, index: u32, name: &str) -> Result<&'static Content, Fault> {
-        let Shape::Enum(variants) = self.shape else { return self.out.give_up(Fault::Differs) };
-        let Some(position) = variants.position(index, name) else { return self.out.give_up(Fault::Differs) };
-        let Some(content) = variants.each[position].get() else { return self.out.give_up(Fault::Unknown) };
+        let Shape::Enum(variants) = self.shape else { return self.out.fail(Fault::Differs) };
+        let Some(position) = variants.position(index, name) else { return self.out.fail(Fault::Differs) };
+        let Some(content) = variants.each[position].get() else { return self.out.fail(Fault::Unknown) };
         if let Some(fingerprint) = &mut self.out.fingerprint {
             fingerprint.add(part::ENUM);
             fingerprint.add_name(name);
@@ -186,7 +186,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
                 self.out.add_to_fingerprint(part::UNIT_VARIANT);
                 Ok(())
             }
-            _ => self.out.give_up(Fault::Differs),
+            _ => self.out.fail(Fault::Differs),
         }
     }
 
@@ -209,7 +209,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
                 self.out.add_to_fingerprint(part::NEWTYPE_VARIANT);
                 Self::part(self.out, node, self.depth + 1, value)
             }
-            _ => self.out.give_up(Fault::Differs),
+            _ => self.out.fail(Fault::Differs),
         }
     }
 
@@ -222,7 +222,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
                 let start = self.out.sink.position();
                 Ok(Seq { out: self.out, node, length, left: length, start, depth: self.depth + 1 })
             }
-            _ => self.out.give_up(Fault::Differs),
+            _ => self.out.fail(Fault::Differs),
         }
     }
 
@@ -233,7 +233,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
                 self.out.add_to_fingerprint(part::TUPLE);
                 self.tuple_of(nodes, length)
             }
-            _ => self.out.give_up(Fault::Differs),
+            _ => self.out.fail(Fault::Differs),
         }
     }
 
@@ -254,7 +254,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
                 self.out.add_to_fingerprint(part::TUPLE_VARIANT);
                 self.tuple_of(nodes, length)
             }
-            _ => self.out.give_up(Fault::Differs),
+            _ => self.out.fail(Fault::Differs),
         }
     }
 
@@ -266,7 +266,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
                 let start = self.out.sink.position();
                 Ok(Map { out: self.out, key, value, length, left: length, start, depth: self.depth + 1 })
             }
-            _ => self.out.give_up(Fault::Differs),
+            _ => self.out.fail(Fault::Differs),
         }
     }
 
@@ -277,7 +277,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
                 self.out.add_to_fingerprint(part::STRUCT);
                 self.struct_of(fields)
             }
-            _ => self.out.give_up(Fault::Differs),
+            _ => self.out.fail(Fault::Differs),
         }
     }
 
@@ -293,7 +293,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
                 self.out.add_to_fingerprint(part::STRUCT_VARIANT);
                 self.struct_of(fields)
             }
-            _ => self.out.give_up(Fault::Differs),
+            _ => self.out.fail(Fault::Differs),
         }
     }
 }

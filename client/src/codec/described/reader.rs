@@ -41,7 +41,7 @@ impl<'de, 'r> Reader<'de, 'r> {
     }
 
     fn tag(&self) -> Result<u8, Fault> {
-        self.input.bytes.first().copied().ok_or(Fault::CutShort)
+        self.input.bytes.first().copied().ok_or(Fault::Truncated)
     }
 
     /// One level deeper.

@@ -240,9 +240,9 @@ fn invalid_messages_are_errors() {
     };
     let ended = || Event::JobEnded(JobEnded { job: 1, cancelled: false });
     let cases: Vec<(&str, Vec<Event>)> = vec![
-        ("of items 0", vec![raw(0, b"\x02", &[1]), raw(0, b"\x02", &[1])]),
-        ("of items 2", vec![raw(2, b"\x02", &[1, 1])]),
-        ("of items 18446744073709551615", vec![raw(u64::MAX, b"\x02", &[1])]),
+        ("from item 0 on", vec![raw(0, b"\x02", &[1]), raw(0, b"\x02", &[1])]),
+        ("from item 2 on", vec![raw(2, b"\x02", &[1, 1])]),
+        ("from item 18446744073709551615 on", vec![raw(u64::MAX, b"\x02", &[1])]),
         ("lengths do not match", vec![raw(0, b"\x02", &[9])]),
         ("lengths do not match", vec![raw(0, b"\x02\x02", &[2, 1])]),
         (

@@ -13,34 +13,34 @@ use crate::error::Error;
 
 /// Describes the job. With `retry`, the call is retried until the reconnect timeout.
 pub fn about(location: &JobLocation, verb: &'static str, job: &JobRef, retry: bool) -> Result<DetachedJob, Error> {
-    thread::wait_for(Call::new(location, verb, job).about(retry))
+    thread::wait_for(Request::new(location, verb, job).about(retry))
 }
 
 /// Cancels the items without an outcome.
 pub fn cancel(location: &JobLocation, job: &JobRef) -> Result<(), Error> {
-    thread::wait_for(Call::new(location, "cancel", job).cancel())
+    thread::wait_for(Request::new(location, "cancel", job).cancel())
 }
 
 /// Discards the whole job.
 pub fn discard(location: &JobLocation, job: &JobRef) -> Result<(), Error> {
-    thread::wait_for(Call::new(location, "discard", job).discard())
+    thread::wait_for(Request::new(location, "discard", job).discard())
 }
 
 /// A call that is retried when its connection is lost.
-pub(super) struct Call<C> {
+pub(super) struct Request<C> {
     pub(super) connect: C,
     pub(super) subject: Subject,
     pub(super) attempts: Attempts,
 }
 
-impl Call<Grpc> {
+impl Request<Grpc> {
     fn new(location: &JobLocation, verb: &'static str, job: &JobRef) -> Self {
         let attempts = Attempts::new(location.reconnect_timeout, Uuid::new_v4().as_u64_pair().1);
         Self { connect: Grpc::new(&location.address), subject: Subject::new(location, verb, job), attempts }
     }
 }
 
-impl<C: Connect<Connection: DetachedConnection>> Call<C> {
+impl<C: Connect<Connection: DetachedConnection>> Request<C> {
     pub(super) async fn about(mut self, retry: bool) -> Result<DetachedJob, Error> {
         loop {
             let describe = async {

@@ -11,7 +11,7 @@ use farpool_proto::v1::{DetachedJob, Items, OpenJob, OpenPool};
 use super::super::Address;
 use super::super::connect::Connect;
 use super::super::subject::Subject;
-use super::ask::Call;
+use super::ask::Request;
 use super::attempts::Attempts;
 use super::connection::DetachedConnection;
 use super::read::{JobReader, ReadEnd, Step};
@@ -54,7 +54,7 @@ pub enum ReadEvent {
 impl<C: Connect<Connection: DetachedConnection> + Clone> DetachedClient<C> {
     /// Creates a client that retries for this long to reach the coordinator; `chance` seeds its random waits.
     pub fn new(connect: C, reconnect_timeout: Duration, chance: u64) -> Self {
-        let address = Address::parse("simulation:1").expect("the address has a host and a port");
+        let address = Address::parse("simulation:1").expect("invalid address");
         Self { connect, location: JobLocation { address, reconnect_timeout }, chance }
     }
 
@@ -77,7 +77,7 @@ impl<C: Connect<Connection: DetachedConnection> + Clone> DetachedClient<C> {
         name: &str,
         wait: bool,
     ) -> (DetachedOutcomes, impl Future<Output = Result<(), Error>> + use<C>) {
-        let Call { connect, subject, .. } = self.call("follow", name);
+        let Request { connect, subject, .. } = self.call("follow", name);
         let secret = Secret::of(self.chance.to_le_bytes().repeat(4).into());
         let (reader, conversation) = JobReader::new(subject, secret, wait);
         (DetachedOutcomes(reader.reporting_missing()), conversation.drive(connect))
@@ -107,10 +107,10 @@ impl<C: Connect<Connection: DetachedConnection> + Clone> DetachedClient<C> {
         self.call("discard", name).discard().await
     }
 
-    fn call(&mut self, verb: &'static str, name: &str) -> Call<C> {
+    fn call(&mut self, verb: &'static str, name: &str) -> Request<C> {
         self.chance = self.chance.wrapping_add(1);
         let attempts = Attempts::new(self.location.reconnect_timeout, self.chance);
-        Call {
+        Request {
             connect: self.connect.clone(),
             subject: Subject::new(&self.location, verb, &JobRef::by_name(name)),
             attempts,
@@ -146,7 +146,7 @@ impl DetachedOutcomes {
         poll_fn(|context| {
             loop {
                 match self.0.step(|bytes| Ok::<_, Error>(Bytes::copy_from_slice(bytes))) {
-                    Step::Wait if self.0.wake_for_news(context.waker()) => {}
+                    Step::Wait if self.0.wake_on_arrival(context.waker()) => {}
                     Step::Wait => return Poll::Pending,
                     step => return Poll::Ready(next(step)),
                 }

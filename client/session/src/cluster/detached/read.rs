@@ -13,7 +13,7 @@ use super::session::{JobConversation, JobSession};
 use super::{JobLocation, JobRef};
 use crate::error::Error;
 use crate::fork::{self, Owned};
-use crate::inbox::{self, News};
+use crate::inbox::{self, Delivery};
 use crate::results::Results;
 
 /// The number of the job, which is alone in its session.
@@ -25,8 +25,8 @@ const LARGEST_RESULT: u64 = 2 << 30;
 pub struct JobReader {
     incoming: Owned<Incoming>,
     subject: Subject,
-    /// Entries of the inbox that were not handled yet.
-    news: VecDeque<News>,
+    /// Deliveries that were not handled yet.
+    deliveries: VecDeque<Delivery>,
     current: Option<Results>,
     /// Failed items whose turn is next: the first, how many, and their error.
     failed: Option<(u64, u64, Error)>,
@@ -35,7 +35,7 @@ pub struct JobReader {
     /// How many attempts the item of the last outcome took.
     attempts: u32,
     /// Some items before it had no outcome.
-    lacks: bool,
+    has_gaps: bool,
     /// Whether each item without an outcome is a step of its own.
     reports_missing: bool,
     /// How reading ended, once it has.
@@ -101,9 +101,10 @@ impl JobReader {
         };
         let (session, conversation) = JobSession::new(subject.clone(), secret, attach.into(), JOB, Vec::new());
         let incoming = Owned::new(Incoming { session, _borrower: borrower });
-        let news = VecDeque::new();
-        let (current, failed, next, attempts, lacks, reports_missing, end) = (None, None, 0, 0, false, false, None);
-        let reader = Self { incoming, subject, news, current, failed, next, attempts, lacks, reports_missing, end };
+        let deliveries = VecDeque::new();
+        let (current, failed, next, attempts, has_gaps, reports_missing, end) = (None, None, 0, 0, false, false, None);
+        let reader =
+            Self { incoming, subject, deliveries, current, failed, next, attempts, has_gaps, reports_missing, end };
         (reader, conversation.accepting(LARGEST_RESULT))
     }
 
@@ -169,12 +170,12 @@ impl JobReader {
                 self.failed = (count > 1).then(|| (item + 1, count - 1, error.clone()));
                 return Step::Outcome(item, Err(self.subject.of_job(error.of_item(item))));
             }
-            if let Some(news) = self.news.pop_front() {
-                self.accept(news);
+            if let Some(delivery) = self.deliveries.pop_front() {
+                self.accept(delivery);
                 continue;
             }
-            let ended = self.incoming.session.inbox.take(&mut self.news);
-            if self.news.is_empty() {
+            let ended = self.incoming.session.inbox.take(&mut self.deliveries);
+            if self.deliveries.is_empty() {
                 if !ended {
                     return Step::Wait;
                 }
@@ -193,19 +194,19 @@ impl JobReader {
     /// Blocks until something has arrived.
     pub fn wait(&self) {
         let inbox = &self.incoming.session.inbox;
-        if self.incoming.owner().is_here() && !inbox.has_news() {
+        if self.incoming.owner().is_here() && !inbox.has_arrivals() {
             inbox.park(None);
         }
     }
 
     /// Wakes the task when something arrives; returns whether something already has.
-    pub fn wake_for_news(&self, waker: &Waker) -> bool {
-        !self.incoming.owner().is_here() || self.incoming.session.inbox.wake_for_news(waker)
+    pub fn wake_on_arrival(&self, waker: &Waker) -> bool {
+        !self.incoming.owner().is_here() || self.incoming.session.inbox.wake_on_arrival(waker)
     }
 
     /// Skips items without an outcome, up to this one. Returns the next of them, if each is to be reported.
     fn skip_missing(&mut self, up_to: u64) -> Option<u64> {
-        self.lacks = true;
+        self.has_gaps = true;
         if !self.reports_missing {
             self.next = up_to;
             return None;
@@ -214,11 +215,12 @@ impl JobReader {
         Some(self.next - 1)
     }
 
-    fn accept(&mut self, news: News) {
-        match news {
-            News::Failed { first, count, error, held: _ } => self.failed = Some((first, count, error)),
-            News::Done { first, data, ends, attempts, held } => match Results::new(first, data, ends, self.items()) {
-                Ok(results) => self.current = Some(results.tried(attempts).holding(held)),
+    fn accept(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Failed { first, count, error, held: _ } => self.failed = Some((first, count, error)),
+            Delivery::Done { first, data, ends, attempts, held } => match Results::new(first, data, ends, self.items())
+            {
+                Ok(results) => self.current = Some(results.with_attempts(attempts).holding(held)),
                 Err(error) => self.end = Some(ReadEnd::Broken(self.subject.of_job(error))),
             },
         }
@@ -228,7 +230,7 @@ impl JobReader {
     fn finish(&self) -> ReadEnd {
         let JobSession { shared, inbox } = &self.incoming.session;
         match inbox.how_ended() {
-            Some(inbox::End::Finished) if self.lacks || self.next != self.items() => {
+            Some(inbox::End::Finished) if self.has_gaps || self.next != self.items() => {
                 let error = Error::protocol("the job has finished although outcomes of items are missing");
                 ReadEnd::Broken(self.subject.of_job(error))
             }

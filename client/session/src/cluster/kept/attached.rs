@@ -68,7 +68,7 @@ impl Attached {
                 Ok(())
             }
             _ => Err(Violation::Invalid(format!(
-                "sent outcomes of items {first} and {count} from there on, where those from {next} on of {items} were due"
+                "sent outcomes of {count} items from item {first} on, but those from item {next} on, of {items}, were expected"
             ))),
         }
     }

@@ -63,7 +63,7 @@ impl Batch {
     }
 
     /// Returns the runs of items without an outcome.
-    pub(super) fn lacking(&self) -> impl Iterator<Item = Run> {
+    pub(super) fn unfinished_runs(&self) -> impl Iterator<Item = Run> {
         let mut at = 0;
         std::iter::from_fn(move || {
             while at < self.len() && self.has(at) {

@@ -139,7 +139,7 @@ impl KeptJob {
     }
 
     /// Removes and returns the items that may have run and must not run again.
-    pub(super) fn give_up(&mut self) -> Vec<Run> {
+    pub(super) fn take_lost(&mut self) -> Vec<Run> {
         // Nothing of a job runs while it is being detached.
         if self.open.retries > 0 || self.open.detach.is_some() {
             return Vec::new();
@@ -147,7 +147,7 @@ impl KeptJob {
         let (gone, kept): (VecDeque<_>, _) =
             std::mem::take(&mut self.batches).into_iter().partition(|batch| batch.send_state == SendState::Sent);
         self.batches = kept;
-        gone.iter().flat_map(Batch::lacking).collect()
+        gone.iter().flat_map(Batch::unfinished_runs).collect()
     }
 
     /// Resends messages that were sent before, to a coordinator that does not know the job and has windows of this size.
@@ -193,7 +193,7 @@ impl KeptJob {
         let mut window = Window::new(window.max(1), NonZeroU64::new(self.open.chunksize));
         self.batches.iter().all(|batch| {
             let admits = batch.send_state == SendState::Sent || window.admits();
-            batch.lacking().for_each(|run| window.arrive(run.count, batch.bytes_of(run)));
+            batch.unfinished_runs().for_each(|run| window.arrive(run.count, batch.bytes_of(run)));
             admits
         })
     }
@@ -212,7 +212,7 @@ impl KeptJob {
     fn push_items(&mut self, messages: &mut StartMessages, of: impl Fn(SendState) -> bool) {
         for batch in self.batches.iter_mut().filter(|batch| of(batch.send_state)) {
             let mut send_state = batch.send_state;
-            for run in batch.lacking() {
+            for run in batch.unfinished_runs() {
                 let items = batch.cut(self.open.job, run);
                 self.offset -= bytes(&items);
                 send_state = messages.push(Body::Items(items));

@@ -24,7 +24,7 @@ pub(super) use send_state::SendState;
 use send_state::StartMessages;
 
 /// The state that a session keeps to resend it.
-pub(super) struct Kept {
+pub(super) struct KeptSession {
     first_message: FirstMessage,
     /// In the order in which they were opened.
     jobs: BTreeMap<u64, KeptJob>,
@@ -66,7 +66,7 @@ pub(super) enum Fresh {
     Some(Vec<Run>),
 }
 
-impl Kept {
+impl KeptSession {
     /// Creates the state of a session that begins with this message.
     pub(super) fn new(first_message: FirstMessage) -> Self {
         Self {
@@ -168,7 +168,7 @@ impl Kept {
         self.jobs.get(&job).map_or(limit, |job| job.translate(limit))
     }
 
-    pub(super) fn note_place(&mut self, at: PoolAt) {
+    pub(super) fn note_agent(&mut self, at: PoolAt) {
         if at.gone {
             self.agents.remove(&at.agent);
         } else {
@@ -188,7 +188,7 @@ impl Kept {
 
     /// Notes that the coordinator has accepted the pool, for the first time or again.
     ///
-    /// If it is the same coordinator as before, it has given up the pool and killed its workers. Then items that must
+    /// If it is the same coordinator as before, it has closed the pool and killed its workers. Then items that must
     /// not run twice may have run: they are lost, and returned. Another coordinator learns their state from the pool's
     /// agents.
     pub(super) fn welcome(&mut self, coordinator: Bytes) -> Vec<(u64, Run)> {
@@ -199,7 +199,7 @@ impl Kept {
         }
         let mut lost = Vec::new();
         for (&number, job) in &mut self.jobs {
-            lost.extend(job.give_up().into_iter().map(|run| (number, run)));
+            lost.extend(job.take_lost().into_iter().map(|run| (number, run)));
         }
         lost
     }

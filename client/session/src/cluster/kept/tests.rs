@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn kept() -> Kept {
-    Kept::new(OpenPool { id: vec![7; 16].into(), weight: 3, ..OpenPool::default() }.into())
+fn kept() -> KeptSession {
+    KeptSession::new(OpenPool { id: vec![7; 16].into(), weight: 3, ..OpenPool::default() }.into())
 }
 
 fn open(job: u64, retries: u32) -> Body {
@@ -16,12 +16,12 @@ fn open(job: u64, retries: u32) -> Body {
 }
 
 /// Keeps a message as the first one in its session.
-fn keep(kept: &mut Kept, body: &Body) -> bool {
+fn keep(kept: &mut KeptSession, body: &Body) -> bool {
     kept.keep(body, SendState::Queued(1))
 }
 
 /// Ends the session, and resends everything in another one.
-fn resend(kept: &mut Kept) -> Vec<Body> {
+fn resend(kept: &mut KeptSession) -> Vec<Body> {
     kept.end_session(1);
     kept.resend(1, 1 << 20)
 }
@@ -40,7 +40,7 @@ fn items(job: u64, run: Run) -> Items {
     Items { job, first: run.first, data: data.into(), ends: ends.into() }
 }
 
-fn send(kept: &mut Kept, job: u64, first: u64, count: u64) -> u64 {
+fn send(kept: &mut KeptSession, job: u64, first: u64, count: u64) -> u64 {
     let items = items(job, Run::new(first, count));
     let bytes = size(&items);
     assert!(keep(kept, &Body::Items(items)));
@@ -61,7 +61,7 @@ fn items_in(messages: &[Body]) -> BTreeMap<u64, BTreeSet<u64>> {
                 let run = Run::new(sent.first, sent.ends.len() as u64 / 4);
                 assert_eq!(*sent, items(sent.job, run));
                 assert!(run.count > 0);
-                let before = found.get_mut(&sent.job).expect("the job was opened first");
+                let before = found.get_mut(&sent.job).expect("the job was not opened");
                 assert!(before.last().is_none_or(|last| *last < run.first), "indices rise");
                 before.extend(run.first..run.end());
             }
@@ -82,10 +82,10 @@ fn items_without_an_outcome_are_resent_to_a_reopened_pool() {
     assert_eq!(kept.finish(1, 6, 1), Fresh::All);
     assert_eq!(kept.finish(1, 15, 5), Fresh::All);
     kept.end_job(9);
-    kept.note_place(PoolAt { agent: vec![2; 16].into(), gone: false });
-    kept.note_place(PoolAt { agent: vec![1; 16].into(), gone: false });
-    kept.note_place(PoolAt { agent: vec![2; 16].into(), gone: true });
-    let Body::OpenPool(pool) = kept.opening(true) else { panic!("a pool is opened") };
+    kept.note_agent(PoolAt { agent: vec![2; 16].into(), gone: false });
+    kept.note_agent(PoolAt { agent: vec![1; 16].into(), gone: false });
+    kept.note_agent(PoolAt { agent: vec![2; 16].into(), gone: true });
+    let Body::OpenPool(pool) = kept.opening(true) else { panic!("the first message is not OpenPool") };
     assert!(pool.again && pool.agents == [vec![1; 16]] && pool.id == vec![7; 16] && pool.weight == 3);
     assert_eq!(kept.welcome(vec![5; 16].into()), []);
     let resent = resend(&mut kept);
@@ -214,7 +214,7 @@ fn at_most_once_items_are_lost_only_at_the_same_coordinator() {
     assert_eq!(items_in(&again), BTreeMap::from([(1, [0, 2, 3, 4, 5, 6].into()), (2, (0..5).collect())]));
     assert!(kept.keep(&Body::Items(items(1, Run::new(7, 1))), SendState::Queued(again.len() as u64 + 2)));
     kept.end_session(again.len() as u64 + 1);
-    kept.note_place(PoolAt { agent: vec![1; 16].into(), gone: false });
+    kept.note_agent(PoolAt { agent: vec![1; 16].into(), gone: false });
     assert_eq!(kept.welcome(second.clone()), [(1, Run::new(0, 1)), (1, Run::new(2, 3)), (1, Run::new(5, 2))]);
     assert_eq!(items_in(&kept.resend(1, 1 << 20)), BTreeMap::from([(1, [7].into()), (2, (0..5).collect())]));
     // Only the coordinator can report that the pool no longer runs at an agent.
@@ -234,7 +234,7 @@ fn shape(resent: &[Body]) -> Vec<String> {
         Body::EndItems(end) => format!("end {}", end.job),
         Body::PoolReopened(_) => "reopened".to_owned(),
         Body::AwaitingItems(awaiting) => format!("awaiting {}", awaiting.waits),
-        other => panic!("{other:?} was not to be resent"),
+        other => panic!("unexpected message among the resent ones: {other:?}"),
     };
     resent.iter().map(text).collect()
 }
@@ -327,11 +327,11 @@ proptest! {
     #[test]
     fn exactly_the_items_without_an_outcome_are_resent(steps in steps()) {
         let mut kept = kept();
-        let mut lacking: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        let mut unfinished_runs: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
         let (mut ends, mut sent) = ([0; 3], [0; 3]);
         for job in 0..3 {
             prop_assert!(keep(&mut kept, &open(job, 2)));
-            lacking.insert(job, BTreeSet::new());
+            unfinished_runs.insert(job, BTreeSet::new());
         }
         let mut expect_repeated = 0;
         for step in steps.into_iter().chain([Step::Again]) {
@@ -340,7 +340,7 @@ proptest! {
                     let first = ends[job as usize] + gap;
                     sent[job as usize] += send(&mut kept, job, first, count);
                     ends[job as usize] = first + count;
-                    lacking.get_mut(&job).unwrap().extend(first..first + count);
+                    unfinished_runs.get_mut(&job).unwrap().extend(first..first + count);
                 }
                 Step::Finish(job, at, count) => {
                     let end = ends[job as usize];
@@ -349,8 +349,8 @@ proptest! {
                     }
                     let first = at % end;
                     let count = count.min(end - first);
-                    let lacking = lacking.get_mut(&job).unwrap();
-                    let fresh: BTreeSet<u64> = (first..first + count).filter(|item| lacking.remove(item)).collect();
+                    let unfinished_runs = unfinished_runs.get_mut(&job).unwrap();
+                    let fresh: BTreeSet<u64> = (first..first + count).filter(|item| unfinished_runs.remove(item)).collect();
                     expect_repeated += count - fresh.len() as u64;
                     let reported = match kept.finish(job, first, count) {
                         Fresh::All => (first..first + count).collect(),
@@ -360,7 +360,7 @@ proptest! {
                 }
                 Step::Again => {
                     let resent = resend(&mut kept);
-                    prop_assert_eq!(&items_in(&resent), &lacking);
+                    prop_assert_eq!(&items_in(&resent), &unfinished_runs);
                     for job in 0..3 {
                         let again: u64 = resent
                             .iter()

@@ -51,7 +51,7 @@ pub(in crate::codec) struct Struct<'w, 'a, S> {
 /// Checks the number of elements. A reader rejects a count above the number of bytes, so elements of zero bytes do not fit this
 /// format.
 fn end<S: Sink>(out: &mut Out<'_, S>, length: usize, left: usize, start: usize) -> Result<(), Fault> {
-    if left == 0 && out.sink.position() - start >= length { Ok(()) } else { out.give_up(Fault::Differs) }
+    if left == 0 && out.sink.position() - start >= length { Ok(()) } else { out.fail(Fault::Differs) }
 }
 
 impl<S: Sink> SerializeSeq for Seq<'_, '_, S> {
@@ -60,7 +60,7 @@ impl<S: Sink> SerializeSeq for Seq<'_, '_, S> {
 
     #[inline]
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        let Some(left) = self.left.checked_sub(1) else { return self.out.give_up(Fault::Differs) };
+        let Some(left) = self.left.checked_sub(1) else { return self.out.fail(Fault::Differs) };
         self.left = left;
         Writer::part(self.out, self.node, self.depth, value)
     }
@@ -76,7 +76,7 @@ impl<S: Sink> SerializeMap for Map<'_, '_, S> {
     type Error = Fault;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
-        let Some(left) = self.left.checked_sub(1) else { return self.out.give_up(Fault::Differs) };
+        let Some(left) = self.left.checked_sub(1) else { return self.out.fail(Fault::Differs) };
         self.left = left;
         Writer::part(self.out, self.key, self.depth, key)
     }
@@ -98,14 +98,14 @@ macro_rules! tuples {
 
             #[inline]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-                let Some(node) = self.nodes.get(self.index) else { return self.out.give_up(Fault::Differs) };
+                let Some(node) = self.nodes.get(self.index) else { return self.out.fail(Fault::Differs) };
                 self.index += 1;
                 Writer::part(self.out, node, self.depth, value)
             }
 
             #[inline]
             fn end(self) -> Result<(), Fault> {
-                if self.index == self.nodes.len() { Ok(()) } else { self.out.give_up(Fault::Differs) }
+                if self.index == self.nodes.len() { Ok(()) } else { self.out.fail(Fault::Differs) }
             }
         }
     )*};
@@ -127,7 +127,7 @@ macro_rules! structs {
                     self.at += 1;
                 }
                 let (Some(node), Some(left)) = (self.fields.nodes.get(self.at), self.left.checked_sub(1)) else {
-                    return self.out.give_up(Fault::Differs);
+                    return self.out.fail(Fault::Differs);
                 };
                 self.at += 1;
                 self.left = left;
@@ -135,12 +135,12 @@ macro_rules! structs {
             }
 
             fn skip_field(&mut self, _: &'static str) -> Result<(), Fault> {
-                self.out.give_up(Fault::Differs)
+                self.out.fail(Fault::Differs)
             }
 
             #[inline]
             fn end(self) -> Result<(), Fault> {
-                if self.left == 0 { Ok(()) } else { self.out.give_up(Fault::Differs) }
+                if self.left == 0 { Ok(()) } else { self.out.fail(Fault::Differs) }
             }
         }
     )*};

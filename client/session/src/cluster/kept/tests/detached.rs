@@ -4,8 +4,8 @@ use farpool_proto::v1::{Detach, DetachedJob};
 
 use super::*;
 
-fn detaching(retries: u32) -> Kept {
-    let mut kept = Kept::new(OpenPool { detached: true, ..OpenPool::default() }.into());
+fn detaching(retries: u32) -> KeptSession {
+    let mut kept = KeptSession::new(OpenPool { detached: true, ..OpenPool::default() }.into());
     let detach = Some(Detach { name: "nightly".to_owned(), ..Detach::default() });
     assert!(keep(&mut kept, &Body::OpenJob(Box::new(OpenJob { job: 1, retries, detach, ..OpenJob::default() }))));
     kept
@@ -31,7 +31,7 @@ fn items_are_kept_until_they_are_durable() {
         let resent = resend(&mut kept);
         assert_eq!(shape(&resent), [&["open 1"], rest, &["end 1", "reopened"]].concat());
         items_in(&resent);
-        let Body::OpenJob(open) = &resent[0] else { panic!("the job is opened first") };
+        let Body::OpenJob(open) = &resent[0] else { panic!("the first message is not OpenJob") };
         assert_eq!(open.detach.as_ref().unwrap().durable, durable);
     }
     // Limits count what was resent.
@@ -50,7 +50,7 @@ fn impossible_durable_reports_are_refused() {
     kept.note_durable(1, 7, false).unwrap();
     assert_eq!(kept.note_durable(1, 6, false), Err(Violation::ItemsLost));
     assert!(is_invalid(kept.note_durable(1, 11, false)));
-    assert!(is_invalid(kept.note_durable(1, 10, true)), "there may be more");
+    assert!(is_invalid(kept.note_durable(1, 10, true)), "more items may follow");
     assert!(keep(&mut kept, &Body::EndItems(EndItems { job: 1 })));
     kept.note_durable(1, 10, true).unwrap();
     // Another job is not checked.
@@ -84,7 +84,7 @@ fn messages_before_the_first_welcome_are_not_lost() {
 #[test]
 fn reading_resumes_at_the_first_missing_outcome() {
     let attach = Attach { name: "nightly".to_owned(), wait: true, job: 1, ..Attach::default() };
-    let mut kept = Kept::new(attach.clone().into());
+    let mut kept = KeptSession::new(attach.clone().into());
     assert_eq!(kept.opening(false), Body::Attach(Box::new(attach.clone())));
     let job = DetachedJob { items: 10, detached_ms: 5, ..DetachedJob::default() };
     let attached = kept.attached().unwrap();
