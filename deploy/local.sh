@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A farpool cluster on this machine, to try it out: a coordinator, and agents that stand in for hosts.
+# A farpool cluster on this machine, to try it out: a coordinator, and an agent for each simulated host.
 set -euo pipefail
 
 usage() {
@@ -72,7 +72,7 @@ done
 folder=$(mktemp -d "${TMPDIR:-/tmp}/farpool-local.XXXXXX")
 daemons=()
 
-any_left() {
+any_running() {
     local pid
     for pid in "${daemons[@]}"; do
         ! kill -0 "$pid" 2>/dev/null || return 0
@@ -89,7 +89,7 @@ stop() {
             kill "-$signal" "$pid" 2>/dev/null || true
         done
         for _ in {1..20}; do
-            any_left || break 2
+            any_running || break 2
             sleep 0.05
         done
     done
@@ -111,11 +111,11 @@ start() {
     daemons+=("$!")
 }
 
-# Waits for a line with these words in a daemon's log, and prints the line.
-await() {
-    local log=$folder/$1.log pid=$2 words=$3
+# Waits for a line that matches a pattern in a daemon's log, and prints the line.
+wait_for_line() {
+    local log=$folder/$1.log pid=$2 pattern=$3
     for _ in {1..400}; do
-        grep -m1 "$words" "$log" && return
+        grep -m1 "$pattern" "$log" && return
         kill -0 "$pid" 2>/dev/null || break
         sleep 0.05
     done
@@ -128,14 +128,14 @@ unset FARPOOL_CONFIG FARPOOL_LISTEN FARPOOL_COORDINATOR FARPOOL_HOST FARPOOL_SLO
     FARPOOL_LOG_FORMAT
 start coordinator farpool-coordinator --listen 127.0.0.1:0 --programs "$folder/coordinator" \
     --journal "${FARPOOL_JOURNAL:-$folder/journal}"
-listening=$(await coordinator "${daemons[-1]}" "listening address=http://")
+listening=$(wait_for_line coordinator "${daemons[-1]}" "listening address=http://")
 address=${listening##*=}
 for ((number = 1; number <= agents; number++)); do
     start "node$number" farpool-agent --coordinator "$address" --slots "$slots" --host "node$number" \
         --programs "$folder/agents"
 done
 for ((number = 1; number <= agents; number++)); do
-    await "node$number" "${daemons[number]}" "connected to" >/dev/null
+    wait_for_line "node$number" "${daemons[number]}" "connected to" >/dev/null
 done
 
 echo "local.sh: running; agents x slots: $agents x $slots. Ctrl-C ends it. Logs: $folder" >&2
