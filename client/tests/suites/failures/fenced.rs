@@ -18,12 +18,19 @@ use crate::pools;
 
 crate::runner::cases![an_agent_is_stopped_for_too_long, an_agent_is_disconnected_for_too_long,];
 
-/// Logs its worker's pid when it begins, and when it ends. The first run of an item takes this long.
-fn slow_at_first(path: String, item: u64, milliseconds: u64) -> u64 {
-    let first = !fs::read_to_string(&path).unwrap().lines().any(|line| line.starts_with(&format!("{item} begins")));
+/// The line of the log after which the first run of item 0 ends.
+const LOST: &str = "the agent is lost";
+
+/// Logs its worker's pid when it begins, and when it ends. The first run of item 0 ends when the log says that its
+/// agent is lost, that of item 1 never.
+fn slow_at_first(path: String, item: u64) -> u64 {
+    let has = |begin: &str| fs::read_to_string(&path).unwrap().lines().any(|line| line.starts_with(begin));
+    let first = !has(&format!("{item} begins"));
     log::note(&path, format!("{item} begins {}", std::process::id()));
-    if first {
-        nap(milliseconds);
+    if first && item == 0 {
+        waiting::until(|| has(LOST));
+    } else if first {
+        nap(FOREVER);
     }
     log::note(&path, format!("{item} ends {}", std::process::id()));
     item
@@ -45,16 +52,17 @@ fn check(
     let lost = agent(&mut cluster);
     let pool = pools::builder().address(cluster.address()).build().expect("cannot open the pool");
     let log = Log::new("runs");
-    let items = [(log.path(), 0, 1500), (log.path(), 1, FOREVER)];
+    let items = [(log.path(), 0), (log.path(), 1)];
     let map = pool.job(slow_at_first).chunksize(1).starmap_async(items);
     waiting::until(|| log.lines().len() == 2);
     let hangs = first_worker(&log, 1).expect("the item has not begun");
     cluster.add_agent(2, &[]);
     lose(&cluster, lost);
+    log::note(&log.path(), LOST);
     assert_eq!(within(seconds(20), || map.get().unwrap()), [0, 1]);
     let ended = format!("0 ends {}", first_worker(&log, 0).expect("the item has not begun"));
     waiting::until(|| log.count(&ended) == 1);
-    assert_eq!((log.count(format!("1 begins {hangs}")), log.lines().len()), (1, 7));
+    assert_eq!((log.count(format!("1 begins {hangs}")), log.lines().len()), (1, 8));
     assert!(processes::Process::of(hangs).is_some(), "the worker ended without being told to");
     let before = operators::status(&cluster);
     assert_eq!((operators::agents(&before).len(), &before["late_messages"]), (1, &0.into()), "{before}");
