@@ -748,7 +748,8 @@ pub struct ResizePool {
     #[prost(uint32, tag = "2")]
     pub processes: u32,
 }
-/// Take nothing more, give back what has not begun, finish what runs, and leave (Draining, then the stream's end).
+/// Take nothing more, give back what has not begun, finish what runs, and leave (Draining, then the stream's end). Also the answer to
+/// Draining. No Assign follows it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Drain {}
 /// `now`: kill what runs; otherwise workers exit when they are idle.
@@ -1002,7 +1003,8 @@ pub struct AgentOutput {
     #[prost(bytes = "bytes", tag = "4")]
     pub data: ::prost::bytes::Bytes,
 }
-/// The agent is leaving: it takes nothing more.
+/// The agent is leaving: it takes nothing more. It ends its stream only when the coordinator has answered with Drain: items that were
+/// assigned before must arrive, to be given back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Draining {}
 /// How many outcomes were wasted since the last such report, or since the hello: their chunks had been given to other

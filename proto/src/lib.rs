@@ -30,7 +30,7 @@ pub mod v1 {
 
 /// The protocol version. Both sides of a session must have the same one: the messages, and what agents share with
 /// workers.
-pub const PROTOCOL: u32 = 8;
+pub const PROTOCOL: u32 = 9;
 
 /// The version that this build sends at the start of a session.
 pub fn version() -> v1::Version {

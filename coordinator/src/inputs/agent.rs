@@ -49,12 +49,14 @@ pub(crate) fn away(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, away: 
     }
 }
 
-/// An operator drains the agent. Returns false if there is no such agent.
+/// The agent gets nothing new from now on, and learns that behind everything that it has got: an operator drains it, or it leaves by
+/// itself. Returns false if there is no such agent.
 pub(crate) fn drain(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) -> bool {
     let Some(agent) = parts.agents.greeted_mut(id) else { return false };
-    if agent.set_told_to_drain() {
+    if agent.drain() {
         round.out.agent(id, agent_command::Body::Drain(Drain {}));
-        start_draining(parts, round, id);
+        feed(parts, round, Event::AgentDraining { agent: id });
+        review_all(parts, round);
     }
     true
 }
@@ -104,7 +106,9 @@ fn report(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, event: FromA
         FromAgent::Output { pool, pid, stream, data } => {
             place::output(parts, round, agent, pool, (pid, stream, data));
         }
-        FromAgent::Draining => start_draining(parts, round, agent),
+        FromAgent::Draining => {
+            drain(parts, round, agent);
+        }
         FromAgent::WastedOutcomes { items } => round.count_all_late(items),
         FromAgent::HealthReport { reason, pool: Some(pool) } => place::unhealthy(parts, round, agent, pool, reason),
         FromAgent::HealthReport { reason, pool: None } => unhealthy(parts, round, agent, reason),
@@ -125,14 +129,6 @@ fn report_items(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, event: 
 
 fn give_credit(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, Credit { chunks, bytes }: Credit) {
     feed(parts, round, Event::AgentCredit { agent, chunks, bytes });
-}
-
-/// The agent gets nothing new from now on.
-fn start_draining(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) {
-    if parts.agents.greeted_mut(id).is_some_and(|agent| agent.drain()) {
-        feed(parts, round, Event::AgentDraining { agent: id });
-        review_all(parts, round);
-    }
 }
 
 /// Workers at the agent die before they can serve. An empty reason means that this has ended.

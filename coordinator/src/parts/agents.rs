@@ -30,8 +30,6 @@ pub(crate) struct Agent {
     hello: Option<Hello>,
     /// Whether it is leaving and gets nothing new.
     draining: bool,
-    /// Whether it was told to leave.
-    told_to_drain: bool,
     /// Whether its connection is lost. It may reconnect, and gets nothing new meanwhile.
     away: bool,
     /// Why its workers die before they can serve; empty: they do not.
@@ -176,11 +174,6 @@ impl Agent {
     /// Marks it as leaving. Returns false if it was.
     pub(crate) fn drain(&mut self) -> bool {
         !std::mem::replace(&mut self.draining, true)
-    }
-
-    /// Marks it as told to leave. Returns false if it was.
-    pub(crate) fn set_told_to_drain(&mut self) -> bool {
-        !std::mem::replace(&mut self.told_to_drain, true)
     }
 
     /// Whether its connection is lost and it may reconnect.

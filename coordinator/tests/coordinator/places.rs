@@ -41,7 +41,7 @@ fn a_pool_waits_with_a_reason() {
     wire.agent_gone(2);
     wire.expect(&["client0: opened with 1 slots"]);
     wire.report(4, Report::Draining(Draining {}));
-    wire.expect(&["client0: waiting: none of the 3 agents has gpu=a100 and zone=b"]);
+    wire.expect(&["client0: waiting: none of the 3 agents has gpu=a100 and zone=b", "agent4: drain"]);
     for agent in [0, 1, 3] {
         wire.agent_gone(agent);
     }

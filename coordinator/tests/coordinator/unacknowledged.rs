@@ -81,5 +81,5 @@ fn a_pending_place_at_a_leaving_agent_does_not_start() {
     wire.report(0, Report::Draining(Default::default()));
     wire.to_clients[0].clear();
     acknowledge_all(&mut wire, 9);
-    wire.expect(&["client0: no more at 1"]);
+    wire.expect(&["client0: no more at 1", "agent0: drain"]);
 }

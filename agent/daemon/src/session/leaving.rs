@@ -11,28 +11,45 @@ use super::{End, Interrupt, Session};
 pub(super) enum Leaving {
     No,
     /// Running items are being finished.
-    Draining,
+    Draining {
+        /// Whether the coordinator knows. Otherwise, items that it has assigned may be on their way.
+        confirmed: bool,
+        /// Everything is finished; waits until this time for the coordinator to know.
+        until: Option<Instant>,
+    },
     /// Everything was sent; waits until this time for the coordinator to end its side of the session.
     Finished(Instant),
 }
 
 impl Leaving {
+    fn draining() -> Self {
+        Leaving::Draining { confirmed: false, until: None }
+    }
+
     pub(super) fn is_finished(self) -> bool {
         matches!(self, Leaving::Finished(_))
     }
 
-    /// Returns to draining: the last messages may have been lost.
+    /// The coordinator knows.
+    pub(super) fn confirm(&mut self) {
+        if let Leaving::Draining { confirmed, .. } = self {
+            *confirmed = true;
+        }
+    }
+
+    /// Returns to draining in a new session: its coordinator does not know yet, and the last messages may have been lost.
     pub(super) fn reopen(&mut self) {
-        if self.is_finished() {
-            *self = Leaving::Draining;
+        if *self != Leaving::No {
+            *self = Leaving::draining();
         }
     }
 
     /// Returns how long to wait for the coordinator.
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
+            Leaving::No => None,
+            Leaving::Draining { until, .. } => until,
             Leaving::Finished(until) => Some(until),
-            _ => None,
         }
     }
 
@@ -58,7 +75,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
     pub(super) fn drain(&mut self, reason: &str) {
         if self.leaving == Leaving::No {
             info!(self.settings.log, reason, "draining; finishing running items and returning the others");
-            self.leaving = Leaving::Draining;
+            self.leaving = Leaving::draining();
             self.workers.drain();
         }
     }
@@ -77,15 +94,19 @@ impl<C: Connect, W: Workers> Session<C, W> {
         self.outgoing.as_ref().is_none_or(|outgoing| outgoing.acknowledged() == outgoing.pushed())
     }
 
-    /// Ends this side of the session once everything was sent.
+    /// Ends this side of the session once everything was sent, and nothing more can arrive.
     pub(super) fn finish_if_drained(&mut self) {
-        if self.leaving == Leaving::Draining
-            && self.workers.is_drained()
-            && !self.ledger.has_held()
-            && let Some(outgoing) = &self.outgoing
-        {
+        let Leaving::Draining { confirmed, until } = &mut self.leaving else { return };
+        let Some(outgoing) = &self.outgoing else { return };
+        if !self.workers.is_drained() || self.ledger.has_held() {
+            return;
+        }
+        let limit = || Instant::now() + self.settings.leave_timeout;
+        if *confirmed {
             outgoing.finish();
-            self.leaving = Leaving::Finished(Instant::now() + self.settings.leave_timeout);
+            self.leaving = Leaving::Finished(limit());
+        } else {
+            until.get_or_insert_with(limit);
         }
     }
 }

@@ -276,7 +276,10 @@ impl<C: Connect, W: Workers> Session<C, W> {
                 // A command of a later release.
                 None => {}
                 Some(Command::Welcome(_)) => return Err(protocol_error("it sent Welcome twice")),
-                Some(Command::Drain(_)) => self.drain("requested by the coordinator"),
+                Some(Command::Drain(_)) => {
+                    self.drain("requested by the coordinator");
+                    self.leaving.confirm();
+                }
                 Some(command) => {
                     self.ledger.command(command).map_err(|error| protocol_error(&error.to_string()))?;
                     self.execute_steps()?;

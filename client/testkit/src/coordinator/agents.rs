@@ -8,7 +8,7 @@ use std::time::Duration;
 use farpool_net::{Incoming, Opening, Outgoing, Replies, outgoing};
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{AgentCommand, AgentEvent, AgentFrame, AgentHello, CommandFrame, Resume};
+use farpool_proto::v1::{AgentCommand, AgentEvent, AgentFrame, AgentHello, CommandFrame, Drain, Resume};
 use futures_core::Stream;
 use tokio::sync::{Notify, oneshot};
 use tonic::Status;
@@ -36,6 +36,8 @@ pub struct Session {
     incoming: Incoming<AgentEvent>,
     events: VecDeque<Event>,
     cut: Cut<CommandFrame>,
+    /// Whether it answers Draining, as a coordinator does.
+    pub lets_leave: bool,
 }
 
 impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
@@ -45,7 +47,7 @@ impl<S: Stream<Item = Result<AgentFrame, Status>> + Send + 'static> Arrival<S> {
         let (replies, cut) = Cuttable::new(Replies::from(frames));
         let _ = self.reply.send(Ok(Box::pin(replies)));
         let incoming = outgoing.incoming(self.events, LIMIT);
-        Session { outgoing, incoming, events: VecDeque::new(), cut }
+        Session { outgoing, incoming, events: VecDeque::new(), cut, lets_leave: true }
     }
 
     /// Opens a session and sends the welcome.
@@ -126,7 +128,12 @@ impl Session {
     pub async fn try_next(&mut self) -> Result<Option<Event>, Status> {
         while self.events.is_empty() {
             let Some(events) = self.incoming.next().await? else { return Ok(None) };
-            self.events.extend(events.into_iter().filter_map(|event| event.body));
+            for event in events.into_iter().filter_map(|event| event.body) {
+                if self.lets_leave && matches!(event, Event::Draining(_)) {
+                    self.send(Command::Drain(Drain {}));
+                }
+                self.events.push_back(event);
+            }
         }
         Ok(self.events.pop_front())
     }

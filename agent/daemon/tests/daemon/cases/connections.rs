@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use farpool_proto::v1::Settled;
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
+use farpool_proto::v1::{Drain, Settled};
 use farpool_testkit::folder::Folder;
 use nix::sys::signal::Signal;
 use tonic::Status;
@@ -128,9 +128,11 @@ async fn drains_over_another_connection() {
     let mut coordinator = Coordinator::start_at(&running.port);
     coordinator.accept_resume(&mut running.session).await;
     let (mut done, mut returned) = (0, 0);
-    // The connection is lost again during the last messages.
+    // The connection is lost again during the last messages: it may not leave before the coordinator knows that it does.
+    running.session.lets_leave = false;
     running.session.find(|event| matches!(event, Event::Draining(_)).then_some(())).await;
     running.session.cut();
+    running.session.send(Command::Drain(Drain {}));
     coordinator.accept_resume(&mut running.session).await;
     while let Some(event) = running.session.next().await {
         match event {
