@@ -39,9 +39,17 @@ struct Job {
 struct Callbacks {
     success: Option<Py<PyAny>>,
     failure: Option<Py<PyAny>>,
-    /// Whether they have run.
-    ran: Mutex<bool>,
+    progress: Mutex<Progress>,
     changed: Condvar,
+}
+
+/// How far the callbacks of a job are.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Progress {
+    #[default]
+    Pending,
+    Running,
+    Done,
 }
 
 /// What a job keeps until its end, and calls then.
@@ -66,7 +74,7 @@ pub(crate) fn start(
     let callbacks = (success.is_some() || failure.is_some()).then(|| Callbacks {
         success,
         failure,
-        ran: Mutex::default(),
+        progress: Mutex::default(),
         changed: Condvar::new(),
     });
     let job = Arc::new(Job {
@@ -143,6 +151,7 @@ impl Job {
 
     fn call_back(&self, py: Python<'_>) {
         let Some(callbacks) = &self.callbacks else { return };
+        callbacks.set(Progress::Running);
         let called = match self.settle(py) {
             Ok(value) => callbacks.success.as_ref().map(|callback| callback.call1(py, (value,))),
             Err(error) => callbacks.failure.as_ref().map(|callback| callback.call1(py, (error.value(py),))),
@@ -151,14 +160,18 @@ impl Job {
             let callback = callbacks.success.as_ref().or(callbacks.failure.as_ref());
             error.write_unraisable(py, callback.map(|callback| callback.bind(py)));
         }
-        *callbacks.ran.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        callbacks.changed.notify_all();
+        callbacks.set(Progress::Done);
     }
 
     fn is_ready(&self) -> bool {
         match &self.callbacks {
             None => self.inbox.ended(),
-            Some(callbacks) => *callbacks.ran.lock().unwrap_or_else(PoisonError::into_inner),
+            Some(callbacks) => match callbacks.progress() {
+                Progress::Pending => false,
+                // A callback that waits for its own job would wait forever. Its result is known.
+                Progress::Running => callbacks::on_their_thread(),
+                Progress::Done => true,
+            },
         }
     }
 
@@ -176,12 +189,12 @@ impl Job {
         }
         let Some(callbacks) = &self.callbacks else { return Ok(true) };
         let have_run = |until: Instant| {
-            let ran = callbacks.ran.lock().unwrap_or_else(PoisonError::into_inner);
+            let progress = callbacks.progress.lock().unwrap_or_else(PoisonError::into_inner);
             let left = until.saturating_duration_since(Instant::now());
-            let waits = |ran: &mut bool| !*ran;
-            let (ran, _) =
-                callbacks.changed.wait_timeout_while(ran, left, waits).unwrap_or_else(PoisonError::into_inner);
-            *ran
+            let waits = |progress: &mut Progress| *progress != Progress::Done;
+            let (progress, _) =
+                callbacks.changed.wait_timeout_while(progress, left, waits).unwrap_or_else(PoisonError::into_inner);
+            *progress == Progress::Done
         };
         while !self.is_ready() {
             // On the callbacks' thread, a callback that waits for others must run them itself.
@@ -193,6 +206,17 @@ impl Job {
             }
         }
         Ok(true)
+    }
+}
+
+impl Callbacks {
+    fn progress(&self) -> Progress {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, progress: Progress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        self.changed.notify_all();
     }
 }
 

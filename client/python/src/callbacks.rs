@@ -56,6 +56,11 @@ pub(crate) fn schedule(chore: Chore) {
     chores.arrived.notify_one();
 }
 
+/// Returns whether the calling thread is the one that runs callbacks.
+pub(crate) fn on_their_thread() -> bool {
+    CHORES.get().queue().thread == Some(thread::current().id())
+}
+
 /// On the thread itself, runs one queued chore: otherwise a callback that waits for another one would wait forever. Returns
 /// whether this is that thread.
 pub(crate) fn help(py: Python<'_>) -> bool {

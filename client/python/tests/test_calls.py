@@ -3,6 +3,7 @@
 import itertools
 import operator
 import os
+import threading
 import time
 
 import pytest
@@ -76,6 +77,31 @@ def test_a_callback_may_use_the_pool_and_wait(pool):
     first = pool.apply_async(square, (3,), callback=lambda nine: inner.append(pool.apply_async(square, (nine,), callback=inner.append).get()))
     first.get(30)
     assert inner == [81, 81]
+
+
+def test_a_callback_may_ask_for_its_own_result(pool):
+    asked, known = [], threading.Event()
+
+    def ask(_):
+        known.wait(30)
+        asked.append((first.ready(), first.successful(), first.get(30)))
+
+    first = pool.map_async(square, [3], callback=ask)
+    known.set()
+    assert first.get(30) == [9] and asked == [(True, True, [9])]
+
+
+def test_callbacks_that_wait_for_each_other(pool):
+    asked, known = [], threading.Event()
+
+    def ask_second(_):
+        known.wait(30)
+        asked.append(second.get(30))
+
+    first = pool.apply_async(square, (3,), callback=ask_second)
+    second = pool.apply_async(square, (4,), callback=lambda _: asked.append(first.get(30)))
+    known.set()
+    assert first.get(30) == 9 and sorted(asked) == [9, 16]
 
 
 def test_a_failing_callback_harms_nothing(pool, capfd, monkeypatch):
