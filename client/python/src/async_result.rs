@@ -1,20 +1,22 @@
 //! Handles of jobs that run in the background.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use farpool_session::fork::Owned;
-use farpool_session::{Call, Error, Inbox, Session};
+use farpool_session::{Call, Inbox, News, Session};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::sync::OnceLockExt;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyList, PyType};
 
 use crate::callbacks;
+use crate::collector::{Collector, ended_early};
 use crate::errors;
 use crate::feeder::{Faults, Feeder};
-use crate::map::{collect, flush};
+use crate::map::flush;
 use crate::waiting::{deadline, wait_until};
 
 /// How long a non-blocking call feeds its input before it leaves the rest to a thread.
@@ -31,9 +33,17 @@ struct Job {
     /// Whether the outcome is the result of the only item, not a list.
     single: bool,
     outcome: OnceLock<PyResult<Py<PyAny>>>,
+    undecoded: Mutex<Undecoded>,
     callbacks: Option<Callbacks>,
     /// Kept until the job has ended, so that its pool stays open.
     pool: Mutex<Option<Py<PyAny>>>,
+}
+
+/// Outcomes that have arrived, and what was decoded of them before this thread was interrupted.
+#[derive(Default)]
+struct Undecoded {
+    news: VecDeque<News>,
+    collector: Collector,
 }
 
 struct Callbacks {
@@ -83,6 +93,7 @@ pub(crate) fn start(
         faults: Faults::default(),
         single,
         outcome: OnceLock::new(),
+        undecoded: Mutex::default(),
         callbacks,
         pool: Mutex::new(Some(pool)),
     });
@@ -135,26 +146,59 @@ fn feed(job: &Job, mut call: Call, mut feeder: Feeder) {
 
 impl Job {
     /// Returns the outcome of a job that has ended.
-    fn settle(&self, py: Python<'_>) -> &PyResult<Py<PyAny>> {
-        self.outcome.get_or_init_py_attached(py, || {
-            let values = collect(py, &self.inbox, &self.faults);
-            let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
-            drop(pool);
-            let mut values = values?;
-            if !self.single {
-                return Ok(PyList::new(py, values)?.into_any().unbind());
+    ///
+    /// # Errors
+    /// What interrupts this thread meanwhile. The outcome is not lost.
+    fn settle(&self, py: Python<'_>) -> PyResult<&PyResult<Py<PyAny>>> {
+        if let Some(outcome) = self.outcome.get() {
+            return Ok(outcome);
+        }
+        let mut undecoded = self.undecoded.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        if let Some(outcome) = self.outcome.get() {
+            return Ok(outcome);
+        }
+        let Undecoded { news, collector } = &mut *undecoded;
+        if news.is_empty() {
+            self.inbox.take(news);
+        }
+        let mut broken = None;
+        while let Some(next) = news.front() {
+            match collector.accept(py, next, &self.inbox, &self.faults) {
+                Err(error) if errors::interrupts(py, &error) => return Err(error),
+                Err(error) => broken = broken.or(Some(error)),
+                Ok(()) => {}
             }
-            let missing = || Error::protocol("the outcome of a call is missing");
-            values.pop().ok_or_else(|| errors::to_python(py, &missing()))
-        })
+            news.pop_front();
+        }
+        let collector = std::mem::take(collector);
+        let outcome = match broken {
+            Some(error) => Err(error),
+            None => self.finish(py, collector),
+        };
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(pool);
+        Ok(self.outcome.get_or_init(|| outcome))
+    }
+
+    fn finish(&self, py: Python<'_>, collector: Collector) -> PyResult<Py<PyAny>> {
+        if self.inbox.end_error().is_some() {
+            return Err(ended_early(py, &self.inbox));
+        }
+        let mut values = collector.finish(py, &self.inbox, &self.faults)?;
+        if !self.single {
+            return Ok(PyList::new(py, values)?.into_any().unbind());
+        }
+        values.pop().ok_or_else(|| ended_early(py, &self.inbox))
     }
 
     fn call_back(&self, py: Python<'_>) {
         let Some(callbacks) = &self.callbacks else { return };
         callbacks.set(Progress::Running);
         let called = match self.settle(py) {
-            Ok(value) => callbacks.success.as_ref().map(|callback| callback.call1(py, (value,))),
-            Err(error) => callbacks.failure.as_ref().map(|callback| callback.call1(py, (error.value(py),))),
+            Ok(Ok(value)) => callbacks.success.as_ref().map(|callback| callback.call1(py, (value,))),
+            Ok(Err(error)) => callbacks.failure.as_ref().map(|callback| callback.call1(py, (error.value(py),))),
+            // Nothing interrupts this thread.
+            Err(error) => Some(Err(error)),
         };
         if let Some(Err(error)) = called {
             let callback = callbacks.success.as_ref().or(callbacks.failure.as_ref());
@@ -229,7 +273,7 @@ impl AsyncResult {
         if !self.0.wait(py, deadline(timeout))? {
             return Err(errors::timeout(py));
         }
-        match self.0.settle(py) {
+        match self.0.settle(py)? {
             Ok(value) => Ok(value.clone_ref(py)),
             Err(error) => Err(error.clone_ref(py)),
         }
@@ -256,7 +300,7 @@ impl AsyncResult {
         if !job.is_ready() {
             return Err(PyValueError::new_err(format!("{} not ready", slf.repr()?)));
         }
-        Ok(job.settle(py).is_ok())
+        Ok(job.settle(py)?.is_ok())
     }
 
     /// Cancels the job: its running items are killed, and `get` raises `farpool.Cancelled` unless the job has already ended.

@@ -15,6 +15,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
+use crate::errors;
+
 const NONE: u8 = 0;
 const FALSE: u8 = 1;
 const TRUE: u8 = 2;
@@ -86,6 +88,7 @@ impl Encoder {
         }
         let pickled = pickle_function(py, &DUMPS, "dumps")?.call((value, PROTOCOL), Some(&named));
         let pickled = match (&self.by_value, pickled) {
+            (_, Err(error)) if errors::interrupts(py, &error) => return Err(error),
             (Some(by_value), pickled) if !self.travels(&pickled) => {
                 buffers.call_method0(intern!(py, "clear"))?;
                 by_value.bind(py).call((value,), Some(&named))?
@@ -210,7 +213,7 @@ pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Decoded<'py
             }
             unpickle(py, pickled, Some(buffers))?
         }
-        Some((&RAISED, description)) => return Ok(Decoded::Raised(crate::errors::raised(py, description)?)),
+        Some((&RAISED, description)) => return Ok(Decoded::Raised(errors::raised(py, description)?)),
         _ => rest.value(py)?,
     };
     Ok(Decoded::Value(value))

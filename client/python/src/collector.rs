@@ -22,42 +22,51 @@ impl Collector {
     }
 
     /// Decodes an entry of the inbox.
-    pub(crate) fn accept(&mut self, py: Python<'_>, news: News, inbox: &Inbox, faults: &Faults) -> PyResult<()> {
+    ///
+    /// # Errors
+    /// If the peer lies, and if this thread is interrupted. Then the entry can be passed again.
+    pub(crate) fn accept(&mut self, py: Python<'_>, news: &News, inbox: &Inbox, faults: &Faults) -> PyResult<()> {
         let lies = |error: Error| errors::to_python(py, &inbox.add_context(error));
         match news {
-            News::Done { first, data, ends, attempts: _, held: _until_decoded } => {
-                let mut results = Results::new(first, data, ends, inbox.pulled()).map_err(lies)?;
-                self.outcomes += results.items();
+            News::Done { first, data, ends, .. } => {
+                let results = Results::new(*first, data.clone(), ends.clone(), inbox.pulled());
+                let mut results = results.map_err(lies)?;
                 while let Some(next) = results.next() {
                     let (item, bytes) = next.map_err(lies)?;
                     // Only the failure with the lowest index counts, and no result after it.
                     if self.failed.as_ref().is_some_and(|(failed, _)| *failed <= item) {
                         break;
                     }
-                    match decode(py, bytes) {
+                    match decode(py, bytes)? {
                         Ok(value) => self.keep(item, value),
                         Err(error) => self.fail(item, error),
                     }
                 }
+                self.outcomes += results.items();
             }
-            News::Failed { first, count, error, held: _ } => {
-                there_are(first, count, inbox.pulled()).map_err(lies)?;
+            News::Failed { first, count, error, .. } => {
+                there_are(*first, *count, inbox.pulled()).map_err(lies)?;
+                self.fail(*first, failure(py, *first, error.clone(), inbox, faults)?);
                 self.outcomes += count;
-                self.fail(first, failure(py, first, error, inbox, faults));
             }
         }
         Ok(())
     }
 
     /// Returns the results, or the exception of the failed item with the lowest index.
-    pub(crate) fn finish(mut self, py: Python<'_>, faults: &Faults) -> PyResult<Vec<Py<PyAny>>> {
+    ///
+    /// # Errors
+    /// Also if an item has no outcome.
+    pub(crate) fn finish(mut self, py: Python<'_>, inbox: &Inbox, faults: &Faults) -> PyResult<Vec<Py<PyAny>>> {
         if let Some((item, error)) = faults.input(py) {
             self.fail(item, error);
         }
-        match self.failed {
-            Some((_, error)) => Err(error),
-            None => Ok(self.values.into_iter().flatten().collect()),
+        if let Some((_, error)) = self.failed {
+            return Err(error);
         }
+        let items = self.values.len() as u64;
+        let values: Option<Vec<_>> = self.values.into_iter().collect();
+        values.filter(|_| items == inbox.pulled()).ok_or_else(|| ended_early(py, inbox))
     }
 
     fn keep(&mut self, item: u64, value: Py<PyAny>) {
@@ -75,18 +84,28 @@ impl Collector {
     }
 }
 
-/// Decodes a result; an exception that takes its place is the error.
-pub(crate) fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<Py<PyAny>> {
-    match codec::decode(py, bytes) {
+/// Decodes a result, or the exception that takes its place.
+///
+/// # Errors
+/// What interrupts this thread meanwhile. Then the result can be decoded again.
+pub(crate) fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<PyResult<Py<PyAny>>> {
+    Ok(match codec::decode(py, bytes) {
         Ok(Decoded::Value(value)) => Ok(value.unbind()),
         Ok(Decoded::Raised(error)) => Err(error),
-        Err(error) => Err(errors::undecodable(py, error)),
-    }
+        Err(error) if errors::interrupts(py, &error) => return Err(error),
+        Err(error) => Err(errors::undecodable(py, &error)?),
+    })
 }
 
 /// Returns the exception for an item that failed outside of its function.
-pub(crate) fn failure(py: Python<'_>, item: u64, error: Error, inbox: &Inbox, faults: &Faults) -> PyErr {
-    faults.refused(item).unwrap_or_else(|| errors::to_python(py, &inbox.add_context(error.of_item(item))))
+///
+/// # Errors
+/// What interrupts this thread meanwhile.
+pub(crate) fn failure(py: Python<'_>, item: u64, error: Error, inbox: &Inbox, faults: &Faults) -> PyResult<PyErr> {
+    match faults.refused(item) {
+        Some(error) => Ok(error),
+        None => errors::of_item(py, &inbox.add_context(error.of_item(item))),
+    }
 }
 
 /// Returns the exception of a job that ended before all its items had an outcome.

@@ -1,13 +1,37 @@
 //! Converts errors to Python exceptions, with advice that names this package's arguments.
 
 use farpool_session::{Error, ErrorKind, Remedy};
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::callbacks;
+
 /// Converts an error of the session, with all its details.
 pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     convert(py, error).map_or_else(|failed| failed, PyErr::from_value)
+}
+
+/// As `to_python`, but what interrupts this thread meanwhile is the error.
+pub(crate) fn of_item(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    uninterrupted(py, convert(py, error))
+}
+
+/// Returns whether an exception interrupts the caller, as `KeyboardInterrupt` does: it comes from a signal. The call raises it,
+/// instead of keeping it as the exception of an item.
+pub(crate) fn interrupts(py: Python<'_>, error: &PyErr) -> bool {
+    // Nothing interrupts the thread of callbacks.
+    !error.is_instance_of::<PyException>(py) && !callbacks::on_their_thread()
+}
+
+/// Returns the exception that was made, or why making it failed. What interrupted this thread is the error.
+fn uninterrupted(py: Python<'_>, made: PyResult<Bound<'_, PyAny>>) -> PyResult<PyErr> {
+    match made {
+        Ok(made) => Ok(PyErr::from_value(made)),
+        Err(failed) if interrupts(py, &failed) => Err(failed),
+        Err(failed) => Ok(failed),
+    }
 }
 
 fn convert<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
@@ -72,10 +96,10 @@ fn advice(kind: ErrorKind) -> Option<&'static str> {
     }
 }
 
-/// Returns the exception for a result that cannot be unpickled.
-pub(crate) fn undecodable(py: Python<'_>, error: PyErr) -> PyErr {
-    let made = || package(py)?.call_method1(intern!(py, "undecodable"), (error.value(py),));
-    made().map_or_else(|failed| failed, PyErr::from_value)
+/// Returns the exception for a result that cannot be unpickled. What interrupts this thread meanwhile is the error.
+pub(crate) fn undecodable(py: Python<'_>, error: &PyErr) -> PyResult<PyErr> {
+    let made = package(py).and_then(|package| package.call_method1(intern!(py, "undecodable"), (error.value(py),)));
+    uninterrupted(py, made)
 }
 
 /// Returns a new `multiprocessing.TimeoutError`.

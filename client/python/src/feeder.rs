@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{EndItems, Items};
 use farpool_session::{Error, ErrorKind, Inbox, Room};
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
 use crate::codec::Encoder;
+use crate::errors;
 
 /// Large enough to make the overhead of a batch small, and small enough to stay in the cache until it is read.
 const FULL_BYTES: usize = 256 << 10;
@@ -106,7 +106,8 @@ impl Feeder {
     /// Pulls a batch of at most `most` items, and appends its messages: at most one has items.
     ///
     /// # Errors
-    /// If the input raises something other than an `Exception`, such as `KeyboardInterrupt`, on the caller's thread.
+    /// If the input or the pickling of an item raises something other than an `Exception`, such as `KeyboardInterrupt`, on the
+    /// caller's thread.
     pub(crate) fn feed(
         &mut self,
         py: Python<'_>,
@@ -123,7 +124,7 @@ impl Feeder {
         while self.pulled - start < most && data.len() < FULL_BYTES {
             let value = match input.next() {
                 Some(Ok(value)) => value,
-                Some(Err(error)) if self.on_its_own || error.is_instance_of::<PyException>(py) => {
+                Some(Err(error)) if self.on_its_own || !errors::interrupts(py, &error) => {
                     // The other items of the chunk are lost too, as in multiprocessing.
                     let cost = self.pulled - self.pulled.checked_rem(self.chunksize).unwrap_or(0);
                     *lock(&faults.input) = Some((cost, error));
@@ -143,6 +144,7 @@ impl Feeder {
             match encoded {
                 // A batch is at most full plus one item, whose size is limited to 2 GiB.
                 Ok(()) => ends.extend_from_slice(&(data.len() as u32).to_le_bytes()),
+                Err(Refused::Raised(error)) if !self.on_its_own && errors::interrupts(py, &error) => return Err(error),
                 Err(refused) => {
                     data.truncate(before);
                     refuse(refused, item, inbox, faults);

@@ -263,7 +263,14 @@ impl State {
     fn outcome(&mut self, py: Python<'_>, shared: &Shared) -> Option<PyResult<(u64, PyResult<Py<PyAny>>)>> {
         match self.current.as_mut()? {
             Entry::Done(results) => Some(match results.next()? {
-                Ok((item, bytes)) => Ok((item, decode(py, bytes))),
+                Ok((item, bytes)) => match decode(py, bytes) {
+                    Ok(outcome) => Ok((item, outcome)),
+                    Err(interrupted) => {
+                        // It stays the next one.
+                        results.step_back();
+                        Err(interrupted)
+                    }
+                },
                 Err(error) => Err(errors::to_python(py, &shared.inbox.add_context(error))),
             }),
             Entry::Failed { next, end, error } => {
@@ -271,8 +278,11 @@ impl State {
                 if item == *end {
                     return None;
                 }
-                *next += 1;
-                Some(Ok((item, Err(failure(py, item, error.clone(), &shared.inbox, &shared.faults)))))
+                let failure = failure(py, item, error.clone(), &shared.inbox, &shared.faults);
+                Some(failure.map(|failure| {
+                    *next += 1;
+                    (item, Err(failure))
+                }))
             }
         }
     }

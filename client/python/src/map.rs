@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{EndItems, Items};
-use farpool_session::{Call, Error, ErrorKind, Inbox};
+use farpool_session::{Call, Error, ErrorKind};
 use pyo3::prelude::*;
 
 use crate::codec::Encoder;
@@ -32,11 +32,11 @@ pub(crate) fn run_all(py: Python<'_>, mut call: Call, mut feeder: Feeder) -> PyR
         }
         let ended = call.inbox.take(&mut news);
         for news in news.drain(..) {
-            collector.accept(py, news, &call.inbox, &faults)?;
+            collector.accept(py, &news, &call.inbox, &faults)?;
         }
         if feeder.exhausted() && collector.outcomes() == feeder.pulled() {
             call.settle();
-            return collector.finish(py, &faults);
+            return collector.finish(py, &call.inbox, &faults);
         }
         if ended {
             return Err(ended_early(py, &call.inbox));
@@ -47,20 +47,6 @@ pub(crate) fn run_all(py: Python<'_>, mut call: Call, mut feeder: Feeder) -> PyR
 /// Sends a call's messages. Detached, because another thread may hold the session.
 pub(crate) fn flush(py: Python<'_>, call: &mut Call) -> PyResult<()> {
     py.detach(|| call.flush()).map_err(|error| errors::to_python(py, &error))
-}
-
-/// Decodes all outcomes of a job that has ended.
-pub(crate) fn collect(py: Python<'_>, inbox: &Inbox, faults: &Faults) -> PyResult<Vec<Py<PyAny>>> {
-    let mut collector = Collector::default();
-    let mut news = VecDeque::new();
-    inbox.take(&mut news);
-    for news in news {
-        collector.accept(py, news, inbox, faults)?;
-    }
-    match inbox.end_error() {
-        Some(_) => Err(ended_early(py, inbox)),
-        None => collector.finish(py, faults),
-    }
 }
 
 /// Runs one item and returns its result.
@@ -87,13 +73,11 @@ pub(crate) fn run_one(
     loop {
         let ended = call.inbox.take(&mut news);
         for news in news.drain(..) {
-            collector.accept(py, news, &call.inbox, &faults)?;
+            collector.accept(py, &news, &call.inbox, &faults)?;
         }
         if collector.outcomes() > 0 {
             call.settle();
-            let missing =
-                || errors::to_python(py, &call.inbox.add_context(Error::protocol("the outcome of a call is missing")));
-            return collector.finish(py, &faults)?.pop().ok_or_else(missing);
+            return collector.finish(py, &call.inbox, &faults)?.pop().ok_or_else(|| ended_early(py, &call.inbox));
         }
         if ended {
             return Err(ended_early(py, &call.inbox));

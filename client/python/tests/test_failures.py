@@ -229,3 +229,88 @@ def test_ctrl_c(run_script, address):
             ]"""
     printed = run_script(CTRL_C.replace("{calls}", calls), FARPOOL_ADDRESS=address)
     assert printed == "interrupted\n" * 4 + "[0, 0.01]\n"
+
+
+class Interrupting:
+    """Raises KeyboardInterrupt in this process, once: when it is pickled or when it is unpickled."""
+
+    left = 0
+
+    def __init__(self, at, pid):
+        self.at, self.pid = at, pid
+
+    def __reduce__(self):
+        interrupt_once(self.at, "pickling", self.pid)
+        return remade, (self.at, self.pid)
+
+
+def remade(at, pid):
+    interrupt_once(at, "unpickling", pid)
+    return Interrupting(at, pid)
+
+
+def interrupt_once(at, now, pid):
+    if at == now and pid == os.getpid() and Interrupting.left:
+        Interrupting.left -= 1
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def interrupting():
+    def make(at):
+        Interrupting.left = 1
+        return Interrupting(at, os.getpid())
+
+    yield make
+    assert Interrupting.left == 0
+
+
+def touch_slowly(path, _):
+    time.sleep(0.05)
+    open(path, "w").close()
+
+
+def test_ctrl_c_while_arguments_are_pickled(pool, interrupting, tmp_path):
+    for call in (pool.starmap, lambda f, items: pool.starmap_async(f, items).get(30)):
+        first = [(str(tmp_path / str(n)), None) for n in range(100)]
+        with pytest.raises(KeyboardInterrupt):
+            call(touch_slowly, [*first, ("", interrupting("pickling"))])
+    with pytest.raises(KeyboardInterrupt):
+        pool.apply(type, (interrupting("pickling"),))
+    assert pool.apply(abs, (-1,)) == 1
+    assert len(os.listdir(tmp_path)) < 90, "the jobs were not cancelled"
+
+
+def test_ctrl_c_while_results_are_unpickled(pool, interrupting):
+    for call in (pool.map, lambda f, items: pool.apply(f, items)):
+        with pytest.raises(KeyboardInterrupt):
+            call(returned, [interrupting("unpickling")])
+    result = pool.map_async(returned, [interrupting("unpickling")])
+    with pytest.raises(KeyboardInterrupt):
+        result.get(30)
+    assert result.get(30)[0].at == "unpickling", "the result is lost"
+    results = pool.imap(returned, [Interrupting("", 0), interrupting("unpickling"), Interrupting("", 1)])
+    assert next(results).pid == 0
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    assert [each.pid for each in results] == [os.getpid(), 1]
+
+
+def returned(value):
+    return value
+
+
+def test_what_unpickling_raises_on_the_thread_of_callbacks_fails_the_result(pool):
+    seen = []
+    result = pool.apply_async(make_leaving, error_callback=seen.append)
+    result.wait(30)
+    assert "could not be unpickled" in str(seen[0])
+
+
+class Leaving:
+    def __reduce__(self):
+        return raises, (SystemExit,)
+
+
+def make_leaving():
+    return Leaving()

@@ -79,6 +79,14 @@ impl Results {
         self.end_at += 4;
         Some(Ok((item, bytes)))
     }
+
+    /// Makes the item that `next` has just returned the next one again.
+    pub fn step_back(&mut self) {
+        self.next -= 1;
+        self.end_at -= 4;
+        let before = self.end_at.checked_sub(4).and_then(|at| self.ends[at..].first_chunk::<4>());
+        self.data_at = before.map_or(0, |end| u32::from_le_bytes(*end) as usize);
+    }
 }
 
 /// Checks that outcomes are of items that the job has: `pulled` so far.
@@ -107,6 +115,8 @@ mod tests {
     fn results_are_split_at_their_ends() {
         let mut results = results(b"abbccc", &[1, 3, 3, 6], 11).unwrap();
         for expected in [(7, &b"a"[..]), (8, b"bb"), (9, b""), (10, b"ccc")] {
+            assert_eq!(results.next().unwrap().unwrap(), expected);
+            results.step_back();
             assert_eq!(results.next().unwrap().unwrap(), expected);
         }
         assert!(results.next().is_none());
