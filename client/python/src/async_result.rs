@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyList, PyType};
 
+use crate::background;
 use crate::callbacks;
 use crate::collector::{Collector, ended_early};
 use crate::errors;
@@ -129,7 +130,7 @@ fn feed(job: &Job, mut call: Call, mut feeder: Feeder) {
         if call.inbox.ended() {
             break;
         }
-        let fed = Python::try_attach(|py| feeder.feed(py, u64::MAX, &call.inbox, &job.faults, &mut call.messages));
+        let fed = background::attach(|py| feeder.feed(py, u64::MAX, &call.inbox, &job.faults, &mut call.messages));
         // The feeder records the exceptions of its input. `None`: the interpreter is shutting down.
         if !matches!(fed, Some(Ok(()))) {
             return;
@@ -141,7 +142,7 @@ fn feed(job: &Job, mut call: Call, mut feeder: Feeder) {
     }
     call.settle();
     // Release the input now, not when this process attaches next.
-    Python::try_attach(|_| drop(feeder));
+    background::attach(|_| drop(feeder));
 }
 
 impl Job {
@@ -195,8 +196,13 @@ impl Job {
         let Some(callbacks) = &self.callbacks else { return };
         callbacks.set(Progress::Running);
         let called = match self.settle(py) {
-            Ok(Ok(value)) => callbacks.success.as_ref().map(|callback| callback.call1(py, (value,))),
-            Ok(Err(error)) => callbacks.failure.as_ref().map(|callback| callback.call1(py, (error.value(py),))),
+            Ok(Ok(value)) => {
+                callbacks.success.as_ref().map(|callback| background::call(callback.bind(py), &[value.bind(py)], None))
+            }
+            Ok(Err(error)) => callbacks
+                .failure
+                .as_ref()
+                .map(|callback| background::call(callback.bind(py), &[error.value(py).as_any()], None)),
             // Nothing interrupts this thread.
             Err(error) => Some(Err(error)),
         };

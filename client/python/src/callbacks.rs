@@ -12,6 +12,8 @@ use farpool_session::Front;
 use farpool_session::fork::PerProcess;
 use pyo3::prelude::*;
 
+use crate::background;
+
 /// Work for the thread, which is attached to the interpreter.
 pub(crate) type Chore = Box<dyn FnOnce(Python<'_>) + Send>;
 
@@ -84,9 +86,12 @@ impl Chores {
             let mut queue = self.arrived.wait_while(self.queue(), nothing).unwrap_or_else(PoisonError::into_inner);
             queue.busy = true;
             drop(queue);
-            let ran = Python::try_attach(|py| {
+            let ran = background::attach(|py| {
                 while let Some(chore) = self.next() {
                     chore(py);
+                    if background::is_ending() {
+                        return;
+                    }
                 }
             });
             self.queue().busy = false;

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
+use crate::background;
 use crate::errors;
 
 const NONE: u8 = 0;
@@ -86,12 +87,13 @@ impl Encoder {
         if self.buffers {
             named.set_item(intern!(py, "buffer_callback"), buffers.getattr(intern!(py, "append"))?)?;
         }
-        let pickled = pickle_function(py, &DUMPS, "dumps")?.call((value, PROTOCOL), Some(&named));
+        let dumps = pickle_function(py, &DUMPS, "dumps")?;
+        let pickled = background::call(&dumps, &[value, PROTOCOL.into_pyobject(py)?.as_any()], Some(&named));
         let pickled = match (&self.by_value, pickled) {
             (_, Err(error)) if errors::interrupts(py, &error) => return Err(error),
             (Some(by_value), pickled) if !self.travels(&pickled) => {
                 buffers.call_method0(intern!(py, "clear"))?;
-                by_value.bind(py).call((value,), Some(&named))?
+                background::call(by_value.bind(py), &[value], Some(&named))?
             }
             (_, pickled) => pickled?,
         };
@@ -224,7 +226,7 @@ fn unpickle<'py>(py: Python<'py>, pickled: &[u8], buffers: Option<Bound<'py, PyL
     if let Some(buffers) = buffers {
         named.set_item(intern!(py, "buffers"), buffers)?;
     }
-    pickle_function(py, &LOADS, "loads")?.call((PyBytes::new(py, pickled),), Some(&named))
+    background::call(&pickle_function(py, &LOADS, "loads")?, &[PyBytes::new(py, pickled).as_any()], Some(&named))
 }
 
 static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

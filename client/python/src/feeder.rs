@@ -10,6 +10,7 @@ use farpool_session::{Error, ErrorKind, Inbox, Room};
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
+use crate::background;
 use crate::codec::Encoder;
 use crate::errors;
 
@@ -120,9 +121,9 @@ impl Feeder {
         let most = most.min(self.batch);
         let (start, mut first) = (self.pulled, self.pulled);
         let (mut data, mut ends) = (Vec::new(), Vec::new());
-        let mut input = self.input.bind(py).clone();
+        let input = self.input.bind(py);
         while self.pulled - start < most && data.len() < FULL_BYTES {
-            let value = match input.next() {
+            let value = match background::next(input) {
                 Some(Ok(value)) => value,
                 Some(Err(error)) if self.on_its_own || !errors::interrupts(py, &error) => {
                     // The other items of the chunk are lost too, as in multiprocessing.

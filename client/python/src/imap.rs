@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::PyType;
 
+use crate::background;
 use crate::collector::{decode, ended_early, failure};
 use crate::errors;
 use crate::feeder::{Faults, Feeder};
@@ -128,7 +129,7 @@ impl Shared {
                 continue;
             }
             let mut messages = Vec::new();
-            let fed = Python::try_attach(|py| feeder.feed(py, room, &self.inbox, &self.faults, &mut messages));
+            let fed = background::attach(|py| feeder.feed(py, room, &self.inbox, &self.faults, &mut messages));
             // The feeder records the exceptions of its input. `None`: the interpreter is shutting down.
             if !matches!(fed, Some(Ok(()))) {
                 return;
@@ -142,7 +143,7 @@ impl Shared {
         }
         self.call.lock().unwrap_or_else(PoisonError::into_inner).settle();
         // Release the input now, not when this process attaches next.
-        Python::try_attach(|_| drop(feeder));
+        background::attach(|_| drop(feeder));
     }
 
     /// Returns how many items may be pulled now. It is 0 until there is room for many: otherwise each would wake this thread.

@@ -6,12 +6,14 @@
 //! - `codec.rs` turns Python values into bytes and back.
 //! - `session.rs` has the pool, `task.rs` a packed function and the options of a call.
 //! - `feeder.rs` pulls and encodes input, `collector.rs` decodes outcomes. `map.rs`, `async_result.rs` and `imap.rs` have the calls.
+//! - `background.rs` lets threads of this module run Python code until the interpreter shuts down.
 //! - `callbacks.rs` has the thread that runs callbacks and prints the output of workers on clusters.
 //! - `worker.rs` runs in fork servers and workers.
 //!
 //! No thread waits while it is attached to the interpreter (holds the GIL), and each attaches once for many items.
 
 mod async_result;
+mod background;
 mod callbacks;
 mod codec;
 mod collector;
@@ -35,6 +37,7 @@ fn _farpool(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<async_result::AsyncResult>()?;
     module.add_class::<imap::IMapIterator>()?;
     module.add_function(wrap_pyfunction!(session::open, module)?)?;
+    module.add_function(wrap_pyfunction!(session::end_threads, module)?)?;
     module.add_function(wrap_pyfunction!(codec::encode_value, module)?)?;
     module.add_function(wrap_pyfunction!(codec::decode_value, module)?)?;
     module.add_function(wrap_pyfunction!(worker::serve, module)?)

@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
 
 use farpool_proto::limits;
 use farpool_proto::v1::WorkerSettings;
@@ -17,8 +20,8 @@ use crate::collector::list;
 use crate::feeder::Feeder;
 use crate::imap::{Beginning, IMapIterator};
 use crate::task::{Options, Task, required};
-use crate::waiting::{deadline, wait_until};
-use crate::{async_result, errors, imap, map};
+use crate::waiting::{SLICE, deadline, wait_until};
+use crate::{async_result, background, errors, imap, map};
 
 /// An open pool.
 #[pyclass(frozen, module = "farpool._farpool")]
@@ -57,6 +60,8 @@ pub(crate) fn open(
     require: Vec<(String, String)>,
 ) -> PyResult<Session> {
     let payload_limit = limits::PAYLOAD_BYTES;
+    let is_here = address.is_none();
+    let name = limits::clipped(name, limits::POOL_NAME_BYTES);
     let settings = WorkerSettings {
         initializer: initializer.into(),
         initializer_args: initargs.into(),
@@ -66,9 +71,9 @@ pub(crate) fn open(
         threads: 1,
         memory_limit: 0,
         payload_limit,
-        name: limits::clipped(name, limits::POOL_NAME_BYTES),
+        name,
     };
-    let opened = py.detach(|| {
+    let open = move || {
         let invalid = |beyond: limits::BeyondLimit| Error::invalid(beyond.to_string());
         limits::pool(processes, 1).map_err(invalid)?;
         limits::settings(&settings).map_err(invalid)?;
@@ -94,9 +99,49 @@ pub(crate) fn open(
             reconnect_timeout,
         };
         farpool_session::Session::open(target, settings, Arc::new(Shown))
-    });
+    };
+    let opened = if is_here { py.detach(open) } else { interruptibly(py, open)? };
     let session = opened.map_err(|error: Error| errors::to_python(py, &error))?;
     Ok(Session { session, payload_limit, closing: Arc::default(), jobs: Mutex::default() })
+}
+
+/// Opens a pool on another thread. If this one is interrupted meanwhile, the pool is closed again.
+fn interruptibly(
+    py: Python<'_>,
+    open: impl FnOnce() -> Result<farpool_session::Session, Error> + Send + 'static,
+) -> PyResult<Result<farpool_session::Session, Error>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    // Without a receiver, the session is dropped and so ends.
+    let opening = move || drop(sender.send(open()));
+    thread::Builder::new().name("farpool-opening".to_owned()).stack_size(farpool_session::STACK).spawn(opening)?;
+    // The receiver is for one thread only.
+    let receiver = Mutex::new(receiver);
+    let receive = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SLICE);
+    loop {
+        match py.detach(receive) {
+            Ok(opened) => return Ok(opened),
+            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Ok(Err(Error::protocol("the thread that opens the pool ended unexpectedly")));
+            }
+        }
+    }
+}
+
+/// Ends the threads of this module before the interpreter shuts down. Waits for those that run Python code, for at most this many
+/// seconds.
+#[pyfunction]
+pub(crate) fn end_threads(py: Python<'_>, patience: f64) {
+    background::end(py, Duration::try_from_secs_f64(patience).unwrap_or_default());
+}
+
+impl Drop for Session {
+    /// Ends a pool that was not closed: its constructor was interrupted.
+    fn drop(&mut self) {
+        if self.session.owner().is_here() && !self.closing.load(Ordering::SeqCst) {
+            self.session.close(true);
+        }
+    }
 }
 
 #[pymethods]

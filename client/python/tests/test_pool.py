@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import warnings
 
 import pytest
@@ -222,6 +223,104 @@ def test_the_end_of_a_program_whose_input_blocks(run_script):
     begin = time.monotonic()
     assert run_script(script) == ""
     assert time.monotonic() - begin < 3
+
+
+def test_the_end_of_a_program_whose_code_runs_in_the_background(run_script):
+    # The interpreter takes long to shut down, while inputs, pickling and a callback go on.
+    script = """
+        import sys, time
+        from farpool import Pool
+
+        class Slow:
+            def __reduce__(self):
+                for _ in range(100_000): pass
+                return int, ()
+
+        class Leaving:
+            def __del__(self, sleep=time.sleep):
+                sleep(0.3)
+
+        def sleepy():
+            while True:
+                time.sleep(0.2)
+                yield 1
+
+        def busy():
+            while True:
+                for _ in range(100_000): pass
+                yield Slow()
+
+        def call_back(_):
+            for _ in range(100): time.sleep(0.05)
+
+        pools = [Pool(1) for _ in range(3)]
+        kept = [pools[0].imap(abs, sleepy()), pools[1].imap(abs, busy())]
+        kept.append(pools[2].map_async(abs, [1], callback=call_back))
+        sys.leaving = Leaving()
+        time.sleep(0.1)
+    """
+    for _ in range(3):
+        begin = time.monotonic()
+        assert run_script(script) == ""
+        assert time.monotonic() - begin < 3
+
+
+def test_the_end_waits_for_all_pools_together(monkeypatch):
+    from farpool import _farpool, _pool
+
+    class Stuck:
+        def close(self, now):
+            assert now
+
+        def wait_closed(self, timeout):
+            time.sleep(max(0, timeout))
+
+    monkeypatch.setattr(_pool, "_open_pools", [types.SimpleNamespace(_session=Stuck()) for _ in range(3)])
+    monkeypatch.setattr(_farpool, "end_threads", lambda patience: None)
+    begin = time.monotonic()
+    _pool._end_all()
+    assert time.monotonic() - begin < 2
+
+
+def test_ctrl_c_while_a_pool_opens(monkeypatch, tmp_path):
+    from farpool import _pool
+
+    class Interrupting:
+        def add(self, pool):
+            pool.apply(abs, (1,))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_pool, "_open_pools", Interrupting())
+    monkeypatch.setattr(_pool, "RUN", "INIT")
+    started = tmp_path / "started"
+    with pytest.raises(KeyboardInterrupt):
+        Pool(1, write_pid, (str(started),))
+    gc.collect()
+    worker, until = int(started.read_text()), time.monotonic() + 2
+    while alive(worker) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not alive(worker)
+
+
+def write_pid(path):
+    with open(path, "w") as file:
+        file.write(str(os.getpid()))
+
+
+def test_ctrl_c_while_a_coordinator_does_not_answer(run_script):
+    script = """
+        import os, signal, socket, threading, time
+        from farpool import Pool
+
+        silent = socket.create_server(("127.0.0.1", 0))
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        begin = time.monotonic()
+        try:
+            Pool(address=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        except KeyboardInterrupt:
+            print(time.monotonic() - begin < 1.5)
+    """
+    assert run_script(script) == "True\n"
 
 
 def test_output(run_script, address):

@@ -12,6 +12,7 @@ __all__ = [
     "AsyncResult",
     "IMapIterator",
     "open",
+    "end_threads",
     "encode_value",
     "decode_value",
     "serve",
@@ -98,6 +99,7 @@ class IMapIterator:
     def _job(self) -> int: ...
     def __class_getitem__(cls, item: Any) -> GenericAlias: ...
 
+def end_threads(patience: float) -> None: ...
 def open(
     *,
     processes: int,

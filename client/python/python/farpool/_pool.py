@@ -428,8 +428,11 @@ def _end_all():
         # No warning for pools that are still open, as in multiprocessing.
         pool._state = TERMINATE
         pool._session.close(True)
+    # The threads that are in a user's code may stay there.
+    _farpool.end_threads(0.1)
+    until = time.monotonic() + 1
     for pool in pools:
-        pool._session.wait_closed(1.0)
+        pool._session.wait_closed(until - time.monotonic())
 
 
 atexit.register(_end_all)
