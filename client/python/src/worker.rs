@@ -107,17 +107,45 @@ fn call_worker(call: impl for<'py> Fn(Python<'py>) -> PyResult<Bound<'py, PyAny>
 /// run an item in that time, or the worker counts as stuck.
 struct Function {
     packed: Vec<u8>,
-    loaded: OnceLock<Result<Py<PyAny>, Described>>,
+    loaded: OnceLock<Result<Loaded, Described>>,
+}
+
+struct Loaded {
+    function: Py<PyAny>,
+    /// Sets the globals that travel with it, if there are any.
+    globals: Option<Py<PyAny>>,
 }
 
 impl Function {
-    fn get(&self, py: Python<'_>) -> &Result<Py<PyAny>, Described> {
+    fn get(&self, py: Python<'_>) -> &Result<Loaded, Described> {
         self.loaded.get_or_init_py_attached(py, || self.load(py).map_err(|error| describe(py, error)))
     }
 
-    fn load(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    fn load(&self, py: Python<'_>) -> PyResult<Loaded> {
         let worker = py.import(intern!(py, "farpool._worker"))?;
-        Ok(worker.call_method1(intern!(py, "load"), (PyBytes::new(py, &self.packed),))?.unbind())
+        let loaded = worker.call_method1(intern!(py, "load"), (PyBytes::new(py, &self.packed),))?;
+        let (function, globals) = loaded.extract()?;
+        let loaded = Loaded { function, globals };
+        loaded.set_globals(py)?;
+        Ok(loaded)
+    }
+
+    /// Sets its globals, if it is loaded: functions of other calls may have run since.
+    fn resume(&self, py: Python<'_>) {
+        if let Some(Ok(loaded)) = self.loaded.get()
+            && let Err(error) = loaded.set_globals(py)
+        {
+            error.print(py);
+        }
+    }
+}
+
+impl Loaded {
+    fn set_globals(&self, py: Python<'_>) -> PyResult<()> {
+        match &self.globals {
+            Some(globals) => globals.call_method0(py, intern!(py, "set")).map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -157,6 +185,7 @@ fn run(py: Python<'_>, items: &mut dyn Items, how: How, function: &Function) {
         Ok(encoder) => encoder,
         Err(error) => return error.print(py),
     };
+    function.resume(py);
     farpool_worker::run(items, |items| one(py, items, how, function, &encoder));
     call_worker(|py| py.import(intern!(py, "farpool._worker"))?.call_method0(intern!(py, "flush")));
 }
@@ -171,7 +200,7 @@ fn one(
 ) -> Option<Result<Done, Failure>> {
     let item = items.next()?;
     let function = match function.get(py) {
-        Ok(function) => function.bind(py),
+        Ok(loaded) => loaded.function.bind(py),
         Err(described) => return Some(fail(items, how, described)),
     };
     let argument = codec::decode(py, item);
@@ -198,7 +227,11 @@ fn one(
 fn call<'py>(function: &Bound<'py, PyAny>, how: How, argument: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     match how {
         How::One => function.call1((argument,)),
-        How::Several | How::Initializer => function.call1(as_tuple(argument)?),
+        How::Several => function.call1(as_tuple(argument)?),
+        How::Initializer => {
+            let worker = function.py().import("farpool._worker")?;
+            worker.call_method1("initialize", (function, as_tuple(argument)?))
+        }
         How::Named => {
             let (arguments, named): (Bound<'py, PyAny>, Bound<'py, PyDict>) = argument.extract()?;
             function.call(as_tuple(arguments)?, Some(&named))

@@ -349,3 +349,119 @@ REDEFINED = """
 
 def test_functions_that_are_defined_again_are_the_latest(run_script):
     assert run_script(REDEFINED) == "[1]\n[2]\n[1]\nname 'helper' is not defined\n[1]\n"
+
+
+CHANGED = """
+    import threading, time
+    from farpool import Pool
+
+    LIMIT = 1
+    TABLE = {"a": 1}
+    CALLS = 0
+    SET = None
+    CACHE = {}
+    LATER = 0
+    GONE = 5
+
+    def setup():
+        global SET
+        SET = "initializer"
+        CACHE["model"] = LATER
+
+    def factor():
+        return 10
+
+    def task(seconds):
+        global CALLS
+        CALLS += 1
+        time.sleep(seconds)
+        return LIMIT * factor(), TABLE["a"], SET, CACHE["model"]
+
+    def calls(_):
+        global CALLS
+        CALLS += 1
+        return CALLS
+
+    def has_gone(_):
+        try:
+            return GONE
+        except NameError:
+            return "gone"
+
+    def everywhere(function, seconds=0.05):
+        seen = set(pool.map(function, [seconds] * 8, chunksize=1))
+        assert len(seen) == 1, seen
+        return seen.pop()
+
+    with Pool(2, setup) as pool:
+        # Only one worker gets the first values.
+        print(pool.apply(task, (0,)))
+        LIMIT = 2
+        TABLE["a"] = 2
+        SET = CACHE["model"] = "client"
+        LATER = 3
+        def factor():
+            return 100
+        print(everywhere(task))
+        LIMIT = 3
+        slow = pool.map_async(task, [0.02] * 20, chunksize=1)
+        LIMIT = 4
+        fast = pool.map_async(task, [0.02] * 20, chunksize=1, priority=1)
+        print(set(slow.get()), set(fast.get()))
+        print(everywhere(has_gone))
+        del GONE
+        print(everywhere(has_gone))
+    with Pool(1) as pool:
+        print([pool.apply(calls, (1,)), pool.apply(calls, (1,)), pool.map(calls, [1])])
+        CALLS = 10
+        print(pool.apply(calls, (1,)))
+"""
+
+AS_THEY_WERE = """\
+(10, 1, 'initializer', 0)
+(200, 2, 'initializer', 0)
+{(300, 2, 'initializer', 0)} {(400, 2, 'initializer', 0)}
+5
+gone
+[1, 2, [3]]
+11
+"""
+
+
+def test_a_call_sees_the_globals_as_they_were_when_it_began(run_script, address):
+    assert run_script(CHANGED, FARPOOL_ADDRESS=address) == AS_THEY_WERE
+
+
+def test_what_a_function_consists_of_may_change(run_script):
+    script = """
+        from farpool import Pool
+
+        class Settings:
+            factor = 1
+
+        def decorate(function):
+            def inner(n):
+                return function(n) * Settings.factor * inner.factor * steps[0]
+            steps = [1]
+            inner.steps = steps
+            return inner
+
+        @decorate
+        def helper(n):
+            return n
+
+        helper.factor = 1
+
+        def task(n):
+            return helper(n)
+
+        with Pool(1) as pool:
+            print(pool.map(task, [1]))
+            Settings.factor = 2
+            print(pool.map(task, [1]))
+            helper.factor = 3
+            print(pool.map(task, [1]))
+            helper.steps[0] = 5
+            print(pool.map(task, [1]))
+    """
+    assert run_script(script) == "[1]\n[2]\n[6]\n[30]\n"

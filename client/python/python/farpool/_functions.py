@@ -15,15 +15,13 @@ from functools import partial
 from opcode import opmap
 
 from farpool import _worker
+from farpool._globals import MAINS, MISSING, Watch, home_of
 
-_MAINS = ("__main__", "__mp_main__")
 _LOADS = {opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS") if name in opmap}
 _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
 _EXTENDED_ARG = opmap["EXTENDED_ARG"]
 # Types that pickle supports although no module exports them.
 _NAMELESS = (type(None), type(...), type(NotImplemented))
-# Stands for a global that does not exist.
-_MISSING = object()
 # Whether workers can import a module, by the module's name.
 _importable: dict = {}
 
@@ -34,14 +32,10 @@ class Packed:
     `published`: the names that it defines in a worker's `__main__`.
     """
 
-    def __init__(self, data, published, globals_used):
+    def __init__(self, data, published, watch):
         self.data = data
         self.published = published
-        self._globals_used = globals_used
-
-    def is_current(self):
-        """Returns whether the globals that it uses are still the same objects."""
-        return all(home.get(name, _MISSING) is value for home, name, value in self._globals_used)
+        self.is_current = watch.is_current
 
 
 def dump(function, classes=()):
@@ -54,7 +48,7 @@ def dump(function, classes=()):
         packed = io.BytesIO()
         pickler = _with_cloudpickle()(packed)
         pickler.dump((function, classes))
-    return Packed(packed.getvalue(), pickler.published, pickler.globals_used)
+    return Packed(packed.getvalue(), pickler.published, pickler.watch)
 
 
 class ItemPickler:
@@ -82,10 +76,13 @@ class _Common:
 
     def __init__(self, file, known=frozenset(), buffer_callback=None):
         super().__init__(file, 5, buffer_callback=buffer_callback)
+        self._begin(known)
+
+    def _begin(self, known):
         # Names that workers already have in `__main__`.
         self._known = known
         self.published = set()
-        self.globals_used = []
+        self.watch = Watch()
 
     def reducer_override(self, value):
         if isinstance(value, types.FunctionType):
@@ -93,32 +90,29 @@ class _Common:
         if isinstance(value, type):
             return NotImplemented if self._travels_by_name(value) else self._class(value)
         if isinstance(value, types.ModuleType):
-            if value.__name__ in _MAINS:
+            if value.__name__ in MAINS:
                 return _worker.main_module, ()
             return _worker.import_modules, (value.__name__,)
         return self._other(value)
 
     def _travels_by_name(self, value):
         module, qualname = value.__module__, value.__qualname__
-        if module in _MAINS:
+        if module in MAINS:
             return qualname in self._known and _found(module, qualname) is value
         if value in _NAMELESS:
             return True
         return _found(module, qualname) is value and _can_import(module)
 
     def _function(self, function):
-        code, used = function.__code__, function.__globals__
-        module, name = function.__module__, function.__name__
-        home = used.get("__name__")
-        if not isinstance(home, str) or getattr(sys.modules.get(home), "__dict__", None) is not used:
-            home = f"<globals {id(used):x}>"
+        code, module, name = function.__code__, function.__module__, function.__name__
+        home = home_of(function.__globals__)
+        self.watch.function(function)
         shared = {}
-        if home in _MAINS or home.startswith("<") or not _can_import(home):
-            shared = self._shared_globals(code, used)
-        published = home in _MAINS and function.__qualname__ == name and used.get(name) is function
-        if published:
+        if home.name == "__main__" or home.name.startswith("<") or not _can_import(home.name):
+            shared = self._shared_globals(code, home)
+        if home.name == "__main__" and function.__qualname__ == name and home.variables.get(name) is function:
             self.published.add(name)
-            self.globals_used.append((used, name, function))
+            self._share(shared, home, name, function)
         attributes = {
             "__qualname__": function.__qualname__,
             "__module__": module,
@@ -129,35 +123,42 @@ class _Common:
             attributes["__doc__"] = function.__doc__
         attributes.update(function.__dict__)
         cells = [_contents(cell) for cell in function.__closure__ or ()]
-        made_from = (marshal.dumps(code), home, name, len(cells))
-        state = (attributes, cells, shared, published)
-        return _worker.make_function, made_from, state, None, None, _worker.set_function
+        made_from = (marshal.dumps(code), home.name, name, len(cells))
+        return _worker.make_function, made_from, (attributes, cells, home.name, shared), None, None, _worker.set_function
 
-    def _shared_globals(self, code, used):
+    def _shared_globals(self, code, home):
         shared = {}
-        if used.get("__package__"):
+        if home.variables.get("__package__"):
             # Relative imports inside functions need it.
-            shared["__package__"] = used["__package__"]
+            self._share(shared, home, "__package__", home.variables["__package__"])
         for name in _global_names(code):
             if name in ("__builtins__", "__loader__", "__spec__"):
                 continue
-            if name not in used:
-                # A builtin, or it may be defined later.
-                self.globals_used.append((used, name, _MISSING))
-                continue
-            value = used[name]
-            self.globals_used.append((used, name, value))
-            if isinstance(value, types.ModuleType) and value.__name__ not in _MAINS:
-                value = _Module(value, code)
-            shared[name] = value
+            value = home.variables.get(name, MISSING)
+            sent = value
+            if isinstance(value, types.ModuleType) and value.__name__ not in MAINS:
+                sent = _Module(value, code)
+            self._share(shared, home, name, value, sent)
         return shared
 
+    def _share(self, shared, home, name, value, sent=None):
+        """Adds a global to those that travel: its version and, if it exists, its value. `sent`: what is pickled in its place."""
+        self.watch.value(home.variables, name, value)
+        version = home.version(name, value)
+        if value is not MISSING:
+            shared[name] = version, value if sent is None else sent
+        elif version is not None:
+            # It existed in an earlier call.
+            shared[name] = (version,)
+
     def _publish(self, cls):
-        name = cls.__name__
-        is_global = cls.__module__ in _MAINS and cls.__qualname__ == name and _found(cls.__module__, name) is cls
-        if is_global:
-            self.published.add(name)
-        return is_global
+        """Returns the version of a class that is a global of `__main__`, otherwise None."""
+        self.watch.cls(cls)
+        module, name = cls.__module__, cls.__name__
+        if module not in MAINS or cls.__qualname__ != name or _found(module, name) is not cls:
+            return None
+        self.published.add(name)
+        return home_of(sys.modules[module].__dict__).version(name, cls)
 
 
 class _Module:
@@ -190,15 +191,14 @@ def _with_cloudpickle():
         class _CloudPickler(_Common, CloudPickler):
             def __init__(self, file, known=frozenset(), buffer_callback=None):
                 CloudPickler.__init__(self, file, 5, buffer_callback=buffer_callback)
-                self._known = known
-                self.published = set()
-                self.globals_used = []
+                self._begin(known)
 
             def _class(self, value):
                 reduced = CloudPickler.reducer_override(self, value)
-                if reduced is NotImplemented or len(reduced) < 6 or not self._publish(value):
+                if reduced is NotImplemented or len(reduced) < 6:
                     return reduced
-                return (*reduced[:5], partial(_worker.publish_class, reduced[5]))
+                version = self._publish(value)
+                return reduced if version is None else (*reduced[:5], partial(_worker.publish_class, reduced[5], version))
 
             def _other(self, value):
                 return CloudPickler.reducer_override(self, value)
@@ -224,7 +224,7 @@ class _Finder(Pickler):
         self.classes = {}
 
     def reducer_override(self, value):
-        if isinstance(value, type) and value.__module__ in _MAINS:
+        if isinstance(value, type) and value.__module__ in MAINS:
             self.classes[value] = None
         return NotImplemented
 
@@ -241,7 +241,7 @@ def _can_import(name):
     known = _importable.get(name)
     if known is None:
         top = name.partition(".")[0]
-        known = _importable[name] = top not in _MAINS and _finds(top, sys.modules.get(top))
+        known = _importable[name] = top not in MAINS and _finds(top, sys.modules.get(top))
     return known
 
 

@@ -13,11 +13,20 @@ from farpool import _farpool
 
 # What the function was loaded from that was loaded last, and the function: calls in a row often have the same.
 _latest: tuple = None, None
+# The function whose globals are set.
+_active = None
+# While a function is loaded, the globals that travel with it, each with the name of its home.
+_loading = None
+# The versions of the globals that this process has, by the name of their home; see `farpool._globals`.
+_versions: dict = {}
+# The globals that the initializer has set, by the name of their home: they stay.
+_initialized: dict = {}
 _prepared = False
 # This worker's number in its pool, from 0.
 _number = 0
 # Globals of functions that belong to no module.
 _private: dict = {}
+_MOST_PRIVATE = 256
 
 
 def serve():
@@ -72,13 +81,53 @@ def end():
 
 
 def load(data):
-    """Loads a function that `farpool._functions.dump` has packed."""
-    global _latest
+    """Loads a function that `farpool._functions.dump` has packed. Returns it, and what sets its globals, or None if it has none."""
+    global _latest, _loading
     if data != _latest[0]:
-        # Even one that was loaded before: others may have replaced what it uses of `__main__`.
         _latest = None, None
-        _latest = data, loads(data)[0]
+        _loading = globals_used = []
+        try:
+            function = loads(data)[0]
+        finally:
+            _loading = None
+        _latest = data, (function, _Globals(globals_used) if globals_used else None)
     return _latest[1]
+
+
+class _Globals:
+    """The globals of a function."""
+
+    def __init__(self, used):
+        self._used = used
+
+    def set(self):
+        """Sets them, unless they are set. Functions of other calls may have set others since."""
+        global _active
+        if _active is not self:
+            for home, variables, shared in self._used:
+                _define(home, variables, shared)
+            _active = self
+
+
+def initialize(initializer, arguments):
+    """Runs an initializer, and notes which globals it has set."""
+    homes = {home: namespace(home) for home in {"__main__", *_versions}}
+    before = {home: (dict(variables), _prints(home, variables)) for home, variables in homes.items()}
+    initializer(*arguments)
+    for home, variables in homes.items():
+        values, prints = before[home]
+        changed = {name for name in {*values, *variables} if values.get(name, _versions) is not variables.get(name, _versions)}
+        now = _prints(home, variables)
+        changed.update(name for name, printed in prints.items() if now.get(name) != printed)
+        _initialized.setdefault(home, set()).update(changed)
+
+
+def _prints(home, variables):
+    """Returns what differs after changes of the objects that are globals."""
+    from farpool._globals import UNKNOWN, print_of
+
+    prints = {name: print_of(variables.get(name)) for name in _versions.get(home, ())}
+    return {name: printed for name, printed in prints.items() if printed is not UNKNOWN}
 
 
 def describe(error):
@@ -135,7 +184,14 @@ def namespace(name):
         # Functions of the client's script share the worker's `__main__`, so that they see each other's globals.
         return sys.modules["__main__"].__dict__
     if name.startswith("<"):
-        return _private.setdefault(name, {"__name__": name, "__builtins__": __builtins__})
+        variables = _private.pop(name, None) or {"__name__": name, "__builtins__": __builtins__}
+        if len(_private) >= _MOST_PRIVATE:
+            # Those that were not used for the longest time.
+            oldest = next(iter(_private))
+            del _private[oldest]
+            _versions.pop(oldest, None)
+        _private[name] = variables
+        return variables
     module = sys.modules.get(name)
     if module is None:
         try:
@@ -157,27 +213,35 @@ def make_function(code, home, name, cells):
 
 def set_function(function, state):
     """Sets the state of a function, and defines the globals that it uses."""
-    attributes, contents, shared, published = state
+    attributes, contents, home, shared = state
     for name, value in attributes.items():
         setattr(function, name, value)
     for cell, content in zip(function.__closure__ or (), contents):
         if content:
             cell.cell_contents = content[0]
-    home = function.__globals__
-    for name, value in shared.items():
-        if isinstance(value, (types.FunctionType, type, types.ModuleType)):
-            home[name] = value
-        else:
-            # Keep what an initializer or another task has set.
-            home.setdefault(name, value)
-    if published:
-        home[function.__name__] = function
+    _define(home, function.__globals__, shared)
 
 
-def publish_class(set_state, cls, state):
+def _define(home, variables, shared):
+    """Sets globals that have other versions here."""
+    global _active
+    if _loading is not None:
+        _loading.append((home, variables, shared))
+    _active = None
+    versions, stay = _versions.setdefault(home, {}), _initialized.get(home, ())
+    for name, (version, *value) in shared.items():
+        if versions.get(name) != version and name not in stay:
+            versions[name] = version
+            if value:
+                variables[name] = value[0]
+            else:
+                variables.pop(name, None)
+
+
+def publish_class(set_state, version, cls, state):
     """Sets the state of a class, and defines it in `__main__`, where pickles look it up."""
     set_state(cls, state)
-    setattr(sys.modules["__main__"], cls.__qualname__, cls)
+    _define("__main__", namespace("__main__"), {cls.__qualname__: (version, cls)})
 
 
 def import_modules(name, *submodules):
