@@ -465,3 +465,120 @@ def test_what_a_function_consists_of_may_change(run_script):
             print(pool.map(task, [1]))
     """
     assert run_script(script) == "[1]\n[2]\n[6]\n[30]\n"
+
+
+WRAPPED = """
+    import functools, os
+    from farpool import Pool
+
+    @functools.cache
+    def fibonacci(n):
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    @functools.lru_cache(maxsize=7, typed=True)
+    def bounded(n):
+        return n
+
+    bounded.unit = "m"
+
+    @functools.singledispatch
+    def describe(value):
+        return ["object", value]
+
+    @describe.register
+    def _(value: int):
+        return ["int", value]
+
+    @describe.register(list)
+    def _(value):
+        return [describe(each) for each in value]
+
+    def logged(function):
+        @functools.wraps(function)
+        def inner(*args):
+            return "logged", function(*args)
+        return inner
+
+    @logged
+    def twice(n):
+        return 2 * n
+
+    class Shape:
+        @functools.lru_cache
+        def area(self):
+            return 3
+
+        @functools.cached_property
+        def name(self):
+            return "shape"
+
+        @functools.singledispatchmethod
+        def grow(self, by):
+            return "unknown"
+
+        @grow.register
+        def _(self, by: int):
+            return by + self.area()
+
+    def through_globals(n):
+        return fibonacci(n), bounded(n), bounded.cache_info().maxsize, bounded.unit, describe([n, "x"]), twice(n)
+
+    def of_shape(shape):
+        return shape.area(), shape.name, shape.grow(1), shape.grow("x")
+
+    def cached(_):
+        bounded(1)
+        return bounded.cache_info().hits
+
+    with Pool(2) as pool:
+        print(pool.map(fibonacci, [30, 80]), pool.map(bounded, [1]), pool.map(describe, [1, ["x", 2]]), pool.map(twice, [2]))
+        print(pool.map(through_globals, [10]))
+        print(pool.map(of_shape, [Shape()]))
+        print(pool.apply(lambda function: function(3), (fibonacci,)), pool.apply(lambda: describe) is describe)
+        @describe.register
+        def _(value: str):
+            return ["str", value]
+        print(pool.map(describe, ["x"]))
+    with Pool(1) as pool:
+        print([pool.apply(cached, (1,)) for _ in range(3)])
+"""
+
+UNWRAPPED = """\
+[832040, 23416728348467685] [1] [['int', 1], [['object', 'x'], ['int', 2]]] [('logged', 4)]
+[(55, 10, 7, 'm', [['int', 10], ['object', 'x']], ('logged', 20))]
+[(3, 'shape', 4, 'unknown')]
+2 True
+[['str', 'x']]
+[0, 1, 2]
+"""
+
+
+def test_functions_of_a_script_that_are_wrapped(run_script, address):
+    assert run_script(WRAPPED, FARPOOL_ADDRESS=address) == UNWRAPPED
+
+
+def test_a_wrapper_that_pickles_by_name_is_refused(run_script):
+    script = """
+        import functools, pickle
+        from farpool import Pool
+
+        class ByName:
+            def __init__(self, function):
+                functools.update_wrapper(self, function)
+            def __call__(self, *args):
+                return self.__wrapped__(*args)
+            def __reduce__(self):
+                return self.__qualname__
+
+        @ByName
+        def wrapped(n):
+            return n
+
+        with Pool(1) as pool:
+            try:
+                pool.map(wrapped, [1])
+            except pickle.PicklingError as error:
+                print(error)
+    """
+    printed = run_script(script)
+    assert "wrapped" in printed and "ByName" in printed and "by name" in printed

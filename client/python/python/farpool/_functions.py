@@ -10,18 +10,19 @@ import io
 import marshal
 import sys
 import types
-from _pickle import Pickler
-from functools import partial
+from _pickle import Pickler, PicklingError
+from functools import cached_property, lru_cache, partial
 from opcode import opmap
 
 from farpool import _worker
-from farpool._globals import MAINS, MISSING, Watch, home_of
+from farpool._globals import MAINS, MISSING, Watch, home_of, is_dispatching
 
 _LOADS = {opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS") if name in opmap}
 _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
 _EXTENDED_ARG = opmap["EXTENDED_ARG"]
 # Types that pickle supports although no module exports them.
 _NAMELESS = (type(None), type(...), type(NotImplemented))
+_CACHED = type(lru_cache(int))
 # Whether workers can import a module, by the module's name.
 _importable: dict = {}
 
@@ -93,6 +94,11 @@ class _Common:
             if value.__name__ in MAINS:
                 return _worker.main_module, ()
             return _worker.import_modules, (value.__name__,)
+        if isinstance(value, cached_property):
+            # It has a lock before Python 3.12.
+            return _worker.make_cached_property, (type(value), value.func, value.attrname)
+        if callable(value) and "__wrapped__" in getattr(value, "__dict__", ()):
+            return self._wrapper(value)
         return self._other(value)
 
     def _travels_by_name(self, value):
@@ -104,15 +110,14 @@ class _Common:
         return _found(module, qualname) is value and _can_import(module)
 
     def _function(self, function):
+        self.watch.function(function)
+        if is_dispatching(function):
+            return self._dispatching(function)
         code, module, name = function.__code__, function.__module__, function.__name__
         home = home_of(function.__globals__)
-        self.watch.function(function)
         shared = {}
         if home.name == "__main__" or home.name.startswith("<") or not _can_import(home.name):
             shared = self._shared_globals(code, home)
-        if home.name == "__main__" and function.__qualname__ == name and home.variables.get(name) is function:
-            self.published.add(name)
-            self._share(shared, home, name, function)
         attributes = {
             "__qualname__": function.__qualname__,
             "__module__": module,
@@ -124,7 +129,46 @@ class _Common:
         attributes.update(function.__dict__)
         cells = [_contents(cell) for cell in function.__closure__ or ()]
         made_from = (marshal.dumps(code), home.name, name, len(cells))
-        return _worker.make_function, made_from, (attributes, cells, home.name, shared), None, None, _worker.set_function
+        state = (attributes, self._published(function), cells, home.name, shared)
+        return _worker.make_function, made_from, state, None, None, _worker.set_function
+
+    def _wrapper(self, value):
+        """Reduces an object that was made of a function and has taken its place."""
+        module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+        if not isinstance(module, str) or not isinstance(qualname, str) or self._travels_by_name(value):
+            return self._other(value)
+        if type(value) is _CACHED:
+            parameters = value.cache_parameters()
+            self.watch.content(value.__wrapped__)
+            made_from = (value.__wrapped__, parameters["maxsize"], parameters["typed"])
+            return self._rebuilt(value, _worker.make_cached, made_from, ("__wrapped__", "cache_parameters"))
+        if module in MAINS and isinstance(value.__reduce_ex__(5), str):
+            kind = type(value).__qualname__
+            raise PicklingError(f"cannot send {qualname}: a {kind} pickles by name, and workers do not import the script")
+        return self._other(value)
+
+    def _dispatching(self, function):
+        """Reduces a function of `functools.singledispatch`."""
+        implementations = dict(function.registry)
+        made_from = (implementations.pop(object), list(implementations.items()))
+        own = ("__wrapped__", "register", "dispatch", "registry", "_clear_cache")
+        return self._rebuilt(function, _worker.make_dispatching, made_from, own)
+
+    def _rebuilt(self, value, make, made_from, own):
+        """Reduces a wrapper that is made again, and then gets its attributes other than its own ones."""
+        attributes = {name: each for name, each in value.__dict__.items() if name not in own}
+        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+            attributes[name] = getattr(value, name)
+        return make, made_from, (attributes, self._published(value)), None, None, _worker.set_wrapper
+
+    def _published(self, value):
+        """Returns a function as a global of `__main__` that travels, if it is one."""
+        published = {}
+        module, name = value.__module__, value.__qualname__
+        if module in MAINS and "." not in name and _found(module, name) is value:
+            self.published.add(name)
+            self._share(published, home_of(sys.modules[module].__dict__), name, value)
+        return published
 
     def _shared_globals(self, code, home):
         shared = {}
@@ -151,7 +195,7 @@ class _Common:
             # It existed in an earlier call.
             shared[name] = (version,)
 
-    def _publish(self, cls):
+    def _version_of_class(self, cls):
         """Returns the version of a class that is a global of `__main__`, otherwise None."""
         self.watch.cls(cls)
         module, name = cls.__module__, cls.__name__
@@ -197,7 +241,7 @@ def _with_cloudpickle():
                 reduced = CloudPickler.reducer_override(self, value)
                 if reduced is NotImplemented or len(reduced) < 6:
                     return reduced
-                version = self._publish(value)
+                version = self._version_of_class(value)
                 return reduced if version is None else (*reduced[:5], partial(_worker.publish_class, reduced[5], version))
 
             def _other(self, value):
@@ -227,6 +271,14 @@ class _Finder(Pickler):
         if isinstance(value, type) and value.__module__ in MAINS:
             self.classes[value] = None
         return NotImplemented
+
+
+def is_global(function):
+    """Returns whether this is a function or class that is a global of its module."""
+    if not isinstance(function, (types.FunctionType, type, _CACHED)):
+        return False
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    return isinstance(module, str) and isinstance(qualname, str) and _found(module, qualname) is function
 
 
 def _found(module, qualname):

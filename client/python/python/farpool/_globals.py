@@ -88,6 +88,9 @@ class Watch:
         if function in self._functions:
             return
         self._functions.add(function)
+        if is_dispatching(function):
+            self.attributes(function.registry)
+            return
         for cell in function.__closure__ or ():
             content = _content(cell)
             self._cells.append((cell, content, self._kept(content)))
@@ -128,6 +131,15 @@ class Watch:
             if _content(cell) is not value or (printed is not None and print_of(value) != printed):
                 return False
         return all(len(mapping) == length for mapping, length in self._lengths)
+
+
+def is_dispatching(function):
+    """Returns whether a function was made by `functools.singledispatch`."""
+    return (
+        function.__code__.co_name == "wrapper"
+        and function.__globals__.get("__name__") == "functools"
+        and "registry" in function.__dict__
+    )
 
 
 # The print of a value whose changes cannot be noticed.

@@ -394,14 +394,15 @@ _PLAIN = (int, str, float, bool, bytes, type(None))
 
 
 def _is_constant(func):
-    """Returns whether what a callable does depends on nothing but its code and the globals that it uses."""
+    """Returns whether a packed callable can be kept for later calls: it lives long, and its changes are noticed."""
     if isinstance(func, types.BuiltinFunctionType):
         # Others are methods of an object, which may change.
         return func.__self__ is None or isinstance(func.__self__, types.ModuleType)
     if isinstance(func, types.FunctionType):
         defaults = (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values())
-        return not func.__closure__ and not func.__dict__ and all(type(each) in _PLAIN for each in defaults)
-    return False
+        if not func.__closure__ and not func.__dict__ and all(type(each) in _PLAIN for each in defaults):
+            return True
+    return _functions.is_global(func)
 
 
 def _is_plain(sample):

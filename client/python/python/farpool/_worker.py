@@ -213,13 +213,46 @@ def make_function(code, home, name, cells):
 
 def set_function(function, state):
     """Sets the state of a function, and defines the globals that it uses."""
-    attributes, contents, home, shared = state
-    for name, value in attributes.items():
-        setattr(function, name, value)
+    attributes, published, contents, home, shared = state
+    set_wrapper(function, (attributes, published))
     for cell, content in zip(function.__closure__ or (), contents):
         if content:
             cell.cell_contents = content[0]
-    _define(home, function.__globals__, shared)
+    if shared:
+        _define(home, function.__globals__, shared)
+
+
+def make_cached(function, maxsize, typed):
+    """Creates a function with a cache, which is empty."""
+    from functools import lru_cache
+
+    return lru_cache(maxsize, typed)(function)
+
+
+def make_dispatching(default, implementations):
+    """Creates a function with an implementation for each type."""
+    from functools import singledispatch
+
+    function = singledispatch(default)
+    for kind, implementation in implementations:
+        function.register(kind, implementation)
+    return function
+
+
+def make_cached_property(kind, function, name):
+    """Creates a `functools.cached_property`."""
+    made = kind(function)
+    made.attrname = name
+    return made
+
+
+def set_wrapper(wrapper, state):
+    """Sets the attributes of a function or what has taken its place, and defines it in `__main__` if it is a global there."""
+    attributes, published = state
+    for name, value in attributes.items():
+        setattr(wrapper, name, value)
+    if published:
+        _define("__main__", namespace("__main__"), published)
 
 
 def _define(home, variables, shared):
