@@ -5,7 +5,10 @@ import dataclasses
 import enum
 import functools
 import math
+import os
+import subprocess
 import sys
+import textwrap
 import types
 
 import pytest
@@ -582,3 +585,152 @@ def test_a_wrapper_that_pickles_by_name_is_refused(run_script):
     """
     printed = run_script(script)
     assert "wrapped" in printed and "ByName" in printed and "by name" in printed
+
+
+NESTED = """
+    import dataclasses, enum
+    from farpool import Pool
+
+    class Outer:
+        class Inner:
+            @dataclasses.dataclass
+            class Deep:
+                n: int
+                def double(self):
+                    return Outer.Inner.Deep(2 * self.n)
+
+            class Colour(enum.Enum):
+                RED = 1
+
+        class Failure(Exception):
+            pass
+
+        @staticmethod
+        def make(n):
+            return Outer.Inner.Deep(n)
+
+        @classmethod
+        def create(cls, n):
+            return cls.Inner.Deep(n)
+
+    def double(deep):
+        return deep.double(), Outer.Inner.Colour.RED
+
+    def fail(n):
+        raise Outer.Failure(n)
+
+    def main():
+        with Pool(2) as pool:
+            print(pool.map(double, [Outer.Inner.Deep(1)]))
+            print(pool.map(Outer.Inner.Deep, [1]), pool.map(Outer.Inner.Deep.double, [Outer.Inner.Deep(2)]))
+            print(pool.map(Outer.make, [3]), pool.map(Outer.create, [4]))
+            print(pool.map(lambda each: each, [Outer.Inner.Colour.RED, Outer.Inner, 5, Outer.Inner.Deep(6)]))
+            print(type(pool.apply(Outer.Inner.Deep, (7,))) is Outer.Inner.Deep)
+            try:
+                pool.map(fail, [8])
+            except Outer.Failure as error:
+                print("Failure", error)
+
+    if __name__ == "__main__":
+        main()
+"""
+
+UNNESTED = """\
+[(Outer.Inner.Deep(n=2), <Colour.RED: 1>)]
+[Outer.Inner.Deep(n=1)] [Outer.Inner.Deep(n=4)]
+[Outer.Inner.Deep(n=3)] [Outer.Inner.Deep(n=4)]
+[<Colour.RED: 1>, <class '__main__.Outer.Inner'>, 5, Outer.Inner.Deep(n=6)]
+True
+Failure 8
+"""
+
+
+def test_classes_in_classes_of_a_script(run_script, address):
+    assert run_script(NESTED, FARPOOL_ADDRESS=address) == UNNESTED
+
+
+def test_a_module_of_a_package_that_is_run(address, tmp_path):
+    package = tmp_path / "pack" / "inner"
+    package.mkdir(parents=True)
+    (tmp_path / "pack" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("")
+    (tmp_path / "pack" / "above.py").write_text("def three(n):\n    return 3 * n\n")
+    (package / "beside.py").write_text("class Odd(Exception):\n    pass\n")
+    text = """
+        from farpool import Pool
+        from . import beside
+        from ..above import three
+
+        class Job:
+            def __init__(self, n):
+                self.n = n
+
+        def task(job):
+            from .. import above
+            from .beside import Odd
+            assert Odd is beside.Odd
+            return Job(above.three(job.n) + three(job.n)), __package__
+
+        if __name__ == "__main__":
+            with Pool(2) as pool:
+                [(job, package)] = pool.map(task, [Job(1)])
+                print(type(job) is Job, job.n, package)
+    """
+    (package / "program.py").write_text(textwrap.dedent(text))
+    (package / "__main__.py").write_text(textwrap.dedent(text))
+    for name in ("pack.inner.program", "pack.inner"):
+        command = [sys.executable, "-m", name]
+        environment = {**os.environ, "FARPOOL_ADDRESS": address}
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, cwd=tmp_path)
+        assert ran.stdout == "True 6 pack.inner\n", ran.stdout + ran.stderr
+
+
+def test_a_script_in_a_process_of_multiprocessing(run_script, address):
+    # There the script is the module `__mp_main__`.
+    script = """
+        import multiprocessing
+        from farpool import Pool
+
+        FACTOR = 2
+
+        class Job:
+            class Part:
+                def __init__(self, n):
+                    self.n = n
+
+        class Odd(Exception):
+            pass
+
+        def helper(n):
+            return FACTOR * n
+
+        def task(part):
+            if part.n == 0:
+                raise Odd("zero")
+            return Job.Part(helper(part.n))
+
+        def child():
+            with Pool(2) as pool:
+                [part] = pool.map(task, [Job.Part(3)])
+                print(task.__module__, type(part) is Job.Part, part.n)
+                try:
+                    pool.apply(task, (Job.Part(0),))
+                except Odd as error:
+                    print("Odd", error, flush=True)
+
+        if __name__ == "__main__":
+            process = multiprocessing.get_context("spawn").Process(target=child)
+            process.start()
+            process.join()
+    """
+    assert run_script(script, FARPOOL_ADDRESS=address) == "__mp_main__ True 6\nOdd zero\n"
+
+
+def test_classes_of_modules_that_workers_cannot_import(pool):
+    module = types.ModuleType("made_up_too")
+    exec("class Job:\n    n = 1\n    def get(self): return self.n\ndef task(n): return Job().get() + n", module.__dict__)
+    sys.modules["made_up_too"] = module
+    try:
+        assert pool.map(module.task, [1]) == [2]
+    finally:
+        del sys.modules["made_up_too"]

@@ -198,11 +198,11 @@ class _Common:
     def _version_of_class(self, cls):
         """Returns the version of a class that is a global of `__main__`, otherwise None."""
         self.watch.cls(cls)
-        module, name = cls.__module__, cls.__name__
-        if module not in MAINS or cls.__qualname__ != name or _found(module, name) is not cls:
+        module, qualname = cls.__module__, cls.__qualname__
+        if module not in MAINS or not is_global(cls):
             return None
-        self.published.add(name)
-        return home_of(sys.modules[module].__dict__).version(name, cls)
+        self.published.add(qualname)
+        return None if "." in qualname else home_of(sys.modules[module].__dict__).version(qualname, cls)
 
 
 class _Module:
@@ -231,18 +231,29 @@ def _with_cloudpickle():
     global _cloud
     if _cloud is None:
         from cloudpickle.cloudpickle import Pickler as CloudPickler  # type: ignore[import-untyped]
+        from cloudpickle.cloudpickle import _dynamic_class_reduce
 
         class _CloudPickler(_Common, CloudPickler):
             def __init__(self, file, known=frozenset(), buffer_callback=None):
                 CloudPickler.__init__(self, file, 5, buffer_callback=buffer_callback)
                 self._begin(known)
+                # Classes whose pickles have begun.
+                self._begun = set()
 
             def _class(self, value):
+                outer, _, inner = value.__qualname__.partition(".")
+                outermost = _found(value.__module__, outer)
+                if inner and isinstance(outermost, type) and outermost not in self._begun and is_global(value):
+                    # It is pickled as an attribute of the class that it is in, and there by value.
+                    return _worker.attribute, (outermost, inner)
+                self._begun.add(value)
                 reduced = CloudPickler.reducer_override(self, value)
+                if reduced is NotImplemented and is_global(value):
+                    # cloudpickle takes every module that is loaded for one that workers can import.
+                    reduced = _dynamic_class_reduce(value)
                 if reduced is NotImplemented or len(reduced) < 6:
                     return reduced
-                version = self._version_of_class(value)
-                return reduced if version is None else (*reduced[:5], partial(_worker.publish_class, reduced[5], version))
+                return *reduced[:5], partial(_worker.set_class, reduced[5], value.__qualname__, self._version_of_class(value))
 
             def _other(self, value):
                 return CloudPickler.reducer_override(self, value)

@@ -32,6 +32,8 @@ _MOST_PRIVATE = 256
 def serve():
     """Runs a fork server and its workers. Never returns: exits if this process was not started for that."""
     sys.argv[:] = sys.argv[1:] or [""]
+    # In a process of multiprocessing, the client's script has this name.
+    sys.modules["__mp_main__"] = sys.modules["__main__"]
     _farpool.serve()
     sys.exit("farpool: only a pool can start this process, it cannot be started by hand")
 
@@ -271,10 +273,20 @@ def _define(home, variables, shared):
                 variables.pop(name, None)
 
 
-def publish_class(set_state, version, cls, state):
-    """Sets the state of a class, and defines it in `__main__`, where pickles look it up."""
+def set_class(set_state, qualname, version, cls, state):
+    """Sets the state of a class. If it has a version, also defines it in `__main__`, where pickles look it up."""
     set_state(cls, state)
-    _define("__main__", namespace("__main__"), {cls.__qualname__: (version, cls)})
+    # cloudpickle forgets in which class it is.
+    cls.__qualname__ = qualname
+    if version is not None:
+        _define("__main__", namespace("__main__"), {qualname: (version, cls)})
+
+
+def attribute(value, names):
+    """Returns an attribute of an attribute, and so on."""
+    for name in names.split("."):
+        value = getattr(value, name)
+    return value
 
 
 def import_modules(name, *submodules):
