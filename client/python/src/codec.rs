@@ -58,6 +58,12 @@ impl Encoder {
     pub(crate) fn new(py: Python<'_>, by_value: Option<Py<PyAny>>, known: Arc<HashSet<String>>) -> PyResult<Encoder> {
         // Asking every value for its buffers costs up to a third of the time. Types that have any come with NumPy, or use it.
         let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
+        if modules.contains(intern!(py, "multiprocessing.connection"))? {
+            static PREPARED: PyOnceLock<()> = PyOnceLock::new();
+            PREPARED.get_or_try_init(py, || {
+                py.import(intern!(py, "farpool._worker"))?.call_method0(intern!(py, "reduce_connections")).map(drop)
+            })?;
+        }
         Ok(Encoder { by_value, known, buffers: modules.contains(intern!(py, "numpy"))? })
     }
 
@@ -94,6 +100,15 @@ impl Encoder {
             (Some(by_value), pickled) if !self.travels(&pickled) => {
                 buffers.call_method0(intern!(py, "clear"))?;
                 background::call(by_value.bind(py), &[value], Some(&named))?
+            }
+            (None, Err(error)) => {
+                buffers.call_method0(intern!(py, "clear"))?;
+                let worker = py.import(intern!(py, "farpool._worker"))?;
+                let again = worker.getattr(intern!(py, "dump_with_reductions"))?;
+                background::call(&again, &[value], Some(&named))
+                    .ok()
+                    .filter(|pickled| !pickled.is_none())
+                    .ok_or(error)?
             }
             (_, pickled) => pickled?,
         };

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import types
@@ -168,6 +169,136 @@ def test_managers(run_script):
             main()
     """
     assert run_script(script) == "45\n"
+
+
+def test_multiprocessing_that_is_imported_late(run_script, address):
+    script = """
+        import sys
+        from farpool import Pool
+
+        def lookup(shared, key):
+            return shared[key]
+
+        def identity(_):
+            import multiprocessing
+            process = multiprocessing.current_process()
+            return process.name, process._identity
+
+        def loaded(_):
+            return "multiprocessing" in sys.modules
+
+        if __name__ == "__main__":
+            with Pool(1) as pool:
+                print(pool.apply(loaded, (1,)))
+                import multiprocessing
+                print(pool.apply(loaded, (1,)), pool.apply(identity, (1,)))
+                if {manager}:
+                    with multiprocessing.Manager() as manager:
+                        print(pool.apply(lookup, (manager.dict(a=1), "a")))
+                        table = manager.dict(b=2)
+                        print(pool.apply(lambda: table["b"]))
+    """
+    is_here = address == "local"
+    printed = run_script(script.replace("{manager}", str(is_here)), FARPOOL_ADDRESS=address)
+    assert printed == "False\nFalse ('PoolWorker-1', (1,))\n" + ("1\n2\n" if is_here else "")
+
+
+def test_shared_memory_outlives_the_workers_that_use_it(run_script):
+    script = """
+        from multiprocessing import shared_memory
+        from farpool import Pool
+
+        def write(name, at):
+            memory = shared_memory.SharedMemory(name)
+            memory.buf[at] = at + 1
+            memory.close()
+
+        def create(size):
+            memory = shared_memory.SharedMemory(create=True, size=size)
+            memory.buf[0] = 7
+            memory.close()
+            return memory.name
+
+        if __name__ == "__main__":
+            memory = shared_memory.SharedMemory(create=True, size=4)
+            with Pool(2, maxtasksperchild=1) as pool:
+                pool.starmap(write, [(memory.name, at) for at in range(4)], chunksize=1)
+                made = pool.apply(create, (1,))
+            again = shared_memory.SharedMemory(memory.name)
+            theirs = shared_memory.SharedMemory(made)
+            print(*again.buf[:4], theirs.buf[0])
+            for each in (again, theirs):
+                each.close()
+                each.unlink()
+            memory.close()
+    """
+    # The resource trackers complain on stderr.
+    assert run_script("import os; os.dup2(1, 2)\n" + textwrap.dedent(script)) == "1 2 3 4 7\n"
+
+
+@pytest.mark.parametrize("seed", [None, "0", "7"])
+def test_workers_compute_the_same_hashes(run_script, address, seed):
+    script = """
+        import os
+        from farpool import Pool
+
+        def of(text):
+            return hash(text)
+
+        def main():
+            seen = set()
+            for _ in range(2):
+                with Pool(2, maxtasksperchild=1) as pool:
+                    seen.update(pool.map(of, ["text"] * 4, chunksize=1))
+                    assert pool.apply(len, ({"a", "b"},)) == 2
+            print(len(seen), hash("text") in seen)
+
+        if __name__ == "__main__":
+            main()
+    """
+    environment = {} if seed is None else {"PYTHONHASHSEED": seed}
+    assert run_script(script, FARPOOL_ADDRESS=address, **environment) == f"1 {seed is not None}\n"
+
+
+def test_connections(run_script):
+    script = """
+        import multiprocessing, socket
+        from farpool import Pool
+
+        class Message:
+            def __init__(self, *parts):
+                self.parts = parts
+
+        def answer(connection):
+            connection.send(connection.recv() + 1)
+
+        def answer_both(message):
+            connection, other = message.parts
+            connection.send(1)
+            other.sendall(b"x")
+
+        def opened():
+            ours, theirs = multiprocessing.Pipe()
+            ours.send("from a worker")
+            return theirs
+
+        def opened_socket():
+            ours, theirs = socket.socketpair()
+            ours.sendall(b"a socket")
+            return theirs
+
+        if __name__ == "__main__":
+            with Pool(1) as pool:
+                ours, theirs = multiprocessing.Pipe()
+                ours.send(1)
+                pool.apply(answer, (theirs,))
+                print(ours.recv())
+                near, far = socket.socketpair()
+                pool.map(answer_both, [Message(theirs, far)])
+                print(ours.recv(), near.recv(1))
+                print(pool.apply(opened).recv(), pool.apply(opened_socket).recv(8))
+    """
+    assert run_script(script) == "2\n1 b'x'\nfrom a worker b'a socket'\n"
 
 
 def inner(n):

@@ -6,8 +6,10 @@ results whose class is defined in `__main__` become instances of the client's cl
 import.
 """
 
+import copyreg
 import io
 import marshal
+import os
 import sys
 import types
 from _pickle import Pickler, PicklingError
@@ -33,39 +35,82 @@ class Packed:
     `published`: the names that it defines in a worker's `__main__`.
     """
 
-    def __init__(self, data, published, watch):
+    def __init__(self, data, published, watch, surroundings):
         self.data = data
         self.published = published
-        self.is_current = watch.is_current
+        self._watch = watch
+        self._surroundings = surroundings
+
+    def is_current(self, surroundings):
+        """Returns whether what it was packed from has not changed."""
+        return self._surroundings == surroundings and self._watch.is_current()
 
 
-def dump(function, classes=()):
-    """Packs a function together with classes of `__main__` whose instances it will be called with."""
+def dump(function, classes=(), surroundings=None):
+    """Packs a function together with classes of `__main__` whose instances it will be called with, and what the worker needs before it
+    loads them."""
+    packed, pickler = _dump((_Surroundings(surroundings) if surroundings else None, function, classes))
+    return Packed(packed, pickler.published, pickler.watch, surroundings)
+
+
+def _dump(value, *options):
     packed = io.BytesIO()
     try:
-        pickler = _Pickler(packed)
-        pickler.dump((function, classes))
+        pickler = _Pickler(packed, *options)
+        pickler.dump(value)
     except _NeedsCloudpickle:
         packed = io.BytesIO()
-        pickler = _with_cloudpickle()(packed)
-        pickler.dump((function, classes))
-    return Packed(packed.getvalue(), pickler.published, pickler.watch)
+        pickler = _with_cloudpickle()(packed, *options)
+        pickler.dump(value)
+    return packed.getvalue(), pickler
 
 
 class ItemPickler:
-    """Pickles items that refer to `__main__`: what the function has published by name, everything else by value."""
+    """Pickles items that pickle itself cannot pickle, or that refer to `__main__`: what the function has published by name, everything
+    else by value."""
 
     def __init__(self, published):
         self._published = published
 
     def __call__(self, item, buffer_callback=None):
-        packed = io.BytesIO()
         try:
-            _Pickler(packed, self._published, buffer_callback).dump(item)
-        except _NeedsCloudpickle:
-            packed = io.BytesIO()
-            _with_cloudpickle()(packed, self._published, buffer_callback).dump(item)
-        return packed.getvalue()
+            return _dump(item, self._published, buffer_callback)[0]
+        except Exception:
+            # Sockets, for example.
+            reductions = _worker.reductions()
+            if not reductions:
+                raise
+        return _dump(item, self._published, buffer_callback, reductions)[0]
+
+
+class _Surroundings:
+    """Pickles as what sets these surroundings in a worker."""
+
+    def __init__(self, surroundings):
+        self._surroundings = surroundings
+
+    def __reduce__(self):
+        return _worker.surround, self._surroundings
+
+
+_trackers: dict = {}
+
+
+def surroundings(is_here):
+    """Returns what a worker would inherit if it were a process of multiprocessing: its key and, on this machine, the pipe of its
+    resource tracker. None if this process does not use multiprocessing."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is None:
+        return None
+    tracker = None
+    if is_here and "multiprocessing.shared_memory" in sys.modules:
+        # Asking it every time would take as long as a small call.
+        tracker = _trackers.get(os.getpid())
+        if tracker is None:
+            from multiprocessing import resource_tracker
+
+            tracker = _trackers[os.getpid()] = os.getpid(), resource_tracker.getfd()
+    return bytes(process.current_process().authkey), tracker
 
 
 class _NeedsCloudpickle(Exception):
@@ -75,11 +120,13 @@ class _NeedsCloudpickle(Exception):
 class _Common:
     """How both picklers handle functions, classes and modules."""
 
-    def __init__(self, file, known=frozenset(), buffer_callback=None):
+    def __init__(self, file, known=frozenset(), buffer_callback=None, reductions=None):
         super().__init__(file, 5, buffer_callback=buffer_callback)
-        self._begin(known)
+        self._begin(known, reductions)
 
-    def _begin(self, known):
+    def _begin(self, known, reductions):
+        if reductions:
+            self.dispatch_table = {**getattr(self, "dispatch_table", copyreg.dispatch_table), **reductions}
         # Names that workers already have in `__main__`.
         self._known = known
         self.published = set()
@@ -234,9 +281,9 @@ def _with_cloudpickle():
         from cloudpickle.cloudpickle import _dynamic_class_reduce
 
         class _CloudPickler(_Common, CloudPickler):
-            def __init__(self, file, known=frozenset(), buffer_callback=None):
+            def __init__(self, file, known=frozenset(), buffer_callback=None, reductions=None):
                 CloudPickler.__init__(self, file, 5, buffer_callback=buffer_callback)
-                self._begin(known)
+                self._begin(known, reductions)
                 # Classes whose pickles have begun.
                 self._begun = set()
 

@@ -11,7 +11,7 @@ import types
 import warnings
 import weakref
 
-from farpool import _farpool, _functions, _program, _worker
+from farpool import _farpool, _functions, _program
 
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 
@@ -29,6 +29,8 @@ _THREADS = (
 
 # How many packed functions a pool keeps.
 _MOST_TASKS = 256
+
+_hash_seed = str(int.from_bytes(os.urandom(4), "little") or 1) if sys.flags.hash_randomization else "0"
 
 _open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
@@ -83,7 +85,7 @@ class Pool:
         self._tasks = {}
         self._views = []
         self._maxtasksperchild = maxtasksperchild
-        packed, arguments = _initializer(initializer, tuple(initargs))
+        packed, arguments = _initializer(initializer, tuple(initargs), _functions.surroundings(is_here))
         file, program_arguments = _program.for_this_machine() if is_here else _program.for_cluster()
         self._session = _farpool.open(
             processes=processes,
@@ -313,11 +315,12 @@ class Pool:
         classes = () if _is_plain(sample) else _functions.classes_in(sample)
         keeps = not classes and _is_constant(func)
         known = self._tasks.get(func) if keeps else None
-        if known is not None and known[0].is_current():
+        surroundings = _functions.surroundings(self._is_here)
+        if known is not None and known[0].is_current(surroundings):
             if task := known[1].get(how):
                 return task
         else:
-            known = (_functions.dump(func, classes), {})
+            known = (_functions.dump(func, classes, surroundings), {})
         packed, tasks = known
         name = getattr(func, "__qualname__", None) or type(func).__qualname__
         task = tasks[how] = _farpool.Task(
@@ -372,21 +375,19 @@ def _labels(require):
 def _environment(env, processes):
     """Returns the environment variables to add for the workers. `processes`: how many share this machine, or None on a cluster."""
     added = {str(key): str(value) for key, value in dict(env or {}).items()}
+    # All workers compute the same hashes of strings, on all hosts. They are also those of this process if it has the variable itself.
+    added.setdefault("PYTHONHASHSEED", os.environ.get("PYTHONHASHSEED") or _hash_seed)
     if processes is not None and not any(name in added or name in os.environ for name in _THREADS):
         share = max(1, _usable_cpus() // processes)
         added.update(dict.fromkeys(_THREADS, str(share)))
     return list(added.items())
 
 
-def _initializer(initializer, initargs):
+def _initializer(initializer, initargs, surroundings):
     """Packs the initializer and its arguments."""
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None:
-        initargs = (bytes(process.current_process().authkey), initializer, initargs)
-        initializer = _worker.start
-    elif initializer is None:
+    if initializer is None:
         return b"", b""
-    function = _functions.dump(initializer)
+    function = _functions.dump(initializer, (), surroundings)
     return b"i" + function.data, _farpool.encode_value(initargs, _functions.ItemPickler(function.published))
 
 

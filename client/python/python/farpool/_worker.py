@@ -22,6 +22,8 @@ _versions: dict = {}
 # The globals that the initializer has set, by the name of their home: they stay.
 _initialized: dict = {}
 _prepared = False
+# The key and the resource tracker of the client, if it uses multiprocessing.
+_surroundings: tuple = None, None
 # This worker's number in its pool, from 0.
 _number = 0
 # Globals of functions that belong to no module.
@@ -61,6 +63,7 @@ def begin(number):
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)
+    sys.meta_path.insert(0, _Late())
 
 
 def flush():
@@ -89,7 +92,7 @@ def load(data):
         _latest = None, None
         _loading = globals_used = []
         try:
-            function = loads(data)[0]
+            function = loads(data)[1]
         finally:
             _loading = None
         _latest = data, (function, _Globals(globals_used) if globals_used else None)
@@ -164,20 +167,95 @@ def _text(error):
         return f"an exception of type {type(error).__name__}"
 
 
-def start(authkey, initializer, initargs):
-    """Prepares a worker for multiprocessing, then calls the user's initializer. Used if the client has imported multiprocessing."""
-    from multiprocessing import process
+class _Late:
+    """Prepares parts of multiprocessing when a task imports them: most workers do not need them."""
 
-    own = process.current_process()
-    # With this key, manager proxies and other connections authenticate to the client's processes.
-    own.authkey = authkey
+    def find_spec(self, name, path=None, target=None):
+        prepare = _PREPARED_LATE.get(name)
+        if prepare is None:
+            return None
+        specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, specs), None)
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_prepare(module):
+                execute(module)
+                prepare(module)
+
+            spec.loader.exec_module = execute_and_prepare
+        return spec
+
+
+def _prepare_process(module):
+    own = module.current_process()
     # Programs use these to tell workers apart.
     own.name, own._identity = f"PoolWorker-{_number + 1}", (_number + 1,)
-    if initializer is not None:
-        initializer(*initargs)
+    if _surroundings[0]:
+        # With this key, manager proxies and other connections authenticate to the client's processes.
+        own.authkey = _surroundings[0]
+
+
+def _prepare_tracker(module):
+    # With one of its own, this process would remove shared memory that the client still uses.
+    if _surroundings[1] and module._resource_tracker._fd is None:
+        client, descriptor = _surroundings[1]
+        try:
+            pipe = os.open(f"/proc/{client}/fd/{descriptor}", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        module._resource_tracker._fd = pipe
+
+
+_PREPARED_LATE = {
+    "multiprocessing.process": _prepare_process,
+    "multiprocessing.resource_tracker": _prepare_tracker,
+}
+
+
+def reductions():
+    """Returns how multiprocessing pickles what pickle alone cannot: sockets, for example. Empty if it is not used."""
+    module = sys.modules.get("multiprocessing.reduction")
+    return getattr(module, "ForkingPickler")._extra_reducers if module else {}
+
+
+def reduce_connections():
+    """Makes pickle duplicate connections: otherwise it copies the numbers of their descriptors."""
+    import copyreg
+    from multiprocessing.connection import Connection, reduce_connection
+
+    if Connection not in copyreg.dispatch_table:
+        copyreg.pickle(Connection, reduce_connection)
+
+
+def dump_with_reductions(value, buffer_callback=None):
+    """Pickles what pickle alone cannot. Returns None if multiprocessing is not used."""
+    import io
+    from _pickle import Pickler
+
+    more = reductions()
+    if not more:
+        return None
+    import copyreg
+
+    packed = io.BytesIO()
+    pickler = Pickler(packed, 5, buffer_callback=buffer_callback)
+    pickler.dispatch_table = {**copyreg.dispatch_table, **more}
+    pickler.dump(value)
+    return packed.getvalue()
 
 
 # ---- called by the pickles of `farpool._functions`
+
+
+def surround(authkey, tracker):
+    """Sets what a process of multiprocessing inherits."""
+    global _surroundings
+    if _surroundings != (authkey, tracker):
+        _surroundings = authkey, tracker
+        for name, prepare in _PREPARED_LATE.items():
+            if name in sys.modules:
+                prepare(sys.modules[name])
 
 
 def namespace(name):
