@@ -136,6 +136,7 @@ fn feed(job: &Job, mut call: Call, mut feeder: Feeder) {
             return;
         }
         if let Err(error) = call.flush() {
+            call.cancel();
             call.inbox.break_with(error);
             return;
         }

@@ -1,7 +1,8 @@
 //! Results one by one: `imap` and `imap_unordered`.
 //!
 //! A thread pulls the input, a bounded number of items ahead of the consumer. When the consumer is gone, or the pool is being closed,
-//! the rest of the input runs without that bound: in multiprocessing, too, the whole input runs.
+//! the rest of the input runs without that bound: in multiprocessing, too, the whole input runs. But an input of unknown length may be
+//! endless: if its consumer has taken some results and is gone, the rest is not pulled.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use farpool_proto::v1::EndItems;
+use farpool_proto::v1::client_message::Body;
 use farpool_session::fork::Owned;
 use farpool_session::{Call, Error, Inbox, News, Results, Session, there_are};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
@@ -44,6 +47,8 @@ struct Shared {
     most_ahead: u64,
     /// The consumer is gone.
     abandoned: AtomicBool,
+    /// Whether the input's length is known, so that it ends.
+    sized: bool,
     /// The pool is being closed.
     closing: Arc<AtomicBool>,
     feeding: OnceLock<Thread>,
@@ -77,13 +82,15 @@ pub(crate) struct Beginning {
     /// How many items the input may be ahead of the consumer.
     pub(crate) buffersize: Option<u64>,
     pub(crate) chunksize: u64,
+    /// Whether the input's length is known.
+    pub(crate) sized: bool,
     pub(crate) closing: Arc<AtomicBool>,
     pub(crate) pool: Py<PyAny>,
 }
 
 /// Starts the job and the thread that feeds it.
 pub(crate) fn start(py: Python<'_>, mut call: Call, feeder: Feeder, beginning: Beginning) -> PyResult<IMapIterator> {
-    let Beginning { ordered, buffersize, chunksize, closing, pool } = beginning;
+    let Beginning { ordered, buffersize, chunksize, sized, closing, pool } = beginning;
     let slots = u64::from(call.session.slots().max(1));
     let most_ahead = buffersize.unwrap_or_else(|| {
         slots.saturating_mul(ITEMS_A_SLOT).max(slots.saturating_mul(CHUNKS_A_SLOT).saturating_mul(chunksize))
@@ -104,6 +111,7 @@ pub(crate) fn start(py: Python<'_>, mut call: Call, feeder: Feeder, beginning: B
         taken: AtomicU64::new(0),
         most_ahead,
         abandoned: AtomicBool::new(false),
+        sized,
         closing,
         feeding: OnceLock::new(),
         call: Mutex::new(call),
@@ -119,6 +127,13 @@ pub(crate) fn start(py: Python<'_>, mut call: Call, feeder: Feeder, beginning: B
 impl Shared {
     fn feed(&self, mut feeder: Feeder) {
         while !feeder.exhausted() && !self.inbox.ended() {
+            if self.is_over() {
+                let mut call = self.call.lock().unwrap_or_else(PoisonError::into_inner);
+                call.messages.push(Body::EndItems(EndItems { job: self.inbox.job() }));
+                // It fails only if the session has ended, which ends the job.
+                let _ = call.flush();
+                break;
+            }
             let room = self.room(&feeder);
             if room == 0 || !self.inbox.has_room(feeder.room(0)) {
                 self.inbox.unpark_for_room(feeder.room(0));
@@ -137,6 +152,7 @@ impl Shared {
             let mut call = self.call.lock().unwrap_or_else(PoisonError::into_inner);
             call.messages.append(&mut messages);
             if let Err(error) = call.flush() {
+                call.cancel();
                 self.inbox.break_with(error);
                 return;
             }
@@ -144,6 +160,11 @@ impl Shared {
         self.call.lock().unwrap_or_else(PoisonError::into_inner).settle();
         // Release the input now, not when this process attaches next.
         background::attach(|_| drop(feeder));
+    }
+
+    /// Returns whether nobody wants the rest of the input.
+    fn is_over(&self) -> bool {
+        self.abandoned.load(Ordering::SeqCst) && !self.sized && self.taken.load(Ordering::SeqCst) > 0
     }
 
     /// Returns how many items may be pulled now. It is 0 until there is room for many: otherwise each would wake this thread.

@@ -186,8 +186,8 @@ impl Session {
         async_result::start(py, call, feeder, single, ending)
     }
 
-    /// Calls the task with each value, and returns an iterator over the results.
-    #[pyo3(signature = (verb, task, values, pool, ordered, options, buffersize=None))]
+    /// Calls the task with each value, and returns an iterator over the results. `sized`: whether the number of values is known.
+    #[pyo3(signature = (verb, task, values, sized, pool, ordered, options, buffersize=None))]
     #[expect(clippy::too_many_arguments, reason = "the options of a call")]
     fn imap(
         &self,
@@ -195,6 +195,7 @@ impl Session {
         verb: &str,
         task: &Task,
         values: Bound<'_, PyIterator>,
+        sized: bool,
         pool: Py<PyAny>,
         ordered: bool,
         options: &Options,
@@ -203,7 +204,7 @@ impl Session {
         let (call, feeder) = self.begin_in_background(py, verb, task, values, options, Interest::Outcomes)?;
         let closing = Arc::clone(&self.closing);
         let chunksize = options.chunksize;
-        imap::start(py, call, feeder, Beginning { ordered, buffersize, chunksize, closing, pool })
+        imap::start(py, call, feeder, Beginning { ordered, buffersize, chunksize, sized, closing, pool })
     }
 
     /// Refuses further calls; with `now`, also ends open ones.

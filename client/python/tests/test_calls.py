@@ -128,6 +128,29 @@ def test_imap_of_an_endless_input(pool):
     assert next(pulled) <= 115
 
 
+def test_an_endless_imap_that_is_dropped_stops(address):
+    pulled = []
+
+    def endless():
+        for n in itertools.count():
+            pulled.append(n)
+            yield n
+
+    pool = Pool(2, address=address)
+    for chunksize in (None, 7):
+        results = pool.imap(square, endless(), chunksize)
+        assert [next(results) for _ in range(10)] == [n * n for n in range(10)]
+        del results
+        until, before = time.monotonic() + 10, None
+        while before != len(pulled):
+            assert time.monotonic() < until
+            before = len(pulled)
+            time.sleep(0.3)
+    # All that was read runs, so this ends.
+    pool.close()
+    pool.join()
+
+
 def test_imap_next_with_a_timeout(pool):
     results = pool.imap(time.sleep, [0.5])
     with pytest.raises(farpool.TimeoutError):

@@ -62,6 +62,7 @@ class Session:
         verb: str,
         task: Task,
         values: Iterator[Any],
+        sized: bool,
         pool: Any,
         ordered: bool,
         options: Options,

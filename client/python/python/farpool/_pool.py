@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import operator
 import os
 import signal
 import sys
@@ -187,7 +188,9 @@ class Pool:
         """As `map`, but returns an iterator over the results, in the order of the elements.
 
         A thread reads `iterable`, at most `buffersize` elements ahead of the results that were taken, so `iterable` may be endless. If
-        an element fails, its exception is raised in place of its result, and the next call continues after it.
+        an element fails, its exception is raised in place of its result, and the next call continues after it. If you drop the iterator
+        before its end, the other elements still run; but of an `iterable` without a length, such as a generator, no more are read once
+        you have taken a result.
         """
         return self._imap("imap", func, iterable, chunksize, (timeout, retries, priority, require), buffersize)
 
@@ -296,7 +299,8 @@ class Pool:
             raise ValueError(f"buffersize must be at least 1 and at least the chunksize, not {buffersize}")
         options = _options(chunksize, *options)
         task = self._task(b"1", func, _first(iterable))
-        return self._session.imap(verb, task, iter(iterable), self, verb == "imap", options, buffersize)
+        ordered = verb == "imap"
+        return self._session.imap(verb, task, iter(iterable), _is_sized(iterable), self, ordered, options, buffersize)
 
     def _chunks(self, chunksize, iterable):
         """Returns how many elements a chunk has; None if farpool adapts it."""
@@ -414,6 +418,14 @@ def _is_plain(sample):
 def _first(iterable):
     """Returns the first element as a sample of the others, if that is cheap; otherwise None."""
     return iterable[0] if type(iterable) in (list, tuple) and iterable else None
+
+
+def _is_sized(iterable):
+    """Returns whether it is known how many elements this has."""
+    try:
+        return operator.length_hint(iterable, -1) >= 0
+    except Exception:
+        return False
 
 
 def _usable_cpus():
