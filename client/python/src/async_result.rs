@@ -1,13 +1,14 @@
 //! Handles of jobs that run in the background.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use farpool_session::fork::Owned;
 use farpool_session::{Call, Inbox, News, Session};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyBaseException, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyList, PyType};
@@ -33,7 +34,7 @@ struct Job {
     faults: Faults,
     /// Whether the outcome is the result of the only item, not a list.
     single: bool,
-    outcome: OnceLock<PyResult<Py<PyAny>>>,
+    outcome: Mutex<Option<Outcome>>,
     undecoded: Mutex<Undecoded>,
     callbacks: Option<Callbacks>,
     /// Kept until the job has ended, so that its pool stays open.
@@ -47,9 +48,14 @@ struct Undecoded {
     collector: Collector,
 }
 
+/// The value, or the exception.
+type Outcome = Result<Py<PyAny>, Py<PyBaseException>>;
+
+type Callback = Option<Py<PyAny>>;
+
 struct Callbacks {
-    success: Option<Py<PyAny>>,
-    failure: Option<Py<PyAny>>,
+    /// Those for success and failure, until they are called.
+    calls: Mutex<(Callback, Callback)>,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
@@ -83,8 +89,7 @@ pub(crate) fn start(
 ) -> PyResult<AsyncResult> {
     let Ending { pool, success, failure } = ending;
     let callbacks = (success.is_some() || failure.is_some()).then(|| Callbacks {
-        success,
-        failure,
+        calls: Mutex::new((success, failure)),
         progress: Mutex::default(),
         changed: Condvar::new(),
     });
@@ -93,7 +98,7 @@ pub(crate) fn start(
         inbox: Owned::of(call.session.owner(), Arc::clone(&*call.inbox)),
         faults: Faults::default(),
         single,
-        outcome: OnceLock::new(),
+        outcome: Mutex::default(),
         undecoded: Mutex::default(),
         callbacks,
         pool: Mutex::new(Some(pool)),
@@ -151,12 +156,12 @@ impl Job {
     ///
     /// # Errors
     /// What interrupts this thread meanwhile. The outcome is not lost.
-    fn settle(&self, py: Python<'_>) -> PyResult<&PyResult<Py<PyAny>>> {
-        if let Some(outcome) = self.outcome.get() {
+    fn settle(&self, py: Python<'_>) -> PyResult<Outcome> {
+        if let Some(outcome) = self.known_outcome(py) {
             return Ok(outcome);
         }
         let mut undecoded = self.undecoded.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
-        if let Some(outcome) = self.outcome.get() {
+        if let Some(outcome) = self.known_outcome(py) {
             return Ok(outcome);
         }
         let Undecoded { news, collector } = &mut *undecoded;
@@ -173,13 +178,19 @@ impl Job {
             news.pop_front();
         }
         let collector = std::mem::take(collector);
-        let outcome = match broken {
+        let finished = match broken {
             Some(error) => Err(error),
             None => self.finish(py, collector),
         };
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let outcome = finished.map_err(|error| error.into_value(py));
+        let pool = lock(&self.pool).take();
         drop(pool);
-        Ok(self.outcome.get_or_init(|| outcome))
+        *lock(&self.outcome) = Some(cloned(py, &outcome));
+        Ok(outcome)
+    }
+
+    fn known_outcome(&self, py: Python<'_>) -> Option<Outcome> {
+        lock(&self.outcome).as_ref().map(|outcome| cloned(py, outcome))
     }
 
     fn finish(&self, py: Python<'_>, collector: Collector) -> PyResult<Py<PyAny>> {
@@ -196,20 +207,16 @@ impl Job {
     fn call_back(&self, py: Python<'_>) {
         let Some(callbacks) = &self.callbacks else { return };
         callbacks.set(Progress::Running);
-        let called = match self.settle(py) {
-            Ok(Ok(value)) => {
-                callbacks.success.as_ref().map(|callback| background::call(callback.bind(py), &[value.bind(py)], None))
-            }
-            Ok(Err(error)) => callbacks
-                .failure
-                .as_ref()
-                .map(|callback| background::call(callback.bind(py), &[error.value(py).as_any()], None)),
+        let outcome = self.settle(py);
+        let (success, failure) = std::mem::take(&mut *lock(&callbacks.calls));
+        let (callback, called) = match outcome {
+            Ok(Ok(value)) => call_with(py, success, &value),
+            Ok(Err(error)) => call_with(py, failure, error.as_any()),
             // Nothing interrupts this thread.
-            Err(error) => Some(Err(error)),
+            Err(error) => (None, Err(error)),
         };
-        if let Some(Err(error)) = called {
-            let callback = callbacks.success.as_ref().or(callbacks.failure.as_ref());
-            error.write_unraisable(py, callback.map(|callback| callback.bind(py)));
+        if let Err(error) = called {
+            error.write_unraisable(py, callback.as_ref().map(|callback| callback.bind(py)));
         }
         callbacks.set(Progress::Done);
     }
@@ -262,13 +269,32 @@ impl Job {
 
 impl Callbacks {
     fn progress(&self) -> Progress {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.progress)
     }
 
     fn set(&self, progress: Progress) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        *lock(&self.progress) = progress;
         self.changed.notify_all();
     }
+}
+
+/// Calls a callback, if there is one. Returns it, and what it has raised.
+fn call_with(py: Python<'_>, callback: Callback, argument: &Py<PyAny>) -> (Callback, PyResult<()>) {
+    let called =
+        callback.as_ref().map(|callback| background::call(callback.bind(py), &[argument.bind(py)], None).map(drop));
+    (callback, called.unwrap_or(Ok(())))
+}
+
+fn cloned(py: Python<'_>, outcome: &Outcome) -> Outcome {
+    match outcome {
+        Ok(value) => Ok(value.clone_ref(py)),
+        Err(error) => Err(error.clone_ref(py)),
+    }
+}
+
+// Held only briefly, and never while Python code runs.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[pymethods]
@@ -280,10 +306,7 @@ impl AsyncResult {
         if !self.0.wait(py, deadline(timeout))? {
             return Err(errors::timeout(py));
         }
-        match self.0.settle(py)? {
-            Ok(value) => Ok(value.clone_ref(py)),
-            Err(error) => Err(error.clone_ref(py)),
-        }
+        self.0.settle(py)?.map_err(|error| PyErr::from_value(error.into_bound(py).into_any()))
     }
 
     /// Waits until the job has ended and its callback has run, for at most `timeout` seconds.
@@ -318,6 +341,29 @@ impl AsyncResult {
     #[getter]
     fn _job(&self) -> u64 {
         self.0.inbox.job()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if Arc::strong_count(&self.0) > 1 {
+            // The job runs. What it refers to will be used, and must not be collected.
+            return Ok(());
+        }
+        // The collector may run while this thread has a lock. What is not visited is not collected.
+        if let Ok(pool) = self.0.pool.try_lock() {
+            visit.call(&*pool)?;
+        }
+        match self.0.outcome.try_lock().as_deref() {
+            Ok(Some(Ok(value))) => visit.call(value),
+            Ok(Some(Err(error))) => visit.call(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let pool = self.0.pool.try_lock().ok().and_then(|mut pool| pool.take());
+        let outcome = self.0.outcome.try_lock().ok().and_then(|mut outcome| outcome.take());
+        // Dropped without the locks: this may run any code.
+        drop((pool, outcome));
     }
 
     #[classmethod]

@@ -58,7 +58,7 @@ impl Collector {
     /// # Errors
     /// Also if an item has no outcome.
     pub(crate) fn finish(mut self, py: Python<'_>, inbox: &Inbox, faults: &Faults) -> PyResult<Vec<Py<PyAny>>> {
-        if let Some((item, error)) = faults.input(py) {
+        if let Some((item, error)) = faults.take_input() {
             self.fail(item, error);
         }
         if let Some((_, error)) = self.failed {

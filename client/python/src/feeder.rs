@@ -43,8 +43,8 @@ pub(crate) struct Feeder {
 pub(crate) struct Faults {
     /// Those of items that could not be encoded.
     refused: Mutex<BTreeMap<u64, PyErr>>,
-    /// The exception of the input, and the first item that was lost through it.
-    input: Mutex<Option<(u64, PyErr)>>,
+    /// The first item that was lost through an exception of the input, and that exception until it is raised.
+    input: Mutex<Option<(u64, Option<PyErr>)>>,
 }
 
 impl Faults {
@@ -53,9 +53,11 @@ impl Faults {
         lock(&self.refused).remove(&item)
     }
 
-    /// Returns the exception of the input, and the first item that was lost through it.
-    pub(crate) fn input(&self, py: Python<'_>) -> Option<(u64, PyErr)> {
-        lock(&self.input).as_ref().map(|(item, error)| (*item, error.clone_ref(py)))
+    /// Returns the exception of the input, once, and the first item that was lost through it.
+    pub(crate) fn take_input(&self) -> Option<(u64, PyErr)> {
+        let mut input = lock(&self.input);
+        let (item, error) = input.as_mut()?;
+        Some((*item, error.take()?))
     }
 
     /// Returns the first item that was lost through an exception of the input.
@@ -128,7 +130,7 @@ impl Feeder {
                 Some(Err(error)) if self.on_its_own || !errors::interrupts(py, &error) => {
                     // The other items of the chunk are lost too, as in multiprocessing.
                     let cost = self.pulled - self.pulled.checked_rem(self.chunksize).unwrap_or(0);
-                    *lock(&faults.input) = Some((cost, error));
+                    *lock(&faults.input) = Some((cost, Some(error)));
                     self.exhausted = true;
                     break;
                 }

@@ -15,6 +15,7 @@ use farpool_proto::v1::client_message::Body;
 use farpool_session::fork::Owned;
 use farpool_session::{Call, Error, Inbox, News, Results, Session, there_are};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::PyType;
@@ -34,13 +35,16 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// An iterator over results.
 #[pyclass(frozen, module = "farpool")]
-pub(crate) struct IMapIterator(Arc<Shared>);
+pub(crate) struct IMapIterator {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
 
+/// What the feeding thread shares with the consumer. It has no reference to the pool, so that the pool can be collected.
 struct Shared {
     session: Session,
     inbox: Owned<Arc<Inbox>>,
     faults: Faults,
-    state: Mutex<State>,
     /// How many results the consumer has taken.
     taken: AtomicU64,
     /// How many items the input may be ahead.
@@ -100,14 +104,6 @@ pub(crate) fn start(py: Python<'_>, mut call: Call, feeder: Feeder, beginning: B
         session: call.session.clone(),
         inbox: Owned::of(call.session.owner(), Arc::clone(&*call.inbox)),
         faults: Faults::default(),
-        state: Mutex::new(State {
-            next: ordered.then_some(0),
-            current: None,
-            arrived: BTreeMap::new(),
-            ended: false,
-            over: false,
-            pool: Some(pool),
-        }),
         taken: AtomicU64::new(0),
         most_ahead,
         abandoned: AtomicBool::new(false),
@@ -120,7 +116,15 @@ pub(crate) fn start(py: Python<'_>, mut call: Call, feeder: Feeder, beginning: B
     let builder = thread::Builder::new().name("farpool-feeder".to_owned()).stack_size(farpool_session::STACK);
     let thread = builder.spawn(move || feeding.feed(feeder.on_its_own()))?;
     let _ = shared.feeding.set(thread.thread().clone());
-    Ok(IMapIterator(shared))
+    let state = State {
+        next: ordered.then_some(0),
+        current: None,
+        arrived: BTreeMap::new(),
+        ended: false,
+        over: false,
+        pool: Some(pool),
+    };
+    Ok(IMapIterator { shared, state: Mutex::new(state) })
 }
 
 /// The feeding thread's side.
@@ -186,17 +190,17 @@ impl Shared {
     }
 }
 
-/// The consumer's side.
-impl Shared {
+impl IMapIterator {
     /// Returns the next result, or the exception in its place. `None`: the deadline has passed; `Some(None)`: there are no more.
-    fn next(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<Option<Option<Py<PyAny>>>> {
-        self.session.here().map_err(|error| errors::to_python(py, &error))?;
+    fn take(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<Option<Option<Py<PyAny>>>> {
+        let shared = &self.shared;
+        shared.session.here().map_err(|error| errors::to_python(py, &error))?;
         loop {
             {
                 let mut state = self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
-                if let Some(next) = state.next(py, self) {
+                if let Some(next) = state.next(py, shared) {
                     if matches!(next, Ok(Some(_)) | Err(_)) {
-                        self.note_taken();
+                        shared.note_taken();
                     }
                     return next.map(Some);
                 }
@@ -206,7 +210,7 @@ impl Shared {
                 return Ok(None);
             }
             let until = deadline.map_or(now + SLICE, |deadline| deadline.min(now + SLICE));
-            py.detach(|| self.session.wait(&self.inbox, Some(until)));
+            py.detach(|| shared.session.wait(&shared.inbox, Some(until)));
             py.check_signals()?;
         }
     }
@@ -315,7 +319,7 @@ impl State {
         self.arrived.clear();
         self.current = None;
         self.pool = None;
-        if let Some((_, error)) = shared.faults.input(py) {
+        if let Some((_, error)) = shared.faults.take_input() {
             return Err(error);
         }
         if shared.inbox.end_error().is_some() { Err(ended_early(py, &shared.inbox)) } else { Ok(None) }
@@ -334,10 +338,11 @@ fn not_the_end(py: Python<'_>, error: PyErr) -> PyErr {
 
 impl Drop for IMapIterator {
     fn drop(&mut self) {
-        if self.0.session.owner().is_here() {
-            self.0.abandoned.store(true, Ordering::SeqCst);
-            self.0.inbox.discard();
-            if let Some(thread) = self.0.feeding.get() {
+        let shared = &self.shared;
+        if shared.session.owner().is_here() {
+            shared.abandoned.store(true, Ordering::SeqCst);
+            shared.inbox.discard();
+            if let Some(thread) = shared.feeding.get() {
                 thread.unpark();
             }
         }
@@ -351,14 +356,14 @@ impl IMapIterator {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        Ok(self.0.next(py, None)?.flatten())
+        Ok(self.take(py, None)?.flatten())
     }
 
     /// Returns the next result. Raises `multiprocessing.TimeoutError` if none arrives within `timeout` seconds, and `StopIteration`
     /// after the last one.
     #[pyo3(signature = (timeout=None))]
     fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        match self.0.next(py, deadline(timeout))? {
+        match self.take(py, deadline(timeout))? {
             Some(Some(value)) => Ok(value),
             Some(None) => Err(PyStopIteration::new_err(())),
             None => Err(errors::timeout(py)),
@@ -367,7 +372,18 @@ impl IMapIterator {
 
     #[getter]
     fn _job(&self) -> u64 {
-        self.0.inbox.job()
+        self.shared.inbox.job()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // The collector may run while this thread has the lock. What is not visited is not collected.
+        self.state.try_lock().map_or(Ok(()), |state| visit.call(&state.pool))
+    }
+
+    fn __clear__(&self) {
+        let pool = self.state.try_lock().ok().and_then(|mut state| state.pool.take());
+        // Dropped without the lock: this may run any code.
+        drop(pool);
     }
 
     #[classmethod]

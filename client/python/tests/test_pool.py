@@ -1,6 +1,7 @@
 """A pool's life: opening it, its workers, and shutdown."""
 
 import gc
+import itertools
 import multiprocessing
 import os
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 import types
 import warnings
+import weakref
 
 import pytest
 
@@ -142,6 +144,100 @@ def test_a_result_keeps_its_pool():
         warnings.simplefilter("ignore")
         assert Pool(1).apply_async(pid_after_a_moment, (1,)).get(30)
         assert len(list(Pool(1).imap(pid_after_a_moment, range(3)))) == 3
+
+
+class Referring:
+    pass
+
+
+def result_in_its_value(pool):
+    result = pool.apply_async(Referring)
+    value = result.get(30)
+    value.result = result
+    return value
+
+
+def result_in_its_callback(pool):
+    value = Referring()
+    value.called = lambda _: value
+    value.result = pool.apply_async(abs, (1,), callback=value.called)
+    value.result.wait(30)
+    return value
+
+
+def result_in_the_traceback_of_its_exception(pool):
+    value = Referring()
+    value.result = pool.apply_async(int, ("x",))
+    try:
+        value.result.get(30)
+    except ValueError:
+        pass
+    return value
+
+
+def iterator_in_the_traceback_of_its_input(pool):
+    value = Referring()
+
+    def fails():
+        yield 1
+        raise LookupError(value)
+
+    value.results = pool.imap(abs, fails())
+    try:
+        list(value.results)
+    except LookupError:
+        pass
+    return value
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        result_in_its_value,
+        result_in_its_callback,
+        result_in_the_traceback_of_its_exception,
+        iterator_in_the_traceback_of_its_input,
+    ],
+)
+def test_cycles_are_collected(make):
+    with Pool(1) as pool:
+        kept = weakref.ref(make(pool))
+        until = time.monotonic() + 10
+        # A thread of farpool may still hold a reference.
+        while kept() is not None and time.monotonic() < until:
+            gc.collect()
+            time.sleep(0.01)
+        assert kept() is None
+
+
+@pytest.mark.parametrize("start", [lambda pool: pool.imap(abs, itertools.count()), lambda pool: pool.map_async(abs, [1])])
+def test_a_pool_that_refers_to_its_results_is_collected(start):
+    pool = Pool(1)
+    pool.results, worker = start(pool), pool.apply(pid)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        del pool
+        until = time.monotonic() + 10
+        while alive(worker) and time.monotonic() < until:
+            gc.collect()
+            time.sleep(0.01)
+    assert not alive(worker)
+
+
+def test_a_result_that_runs_is_not_collected():
+    called = []
+    with Pool(1) as pool:
+        value = Referring()
+        value.called = lambda _, value=value: called.append(value)
+        value.result = pool.apply_async(time.sleep, (0.3,), callback=value.called)
+        del value
+        gc.collect()
+        pool.close()
+        pool.join()
+        until = time.monotonic() + 10
+        while not called and time.monotonic() < until:
+            time.sleep(0.01)
+    assert called
 
 
 def test_pools_in_tasks(address):
