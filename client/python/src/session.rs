@@ -19,7 +19,7 @@ use crate::callbacks::Shown;
 use crate::collector::list;
 use crate::feeder::Feeder;
 use crate::imap::{Beginning, IMapIterator};
-use crate::task::{Options, Task, required};
+use crate::task::{Options, Task, required, seconds};
 use crate::waiting::{SLICE, deadline, wait_until};
 use crate::{async_result, background, errors, imap, map};
 
@@ -41,10 +41,10 @@ struct Jobs {
 }
 
 /// Opens a pool. `address`: the address of a cluster's coordinator, or `None` for this machine. `initializer`: a function as in `Task`;
-/// `initargs`: its encoded arguments. `environment`: variables for the workers.
-/// `require`: keys and values of the labels that its hosts must have.
+/// `initargs`: its encoded arguments; `initializer_timeout`: how many seconds it may run. `environment`: variables for the workers.
+/// `require`: keys and values of the labels that its hosts must have. `payload_limit`: bytes of an item or a result, for tests.
 #[pyfunction]
-#[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, max_chunks_per_child, name, require))]
+#[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, initializer_timeout, max_chunks_per_child, name, require, payload_limit=limits::PAYLOAD_BYTES))]
 #[expect(clippy::too_many_arguments, reason = "each is named by its only caller")]
 pub(crate) fn open(
     py: Python<'_>,
@@ -55,17 +55,18 @@ pub(crate) fn open(
     environment: Vec<(OsString, OsString)>,
     initializer: Vec<u8>,
     initargs: Vec<u8>,
+    initializer_timeout: Option<f64>,
     max_chunks_per_child: u64,
     name: &str,
     require: Vec<(String, String)>,
+    payload_limit: u64,
 ) -> PyResult<Session> {
-    let payload_limit = limits::PAYLOAD_BYTES;
     let is_here = address.is_none();
     let name = limits::clipped(name, limits::POOL_NAME_BYTES);
     let settings = WorkerSettings {
         initializer: initializer.into(),
         initializer_args: initargs.into(),
-        initializer_timeout_ns: u64::MAX,
+        initializer_timeout_ns: seconds(py, "initializer_timeout", initializer_timeout)?.unwrap_or(u64::MAX),
         max_tasks_per_child: 0,
         max_chunks_per_child,
         threads: 1,

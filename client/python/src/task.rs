@@ -8,6 +8,7 @@ use bytes::Bytes;
 use farpool_proto::limits;
 use farpool_proto::v1::{Label, OpenJob};
 use farpool_session::{Error, labels};
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 
 use crate::codec::Encoder;
@@ -84,27 +85,48 @@ pub(crate) struct Options {
 impl Options {
     /// Checks and converts them. `timeout`: seconds that one item may run. `require`: keys and values of labels.
     #[new]
-    #[pyo3(signature = (chunksize=None, timeout=None, retries=2, priority=0, require=Vec::new()))]
+    #[pyo3(signature = (chunksize, timeout, retries, priority, require))]
     fn new(
         py: Python<'_>,
         chunksize: Option<u64>,
         timeout: Option<f64>,
-        retries: u32,
-        priority: i32,
+        retries: &Bound<'_, PyAny>,
+        priority: &Bound<'_, PyAny>,
         require: Vec<(String, String)>,
     ) -> PyResult<Self> {
         let require = required(require);
         labels::check(&require).map_err(|error| errors::to_python(py, &error))?;
         let invalid = |message: String| Err(errors::to_python(py, &Error::invalid(message)));
-        if retries > limits::RETRIES {
-            return invalid(format!("retries must be at most {}, not {retries}", limits::RETRIES));
-        }
-        let timeout_ns = match timeout.map(Duration::try_from_secs_f64) {
-            None => 0,
-            Some(Ok(timeout)) if !timeout.is_zero() => u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
-            Some(_) => return invalid("timeout must be above zero: leave it out for no limit".to_owned()),
+        let limit = limits::RETRIES;
+        let Some(retries) = integer(retries)?.filter(|retries| *retries <= limit) else {
+            return invalid(format!("retries must be from 0 to {limit}, not {retries}"));
         };
+        let Some(priority) = integer(priority)? else {
+            return invalid(format!("priority must be from {} to {}, not {priority}", i32::MIN, i32::MAX));
+        };
+        let timeout_ns = seconds(py, "timeout", timeout)?.unwrap_or(0);
         Ok(Self { chunksize: chunksize.unwrap_or(0), timeout_ns, retries, priority, require })
+    }
+}
+
+/// Converts an integer; `None` if it is out of range.
+fn integer<'py, T: for<'a> FromPyObject<'a, 'py, Error = PyErr>>(value: &Bound<'py, PyAny>) -> PyResult<Option<T>> {
+    match value.extract() {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Converts a time limit in seconds to nanoseconds. `name`: the argument's, for errors.
+pub(crate) fn seconds(py: Python<'_>, name: &str, limit: Option<f64>) -> PyResult<Option<u64>> {
+    match limit.filter(|limit| *limit != f64::INFINITY).map(Duration::try_from_secs_f64) {
+        None => Ok(None),
+        Some(Ok(limit)) if !limit.is_zero() => Ok(Some(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX))),
+        Some(_) => {
+            let error = Error::invalid(format!("{name} must be above zero: leave it out for no limit"));
+            Err(errors::to_python(py, &error))
+        }
     }
 }
 

@@ -56,6 +56,11 @@ impl Language for PythonFunctions {
         Ok(Arc::new(move |items| Python::attach(|py| run(py, items, how, &function))))
     }
 
+    fn advice_on_large_results(&self) -> Option<&'static str> {
+        // The limit cannot be raised, and `errors.rs` gives the other advice.
+        None
+    }
+
     fn before_fork(&self) {
         // SAFETY: this thread is not attached: `serve` has detached it. The interpreter is initialised.
         let state = unsafe { ffi::PyGILState_Ensure() };

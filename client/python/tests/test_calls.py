@@ -226,8 +226,15 @@ def test_arguments_are_checked(pool):
         pool.imap(square, [1], chunksize=5, buffersize=2)
     with pytest.raises(ValueError, match="timeout"):
         pool.apply(square, (1,), timeout=0)
-    with pytest.raises(ValueError, match="retries"):
-        pool.apply(square, (1,), retries=1_000_000)
+    for retries in (1_000_000, -1, 2**40):
+        with pytest.raises(ValueError, match=f"retries must be from 0 to .*, not {retries}"):
+            pool.apply(square, (1,), retries=retries)
+    with pytest.raises(ValueError, match="priority must be from"):
+        pool.apply(square, (1,), priority=2**40)
+    with pytest.raises(TypeError):
+        pool.apply(square, (1,), retries="2")
+    assert pool.map(square, [1, 2], chunksize=2**70, timeout=float("inf")) == [1, 4]
+    assert list(pool.imap(square, [1, 2], chunksize=2**70, buffersize=2**70)) == [1, 4]
 
 
 def test_threads_share_a_pool(pool):

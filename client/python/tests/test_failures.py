@@ -171,6 +171,16 @@ def test_a_failing_initializer(address):
             pool.map(abs, [1])
 
 
+def test_payloads_that_are_too_large(monkeypatch, address):
+    open = farpool._farpool.open
+    monkeypatch.setattr(farpool._farpool, "open", lambda **options: open(payload_limit=1000, **options))
+    with Pool(1, address=address) as pool:
+        for call in (lambda: pool.apply(bytes, (2000,)), lambda: pool.map(len, [bytes(2000)])):
+            with pytest.raises(farpool.PayloadTooLarge, match="bytes.*limit is 1000.*split it") as caught:
+                call()
+            assert "payload_limit" not in str(caught.value)
+
+
 def test_errors_of_farpool_can_be_pickled():
     error = farpool.WorkerDied("gone")
     error.item, error.exitcode = 3, -9

@@ -80,6 +80,11 @@ def test_arguments_are_checked():
             Pool(1, maxtasksperchild=tasks)
     with pytest.raises(TypeError, match="callable"):
         Pool(1, initializer=5)
+    with pytest.raises(ValueError, match="initializer_timeout must be above zero"):
+        Pool(1, initializer_timeout=0)
+    with pytest.raises(ValueError, match="workers"):
+        Pool(2**40)
+    Pool(1, maxtasksperchild=2**70, initializer_timeout=None).terminate()
     with pytest.raises(ValueError):
         Pool(1, address="http://")
     import pickle
@@ -119,6 +124,36 @@ def test_an_initializer_in_every_worker(address):
     with Pool(2, initializer=os.putenv, initargs=("GREETING", "hello"), address=address) as pool:
         said = pool.map(lambda _: subprocess.run("echo $GREETING", shell=True, capture_output=True).stdout, range(4))
     assert said == [b"hello\n"] * 4
+
+
+def test_an_initializer_that_does_not_return(address):
+    with Pool(1, initializer=time.sleep, initargs=(100,), initializer_timeout=0.3, address=address) as pool:
+        with pytest.raises(farpool.InitializerFailed, match="within 0.3s|within 300ms"):
+            pool.apply(pid)
+
+
+def test_a_pool_keeps_little():
+    with Pool(1) as pool:
+        for _ in range(20):
+            assert pool.apply(lambda data=bytes(900_000): len(data)) == 900_000
+        assert sum(len(packed.data) for packed, _ in pool._tasks.values()) <= 16 << 20
+
+
+def test_streams_that_tasks_replace():
+    with Pool(1) as pool:
+        assert pool.apply(replace_streams) == 1
+        assert pool.apply(abs, (-2,)) == 2
+        pool.close()
+        pool.join()
+
+
+def replace_streams():
+    class Odd:
+        def write(self, text):
+            pass
+
+    sys.stdout = sys.stderr = Odd()
+    return 1
 
 
 def test_environment(address):

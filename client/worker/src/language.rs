@@ -22,6 +22,11 @@ pub trait Language: Send + Sync {
         8 << 20
     }
 
+    /// Returns what to do about a result that is larger than the pool's `payload_limit`. `None` if the client's front says it.
+    fn advice_on_large_results(&self) -> Option<&'static str> {
+        Some("return less, or raise the pool's payload_limit")
+    }
+
     /// Called before the fork server forks a worker. It has only this thread.
     fn before_fork(&self) {}
 

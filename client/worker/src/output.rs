@@ -23,16 +23,19 @@ pub(crate) struct Output {
     /// Whether records wait for the end of their run, so that the agent sees both at once.
     holding: bool,
     payload_limit: u64,
+    /// What to do about larger results, if errors shall say so.
+    advice: Option<&'static str>,
 }
 
 impl Output {
     pub(crate) fn new(memory: Arc<Memory>, bell: Arc<Bell>) -> Output {
         let writer = Writer::new(Arc::clone(&memory), Direction::ToAgent);
-        Output { writer, bell, memory, finished: 0, holding: false, payload_limit: u64::MAX }
+        Output { writer, bell, memory, finished: 0, holding: false, payload_limit: u64::MAX, advice: None }
     }
 
-    pub(crate) fn set_payload_limit(&mut self, bytes: u64) {
-        self.payload_limit = bytes;
+    /// Limits results to this many bytes. `advice`: what to do about larger ones, if errors shall say so.
+    pub(crate) fn set_payload_limit(&mut self, bytes: u64, advice: Option<&'static str>) {
+        (self.payload_limit, self.advice) = (bytes, advice);
     }
 
     /// Returns the room for encoding a result in place, for [`Output::done_in_room`].
@@ -106,10 +109,10 @@ impl Output {
     }
 
     fn too_large(&mut self, position: u32, length: usize) {
-        let message = format!(
-            "the result is {length} bytes long, the limit is {} bytes: return less, or raise the pool's payload_limit",
-            self.payload_limit
-        );
+        let mut message = format!("the result is {length} bytes long, the limit is {} bytes", self.payload_limit);
+        if let Some(advice) = self.advice {
+            message = format!("{message}: {advice}");
+        }
         self.failed(position, Failure { kind: FailureKind::PayloadTooLarge.into(), message, ..Failure::default() });
     }
 

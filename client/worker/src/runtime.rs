@@ -53,7 +53,7 @@ fn show_name(name: &str) {
 }
 
 fn set_up(settings: &WorkerSettings, language: &dyn Language, output: &mut Output) {
-    output.set_payload_limit(settings.payload_limit);
+    output.set_payload_limit(settings.payload_limit, language.advice_on_large_results());
     if let Err(failure) = limit_memory(settings.memory_limit).and_then(|()| initialise(settings, language)) {
         output.init_failed(failure);
         // The agent closes the pool, so the worker can exit.

@@ -37,6 +37,7 @@ class Pool:
         env: Mapping[str, str] | None = None,
         name: str = "",
         require: Mapping[str, str] | None = None,
+        initializer_timeout: float | None = 600,
     ) -> None: ...
     def apply(
         self,

@@ -33,11 +33,11 @@ class Options:
 
     def __new__(
         cls,
-        chunksize: int | None = None,
-        timeout: float | None = None,
-        retries: int = 2,
-        priority: int = 0,
-        require: Sequence[tuple[str, str]] = ...,
+        chunksize: int | None,
+        timeout: float | None,
+        retries: int,
+        priority: int,
+        require: Sequence[tuple[str, str]],
     ) -> Options: ...
 
 @final
@@ -110,9 +110,11 @@ def open(
     environment: Sequence[tuple[str, str]],
     initializer: bytes,
     initargs: bytes,
+    initializer_timeout: float | None,
     max_chunks_per_child: int,
     name: str,
     require: Sequence[tuple[str, str]],
+    payload_limit: int = ...,
 ) -> Session: ...
 def encode_value(value: Any, by_value: Callable[..., bytes] | None = None) -> bytes: ...
 def decode_value(bytes: bytes) -> Any: ...

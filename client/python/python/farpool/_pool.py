@@ -28,10 +28,14 @@ _THREADS = (
     "NUMEXPR_NUM_THREADS",
 )
 
-# How many packed functions a pool keeps.
+# How many packed functions a pool keeps, and how many bytes.
 _MOST_TASKS = 256
+_MOST_BYTES = 16 << 20
 
 _hash_seed = str(int.from_bytes(os.urandom(4), "little") or 1) if sys.flags.hash_randomization else "0"
+
+# The largest number of elements.
+_ENDLESS = 2**63 - 1
 
 _open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
@@ -45,7 +49,8 @@ class Pool:
     [1, 2, 3]
 
     `processes`: how many workers run at once; by default one for each CPU that this process may use, or all slots of the cluster.
-    `initializer` is called with `initargs` in each worker before its first item. `maxtasksperchild`: how many chunks a worker runs
+    `initializer` is called with `initargs` in each worker before its first item; if it takes longer than `initializer_timeout` seconds,
+    calls raise `InitializerFailed`. None is no limit. `maxtasksperchild`: how many chunks a worker runs
     before it is replaced; a call of `apply` is one chunk. `context` has no effect: there is only one way to start workers.
 
     `address`: the address of a cluster's coordinator, such as "http://node1:7070", or "local" for this machine. The default is the
@@ -70,6 +75,7 @@ class Pool:
         env=None,
         name="",
         require=None,
+        initializer_timeout=600,
     ):
         self._state = INIT
         if processes is not None and processes < 1:
@@ -84,19 +90,21 @@ class Pool:
             processes = _usable_cpus() if is_here else 0
         self._is_here = is_here
         self._tasks = {}
+        self._kept_bytes = 0
         self._views = []
         self._maxtasksperchild = maxtasksperchild
         packed, arguments = _initializer(initializer, tuple(initargs), _functions.surroundings(is_here))
         file, program_arguments = _program.for_this_machine() if is_here else _program.for_cluster()
         self._session = _farpool.open(
-            processes=processes,
+            processes=min(processes, 2**32 - 1),
             address=None if is_here else address,
             file=file,
             arguments=program_arguments,
             environment=_environment(env, processes if is_here else None),
             initializer=packed,
             initargs=arguments,
-            max_chunks_per_child=maxtasksperchild or 0,
+            initializer_timeout=initializer_timeout,
+            max_chunks_per_child=min(maxtasksperchild or 0, _ENDLESS),
             name=name,
             require=_labels(require),
         )
@@ -297,6 +305,8 @@ class Pool:
         if buffersize is not None and buffersize < max(1, chunksize or 1):
             # Otherwise the first chunk would never be complete.
             raise ValueError(f"buffersize must be at least 1 and at least the chunksize, not {buffersize}")
+        if buffersize is not None:
+            buffersize = min(buffersize, _ENDLESS)
         options = _options(chunksize, *options)
         task = self._task(b"1", func, _first(iterable))
         ordered = verb == "imap"
@@ -306,7 +316,9 @@ class Pool:
         """Returns how many elements a chunk has; None if farpool adapts it."""
         if chunksize is not None and chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
-        if chunksize is None and self._maxtasksperchild:
+        if chunksize is not None:
+            return min(chunksize, _ENDLESS)
+        if self._maxtasksperchild:
             # maxtasksperchild counts chunks, so they are as long as those of multiprocessing.
             length = len(iterable) if hasattr(iterable, "__len__") else 0
             chunksize = max(1, -(-length // (4 * self._processes)))
@@ -331,8 +343,10 @@ class Pool:
             how + packed.data, name, _functions.ItemPickler(packed.published), packed.published
         )
         if keeps:
-            if len(self._tasks) >= _MOST_TASKS:
+            self._kept_bytes += len(packed.data)
+            if len(self._tasks) >= _MOST_TASKS or self._kept_bytes > _MOST_BYTES:
                 self._tasks.clear()
+                self._kept_bytes = len(packed.data)
             self._tasks[func] = known
         return task
 

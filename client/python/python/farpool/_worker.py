@@ -72,8 +72,8 @@ def flush():
         if stream is not None:
             try:
                 stream.flush()
-            except (OSError, ValueError):
-                # The reader has gone, or the task has closed the stream.
+            except Exception:
+                # The reader has gone, or a task has closed the stream, or put something else in its place.
                 pass
 
 
