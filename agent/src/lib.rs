@@ -21,6 +21,7 @@ mod pool;
 mod protocol_error;
 mod settings;
 mod sharing;
+mod slot_numbers;
 mod slots;
 
 pub use agent::Agent;

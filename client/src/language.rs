@@ -34,6 +34,29 @@ pub fn init() {
     farpool_worker::init(&Rust);
 }
 
+/// Returns the number of this worker, from 0, by which a task can choose a device, a port or a folder. No other worker of the
+/// same agent has the same number at the same time. Numbers are as small as possible, but workers that wait for items of another pool,
+/// or are exiting, have numbers too: so they may be larger than the number of slots. `None` in the client.
+///
+/// Workers of local pools have numbers within their pool.
+///
+/// ```
+/// fn device() -> Option<u32> {
+///     farpool::slot()
+/// }
+///
+/// fn main() -> Result<(), farpool::Error> {
+///     farpool::init();
+///     let pool = farpool::Pool::new(1)?;
+///     assert_eq!(pool.apply(device, ())?, Some(0));
+///     assert_eq!(farpool::slot(), None);
+///     Ok(())
+/// }
+/// ```
+pub fn slot() -> Option<u32> {
+    farpool_worker::slot()
+}
+
 /// Functions of the executable that client and workers run.
 struct Rust;
 

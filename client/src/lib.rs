@@ -87,7 +87,7 @@ pub use error::{Error, ErrorKind};
 pub use function::{Captureless, Function};
 pub use imap::Imap;
 pub use job::Job;
-pub use language::init;
+pub use language::{init, slot};
 #[doc(hidden)]
 pub use output::{Printed, print_workers_with};
 pub use pool::Pool;

@@ -44,6 +44,8 @@ pub struct Status {
     waiting: CacheLine,
     /// The worker's secret, part of its items' tokens; 0: none.
     item_secret: [AtomicU64; 2],
+    /// The worker's number among those of its agent.
+    slot: AtomicU32,
     note_length: AtomicU32,
     note: [AtomicU32; NOTE_BYTES / 4],
     running: [Running; MAX_THREADS],
@@ -79,6 +81,18 @@ impl Status {
     pub(super) fn initialise(&self) {
         self.ring_at.0.store(AWAKE, Ordering::Relaxed);
         self.claim.0.store(pack(NOTHING_REVOKED, 0), Ordering::SeqCst);
+    }
+
+    // ---- the worker's number
+
+    /// Gives the worker its number, before it starts.
+    pub fn set_slot(&self, number: u32) {
+        self.slot.store(number, Ordering::Relaxed);
+    }
+
+    /// Returns the worker's number.
+    pub fn slot(&self) -> u32 {
+        self.slot.load(Ordering::Relaxed)
     }
 
     // ---- doorbells, the agent's side

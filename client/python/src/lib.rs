@@ -40,5 +40,6 @@ fn _farpool(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(session::end_threads, module)?)?;
     module.add_function(wrap_pyfunction!(codec::encode_value, module)?)?;
     module.add_function(wrap_pyfunction!(codec::decode_value, module)?)?;
+    module.add_function(wrap_pyfunction!(worker::slot, module)?)?;
     module.add_function(wrap_pyfunction!(worker::serve, module)?)
 }

@@ -21,6 +21,14 @@ pub(crate) fn serve(py: Python<'_>) {
     py.detach(|| farpool_worker::init(&PythonFunctions));
 }
 
+/// Returns the number of this worker, from 0, by which a task can choose a device, a port or a folder. No other worker of the same
+/// agent has the same number at the same time. Numbers are as small as possible, but may be larger than the number of slots while
+/// workers wait for other pools or exit. None in the client. Workers of pools on this machine have numbers within their pool.
+#[pyfunction]
+pub(crate) fn slot() -> Option<u32> {
+    farpool_worker::slot()
+}
+
 /// Finds Python functions. Their bytes are a letter for how they are called, then those from `farpool._functions.dump`.
 struct PythonFunctions;
 

@@ -622,6 +622,25 @@ def number_after_a_moment(_):
     return process.name, process._identity[0]
 
 
+def test_slots(address):
+    assert farpool.slot() is None
+    with Pool(2, maxtasksperchild=2, address=address) as pool:
+        seen = pool.map(slot_and_processes, range(16), chunksize=1)
+        # Workers that are exiting have numbers too.
+        assert all(0 <= number < 6 for number, _, _ in seen)
+        with pytest.raises(farpool.WorkerDied):
+            pool.apply(os._exit, (1,), retries=0)
+    with Pool(2, address=address) as pool:
+        seen = pool.map(slot_and_processes, range(8), chunksize=1)
+        # The two workers may be those of one agent, whose fork server is their parent, or of two.
+        assert len({pid for _, _, pid in seen}) == 2 == len({(number, parent) for number, parent, _ in seen})
+
+
+def slot_and_processes(_):
+    time.sleep(0.05)
+    return farpool.slot(), os.getppid(), os.getpid()
+
+
 def test_random_numbers_differ(pool):
     def number(_):
         import random

@@ -41,6 +41,7 @@ mod process;
 mod program;
 mod role;
 mod runtime;
+mod slot;
 mod starter;
 mod threads;
 
@@ -51,6 +52,7 @@ pub use lend::{LendGuard, lend};
 pub use program::digest as told_program;
 use role::Role;
 pub use role::{Initialised, arguments, initialised};
+pub use slot::slot;
 
 /// Lets this program run as its own pool's workers, in which it does not return. Call it in the first line of `main`.
 ///

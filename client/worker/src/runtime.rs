@@ -18,7 +18,7 @@ use crate::items::{Encoded, Items, end_of, rejected};
 use crate::language::Language;
 use crate::leave::{broken_link, leave};
 use crate::output::Output;
-use crate::{item_token, lend, panics, role, threads};
+use crate::{item_token, lend, panics, role, slot, threads};
 
 /// Runs the agent's orders until it stops the worker.
 pub(crate) fn run(memory: Arc<Memory>, socket: OwnedFd, language: &'static dyn Language) -> ! {
@@ -29,6 +29,7 @@ pub(crate) fn run(memory: Arc<Memory>, socket: OwnedFd, language: &'static dyn L
     let bell = Arc::new(Bell::new(Arc::clone(&memory), socket));
     lend::in_worker(&bell);
     item_token::begin(memory.status());
+    slot::begin(memory.status());
     let mut input = Input::new(Arc::clone(&memory), Arc::clone(&bell), language);
     let mut output = Output::new(Arc::clone(&memory), bell);
     let Order::Setup(settings) = input.next() else { broken_link() };

@@ -23,6 +23,7 @@ use super::chunks::Piece;
 use super::death::{Death, Reason};
 use super::round::Round;
 use super::wait::Armed;
+use crate::slot_numbers::SlotNumber;
 use items::Items;
 use lending::Lending;
 use life::{Life, Stage};
@@ -44,6 +45,8 @@ pub(super) struct Worker {
     link: Link,
     items: Items,
     lending: Lending,
+    /// Its number among the workers of the agent, until it has exited.
+    _slot: SlotNumber,
 }
 
 /// What remains of a worker that has exited.
@@ -77,8 +80,10 @@ impl Worker {
     pub(super) fn prepare(number: u32, round: &Round) -> nix::Result<(Worker, [OwnedFd; 2])> {
         let (mut link, ends) = Link::new()?;
         link.set_up(round.settings.encode_to_vec());
+        let slot = round.host.slot_numbers.take();
+        link.status().set_slot(slot.get());
         let (life, items) = (Life::new(number, round.now), Items::new(round.now));
-        Ok((Worker { life, link, items, lending: Lending::default() }, ends))
+        Ok((Worker { life, link, items, lending: Lending::default(), _slot: slot }, ends))
     }
 
     pub(super) fn number(&self) -> u32 {

@@ -28,6 +28,7 @@ _MODULES = {
     "InitializerFailed": "farpool._errors",
     "Unavailable": "farpool._errors",
     "TimeoutError": "farpool._errors",
+    "slot": "farpool._farpool",
     "ThreadPool": "multiprocessing.pool",
     "__version__": "farpool._farpool",
 }

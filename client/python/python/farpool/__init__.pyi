@@ -20,9 +20,12 @@ __all__ = [
     "InitializerFailed",
     "Unavailable",
     "TimeoutError",
+    "slot",
     "ThreadPool",
 ]
 __version__: str
+
+def slot() -> int | None: ...
 
 class Pool:
     def __init__(

@@ -27,6 +27,7 @@ crate::runner::cases![
     a_task_may_open_a_pool_of_its_own,
     process_lists_show_the_pools_name,
     variables_are_set_in_the_workers,
+    each_worker_has_a_slot_of_its_own,
 ];
 
 static GREETING: OnceLock<String> = OnceLock::new();
@@ -208,4 +209,16 @@ fn variables_are_set_in_the_workers() {
     let pool = pools::pool(pools::builder().processes(2).env("CHOSEN", "first").env("CHOSEN", "then").env("EMPTY", ""));
     let names = ["CHOSEN", "EMPTY", "FARPOOL_TEST_NOT_CHOSEN"].map(str::to_owned);
     assert_eq!(pool.map(variable, names).unwrap(), [Some("then".to_owned()), Some(String::new()), None]);
+}
+
+fn each_worker_has_a_slot_of_its_own() {
+    // The parent tells workers of several agents apart: it is their fork server.
+    fn slot_after(milliseconds: u64) -> (u32, u32) {
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        (farpool::slot().unwrap(), std::os::unix::process::parent_id())
+    }
+    let pool = pools::of(2);
+    let slots: BTreeSet<(u32, u32)> = pool.map(slot_after, [50; 8]).unwrap().into_iter().collect();
+    assert_eq!(slots.len(), 2, "{slots:?}");
+    assert_eq!(farpool::slot(), None);
 }
