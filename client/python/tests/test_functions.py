@@ -163,6 +163,26 @@ def test_numpy(pool):
     assert pool.map(total, [{"a": array, "b": [array]}]) == [2 * array.sum()]
 
 
+def test_numpy_arrays_beside_objects_that_travel_by_value(run_script):
+    pytest.importorskip("numpy")
+    script = """
+        import numpy
+        from farpool import Pool
+
+        class Job:
+            def __init__(self, n):
+                self.n = n
+
+        def total(item):
+            return [part.sum() if isinstance(part, numpy.ndarray) else part.n for part in item]
+
+        with Pool(1) as pool:
+            items = [(numpy.full(5, n), Job(n), numpy.full(5, 2 * n), numpy.full(5, 3 * n)) for n in (1, 2)]
+            print([[int(part) for part in parts] for parts in pool.imap(total, iter(items))])
+    """
+    assert run_script(script) == "[[5, 1, 10, 15], [10, 2, 20, 30]]\n"
+
+
 def is_writable(array):
     return array.flags.writeable
 

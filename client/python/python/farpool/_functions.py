@@ -53,15 +53,20 @@ def dump(function, classes=(), surroundings=None):
     return Packed(packed, pickler.published, pickler.watch, surroundings)
 
 
-def _dump(value, *options):
-    packed = io.BytesIO()
+def _dump(value, known=frozenset(), buffer_callback=None, reductions=None):
     try:
-        pickler = _Pickler(packed, *options)
-        pickler.dump(value)
+        return _dump_with(_Pickler, value, known, buffer_callback, reductions)
     except _NeedsCloudpickle:
-        packed = io.BytesIO()
-        pickler = _with_cloudpickle()(packed, *options)
-        pickler.dump(value)
+        return _dump_with(_with_cloudpickle(), value, known, buffer_callback, reductions)
+
+
+def _dump_with(kind, value, known, buffer_callback, reductions):
+    packed, buffers = io.BytesIO(), []
+    pickler = kind(packed, known, buffers.append if buffer_callback else None, reductions)
+    pickler.dump(value)
+    # Only now: those of a pickle that failed must not get between those of the next.
+    for buffer in buffers:
+        buffer_callback(buffer)
     return packed.getvalue(), pickler
 
 
