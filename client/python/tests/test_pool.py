@@ -622,6 +622,35 @@ def number_after_a_moment(_):
     return process.name, process._identity[0]
 
 
+def test_modules_that_are_imported_first(address):
+    with Pool(2, address=address, preload=["decimal", "xml.dom"]) as pool:
+        assert pool.map(is_loaded, ["decimal", "xml.dom", "xml.sax"]) == [True, True, False]
+    with pytest.raises(TypeError, match="names of modules"):
+        Pool(1, address=address, preload=[os])
+    with Pool(1, address=address, preload="no_such_module") as pool:
+        with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_module'"):
+            pool.apply(pid)
+
+
+def is_loaded(name):
+    return name in sys.modules
+
+
+def test_workers_that_share_modules_differ():
+    pytest.importorskip("numpy")
+    with Pool(2, preload=["numpy.random", "multiprocessing"]) as pool:
+        drawn = pool.map(number_and_name, range(8), chunksize=1)
+    assert len({number for number, _ in drawn}) == 8
+    assert {name for _, name in drawn} == {"PoolWorker-1", "PoolWorker-2"}
+
+
+def number_and_name(_):
+    import numpy
+
+    time.sleep(0.05)
+    return numpy.random.random(), multiprocessing.current_process().name
+
+
 def test_slots(address):
     assert farpool.slot() is None
     with Pool(2, maxtasksperchild=2, address=address) as pool:

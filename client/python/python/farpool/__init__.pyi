@@ -41,6 +41,7 @@ class Pool:
         name: str = "",
         require: Mapping[str, str] | None = None,
         initializer_timeout: float | None = 600,
+        preload: Iterable[str] = (),
     ) -> None: ...
     def apply(
         self,

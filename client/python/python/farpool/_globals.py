@@ -7,6 +7,7 @@ sets the global only if it has another version, so it keeps what an initializer 
 import sys
 import types
 from _pickle import dumps
+from _thread import allocate_lock
 from itertools import count
 
 # The names of the client's script.
@@ -18,6 +19,7 @@ _MOST_HOMES = 64
 _PLAIN = (int, str, float, bool, bytes, complex, type(None), type(...), range)
 
 _homes: dict = {}
+_homes_lock = allocate_lock()
 _numbers = count(1)
 
 
@@ -46,13 +48,14 @@ class Home:
 
 def home_of(variables):
     """Returns the home of a function with these globals."""
-    home = _homes.pop(id(variables), None)
-    if home is None:
-        home = Home(_name(variables), variables)
-        if len(_homes) >= _MOST_HOMES:
-            # The one that was not used for the longest time.
-            del _homes[next(iter(_homes))]
-    _homes[id(variables)] = home
+    with _homes_lock:
+        home = _homes.pop(id(variables), None)
+        if home is None:
+            home = Home(_name(variables), variables)
+            if len(_homes) >= _MOST_HOMES:
+                # The one that was not used for the longest time.
+                del _homes[next(iter(_homes))]
+        _homes[id(variables)] = home
     return home
 
 

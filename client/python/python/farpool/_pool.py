@@ -57,7 +57,9 @@ class Pool:
     variable FARPOOL_ADDRESS, or else this machine. `env`: environment variables for the workers, in addition to those of this process;
     on a cluster, workers do not get those of this process. On this machine, variables such as OMP_NUM_THREADS give the workers an
     equal share of the CPUs, unless one of them is set. `name` is shown in process lists and by `farpool status`. `require`: labels
-    that a host needs to run the pool's calls, such as {"gpu": "a100"}. This machine has only `host`, `arch` and `os`.
+    that a host needs to run the pool's calls, such as {"gpu": "a100"}. This machine has only `host`, `arch` and `os`. `preload`: names
+    of modules, such as ["numpy"], that are imported once on each host, before the workers are forked; so workers start quickly and share
+    their memory. A module that starts threads makes every worker start, and import, on its own.
 
     Leaving `with` terminates the pool; `close()` and `join()` let it finish. A pool belongs to the process that opened it: in a fork
     of that process its calls raise an exception.
@@ -76,6 +78,7 @@ class Pool:
         name="",
         require=None,
         initializer_timeout=600,
+        preload=(),
     ):
         self._state = INIT
         if processes is not None and processes < 1:
@@ -94,7 +97,7 @@ class Pool:
         self._views = []
         self._maxtasksperchild = maxtasksperchild
         packed, arguments = _initializer(initializer, tuple(initargs), _functions.surroundings(is_here))
-        file, program_arguments = _program.for_this_machine() if is_here else _program.for_cluster()
+        file, program_arguments = (_program.for_this_machine if is_here else _program.for_cluster)(_names(preload))
         self._session = _farpool.open(
             processes=min(processes, 2**32 - 1),
             address=None if is_here else address,
@@ -388,6 +391,15 @@ def _options(chunksize, timeout, retries, priority, require):
 
 def _labels(require):
     return list(require.items()) if require else []
+
+
+def _names(modules):
+    """Checks the names of modules."""
+    modules = (modules,) if isinstance(modules, str) else tuple(modules)
+    for name in modules:
+        if not isinstance(name, str):
+            raise TypeError(f"preload must be names of modules, not {name!r}")
+    return modules
 
 
 def _environment(env, processes):

@@ -3,11 +3,11 @@
 import os
 import sys
 
-# `sys.path` and this program's arguments follow it on the command line. It defines no names in `__main__`, where tasks find their
-# globals.
+# `sys.path`, the modules to import and this program's arguments follow it on the command line. It defines no names in `__main__`,
+# where tasks find their globals.
 _LOCAL_BOOTSTRAP = (
     "(lambda sys: (sys.path.__setitem__(slice(None), eval(sys.argv.pop(1))), "
-    "__import__('farpool._worker', None, None, ['serve']).serve()))(__import__('sys'))"
+    "__import__('farpool._worker', None, None, ['serve']).serve(eval(sys.argv.pop(1)))))(__import__('sys'))"
 )
 
 _CLUSTER_BOOTSTRAP = """\
@@ -22,25 +22,26 @@ except ImportError as error:
 if _farpool.__version__ != {farpool!r}:
     sys.exit(f"farpool: the client has farpool {farpool}, but {{sys.executable}} on this host has {{_farpool.__version__}}")
 del sys, _farpool
-__import__("farpool._worker", None, None, ["serve"]).serve()
+__import__("farpool._worker", None, None, ["serve"]).serve({preload!r})
 """
 
 
-def for_this_machine():
-    """Returns the program's file and arguments for workers on this machine."""
+def for_this_machine(preload):
+    """Returns the program's file and arguments for workers on this machine. `preload`: names of modules that are imported first."""
     interpreter = _interpreter()
     path = [entry for entry in sys.path if isinstance(entry, str)]
-    arguments = [os.path.basename(interpreter), *_flags(), "-c", _LOCAL_BOOTSTRAP, repr(path), *_own_arguments()]
+    arguments = [os.path.basename(interpreter), *_flags(), "-c", _LOCAL_BOOTSTRAP, repr(path), repr(preload)]
+    arguments += _own_arguments()
     return interpreter, arguments
 
 
-def for_cluster():
+def for_cluster(preload):
     """Returns the same for a cluster. Its `#!` line names the interpreter, which has the same path on each host."""
     from farpool import _farpool
 
     version = tuple(sys.version_info[:2])
     name = ".".join(map(str, version))
-    main = _CLUSTER_BOOTSTRAP.format(version=version, name=name, farpool=_farpool.__version__)
+    main = _CLUSTER_BOOTSTRAP.format(version=version, name=name, farpool=_farpool.__version__, preload=preload)
     return _file(f"#!{_interpreter()}\n".encode(), main, _local_modules()), ["python", *_own_arguments()]
 
 

@@ -21,6 +21,8 @@ _loading = None
 _versions: dict = {}
 # The globals that the initializer has set, by the name of their home: they stay.
 _initialized: dict = {}
+# Why a module could not be imported before the first fork.
+_not_preloaded = None
 _prepared = False
 # The key and the resource tracker of the client, if it uses multiprocessing.
 _surroundings: tuple = None, None
@@ -31,11 +33,19 @@ _private: dict = {}
 _MOST_PRIVATE = 256
 
 
-def serve():
-    """Runs a fork server and its workers. Never returns: exits if this process was not started for that."""
+def serve(preload=()):
+    """Imports these modules, then runs a fork server and its workers. Never returns: exits if this process was not started for
+    that."""
     sys.argv[:] = sys.argv[1:] or [""]
     # In a process of multiprocessing, the client's script has this name.
     sys.modules["__mp_main__"] = sys.modules["__main__"]
+    global _not_preloaded
+    try:
+        for name in preload:
+            _import(name)
+    except Exception as error:
+        # Calls report it.
+        _not_preloaded = error
     _farpool.serve()
     sys.exit("farpool: only a pool can start this process, it cannot be started by hand")
 
@@ -61,9 +71,14 @@ def begin(number):
     global _number
     _number = number
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)
     sys.meta_path.insert(0, _Late())
+    # The fork server may have imported these.
+    _prepare_loaded()
+    if "numpy.random" in sys.modules:
+        # Otherwise all workers would draw the same numbers.
+        sys.modules["numpy.random"].seed()
 
 
 def flush():
@@ -88,6 +103,8 @@ def end():
 def load(data):
     """Loads a function that `farpool._functions.dump` has packed. Returns it, and what sets its globals, or None if it has none."""
     global _latest, _loading
+    if _not_preloaded is not None:
+        raise _not_preloaded
     if data != _latest[0]:
         _latest = None, None
         _loading = globals_used = []
@@ -213,6 +230,12 @@ _PREPARED_LATE = {
 }
 
 
+def _prepare_loaded():
+    for name, prepare in _PREPARED_LATE.items():
+        if name in sys.modules:
+            prepare(sys.modules[name])
+
+
 def reductions():
     """Returns how multiprocessing pickles what pickle alone cannot: sockets, for example. Empty if it is not used."""
     module = sys.modules.get("multiprocessing.reduction")
@@ -253,9 +276,7 @@ def surround(authkey, tracker):
     global _surroundings
     if _surroundings != (authkey, tracker):
         _surroundings = authkey, tracker
-        for name, prepare in _PREPARED_LATE.items():
-            if name in sys.modules:
-                prepare(sys.modules[name])
+        _prepare_loaded()
 
 
 def namespace(name):
@@ -369,12 +390,16 @@ def attribute(value, names):
 
 def import_modules(name, *submodules):
     """Imports a module and the submodules that a function uses."""
+    module = _import(name)
+    for submodule in submodules:
+        _import(submodule)
+    return module
+
+
+def _import(name):
     import importlib
 
-    module = importlib.import_module(name)
-    for submodule in submodules:
-        importlib.import_module(submodule)
-    return module
+    return importlib.import_module(name)
 
 
 def main_module():
