@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use farpool_session::fork::Owned;
-use farpool_session::{Call, Inbox, News, Session};
+use farpool_session::{Call, Delivery, Inbox, Session};
 use pyo3::exceptions::{PyBaseException, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -44,7 +44,7 @@ struct Job {
 /// Outcomes that have arrived, and what was decoded of them before this thread was interrupted.
 #[derive(Default)]
 struct Undecoded {
-    news: VecDeque<News>,
+    deliveries: VecDeque<Delivery>,
     collector: Collector,
 }
 
@@ -164,18 +164,18 @@ impl Job {
         if let Some(outcome) = self.known_outcome(py) {
             return Ok(outcome);
         }
-        let Undecoded { news, collector } = &mut *undecoded;
-        if news.is_empty() {
-            self.inbox.take(news);
+        let Undecoded { deliveries, collector } = &mut *undecoded;
+        if deliveries.is_empty() {
+            self.inbox.take(deliveries);
         }
         let mut broken = None;
-        while let Some(next) = news.front() {
+        while let Some(next) = deliveries.front() {
             match collector.accept(py, next, &self.inbox, &self.faults) {
                 Err(error) if errors::interrupts(py, &error) => return Err(error),
                 Err(error) => broken = broken.or(Some(error)),
                 Ok(()) => {}
             }
-            news.pop_front();
+            deliveries.pop_front();
         }
         let collector = std::mem::take(collector);
         let finished = match broken {

@@ -1,6 +1,6 @@
 //! Decodes the outcomes of a job that returns all results at once.
 
-use farpool_session::{Error, Inbox, News, Results, there_are};
+use farpool_session::{Delivery, Error, Inbox, Results, check_items_exist};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -25,10 +25,16 @@ impl Collector {
     ///
     /// # Errors
     /// If the peer lies, and if this thread is interrupted. Then the entry can be passed again.
-    pub(crate) fn accept(&mut self, py: Python<'_>, news: &News, inbox: &Inbox, faults: &Faults) -> PyResult<()> {
+    pub(crate) fn accept(
+        &mut self,
+        py: Python<'_>,
+        delivery: &Delivery,
+        inbox: &Inbox,
+        faults: &Faults,
+    ) -> PyResult<()> {
         let lies = |error: Error| errors::to_python(py, &inbox.add_context(error));
-        match news {
-            News::Done { first, data, ends, .. } => {
+        match delivery {
+            Delivery::Done { first, data, ends, .. } => {
                 let results = Results::new(*first, data.clone(), ends.clone(), inbox.pulled());
                 let mut results = results.map_err(lies)?;
                 while let Some(next) = results.next() {
@@ -44,8 +50,8 @@ impl Collector {
                 }
                 self.outcomes += results.items();
             }
-            News::Failed { first, count, error, .. } => {
-                there_are(*first, *count, inbox.pulled()).map_err(lies)?;
+            Delivery::Failed { first, count, error, .. } => {
+                check_items_exist(*first, *count, inbox.pulled()).map_err(lies)?;
                 self.fail(*first, failure(py, *first, error.clone(), inbox, faults)?);
                 self.outcomes += count;
             }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use farpool_proto::v1::EndItems;
 use farpool_proto::v1::client_message::Body;
 use farpool_session::fork::Owned;
-use farpool_session::{Call, Error, Inbox, News, Results, Session, there_are};
+use farpool_session::{Call, Delivery, Error, Inbox, Results, Session, check_items_exist};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -230,7 +230,7 @@ impl State {
                 if self.ended {
                     return Some(self.end(py, shared));
                 }
-                if !shared.inbox.has_news() {
+                if !shared.inbox.has_arrivals() {
                     return None;
                 }
                 if let Err(error) = self.take(py, shared) {
@@ -267,16 +267,16 @@ impl State {
     fn take(&mut self, py: Python<'_>, shared: &Shared) -> PyResult<()> {
         let inbox = &shared.inbox;
         let lies = |error: Error| errors::to_python(py, &inbox.add_context(error));
-        let mut news = VecDeque::new();
-        self.ended |= inbox.take(&mut news);
-        for news in news {
-            let (first, entry) = match news {
-                News::Done { first, data, ends, attempts: _, held } => {
+        let mut deliveries = VecDeque::new();
+        self.ended |= inbox.take(&mut deliveries);
+        for delivery in deliveries {
+            let (first, entry) = match delivery {
+                Delivery::Done { first, data, ends, attempts: _, held } => {
                     let results = Results::new(first, data, ends, inbox.pulled()).map_err(lies)?;
                     (first, Entry::Done(results.holding(held)))
                 }
-                News::Failed { first, count, error, held: _ } => {
-                    there_are(first, count, inbox.pulled()).map_err(lies)?;
+                Delivery::Failed { first, count, error, held: _ } => {
+                    check_items_exist(first, count, inbox.pulled()).map_err(lies)?;
                     (first, Entry::Failed { next: first, end: first + count, error })
                 }
             };

@@ -18,21 +18,21 @@ use crate::waiting::wait_for_news;
 pub(crate) fn run_all(py: Python<'_>, mut call: Call, mut feeder: Feeder) -> PyResult<Vec<Py<PyAny>>> {
     let faults = Faults::default();
     let mut collector = Collector::default();
-    let mut news = VecDeque::new();
+    let mut deliveries = VecDeque::new();
     loop {
         if !feeder.exhausted() && call.inbox.has_room(feeder.room(0)) {
             feeder.feed(py, u64::MAX, &call.inbox, &faults, &mut call.messages)?;
             flush(py, &mut call)?;
             py.check_signals()?;
-        } else if !call.inbox.has_news() {
+        } else if !call.inbox.has_arrivals() {
             wait_for_news(py, &call.session, &call.inbox)?;
         }
-        if !call.inbox.has_news() {
+        if !call.inbox.has_arrivals() {
             continue;
         }
-        let ended = call.inbox.take(&mut news);
-        for news in news.drain(..) {
-            collector.accept(py, &news, &call.inbox, &faults)?;
+        let ended = call.inbox.take(&mut deliveries);
+        for delivery in deliveries.drain(..) {
+            collector.accept(py, &delivery, &call.inbox, &faults)?;
         }
         if feeder.exhausted() && collector.outcomes() == feeder.pulled() {
             call.settle();
@@ -69,11 +69,11 @@ pub(crate) fn run_one(
     call.messages.push(Body::EndItems(EndItems { job }));
     call.inbox.set_pulled(1);
     flush(py, &mut call)?;
-    let (faults, mut collector, mut news) = (Faults::default(), Collector::default(), VecDeque::new());
+    let (faults, mut collector, mut deliveries) = (Faults::default(), Collector::default(), VecDeque::new());
     loop {
-        let ended = call.inbox.take(&mut news);
-        for news in news.drain(..) {
-            collector.accept(py, &news, &call.inbox, &faults)?;
+        let ended = call.inbox.take(&mut deliveries);
+        for delivery in deliveries.drain(..) {
+            collector.accept(py, &delivery, &call.inbox, &faults)?;
         }
         if collector.outcomes() > 0 {
             call.settle();

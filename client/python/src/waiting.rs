@@ -34,7 +34,7 @@ pub(crate) fn wait_until(
     }
 }
 
-/// Waits for news of a job, or for a slice of time.
+/// Waits for deliveries of a job, or for a slice of time.
 pub(crate) fn wait_for_news(py: Python<'_>, session: &Session, inbox: &Inbox) -> PyResult<()> {
     py.detach(|| session.wait(inbox, Some(Instant::now() + SLICE)));
     py.check_signals()

@@ -180,12 +180,6 @@ impl Inbox {
         }
     }
 
-    /// The former name of [`has_arrivals`](Self::has_arrivals), until the Python package uses the new one.
-    #[doc(hidden)]
-    pub fn has_news(&self) -> bool {
-        self.has_arrivals()
-    }
-
     /// Returns whether a thread or a task sleeps until something arrives for this job.
     pub fn is_waited_for(&self) -> bool {
         let state = self.state();

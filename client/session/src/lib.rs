@@ -53,14 +53,9 @@ pub use counted::Counted;
 pub use error::{Error, ErrorKind, Remedy};
 pub use front::Front;
 pub use gate::{Gate, Held};
-// The former names, until the Python package uses the new ones.
-#[doc(hidden)]
-pub use inbox::Delivery as News;
 pub use inbox::{Delivery, End, EndHook, Inbox, Interest, Room, Wakes};
 pub use job::{Job, Outcome};
 pub use program::Program;
-#[doc(hidden)]
-pub use results::check_items_exist as there_are;
 pub use results::{Results, check_items_exist};
 pub use session::Session;
 pub use settings::{RECONNECT_TIMEOUT, Settings, Target};
