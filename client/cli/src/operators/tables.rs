@@ -171,7 +171,7 @@ pub(super) fn detached(jobs: &[DetachedJob], now: SystemTime, style: Style) -> S
     let mut table = Table::new(&[
         Column::new("NAME", Whole),
         Column::new("STATE", Whole),
-        Column::new("ITEMS", Right),
+        Column::optional("ITEMS", Right, 5),
         Column::new("DONE", Right),
         Column::new("FAILED", Right),
         Column::optional("DETACHED", Right, 4),
