@@ -20,9 +20,9 @@ pub(crate) fn is_on_cluster() -> bool {
     env::var_os(ADDRESS).is_some()
 }
 
-/// Starts a cluster for a case. All such clusters share a program folder, so that programs need not be sent again.
+/// Starts a cluster for a case.
 pub(crate) fn of_case(tag: &str) -> Cluster {
-    let mut cluster = Cluster::start(&format!("{tag}.daemons"), &folder::all().join("programs"), &[]);
+    let mut cluster = Cluster::start(&format!("{tag}.daemons"), &shared_programs(), &[]);
     cluster.add_agents(SLOTS, [&[][..]; AGENTS]);
     cluster
 }
@@ -65,14 +65,19 @@ impl Shared {
     }
 }
 
-/// Starts a cluster for this case alone, without agents and with an empty program folder.
+/// Starts a cluster for this case alone, without agents.
 pub(crate) fn empty() -> Cluster {
     empty_with(&[])
 }
 
 /// Starts a cluster like [`empty`], with these arguments for the coordinator.
 pub(crate) fn empty_with(arguments: &[&str]) -> Cluster {
-    Cluster::start(&tag_of_own(&processes::own_tag()), &own_programs(), arguments)
+    Cluster::start(&tag_of_own(&processes::own_tag()), &shared_programs(), arguments)
+}
+
+/// Starts a cluster like [`empty_with`], which has no program yet.
+pub(crate) fn without_programs(arguments: &[&str]) -> Cluster {
+    Cluster::start(&tag_of_own(&processes::own_tag()), &runner::scratch().join("programs"), arguments)
 }
 
 /// Returns the tag of the clusters that the case with this tag starts itself.
@@ -80,6 +85,7 @@ pub(crate) fn tag_of_own(case: &str) -> String {
     format!("{case}.own")
 }
 
-fn own_programs() -> PathBuf {
-    runner::scratch().join("programs")
+/// The folder for the programs of all other clusters. It spares cases the time to send theirs, which are large.
+fn shared_programs() -> PathBuf {
+    folder::all().join("programs")
 }

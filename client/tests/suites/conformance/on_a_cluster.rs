@@ -41,7 +41,7 @@ fn pool_at(cluster: &Cluster, processes: usize) -> Pool {
 }
 
 fn a_program_is_sent_to_agents_that_lack_it() {
-    let mut cluster = cluster::empty();
+    let mut cluster = cluster::without_programs(&[]);
     cluster.add_agent(2, &[]);
     cluster.add_agent(2, &[]);
     let pool = pool_at(&cluster, 4);

@@ -22,14 +22,16 @@ fn large(n: u8) -> Vec<u8> {
 
 fn a_poison_between_large_items() {
     let pool = pool(2);
-    let one = |(bytes, fault): (Vec<u8>, Option<Fault>)| {
+    let one = |(text, fault): (String, Option<Fault>)| {
         fault.into_iter().for_each(Fault::trigger);
-        bytes
+        text
     };
+    // Text is copied as a whole, also within a tuple; a vector of bytes there is encoded byte by byte.
+    let large = |n| String::from_utf8(large(n)).unwrap();
     let items = (0..10).map(|n| (large(n), (n == 4).then_some(Fault::Kill)));
     for (n, outcome) in (0..).zip(within(seconds(20), || pool.job(one).retries(1).imap(items).collect::<Vec<_>>())) {
         match outcome {
-            Ok(bytes) => assert!(bytes == large(n)),
+            Ok(text) => assert!(text == large(n)),
             Err(error) => {
                 assert_eq!((error.kind(), error.item(), error.attempts()), (ErrorKind::WorkerDied, Some(4), 2))
             }

@@ -1,10 +1,11 @@
 //! Clients that push far more than the coordinator may hold: it makes them wait, and loses nothing.
 
-use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::{env, fs};
 
-use farpool::ErrorKind;
+use farpool::{AsyncResult, ErrorKind};
 use farpool_testkit::waiting;
 use nix::sys::signal::Signal;
 
@@ -12,7 +13,7 @@ use crate::cluster::{self, Cluster};
 use crate::failures::checks::{seconds, still_works, within};
 use crate::failures::operators;
 use crate::failures::tasks::{FOREVER, nap};
-use crate::pools;
+use crate::{pools, runner};
 
 crate::runner::cases![
     twenty_clients_push_far_more_than_fits,
@@ -31,8 +32,9 @@ const MEMORY_MIB: u64 = 64;
 /// In addition for each client: what is in transit to and from it, twice in memory while it is decoded.
 const ROOM_MIB: u64 = 16;
 
+/// All bytes of an item are the same, so that making and checking them takes no time.
 fn negative(item: Vec<u8>) -> Vec<u8> {
-    item.iter().map(|byte| !byte).collect()
+    vec![!item[0]; item.len()]
 }
 
 fn peak_mib(pid: u32) -> u64 {
@@ -56,7 +58,7 @@ fn push(address: &str, client: u64, done: &AtomicU64) {
     let mut results = 0;
     for (item, result) in (0..).zip(pool.job(negative).buffersize(ITEMS).imap(items)) {
         let result = result.unwrap();
-        assert!(result.len() == MIB && result.iter().all(|&byte| byte == !fill(item)), "{client}: {item}");
+        assert!(result == vec![!fill(item); MIB], "{client}: {item}");
         results += 1;
         done.fetch_add(1, Ordering::Relaxed);
     }
@@ -77,8 +79,13 @@ fn twenty_clients_push_far_more_than_fits() {
     cluster.stop().unwrap();
 }
 
-fn negative_slowly(item: Vec<u8>) -> Vec<u8> {
-    nap(60);
+/// The variable that names a file: until it exists, no item runs.
+const START: &str = "FARPOOL_TEST_START";
+
+fn negative_after_the_start(item: Vec<u8>) -> Vec<u8> {
+    let start = PathBuf::from(env::var_os(START).unwrap());
+    waiting::until(|| start.exists());
+    nap(20);
     negative(item)
 }
 
@@ -87,10 +94,13 @@ fn a_client_with_more_than_fits_outlives_its_coordinator() {
     const JOBS: u8 = 32;
     const ITEMS: usize = 12;
     let mut cluster = cluster();
-    let pool = pools::builder().address(cluster.address()).build().unwrap();
-    let maps = (0..JOBS).map(|job| pool.map_async(negative_slowly, vec![vec![job; MIB]; ITEMS]));
+    let start = runner::scratch().join("start");
+    let pool = pools::builder().address(cluster.address()).env(START, start.to_str().unwrap()).build().unwrap();
+    let maps = (0..JOBS).map(|job| pool.map_async(negative_after_the_start, vec![vec![job; MIB]; ITEMS]));
     let maps: Vec<_> = maps.collect();
     operators::until(&cluster, |status| status["held_bytes"].as_u64() >= Some(MEMORY_MIB * MIB as u64 / 10 * 9));
+    fs::write(start, "").unwrap();
+    waiting::until(|| maps.iter().any(AsyncResult::ready));
     cluster.restart_coordinator();
     for (job, map) in (0..JOBS).zip(maps) {
         let results = within(seconds(60), || map.get().unwrap());

@@ -74,8 +74,8 @@ fn interrupted(pool: &Pool, mut interrupt: impl FnMut()) -> Detached<u64> {
         }
     });
     // Large enough that the job exceeds what may be in flight.
-    let job = pool.job(|(item, _): (u64, Vec<u8>)| item * item).detach("nightly");
-    job.map(items.map(|item| (item, vec![7; 1000]))).unwrap()
+    let job = pool.job(|(item, _): (u64, String)| item * item).detach("nightly");
+    job.map(items.map(|item| (item, "7".repeat(1000)))).unwrap()
 }
 
 fn the_coordinator_is_restarted_while_the_job_is_sent() {

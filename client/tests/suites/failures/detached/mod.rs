@@ -15,17 +15,20 @@ use crate::failures::tasks::nap;
 use crate::log::{self, Log};
 use crate::{pools, runner};
 
-/// Starts a coordinator with a journal, without agents.
+/// Starts a coordinator with a journal, without agents and programs.
 fn bare() -> Cluster {
+    cluster::without_programs(&["--journal", &journal()])
+}
+
+fn journal() -> String {
     let journal = runner::scratch().join("journal");
-    cluster::empty_with(&["--journal", journal.to_str().expect("the path is not UTF-8")])
+    journal.into_os_string().into_string().expect("the path is not UTF-8")
 }
 
 /// Starts a coordinator with a journal, and two agents of two slots.
 fn cluster() -> Cluster {
-    let mut cluster = bare();
-    cluster.add_agent(2, &[]);
-    cluster.add_agent(2, &[]);
+    let mut cluster = cluster::empty_with(&["--journal", &journal()]);
+    cluster.add_agents(2, [&[][..]; 2]);
     cluster
 }
 
