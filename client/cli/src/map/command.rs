@@ -18,7 +18,7 @@ use super::quotes::{self, Quoting};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum CommandLine {
     /// A line for `sh -c`.
-    Shell(Vec<u8>),
+    Shell(#[serde(with = "serde_bytes")] Vec<u8>),
     /// A program and its arguments.
     Words(Vec<Vec<u8>>),
 }

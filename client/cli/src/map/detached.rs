@@ -20,6 +20,7 @@ pub(crate) use results::print;
 /// An item of a detached map and its command.
 #[derive(Debug, Serialize, Deserialize)]
 struct DetachedItem {
+    #[serde(with = "serde_bytes")]
     item: Vec<u8>,
     work: Work,
 }
@@ -27,6 +28,7 @@ struct DetachedItem {
 /// The outcome of an item.
 #[derive(Debug, Serialize, Deserialize)]
 struct Done {
+    #[serde(with = "serde_bytes")]
     item: Vec<u8>,
     outcome: Outcome,
 }

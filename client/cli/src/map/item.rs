@@ -1,7 +1,6 @@
 //! The item of a command: a value, several values, or a block of the input.
 
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
-use serde::ser::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// An item on its way from the input to the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +32,8 @@ pub(super) struct Block {
 }
 
 /// The content that a command reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Content(pub(super) Vec<u8>);
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Content(#[serde(with = "serde_bytes")] pub(super) Vec<u8>);
 
 /// The longest argument that Linux passes to a program (MAX_ARG_STRLEN). No longer value can be in a command.
 pub(super) const MAX_VALUE_BYTES: usize = 128 << 10;
@@ -105,45 +104,6 @@ impl From<Vec<u8>> for Value {
         let cut = bytes.len() > MAX_VALUE_BYTES;
         bytes.truncate(MAX_VALUE_BYTES);
         Value { bytes, cut }
-    }
-}
-
-// serde would serialize a Vec<u8> byte by byte.
-impl Serialize for Content {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Content {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_byte_buf(Bytes)
-    }
-}
-
-struct Bytes;
-
-impl<'de> Visitor<'de> for Bytes {
-    type Value = Content;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("bytes")
-    }
-
-    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Content, E> {
-        self.visit_byte_buf(bytes.to_vec())
-    }
-
-    fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Content, E> {
-        Ok(Content(bytes))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
-        let mut bytes = Vec::new();
-        while let Some(byte) = seq.next_element()? {
-            bytes.push(byte);
-        }
-        Ok(Content(bytes))
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) enum OutputMode {
 /// stdout or stderr of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Output {
-    Held(Vec<u8>),
+    Held(#[serde(with = "serde_bytes")] Vec<u8>),
     Spooled(Vec<Extent>),
 }
 
