@@ -1,8 +1,10 @@
 //! Programs that come with their pools, and those that cannot run here.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use farpool_agent::Settings;
@@ -68,7 +70,11 @@ struct File(PathBuf);
 impl File {
     fn new(name: &str, bytes: &[u8], mode: u32) -> File {
         let path = std::env::temp_dir().join(format!("farpool-program-{}-{name}", std::process::id()));
-        std::fs::write(&path, bytes).unwrap();
+        // Another process writes it: a child that another case forks meanwhile would inherit the open file, and as long as any
+        // process can write a file, it cannot be executed.
+        let mut writer = Command::new("tee").arg(&path).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        writer.stdin.take().unwrap().write_all(bytes).unwrap();
+        assert!(writer.wait().unwrap().success());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         File(path)
     }
