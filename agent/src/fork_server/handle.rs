@@ -1,7 +1,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::Child;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
 
 use farpool_link::message::{ROLE_FORK_SERVER, ROLE_VARIABLE, Reply, Request};
 use farpool_link::process::Process;
@@ -13,6 +15,10 @@ use nix::unistd::Pid;
 
 use super::Program;
 use crate::standard::HoldStandard;
+
+/// How often a program that is being written is tried again, and after how long.
+const BUSY_RETRIES: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Time for a dropped fork server to exit by itself, in milliseconds.
 const DROP_GRACE_MS: u16 = 1000;
@@ -43,7 +49,7 @@ impl ForkServer {
         if let Some(stderr) = stderr {
             command.stderr(stderr);
         }
-        let mut child = command.spawn()?;
+        let mut child = spawn(&mut command)?;
         match Process::open(pid_of(&child)) {
             Ok(process) => Ok(ForkServer { socket: Some(ours), child, process: Some(process) }),
             Err(nix::errno::Errno::ESRCH) => Ok(ForkServer { socket: Some(ours), child, process: None }),
@@ -149,6 +155,18 @@ impl Drop for ForkServer {
         }
         self.end();
     }
+}
+
+/// Starts the command. A program that was just written may be busy for a moment: a child that another thread forks holds the open
+/// file until it executes its own program.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    for _ in 0..BUSY_RETRIES {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => thread::sleep(BUSY_PAUSE),
+            other => return other,
+        }
+    }
+    command.spawn()
 }
 
 fn pid_of(child: &Child) -> Pid {

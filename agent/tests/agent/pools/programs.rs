@@ -1,14 +1,12 @@
 //! Programs that come with their pools, and those that cannot run here.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use farpool_agent::Settings;
-use farpool_agent::fork_server::Program;
+use farpool_agent::fork_server::{ForkServer, Program};
 use farpool_proto::v1::{Failure, FailureKind, StartPool};
 
 use crate::pools::host::{Event, Host, program, start};
@@ -17,6 +15,7 @@ crate::pools::cases![
     two_pools_run_two_programs,
     programs_that_cannot_start_are_rejected,
     the_loader_is_quoted,
+    a_program_that_is_still_being_written_starts_soon,
     a_program_that_does_not_reach_init_is_rejected,
     the_output_of_a_program_that_ends_before_init_is_quoted,
     a_pool_without_a_program_is_refused,
@@ -70,11 +69,7 @@ struct File(PathBuf);
 impl File {
     fn new(name: &str, bytes: &[u8], mode: u32) -> File {
         let path = std::env::temp_dir().join(format!("farpool-program-{}-{name}", std::process::id()));
-        // Another process writes it: a child that another case forks meanwhile would inherit the open file, and as long as any
-        // process can write a file, it cannot be executed.
-        let mut writer = Command::new("tee").arg(&path).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        writer.stdin.take().unwrap().write_all(bytes).unwrap();
-        assert!(writer.wait().unwrap().success());
+        std::fs::write(&path, bytes).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         File(path)
     }
@@ -136,6 +131,19 @@ fn the_loader_is_quoted() {
     check(lacks.program(), &["on host", "error while loading shared libraries: libxyz_s.so.1", "cannot open"]);
     let loader = File::own_with("loader", "/ld-linux-", "/ld-nobod-");
     check(loader.program(), &["on host", "the loader that it names does not exist"]);
+}
+
+fn a_program_that_is_still_being_written_starts_soon() {
+    let file = File::new("busy", &own(), 0o755);
+    let writer = std::fs::OpenOptions::new().append(true).open(&file.0).unwrap();
+    let busy = ForkServer::start(&file.program(), None).unwrap_err();
+    assert_eq!(busy.kind(), std::io::ErrorKind::ExecutableFileBusy);
+    let closes = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(5));
+        drop(writer);
+    });
+    ForkServer::start(&file.program(), None).unwrap();
+    closes.join().unwrap();
 }
 
 fn a_program_that_does_not_reach_init_is_rejected() {
