@@ -75,7 +75,7 @@ pub(crate) fn empty_with(arguments: &[&str]) -> Cluster {
     Cluster::start(&tag_of_own(&processes::own_tag()), &shared_programs(), arguments)
 }
 
-/// Starts a cluster like [`empty_with`], which has no program yet.
+/// Starts a cluster like [`empty_with`], but with an empty program folder.
 pub(crate) fn without_programs(arguments: &[&str]) -> Cluster {
     Cluster::start(&tag_of_own(&processes::own_tag()), &runner::scratch().join("programs"), arguments)
 }
@@ -85,7 +85,7 @@ pub(crate) fn tag_of_own(case: &str) -> String {
     format!("{case}.own")
 }
 
-/// The folder for the programs of all other clusters. It spares cases the time to send theirs, which are large.
+/// The folder for the programs of all clusters but those [`without_programs`], so that each is sent only once.
 fn shared_programs() -> PathBuf {
     folder::all().join("programs")
 }

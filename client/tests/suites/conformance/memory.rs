@@ -32,7 +32,7 @@ fn a_hundred_mebibytes_pass_each_way() {
     let results = pool.imap(bytes, [100 * MIB, 1, 100 * MIB]);
     assert!(results.map(|bytes| bytes.unwrap().len()).eq([100 * MIB, 1, 100 * MIB]));
     // Not plain bytes: these are encoded and decoded value by value.
-    let words: Vec<(u32, String)> = (0..500_000).map(|n| (n, "word".to_owned())).collect();
+    let words: Vec<(u32, String)> = (0..2_000_000).map(|n| (n, "word".to_owned())).collect();
     assert!(pool.apply(identity::<Vec<(u32, String)>>, (words.clone(),)).unwrap() == words);
 }
 

@@ -15,7 +15,7 @@ use crate::failures::tasks::nap;
 use crate::log::{self, Log};
 use crate::{pools, runner};
 
-/// Starts a coordinator with a journal, without agents and programs.
+/// Starts a coordinator with a journal, without agents or programs.
 fn bare() -> Cluster {
     cluster::without_programs(&["--journal", &journal()])
 }
