@@ -20,7 +20,7 @@ use crate::protocol_error::ProtocolError;
 use crate::sharing::Sharing;
 use crate::{Host, Settings};
 
-/// How many failed pools are remembered, to tell late messages about them from invalid ones.
+/// How many ended pools are remembered, to tell late messages about them from invalid ones.
 const MAX_ENDED: usize = 1024;
 
 /// The pools of one host.
@@ -90,7 +90,7 @@ impl Agent {
         &self.host.epoll
     }
 
-    /// Starts a pool whose workers run `program`, which was prepared for it, in place of the `StartPool` command.
+    /// Executes a `StartPool` command with the program that the driver has prepared for it.
     ///
     /// # Errors
     /// If the agent already has the pool.
@@ -318,7 +318,7 @@ impl Agent {
         }
     }
 
-    /// Reports changes of whether anything can run here, and in which pools.
+    /// Reports when the agent, or one of its pools, becomes unhealthy or recovers.
     fn report_health(&mut self, now: u64) {
         let reason = self.pools.iter().find_map(WorkerPool::unhealthy_reason);
         let reason = reason.filter(|_| !self.pools.iter().any(WorkerPool::can_serve));

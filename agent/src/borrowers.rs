@@ -74,7 +74,8 @@ impl Borrowers {
     pub(crate) fn listen(agent: u128, epoll: &Epoll) -> io::Result<Borrowers> {
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(socket_name(agent))?)?;
         listener.set_nonblocking(true)?;
-        // Edge-triggered: a connection that cannot be accepted, because descriptors have run out, does not wake the agent again and again.
+        // Edge-triggered, so that a connection that cannot be accepted (out of descriptors) does not wake the agent
+        // again and again.
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         epoll.add(&listener, EpollEvent::new(flags, u64::from(LISTENER)))?;
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit);

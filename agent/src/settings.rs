@@ -43,7 +43,8 @@ impl Settings {
         }
     }
 
-    /// Returns the settings for the agent in a client's own process: workers run the client's program and share its stdout and stderr.
+    /// Returns the settings for the agent in a client's own process: workers run the client's program and share its
+    /// stdout and stderr.
     pub fn local(slots: u32, program: Program) -> Settings {
         let program = Some(program);
         Settings { program, credit_bytes: 0, forward_output: false, retries_starts: false, ..Settings::host(slots) }

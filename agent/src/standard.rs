@@ -25,7 +25,8 @@ struct Holding {
 
 /// While it lives, new descriptors get numbers above 2: those of 0, 1 and 2 that are closed point to /dev/null.
 ///
-/// They are closed on drop, since the program may expect them to be free. A fork does not close those of its parent.
+/// The placeholders are closed on drop, since the program may expect these numbers to be free. A fork does not close
+/// those of its parent.
 #[derive(Debug)]
 #[must_use = "the placeholders are closed on drop"]
 pub struct HoldStandard {

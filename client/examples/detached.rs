@@ -17,20 +17,20 @@ Usage: detached detach NAME
        detached attach NAME
 
   detach  gives the job to the cluster that FARPOOL_ADDRESS names, and returns
-  attach  prints what comes of it, as it comes, and drops the job then";
+  attach  prints the results as they arrive, then discards the job";
 
 const BLOCKS: u64 = 1000;
 const BLOCK: u64 = 100_000;
 
 /// Returns the number of primes in a block of numbers.
 fn primes(block: u64) -> u64 {
-    let (first, behind) = (block * BLOCK, (block + 1) * BLOCK);
+    let (first, end) = (block * BLOCK, (block + 1) * BLOCK);
     let mut is_prime = vec![true; BLOCK as usize];
-    for factor in (2..).take_while(|factor| factor * factor < behind) {
-        let multiples = (first.next_multiple_of(factor).max(factor * factor)..behind).step_by(factor as usize);
+    for factor in (2..).take_while(|factor| factor * factor < end) {
+        let multiples = (first.next_multiple_of(factor).max(factor * factor)..end).step_by(factor as usize);
         multiples.for_each(|multiple| is_prime[(multiple - first) as usize] = false);
     }
-    (first..behind).filter(|&number| number >= 2 && is_prime[(number - first) as usize]).count() as u64
+    (first..end).filter(|&number| number >= 2 && is_prime[(number - first) as usize]).count() as u64
 }
 
 fn main() -> Result<(), farpool::Error> {

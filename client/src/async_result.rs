@@ -55,8 +55,8 @@ impl<T: Send + 'static> AsyncResult<T> {
     ///
     /// # Errors
     /// The error of the item, or of the failed item with the lowest index; [`ErrorKind::Cancelled`] after
-    /// [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate); [`ErrorKind::InvalidArgument`] for a deadlock: if
-    /// the input of this job calls it, or the input of a job whose outcome this job's input waits for.
+    /// [`cancel`](Self::cancel) or [`Pool::terminate`](crate::Pool::terminate); [`ErrorKind::InvalidArgument`] for a
+    /// deadlock: the input of this job calls this, or waits for the outcome of a job whose input calls this.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

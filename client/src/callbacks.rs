@@ -40,8 +40,8 @@ pub(crate) fn schedule(task: Task) {
     callbacks.arrived.notify_one();
 }
 
-/// Runs one queued task if this is the callback thread: otherwise a callback that waits for another would wait forever. Returns
-/// whether there was one.
+/// Runs one queued task if this is the callback thread, so that a callback can wait for another. Returns whether one
+/// ran.
 pub(crate) fn help() -> bool {
     let callbacks = CALLBACKS.get();
     if callbacks.thread.get() != Some(&thread::current().id()) {

@@ -65,7 +65,7 @@ mod mark {
     pub(super) const DESCRIBED: u8 = 1;
     /// Compact, followed by a fingerprint.
     pub(super) const SEALED: u8 = 2;
-    /// Combined with one of these: nested deeper than [`SHALLOW`](super::depth::SHALLOW).
+    /// A flag on any of these: the value is nested deeper than [`SHALLOW`](super::depth::SHALLOW).
     pub(super) const DEEP: u8 = 0x80;
 }
 
@@ -78,7 +78,7 @@ where
     encode_for(ReadBy::ThisBuild, value, out)
 }
 
-/// Appends the encoded value to `out`, for these builds to read.
+/// Appends the encoded value to `out`, in a format that the builds in `read_by` can read.
 #[inline]
 pub(crate) fn encode_for<T>(read_by: ReadBy, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError>
 where
@@ -256,7 +256,7 @@ impl CodecError {
 
     #[cold]
     pub(crate) fn trailing<T>(bytes: usize) -> Self {
-        Self::decoding::<T>(format_args!("{bytes} bytes are left over"))
+        Self::decoding::<T>(format_args!("bytes left over: {bytes}"))
     }
 }
 

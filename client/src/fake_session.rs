@@ -86,7 +86,7 @@ impl FakeSession {
         self
     }
 
-    /// Sends detached jobs there.
+    /// Sends detached jobs to the coordinator in these settings.
     pub(crate) fn on(self, detach_settings: DetachSettings) -> Self {
         Self { detach_settings: Some(detach_settings), ..self }
     }

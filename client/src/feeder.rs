@@ -102,8 +102,8 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
     }
 
     /// Pulls one batch of at most `room` items and appends the messages to send: at most one message of items, since the window
-    /// has room for no more. An item that cannot be sent becomes an error in the inbox. If the input panics, it counts as exhausted,
-    /// and no `EndItems` is sent.
+    /// has room for no more. An item that cannot be sent becomes an error in the inbox. If the input panics, the input
+    /// counts as exhausted, and no `EndItems` is sent.
     pub(crate) fn feed(&mut self, room: u64, inbox: &Inbox, messages: &mut Vec<Body>) {
         if self.exhausted {
             return;

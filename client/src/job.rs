@@ -67,7 +67,7 @@ impl<'p, F> Job<'p, F> {
     }
 
     /// Sets how many items `imap` and `imap_unordered` may pull ahead of the outcomes taken; at least 1,
-    /// and at least the chunksize. Default: twice what the slots can hold, and more while items are short.
+    /// and at least the chunksize. Default: 4 per slot (4 chunks if a chunksize is set), more while items are short.
     ///
     /// ```
     /// # fn main() -> Result<(), farpool::Error> {

@@ -19,7 +19,7 @@ use crate::{codec, function};
 ///
 /// In tests under Rust's own harness, call it in the first line of each test that opens a pool, on the test's own thread:
 /// each worker then runs one of these tests, up to this call, and no other. With a harness of your own, call it in `main`,
-/// which saves the workers starting the harness.
+/// so that workers do not start the harness.
 ///
 /// # Examples
 ///
@@ -36,7 +36,7 @@ pub fn init() {
 
 /// Returns the number of this worker, from 0, by which a task can choose a device, a port or a folder. No other worker of the
 /// same agent has the same number at the same time. Numbers are as small as possible, but workers that wait for items of another pool,
-/// or are exiting, have numbers too: so they may be larger than the number of slots. `None` in the client.
+/// or are exiting, have numbers too: so a number may be larger than the number of slots. `None` in the client.
 ///
 /// Workers of local pools have numbers within their pool.
 ///

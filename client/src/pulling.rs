@@ -49,7 +49,7 @@ pub(crate) fn refuse_own(inbox: &Inbox) -> Result<(), Error> {
     )))
 }
 
-/// Marks this thread as waiting for the outcome of the job with this inbox, without a limit.
+/// Marks this thread as waiting, without a time limit, for the outcome of the job with this inbox.
 ///
 /// # Errors
 /// If the outcome can never be ready: the job's input waits, directly or through other jobs, for a job whose input this thread pulls.

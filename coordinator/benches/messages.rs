@@ -25,7 +25,7 @@ fn main() {
     println!("{:>10} {:>8} {rate:>12.0} {:>10.1}", "apply", 1, 1e9 / rate);
 }
 
-/// Jobs of one item per second, one after another.
+/// Returns how many jobs of one item, one after another, end per second.
 fn apply(jobs: u64) -> f64 {
     let (mut coordinator, agent, client) = connect(4);
     let mut out = Outbox::default();
@@ -82,7 +82,8 @@ fn connect(credit: u32) -> (Coordinator, AgentId, ClientId) {
     (coordinator, agent, client)
 }
 
-/// Items of 8 bytes per second. The agent answers each chunk with one message, and reports 100 ns per item.
+/// Returns how many items of 8 bytes end per second. The agent answers each chunk with one message, and reports 100 ns
+/// per item.
 fn run(items: u64, chunksize: u64, credit: u32) -> f64 {
     const BATCH: u64 = 1000;
     let (mut coordinator, agent, client) = connect(credit);

@@ -99,7 +99,8 @@ impl Coordinator {
         self.round(now, out, |parts, round| agent::away(parts, round, agent, away));
     }
 
-    /// Messages for the client were taken from the outbox. The last of all so far has this number, counted from 1.
+    /// Messages for the client were taken from the outbox. `last` is the number of the last one; messages are counted
+    /// from 1 over the whole session.
     pub fn client_numbered(&mut self, client: ClientId, last: u64) {
         client::numbered(&mut self.parts, client, last);
     }
@@ -123,7 +124,7 @@ impl Coordinator {
 
 /// The end of a round.
 impl Coordinator {
-    /// Hands out what can run: one message for each agent with all its new chunks. To be called once after all waiting
+    /// Hands out what can run: one message for each agent with all its new chunks. Call this once after all waiting
     /// messages have been handled, and before the outbox is drained.
     pub fn schedule(&mut self, now: u64, out: &mut Outbox) {
         self.round(now, out, recovery::look_at_deadlines);

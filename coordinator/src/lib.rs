@@ -9,7 +9,7 @@
 //! 2. [`Coordinator::schedule`], once;
 //! 3. drain the outbox.
 //!
-//! Decisions are made by `farpool-core`, which knows no bytes.
+//! The scheduler `farpool-core` makes the decisions. It never sees payloads.
 //!
 //! # Modules
 //!
@@ -31,9 +31,9 @@
 //!
 //! 1. The input checks that the message fits the session. If not, it is [`Refused`], and nothing has changed.
 //! 2. It changes the parts, and sends the core an event.
-//! 3. `follow` carries out the core's actions in order: it delivers, fails, hands out, starts and stops. Places that
-//!    were given up before they started are stopped at the end of the list, which may cause more actions.
-//! 4. `follow` notes what steps above it must do: places that start with what an agent holds, pools whose last job has
+//! 3. `follow` carries out the core's actions in order: it delivers, fails, hands out, starts and stops. Then it
+//!    tells the core which places were given up before they started, which may cause more actions.
+//! 4. `follow` notes work for the steps above it: places that start with what an agent holds, pools whose last job has
 //!    ended, and pools whose client may need a message. `adoption` handles the first kind before the input returns.
 //! 5. When the input is done, the entry point handles the other notes until there are none: pools end first, then
 //!    clients get their messages.

@@ -9,8 +9,8 @@ use farpool_proto::v1::Segment;
 
 use crate::convert::{Batch, end_at};
 
-/// Memory of a stored message in addition to its bytes: the entry here, for which a growing queue has room twice, and
-/// two reference counts. It bounds a client that sends its items one by one.
+/// Bytes that a stored message takes beyond its payload: two reference counts, and the entry here, which counts twice
+/// because a queue doubles when it grows. This bounds a client that sends its items one by one.
 pub(crate) const MESSAGE_COST: u64 = 192;
 
 /// Batches as they arrived. Chunks are cut out of them by reference.

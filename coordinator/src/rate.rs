@@ -1,6 +1,6 @@
 //! The rate of events over the last seconds.
 
-/// About a second, so that finding the bucket of a time needs no division.
+/// The length of a bucket is 2^30 ns, about a second, so that finding the bucket of a time needs no division.
 const BUCKET_SHIFT: u32 = 30;
 const BUCKET_SECONDS: f64 = (1u64 << BUCKET_SHIFT) as f64 / 1e9;
 /// The one being filled, and five full ones.

@@ -66,7 +66,7 @@ pub enum RefusedKind {
         /// How many bytes it may send until it is granted more.
         limit: u64,
     },
-    /// An enum value that is unknown or unspecified.
+    /// A failure of an unknown or unspecified kind.
     FailureKind(i32),
     /// An unknown stream of output.
     OutputStream(i32),
@@ -86,7 +86,7 @@ pub enum RefusedKind {
     LabelEmpty,
     /// An agent without slots.
     NoSlots,
-    /// The first message of a session must be another one.
+    /// The first message of a session must be this one.
     NotFirst(&'static str),
     /// This message is allowed once per session.
     Repeated(&'static str),
@@ -144,8 +144,8 @@ impl fmt::Display for Refused {
             AgentIdLength(len) => write!(f, "an agent's id of {len} bytes instead of 16"),
             TicketIdLength(len) => write!(f, "a ticket's id of {len} bytes instead of 16"),
             PoolIdLength(len) => write!(f, "a pool's id of {len} bytes instead of 16"),
-            HeldNumber(pool) => write!(f, "a pool that is held as {pool}, which is no number of an agent's"),
-            HeldRuns(chunk) => write!(f, "chunk {chunk} is held with runs of items that do not rise"),
+            HeldNumber(pool) => write!(f, "held pool {pool}: not a number that an agent may choose"),
+            HeldRuns(chunk) => write!(f, "held chunk {chunk}: its runs of items are empty or not sorted"),
             BeyondLimit(beyond) => beyond.fmt(f),
             LabelEmpty => write!(f, "a label needs a key and a value"),
             NoSlots => write!(f, "an agent needs at least one slot"),

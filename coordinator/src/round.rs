@@ -62,7 +62,7 @@ impl<'a> Round<'a> {
         self.core.schedule(self.now, &mut self.notes.actions);
     }
 
-    /// Takes the core's actions; the vector is to be [given back](Self::reuse) for its allocation.
+    /// Takes the core's actions. [Give the vector back](Self::reuse) to keep its allocation.
     #[inline]
     pub(crate) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.notes.actions)
@@ -74,8 +74,8 @@ impl<'a> Round<'a> {
         self.notes.actions = actions;
     }
 
-    /// Has the core adopt what an agent holds. Returns the chunk that the agent resumes, and its attempt; none:
-    /// nothing.
+    /// Has the core adopt what an agent holds. Returns the chunk that the agent resumes, and its attempt; `None`:
+    /// nothing was adopted.
     pub(crate) fn adopt_chunk(&mut self, claim: Claim) -> Option<(ChunkId, u32)> {
         self.core.adopt_chunk(claim, self.now, &mut self.notes.actions)
     }
@@ -148,7 +148,7 @@ pub(crate) struct Report {
     id: Option<ReportId>,
 }
 
-/// The consequence for items.
+/// What happened to items.
 pub(crate) enum Facts {
     Results(Batch),
     Fault(Failure),
@@ -159,7 +159,7 @@ pub(crate) enum Facts {
     AgentMissing,
 }
 
-/// The number of a report of items, which both its agent and the coordinator count.
+/// Identifies a report of items. The agent and the coordinator count its number independently.
 #[derive(Clone, Copy)]
 pub(crate) struct ReportId {
     pub(crate) agent: AgentId,
@@ -187,7 +187,7 @@ impl Report {
         Self { facts: Some(Facts::AgentMissing), id: None }
     }
 
-    /// Takes the report's id. Its holder has noted what the report caused.
+    /// Takes the report's id; the caller notes what the report caused.
     #[inline]
     pub(crate) fn take_id(&mut self) -> Option<ReportId> {
         self.id.take()
@@ -221,7 +221,7 @@ impl Report {
             },
             (_, Some(Facts::AgentMissing)) => Failure {
                 kind: FailureKind::AgentLost.into(),
-                message: "an agent that may have run the item did not come back after a coordinator restart, and the \
+                message: "an agent that may have run the item did not reconnect after a coordinator restart, and the \
                           item must not run twice"
                     .to_owned(),
                 attempts,

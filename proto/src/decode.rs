@@ -2,7 +2,7 @@
 //! keep no large buffer alive.
 //!
 //! prost decodes a bytes field as a slice of the message's buffer. A kept field of ten bytes would keep its frame of 4
-//! MiB in memory. So a field is copied, unless it is more than half of its buffer.
+//! MiB in memory. So a field is copied, unless it is at least half of its buffer.
 
 use std::fmt;
 
@@ -32,20 +32,19 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Decodes the message in these bytes. Its fields are copies.
+/// Decodes a message. Its fields are copies.
 ///
 /// # Errors
-/// If it is not one, or has too many parts.
+/// If the bytes are not a message of this type, or it has too many parts.
 pub fn copied<M: Message + Default + 'static>(encoded: &[u8]) -> Result<M, DecodeError> {
     parts::check::<M>(encoded).map_err(DecodeError::Parts)?;
     M::decode(encoded).map_err(DecodeError::Message)
 }
 
-/// Decodes the message in these bytes, which it owns. A field that is at least half of them shares them; the others are
-/// copies.
+/// Decodes a message. A field that is at least half of its bytes shares them; the others are copies.
 ///
 /// # Errors
-/// If it is not one, or has too many parts.
+/// If the bytes are not a message of this type, or it has too many parts.
 pub fn owned<M: Message + Default + 'static>(encoded: Bytes) -> Result<M, DecodeError> {
     parts::check::<M>(&encoded).map_err(DecodeError::Parts)?;
     let half = encoded.len() / 2;

@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_payloads_end_where_they_end() {
+    fn a_short_payload_ends_after_its_length() {
         for length in 0..256 {
             assert_eq!(of_one(1, length).as_deref(), Some(&(length as u32).to_le_bytes()[..]));
         }

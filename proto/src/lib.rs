@@ -28,8 +28,8 @@ pub mod v1 {
     pub const DESCRIPTORS: &[u8] = include_bytes!("farpool.v1.bin");
 }
 
-/// The protocol version. Both sides of a session must have the same one: the messages, and what agents share with
-/// workers.
+/// The protocol version, which covers the messages and the memory that agents share with workers. Both sides of a
+/// session must have the same one.
 pub const PROTOCOL: u32 = 9;
 
 /// The version that this build sends at the start of a session.

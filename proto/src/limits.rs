@@ -34,7 +34,7 @@ pub const RELEASE_BYTES: usize = 64;
 pub const LABELS: usize = 64;
 /// Bytes of a label's key, and of its value.
 pub const LABEL_BYTES: usize = 256;
-/// Bytes of a program's arguments and environment together: Linux takes no more either.
+/// Bytes of a program's arguments and environment together: by default Linux takes no more either.
 pub const ENVIRONMENT_BYTES: usize = 2 << 20;
 /// Arguments and variables of a program together.
 pub const ENVIRONMENT_PARTS: usize = 1 << 16;
@@ -61,7 +61,7 @@ impl fmt::Display for BeyondLimit {
 
 impl std::error::Error for BeyondLimit {}
 
-/// Checks one figure.
+/// Checks one value against its limit.
 ///
 /// # Errors
 /// If it exceeds its limit.

@@ -14,7 +14,7 @@ use crate::v1::{AgentEvent, AgentFrame, ClientFrame, ClientMessage, HeldChunk, H
 /// The most bytes that the parts of one message may take: enough for the hello of an agent that holds the most chunks
 /// allowed.
 const MOST: u64 = 8 << 20;
-/// The bytes that each message in a frame counts for, so that a frame has few more messages than senders put into one.
+/// The bytes that each message in a frame counts for, so that a frame has at most about 10,000. Senders put 8192 in.
 const MESSAGE: u64 = MOST / 10_000;
 /// The least bytes that the texts of a part allocate.
 const TEXTS: u64 = 64;
@@ -89,7 +89,7 @@ pub fn check<M: 'static>(encoded: &[u8]) -> Result<(), TooManyParts> {
     count(encoded, shape, &mut left).ok_or(TooManyParts)
 }
 
-/// Subtracts the memory of the parts from `left`; `None` if that is too little.
+/// Subtracts the memory of the parts from `left`; `None` if `left` is too small.
 fn count(mut encoded: &[u8], shape: &Shape, left: &mut u64) -> Option<()> {
     while let Some((number, data)) = next(&mut encoded) {
         let Some(field) = shape.0.iter().find(|field| field.number == number) else { continue };

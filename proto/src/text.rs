@@ -1,18 +1,18 @@
 //! Makes foreign text safe to print. Text from peers reaches a terminal or a log only through this module.
 //!
-//! Terminals obey what is in a text: escape sequences move the cursor, retitle the window or fill the clipboard, a carriage
-//! return writes over what was shown before, and Unicode's bidirectional controls show a line in another order than it is
-//! written in. Here such characters are shown as what they are, as in `\u{1b}`.
+//! Text can control a terminal: escape sequences move the cursor, retitle the window or fill the clipboard, a carriage
+//! return overwrites what was shown before, and Unicode's bidirectional controls change the order in which a line is
+//! shown. This module escapes such characters, as in `\u{1b}`.
 
 use std::fmt::{self, Write};
 
 /// The reset at the end of a line that was coloured.
 const RESET: &[u8] = b"\x1b[0m";
-/// The longest sequence of colours that is let through, in bytes between `ESC [` and `m`.
+/// The longest colour sequence that is kept, in bytes between `ESC [` and `m`.
 const COLOUR_BYTES: usize = 32;
 
 /// Returns whether a character controls the terminal instead of being shown.
-fn is_order(c: char) -> bool {
+fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -21,7 +21,7 @@ fn is_order(c: char) -> bool {
 
 /// Returns whether a text contains only characters that are shown.
 pub fn is_plain(text: &str) -> bool {
-    !text.chars().any(is_order)
+    !text.chars().any(is_control)
 }
 
 /// Fewest digits of an id that are shown.
@@ -42,7 +42,9 @@ pub struct Printable<'t>(pub &'t str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| if is_order(c) { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
+        self.0
+            .chars()
+            .try_for_each(|c| if is_control(c) { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
     }
 }
 
@@ -64,7 +66,7 @@ impl fmt::Display for Lines<'_> {
                 '\n' | '\t' => f.write_char(c)?,
                 '\r' if rest.starts_with("\r\n") => {}
                 '\x1b' if colour(rest).is_some() => length = colour(rest).unwrap_or(length),
-                c if is_order(c) => write!(f, "{}", c.escape_default())?,
+                c if is_control(c) => write!(f, "{}", c.escape_default())?,
                 c => f.write_char(c)?,
             }
             rest = &rest[length..];
@@ -73,11 +75,12 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-/// Escapes such characters in JSON, whose meaning stays the same. JSON itself escapes only ASCII control characters.
+/// Escapes characters that control the terminal in a JSON text, without changing its meaning. JSON itself escapes only
+/// ASCII control characters.
 pub fn json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_order(c) && c != '\n' {
+        if is_control(c) && c != '\n' {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
                 let _ = write!(escaped, "\\u{unit:04x}");
@@ -121,7 +124,9 @@ fn show_part(part: &[u8], shown: &mut Vec<u8>) {
                     (length, coloured) = (sequence, true);
                     shown.extend_from_slice(&rest.as_bytes()[..sequence]);
                 }
-                None if is_order(c) && c != '\t' => shown.extend_from_slice(c.escape_default().to_string().as_bytes()),
+                None if is_control(c) && c != '\t' => {
+                    shown.extend_from_slice(c.escape_default().to_string().as_bytes());
+                }
                 None => shown.extend_from_slice(&rest.as_bytes()[..length]),
             }
             rest = &rest[length..];
@@ -149,7 +154,7 @@ mod tests {
     use super::*;
 
     /// Sequences that set the clipboard, move the cursor, reverse a line, or hide text.
-    const ORDERS: [&str; 12] = [
+    const CONTROLS: [&str; 12] = [
         "\x1b]52;c;aGk=\x07",
         "\x1b[2J",
         "\x1b[1A",
@@ -165,9 +170,9 @@ mod tests {
     ];
 
     #[test]
-    fn nothing_of_an_order_is_left() {
-        for order in ORDERS {
-            let text = format!("before{order}after");
+    fn terminal_controls_are_escaped() {
+        for control in CONTROLS {
+            let text = format!("before{control}after");
             assert!(!is_plain(&text), "{text:?}");
             assert!(is_plain(&printable(text.as_bytes())), "{text:?}");
             let lines = Lines(&text).to_string();

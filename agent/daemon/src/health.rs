@@ -27,8 +27,8 @@ impl Health {
         self.ignored.insert(pool);
     }
 
-    /// Updates the health from the agent's events, and replaces them by the health of the host. Returns a changed
-    /// reason why nothing can run here; empty if something can again.
+    /// Updates the health from the agent's events, and replaces the agent's health reports by the host's. Returns why
+    /// nothing can run here, if that has changed; empty: something can run again.
     pub(super) fn update(&mut self, events: &mut Vec<AgentEvent>) -> Option<&str> {
         let mut changed = false;
         let mut note = |event: &AgentEvent| match &event.body {

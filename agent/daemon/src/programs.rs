@@ -32,7 +32,7 @@ pub(super) struct Programs {
     log: Log,
 }
 
-/// A program on this host; it stays while this value lives.
+/// A program on this host. One in the store stays while this value lives.
 #[derive(Debug)]
 pub(super) enum FoundProgram {
     /// In a directory that the operator fills.

@@ -52,8 +52,8 @@ impl Reactor {
     pub(super) fn dispatch(&mut self, agent: &mut Agent) {
         let now = clock::now();
         let mut events = [EpollEvent::empty(); 32];
-        // Tokio reports this epoll again only after it was seen empty, which the second look usually finds. The bound
-        // keeps a descriptor that stays ready from delaying the rest.
+        // Tokio reports this epoll again only after a wait has found it empty, usually the second one. The bound keeps
+        // a descriptor that stays ready from delaying the rest.
         for _ in 0..2 {
             let ready = self.epoll.try_io(Interest::READABLE, |nested| {
                 match nested.0.wait(&mut events, EpollTimeout::ZERO)? {

@@ -114,7 +114,7 @@ mod tests {
         assert!(!left.exists() && others.exists() && workplace.path().exists());
         drop((workplace, living, another));
         assert_eq!(names(), [others]);
-        fs::remove_dir_all(temporary).expect("cannot remove the file");
+        fs::remove_dir_all(temporary).expect("cannot remove the directory");
     }
 
     #[test]
@@ -129,6 +129,6 @@ mod tests {
         // A relative path has no base here.
         assert!(workplaces.find(b".".to_vec()).expect("cannot create the workplace").is_scratch);
         drop(workplaces);
-        fs::remove_dir_all(temporary).expect("cannot remove the file");
+        fs::remove_dir_all(temporary).expect("cannot remove the directory");
     }
 }

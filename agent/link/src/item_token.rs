@@ -1,4 +1,4 @@
-//! Tokens of items, by which a program that a task has started says which item it belongs to.
+//! Tokens of items: with one, a program that a task has started says which item it belongs to.
 //!
 //! The agent puts its own id into the environment of its workers. Each worker appends a secret of its own, and the
 //! position of the running item: `AGENT-SECRET-.POSITION`. So all processes that the task starts inherit the token of
@@ -6,8 +6,8 @@
 //!
 //! A token proves nothing, since it can be copied. So a program connects to a socket of the agent ([`socket_name`]) and
 //! makes a [`Claim`]. The kernel tells the agent which process has connected. If it descends from the worker with this
-//! secret, the agent answers [`GRANTED`]. It lends the item's slot for the claim's ticket while the connection is open.
-//! Only tickets leave the host.
+//! secret, the agent answers [`GRANTED`]. While the connection is open, the agent lends the item's slot whenever the
+//! coordinator reports that the client with the claim's ticket waits. Only tickets leave the host.
 
 /// The environment variable that carries a token.
 pub const ITEM_VARIABLE: &str = "FARPOOL_ITEM";

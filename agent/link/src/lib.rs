@@ -1,5 +1,5 @@
-//! The link between an agent and one of its workers: shared memory for all messages, and a socket. The socket only wakes the
-//! other side (one byte, if it sleeps) and shows that it has ended.
+//! The link between an agent and one of its workers: shared memory for all messages, and a socket. The socket only
+//! wakes the other side (one byte, if it sleeps), and shows when that side has ended.
 //!
 //! Why not only a socket: outcomes that a worker wrote into the ring survive its death, a busy pair makes no system calls, and
 //! large payloads move through existing pages.

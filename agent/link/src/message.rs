@@ -78,8 +78,8 @@ impl Request {
         }
     }
 
-    /// Receives a request; `None` at the end of the connection. It has no descriptors if this process has reached its
-    /// limit.
+    /// Receives a request; `None` at the end of the connection. Its descriptors are missing if this process has reached
+    /// its limit on open files.
     pub fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<(Request, Vec<OwnedFd>)>> {
         let mut packet = [0; PACKET_BYTES];
         let (length, fds) = descriptors::receive(socket, &mut packet)?;

@@ -38,8 +38,8 @@ impl Process {
             return None;
         }
         let process = Process::open(pid).ok()?;
-        // Checked while the pidfd is held. If the pid was reused, the new process is a child of `parent`, too, and the
-        // pidfd refers to one that has exited.
+        // If the pid was reused meanwhile, this checks another child of `parent`. That is harmless: the pidfd refers to
+        // a process that has exited.
         (Stat::of(pid)?.parent == parent).then_some(process)
     }
 

@@ -1,7 +1,7 @@
 //! The two rings of a [`Memory`]: one writer and one reader each, in different processes.
 //!
-//! Positions count bytes since the start and never wrap (2^64 bytes). A position modulo the ring's size is its offset in the
-//! ring.
+//! Positions count bytes since the start and never wrap (2^64 bytes). A position modulo the ring's size is its offset
+//! in the ring.
 //! The writer owns the bytes between `written` and `read + RING_BYTES`, the reader those between `read` and `written`.
 //! Each hands bytes over by storing its position with release, and takes them by loading the other's with acquire. A
 //! position from the other process is checked before it is used.
@@ -13,7 +13,7 @@ use bytes::BufMut;
 
 use super::memory::{Direction, Memory, RING_BYTES};
 
-/// The other side wrote an invalid position: the session with it has ended.
+/// The other side wrote an invalid position: the link is unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrupt;
 

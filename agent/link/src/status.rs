@@ -2,9 +2,9 @@
 //!
 //! The worker writes here which item it is about to begin. If it dies, the agent reads what was running.
 //!
-//! Both sides can write to all of it at any time, and a faulty worker does. So it consists of atomics, for which every value is
-//! valid. The agent loads a number once per decision, and trusts it only within the bounds of what it gave the worker. A faulty
-//! worker can make its own items run twice or not at all, and nothing else.
+//! Both sides can write to all of it at any time, and a faulty worker does. So it consists of atomics, for which every
+//! value is valid. The agent loads a number once per decision, and trusts it only within the bounds of what it gave the
+//! worker. A faulty worker can make its own items run twice or not at all, and nothing else.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -135,7 +135,7 @@ impl Status {
         finished >= self.ring_at.0.load(Ordering::Relaxed) && self.ring_at.0.swap(AWAKE, Ordering::SeqCst) != AWAKE
     }
 
-    /// Returns whether the agent sleeps and needs a doorbell for something else than a finished item; true only once.
+    /// Returns whether the agent sleeps and needs a doorbell for anything other than a finished item; true once.
     pub fn agent_is_asleep(&self) -> bool {
         fence(Ordering::SeqCst);
         self.ring_at.0.load(Ordering::Relaxed) != AWAKE && self.ring_at.0.swap(AWAKE, Ordering::SeqCst) != AWAKE

@@ -107,8 +107,8 @@ fn copies_are_bounded_by_what_is_available() {
     assert_eq!(copy, b"here: ool");
 }
 
-/// A worker can change published bytes at any time. The agent decodes one copy, so that two reads of a byte never differ, which
-/// no decoder expects.
+/// A worker can change published bytes at any time. The agent decodes one copy, since no decoder expects that two reads
+/// of a byte differ.
 #[test]
 fn changing_bytes_are_decoded_from_one_copy() {
     const DECODED: u32 = 200_000;

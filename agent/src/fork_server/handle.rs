@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use super::Program;
 use crate::standard::HoldStandard;
 
-/// How often a program that is being written is tried again, and after how long.
+/// How often starting a program whose file is open for writing is retried, and after how long.
 const BUSY_RETRIES: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
@@ -29,8 +29,8 @@ const DROP_GRACE_MS: u16 = 1000;
 pub struct ForkServer {
     socket: Option<OwnedFd>,
     child: Child,
-    /// The process of `child`. A pid is meaningless once its process has been reaped, and the program may do that too:
-    /// it may ignore SIGCHLD or wait for any child. `None`: it has been reaped.
+    /// The process of `child`. A pid is meaningless once its process has been reaped, and the program of this process
+    /// may do so: it may ignore SIGCHLD or wait for any child. `None`: it has been reaped.
     process: Option<Process>,
 }
 
@@ -157,8 +157,8 @@ impl Drop for ForkServer {
     }
 }
 
-/// Starts the command. A program that was just written may be busy for a moment: a child that another thread forks holds the open
-/// file until it executes its own program.
+/// Starts the command. A program that was just written may be busy for a moment: a child that another thread forks has
+/// the file open until it executes its own program.
 fn spawn(command: &mut Command) -> io::Result<Child> {
     for _ in 0..BUSY_RETRIES {
         match command.spawn() {

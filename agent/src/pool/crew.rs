@@ -91,7 +91,7 @@ impl Crew {
         if self.may_lend { self.workers.iter().filter(|worker| worker.is_lent()).count() } else { 0 }
     }
 
-    /// Returns how many runs of items the workers have that lend their slots.
+    /// Returns how many runs of items are at workers that lend their slots.
     pub(super) fn runs_of_lent(&self) -> usize {
         self.workers.iter().filter(|worker| worker.is_lent()).map(Worker::runs_of_items).sum()
     }
@@ -109,8 +109,8 @@ impl Crew {
         })
     }
 
-    /// Returns whether too many workers are exiting for new ones to be started. These were killed already, so it does
-    /// not take long.
+    /// Returns whether too many workers are exiting for new ones to be started. Those beyond the limit were killed
+    /// already, so this does not last long.
     pub(super) fn too_many_exit(&self, slots: u32) -> bool {
         let most = most_exiting(slots);
         self.workers.len() > most && self.workers.iter().filter(|worker| worker.is_exiting()).count() > most
@@ -165,7 +165,7 @@ impl Crew {
             return Vec::new();
         }
         self.yields_slot = excess > 0;
-        // Workers that were chosen before first, then those that have the least to return.
+        // First the workers that were chosen before, then those that have the least to return.
         let mut order: Vec<usize> = (0..self.workers.len()).collect();
         order.sort_by_key(|&at| (!self.workers[at].yields_slot(), self.workers[at].outstanding()));
         let mut taken = Vec::new();

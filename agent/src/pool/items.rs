@@ -25,7 +25,7 @@ impl WorkerPool {
     pub(crate) fn collect_all(&mut self, now: u64) {
         self.round.now = now;
         if self.round.held {
-            // The items of other pools, for which theirs wait, are not held.
+            // Their items may wait for items of other pools, which are not held.
             return (0..self.crew.len()).for_each(|at| self.update_lending(at));
         }
         for at in 0..self.crew.len() {

@@ -64,7 +64,7 @@ pub(super) struct Output {
     workers: Vec<Streams>,
     /// The fork server's stderr, unless it shares this process's stderr.
     fork_server: Option<Stream>,
-    /// Output is not read, regardless of other pools.
+    /// This pool's output is not read, whether or not all pools are held.
     held_by_pool: bool,
     /// When the first stream needs attention that no descriptor reports. May be too early, if that stream is gone.
     due: Option<u64>,

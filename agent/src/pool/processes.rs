@@ -144,7 +144,7 @@ impl WorkerPool {
         }
     }
 
-    /// The pool fails, since the program has not reached `farpool::init()`; `what` it did instead.
+    /// Fails the pool, since the program has not reached `farpool::init()`. `what`: what it did instead.
     fn fail_before_init(&mut self, what: &str) {
         let stderr = self.output.fork_server_exited(self.server(), &mut self.round);
         self.fail(not_started::not_ready(&self.launcher, &self.round.host, what, &stderr));
@@ -206,7 +206,7 @@ impl WorkerPool {
         at.is_some()
     }
 
-    /// Handles a worker that died before it began an item. The pool gives up only where nothing can improve.
+    /// Handles a worker that died before it began an item. The pool fails only if further starts are hopeless.
     fn start_failed(&mut self, what: impl FnOnce() -> String) {
         if let Some(failure) = self.starts.failed(what, self.quota.processes(), &self.round) {
             self.fail(failure);
@@ -322,7 +322,7 @@ impl WorkerPool {
         self.crew.exiting_slowly()
     }
 
-    /// Returns the number of its workers, those included that are exiting.
+    /// Returns the number of its workers, including those that are exiting.
     pub(crate) fn workers(&self) -> usize {
         self.crew.len()
     }

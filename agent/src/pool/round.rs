@@ -40,7 +40,7 @@ impl Round {
         token.watch(&self.host.epoll, self.serial, descriptor);
     }
 
-    /// Makes the agent's epoll report the descriptor no more.
+    /// Stops the agent's epoll from reporting the descriptor.
     pub(super) fn unwatch(&self, descriptor: BorrowedFd<'_>) {
         // An error means that it was not watched.
         let _ = self.host.epoll.delete(descriptor);

@@ -12,9 +12,10 @@ use crate::sharing::REPORT_AGAIN_AFTER_NS;
 
 /// Deaths further apart than this are unrelated.
 const RESET_AFTER_NS: u64 = 10_000_000_000;
-/// Workers beyond one for each process that may die in a row without having begun an item.
+/// After this many deaths in a row of workers that began no item, a pool may give up ([`Starts::failed`]). Where starts
+/// are not retried, after one more for each of its workers.
 const MAX_FAILED_STARTS: usize = 5;
-/// After this many such deaths the host is unhealthy: each further start backs off longer.
+/// After this many such deaths the pool is unhealthy: each further start backs off longer.
 const UNHEALTHY_AFTER: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
@@ -65,8 +66,8 @@ impl Starts {
         self.next_at
     }
 
-    /// Records that a worker died before it began an item, of `processes` that the pool may have. Starts back off.
-    /// Returns the failure of the pool where nothing can improve.
+    /// Records that a worker died before it began an item. Starts back off. `processes`: how many workers the pool may
+    /// have. Returns the failure of the pool if further starts are hopeless.
     pub(super) fn failed(&mut self, what: impl FnOnce() -> String, processes: usize, round: &Round) -> Option<Failure> {
         let deaths = self.record_death(round.now);
         let why =

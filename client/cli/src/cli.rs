@@ -160,8 +160,8 @@ impl CancelArguments {
             return Ok(());
         }
         let why = format!(
-            "--number takes a job's number, as `farpool jobs` shows it, but '{}' is none; a detached job's name goes without \
-             --number",
+            "--number takes a job's number, as `farpool jobs` shows it, but '{}' is not a number; for a detached \
+             job's name, leave --number out",
             self.job.escape_debug()
         );
         Err(Cli::command().error(ErrorKind::ValueValidation, why))

@@ -4,9 +4,10 @@
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Makes a write beyond the limit an error from now on, which would otherwise end this process.
+/// From now on, a write beyond the limit is an error instead of ending this process.
 ///
-/// The signal is handled, not ignored: commands would inherit that. If it was ignored before, it stays ignored.
+/// The signal is handled and not ignored, because commands would inherit that. If it was ignored before, it stays
+/// ignored.
 pub(crate) fn handle_signal() {
     let handled = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
     // SAFETY: the handler does nothing, which is safe at any time.

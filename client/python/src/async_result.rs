@@ -155,7 +155,7 @@ impl Job {
     /// Returns the outcome of a job that has ended.
     ///
     /// # Errors
-    /// What interrupts this thread meanwhile. The outcome is not lost.
+    /// The exception that interrupts this thread meanwhile, if any. The outcome is not lost.
     fn settle(&self, py: Python<'_>) -> PyResult<Outcome> {
         if let Some(outcome) = self.known_outcome(py) {
             return Ok(outcome);

@@ -48,7 +48,7 @@ pub(crate) fn attach<R>(run: impl FnOnce(Python<'_>) -> R) -> Option<R> {
     }
     let _detach = Detach(threads);
     Python::try_attach(|py| {
-        // Should the thread be unwound elsewhere, it must not get to the end of this attachment.
+        // If the thread is unwound outside of `next` and `call`, stop it before this attachment ends.
         let stop = Stop;
         let result = run(py);
         std::mem::forget(stop);

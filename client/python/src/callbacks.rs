@@ -63,8 +63,8 @@ pub(crate) fn on_their_thread() -> bool {
     CHORES.get().queue().thread == Some(thread::current().id())
 }
 
-/// On the thread itself, runs one queued chore: otherwise a callback that waits for another one would wait forever. Returns
-/// whether this is that thread.
+/// Runs one queued chore if this is the callback thread, so that a callback can wait for another. Returns whether
+/// it is that thread.
 pub(crate) fn help(py: Python<'_>) -> bool {
     let chores = CHORES.get();
     let mut queue = chores.queue();

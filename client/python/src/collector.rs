@@ -24,7 +24,7 @@ impl Collector {
     /// Decodes an entry of the inbox.
     ///
     /// # Errors
-    /// If the peer lies, and if this thread is interrupted. Then the entry can be passed again.
+    /// If the session broke its contract, or if this thread is interrupted. After an interrupt, pass the entry again.
     pub(crate) fn accept(
         &mut self,
         py: Python<'_>,
@@ -32,13 +32,13 @@ impl Collector {
         inbox: &Inbox,
         faults: &Faults,
     ) -> PyResult<()> {
-        let lies = |error: Error| errors::to_python(py, &inbox.add_context(error));
+        let to_exception = |error: Error| errors::to_python(py, &inbox.add_context(error));
         match delivery {
             Delivery::Done { first, data, ends, .. } => {
                 let results = Results::new(*first, data.clone(), ends.clone(), inbox.pulled());
-                let mut results = results.map_err(lies)?;
+                let mut results = results.map_err(to_exception)?;
                 while let Some(next) = results.next() {
-                    let (item, bytes) = next.map_err(lies)?;
+                    let (item, bytes) = next.map_err(to_exception)?;
                     // Only the failure with the lowest index counts, and no result after it.
                     if self.failed.as_ref().is_some_and(|(failed, _)| *failed <= item) {
                         break;
@@ -51,7 +51,7 @@ impl Collector {
                 self.outcomes += results.items();
             }
             Delivery::Failed { first, count, error, .. } => {
-                check_items_exist(*first, *count, inbox.pulled()).map_err(lies)?;
+                check_items_exist(*first, *count, inbox.pulled()).map_err(to_exception)?;
                 self.fail(*first, failure(py, *first, error.clone(), inbox, faults)?);
                 self.outcomes += count;
             }
@@ -93,7 +93,7 @@ impl Collector {
 /// Decodes a result, or the exception that takes its place.
 ///
 /// # Errors
-/// What interrupts this thread meanwhile. Then the result can be decoded again.
+/// The exception that interrupts this thread meanwhile, if any. Then the result can be decoded again.
 pub(crate) fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<PyResult<Py<PyAny>>> {
     Ok(match codec::decode(py, bytes) {
         Ok(Decoded::Value(value)) => Ok(value.unbind()),
@@ -106,7 +106,7 @@ pub(crate) fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<PyResult<Py<PyAny
 /// Returns the exception for an item that failed outside of its function.
 ///
 /// # Errors
-/// What interrupts this thread meanwhile.
+/// The exception that interrupts this thread meanwhile, if any.
 pub(crate) fn failure(py: Python<'_>, item: u64, error: Error, inbox: &Inbox, faults: &Faults) -> PyResult<PyErr> {
     match faults.refused(item) {
         Some(error) => Ok(error),

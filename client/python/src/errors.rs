@@ -13,7 +13,7 @@ pub(crate) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     convert(py, error).map_or_else(|failed| failed, PyErr::from_value)
 }
 
-/// As `to_python`, but what interrupts this thread meanwhile is the error.
+/// As `to_python`, but fails with the exception that interrupts this thread meanwhile, if any.
 pub(crate) fn of_item(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     uninterrupted(py, convert(py, error))
 }
@@ -25,7 +25,7 @@ pub(crate) fn interrupts(py: Python<'_>, error: &PyErr) -> bool {
     !error.is_instance_of::<PyException>(py) && !callbacks::on_their_thread()
 }
 
-/// Returns the exception that was made, or why making it failed. What interrupted this thread is the error.
+/// Returns the exception that was made, or the one that making it raised. Fails if the latter interrupted this thread.
 fn uninterrupted(py: Python<'_>, made: PyResult<Bound<'_, PyAny>>) -> PyResult<PyErr> {
     match made {
         Ok(made) => Ok(PyErr::from_value(made)),
@@ -96,7 +96,8 @@ fn advice(kind: ErrorKind) -> Option<&'static str> {
     }
 }
 
-/// Returns the exception for a result that cannot be unpickled. What interrupts this thread meanwhile is the error.
+/// Returns the exception for a result that cannot be unpickled. Fails with the exception that interrupts this thread
+/// meanwhile, if any.
 pub(crate) fn undecodable(py: Python<'_>, error: &PyErr) -> PyResult<PyErr> {
     let made = package(py).and_then(|package| package.call_method1(intern!(py, "undecodable"), (error.value(py),)));
     uninterrupted(py, made)

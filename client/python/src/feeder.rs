@@ -129,8 +129,8 @@ impl Feeder {
                 Some(Ok(value)) => value,
                 Some(Err(error)) if self.on_its_own || !errors::interrupts(py, &error) => {
                     // The other items of the chunk are lost too, as in multiprocessing.
-                    let cost = self.pulled - self.pulled.checked_rem(self.chunksize).unwrap_or(0);
-                    *lock(&faults.input) = Some((cost, Some(error)));
+                    let first_lost = self.pulled - self.pulled.checked_rem(self.chunksize).unwrap_or(0);
+                    *lock(&faults.input) = Some((first_lost, Some(error)));
                     self.exhausted = true;
                     break;
                 }

@@ -70,7 +70,7 @@ struct State {
     ended: bool,
     /// The iteration is over.
     over: bool,
-    /// Kept until then, so that the pool stays open.
+    /// Kept until the iteration is over, so that the pool stays open.
     pool: Option<Py<PyAny>>,
 }
 

@@ -46,7 +46,7 @@ enum How {
 }
 
 thread_local! {
-    /// How the interpreter was left before a fork.
+    /// The state to which [`release`] returns this thread after a fork.
     static BEFORE_FORK: Cell<Option<ffi::PyGILState_STATE>> = const { Cell::new(None) };
 }
 

@@ -488,7 +488,7 @@ def test_the_end_of_a_program_whose_input_blocks(run_script):
 
 
 def test_the_end_of_a_program_whose_code_runs_in_the_background(run_script):
-    # The interpreter takes long to shut down, while inputs, pickling and a callback go on.
+    # The interpreter takes long to shut down, while inputs, pickling and a callback are running.
     script = """
         import sys, time
         from farpool import Pool

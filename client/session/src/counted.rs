@@ -1,4 +1,4 @@
-//! Progress, as bars show it.
+//! Progress, for progress bars.
 
 /// Work whose progress can be counted.
 pub trait Counted: Send + Sync + 'static {

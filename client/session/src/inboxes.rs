@@ -83,7 +83,7 @@ impl Inboxes {
         self.wake_later(wakes);
     }
 
-    /// Notes how many items a job has that others have sent.
+    /// Notes how many items a job has that another client has sent.
     pub(crate) fn note_items(&mut self, job: u64, items: u64) {
         if let Some(inbox) = self.inbox(job) {
             inbox.set_pulled(items);

@@ -14,7 +14,7 @@ pub(crate) struct Waits {
 #[must_use = "the wait is over when this is dropped"]
 pub(crate) struct Waiting {
     waits: Option<Arc<Waits>>,
-    /// The counter of the item that this process itself runs.
+    /// Lends the slot of the item that this process itself runs, if it is a worker.
     _lent: LendGuard,
 }
 
@@ -35,7 +35,7 @@ impl Waits {
     }
 }
 
-/// Begins a wait. `waits`: other counters to update.
+/// Begins a wait. `waits`: the session's counter, if it has one.
 pub(crate) fn begin(waits: Option<&Arc<Waits>>) -> Waiting {
     if let Some(waits) = waits {
         waits.change(|waiting| waiting + 1);

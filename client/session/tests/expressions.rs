@@ -11,7 +11,7 @@ use farpool_session::{ErrorKind, Front, Job, Outcome, Program, RECONNECT_TIMEOUT
 use farpool_testkit::binaries;
 use farpool_testkit::cluster::Cluster;
 
-/// A front that waits interruptibly waits in slices.
+/// How long to wait at once: a front that must stay interruptible waits in slices.
 const SLICE: Duration = Duration::from_millis(50);
 
 struct Silent;

@@ -25,7 +25,7 @@ impl Builder {
         let is_here = matches!(target, Target::Here);
         let processes = match self.processes {
             Some(0) => return Err(Error::invalid("a pool needs at least 1 process")),
-            Some(processes) => narrow(processes, "processes", limits::PROCESSES)?,
+            Some(processes) => bounded(processes, "processes", limits::PROCESSES)?,
             None if !is_here => 0,
             None => thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
         };
@@ -47,7 +47,7 @@ impl Builder {
             initializer_timeout_ns: initializer_timeout_ns(self.initializer_timeout)?,
             max_tasks_per_child: at_least_1(self.max_tasks_per_child, "max_tasks_per_child")?,
             max_chunks_per_child: 0,
-            threads: narrow(
+            threads: bounded(
                 at_least_1(self.threads.map(|n| n as u64), "threads")?.max(1) as usize,
                 "threads",
                 limits::THREADS,
@@ -59,7 +59,7 @@ impl Builder {
         };
         limits::settings(&settings).map_err(|beyond| Error::invalid(beyond.to_string()))?;
         let weight =
-            narrow(at_least_1(self.weight.map(u64::from), "weight")?.max(1) as usize, "weight", limits::WEIGHT)?;
+            bounded(at_least_1(self.weight.map(u64::from), "weight")?.max(1) as usize, "weight", limits::WEIGHT)?;
         let reconnect_timeout = match (self.reconnect_timeout, is_here) {
             (Some(timeout), _) => timeout,
             (None, false) => environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT),
@@ -170,7 +170,7 @@ fn at_least_1(value: Option<u64>, option: &str) -> Result<u64, Error> {
 }
 
 /// Checks an upper bound, so that a typing error does not become a fork bomb.
-fn narrow(value: usize, option: &str, most: u32) -> Result<u32, Error> {
+fn bounded(value: usize, option: &str, most: u32) -> Result<u32, Error> {
     u32::try_from(value)
         .ok()
         .filter(|&value| value <= most)

@@ -31,7 +31,7 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(value: T
     }
     let mut longer = bytes.to_vec();
     longer.push(1);
-    assert!(decode::<T>(&longer).unwrap_err().0.contains("1 bytes are left over"));
+    assert!(decode::<T>(&longer).unwrap_err().0.contains("bytes left over: 1"));
     assert_eq!(decode_prefix::<T>(&longer).unwrap(), (value, &[1][..]));
 
     let (value, _) = decode_prefix::<T>(bytes).unwrap();

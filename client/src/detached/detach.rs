@@ -15,7 +15,7 @@ use crate::job::Job;
 use crate::progress::Progress;
 use crate::singles::Singles;
 
-/// The number of a detached job in its pool, where it is alone.
+/// The number of a detached job: the only job of its pool.
 const JOB: u64 = 1;
 
 /// A call whose job the cluster will keep, created by [`Job::detach`]. Call [`map`](Self::map) or another method next.

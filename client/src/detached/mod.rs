@@ -214,7 +214,8 @@ impl<R: Data> Detached<R> {
     /// Drops the job with all its outcomes, whether or not it has ended, and frees its name.
     ///
     /// Do not call this before the call that detaches the job has returned. If that client loses its connection just when the
-    /// coordinator has stored the whole job, it cannot know; if it reconnects and the job is gone, it detaches the job again.
+    /// coordinator has stored the whole job, it cannot know that. If the job is gone when it reconnects, it detaches
+    /// the job again.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if the job was discarded or has expired;

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind};
 /// whole job ended early (it was cancelled, or cannot run) or can no longer be read, that error is the last, and names no item.
 ///
 /// At most a few MiB are read ahead.
-#[must_use = "outcomes are read and not taken"]
+#[must_use = "outcomes are read but never taken"]
 pub struct Outcomes<R> {
     reader: JobReader,
     name: String,

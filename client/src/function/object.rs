@@ -60,8 +60,8 @@ pub(super) fn address(object: u64, offset: u64, bytes: usize) -> Option<Option<u
     })
 }
 
-/// Returns whether the program was started as an argument of the loader (`ld.so ./program`), which is then what
-/// /proc/self/exe is.
+/// Returns whether the program was started as an argument of the loader (`ld.so ./program`): /proc/self/exe is then
+/// the loader.
 pub(crate) fn was_started_by_loader() -> bool {
     // SAFETY: getauxval(3) only looks up a number.
     let interpreter = unsafe { libc::getauxval(libc::AT_BASE) };

@@ -17,7 +17,7 @@ pub(crate) struct Window {
     since: Option<Instant>,
 }
 
-/// Twice what the slots hold, and as much again in transit to and from the workers.
+/// Twice what a slot holds, and as much again in transit to and from its worker.
 const ITEMS_A_SLOT: u64 = 4;
 /// The most items that a worker is ever given ahead, when items are tiny.
 const MOST_ITEMS_A_SLOT: u64 = 512;

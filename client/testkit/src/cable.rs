@@ -71,7 +71,7 @@ impl Cable {
 
     /// Cuts all connections; new ones can be made at once. Returns how many there were.
     pub fn cut(&self) -> usize {
-        // Under the lock, so that no thread looks before the end and begins to wait after it.
+        // Under the lock: otherwise a thread could check before the end and begin to wait after it.
         let mut links = self.state.links();
         let cut = links.connections.drain(..).filter(|connection| connection.end()).count();
         self.state.changed.notify_all();

@@ -65,7 +65,7 @@ impl Daemon {
         let (reader, writer) = io::pipe().expect("no free descriptors");
         command.stdout(writer.try_clone().expect("no free descriptors")).stderr(writer);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        // Without these copies of the pipe, its end can be detected.
+        // Drops the command's copies of the pipe, so that its end can be detected.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let output = Arc::<Captured>::default();
         let own = Arc::clone(&output);

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// A port of this host that no other process gets. While nothing listens, connecting to it fails at once.
 #[derive(Debug)]
 pub struct Port {
-    /// A connection to the port, which keeps it taken. A listener that shares the address, as listeners do, may still bind to it.
+    /// A connection to the port, which keeps it taken. Listeners set SO_REUSEADDR, so they can still bind to it.
     _ends: [TcpStream; 2],
     address: SocketAddr,
 }

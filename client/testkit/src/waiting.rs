@@ -1,4 +1,4 @@
-//! Waits for what other processes do by polling, if there is no event to wait for.
+//! Polls for what other processes do, where there is no event to wait for.
 
 use std::time::{Duration, Instant};
 
@@ -29,9 +29,9 @@ pub fn left_after(limit: Duration, there: impl Fn() -> Vec<Process>) -> Vec<Proc
 
 /// Waits until the condition is true; fails if it never is.
 #[track_caller]
-pub fn until(is_so: impl Fn() -> bool) {
+pub fn until(condition: impl Fn() -> bool) {
     let start = Instant::now();
-    while !is_so() {
+    while !condition() {
         assert!(start.elapsed() < PATIENCE, "the condition is not true within {PATIENCE:?}");
         std::thread::sleep(PAUSE);
     }

@@ -49,7 +49,7 @@ pub fn serve(misbehaviour: &str) {
             Request::Spawn { worker } if misbehaviour == "exits-at-once" => {
                 vec![Reply::Spawned { worker, pid: 1 }, Reply::Exited { worker, status: 3 << 8 }]
             }
-            // Only this process may be killed for it.
+            // The agent may kill only this process, not the pid that was reported.
             Request::Kill { .. } if misbehaviour.starts_with("names:") => return,
             Request::Kill { .. } if misbehaviour.starts_with("spares:") => Vec::new(),
             Request::Spawn { worker } => {

@@ -28,7 +28,7 @@ const THREADS: u64 = 3;
 const JOB_TIMEOUT: Duration = Duration::from_secs(120);
 /// After the last fault, a job that takes longer hangs.
 const END_TIMEOUT: Duration = Duration::from_secs(45);
-/// Faults keep the coordinator away for less.
+/// Longer than any fault keeps the coordinator away.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sets a client's environment.

@@ -54,8 +54,8 @@ impl Disk {
     }
 
     /// Appends to the journal what a crash of the computer may leave: data that was being written after everything
-    /// durable. A new, partial segment cannot be among it: it states that the one before is whole, which is not certain
-    /// after a failed write. Call it only while nothing writes there.
+    /// durable. It never includes a new, partial segment: a new segment states that the one before is whole, which is
+    /// not certain after a failed write. Call it only while nothing writes there.
     pub(crate) fn tear(&self, which: u64) -> io::Result<()> {
         let mut random = Random::new(which);
         let last = self.segments().into_iter().map(|(path, _)| path).max();

@@ -1,4 +1,5 @@
-//! A cluster of real processes that gets no rest, to test what the simulation cannot: signals, forks, sockets, links, disks.
+//! A cluster of real processes under constant faults, to test what the simulation cannot: signals, forks, sockets,
+//! links, disks.
 //!
 //! # What happens
 //! A coordinator with a journal, four agents and two clients run, while `faults.rs` draws the next fault from a seed

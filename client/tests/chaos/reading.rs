@@ -10,7 +10,7 @@ use crate::job_records::{JobRecords, Mark};
 use crate::job_spec::JobSpec;
 use crate::work::{Answer, Fate, Task, item_of, judge};
 
-/// Faults keep the coordinator away for less.
+/// Longer than any fault keeps the coordinator away.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A job whose outcomes are read.

@@ -89,7 +89,7 @@ impl Suite {
         };
         for (name, why) in self.local_only.iter().chain(self.own_cluster) {
             let exists = both.iter().chain(&cluster_only).any(|case| is(case, name));
-            assert!(exists, "{name}, which is listed since {why}, does not exist");
+            assert!(exists, "{name} is listed ({why}), but does not exist");
         }
         let is_among = |case: &Case, names: &[(&str, &str)]| names.iter().any(|(name, _)| is(case, name));
         let cluster = |case: &Case| if is_among(case, self.own_cluster) { Mode::OwnCluster } else { Mode::Cluster };

@@ -20,7 +20,7 @@ struct Expressions;
 
 impl Language for Expressions {
     fn find(&self, function: &[u8]) -> Result<Task, String> {
-        let text = std::str::from_utf8(function).map_err(|error| format!("an expression that is no text: {error}"))?;
+        let text = std::str::from_utf8(function).map_err(|error| format!("the expression is not text: {error}"))?;
         let expression = parse(text).map_err(|error| format!("the expression {:.100?}: {error}", text))?;
         Ok(Arc::new(move |items: &mut dyn Items| farpool_worker::run(items, |items| one(items, &expression))))
     }
@@ -31,7 +31,7 @@ fn one(items: &mut dyn Items, expression: &Expression) -> Option<Result<Done, Fa
     let item = items.next()?;
     let number = std::str::from_utf8(item).ok().and_then(|text| text.parse().ok());
     let Some(x) = number else {
-        let message = format!("the item is no number: {:?}", String::from_utf8_lossy(item));
+        let message = format!("the item is not a number: {:?}", String::from_utf8_lossy(item));
         return Some(Err(Failure { kind: FailureKind::Codec.into(), message, ..Failure::default() }));
     };
     let result = expression.value(x).to_string();
@@ -70,7 +70,7 @@ const BYTES: usize = 4096;
 
 fn parse(text: &str) -> Result<Expression, String> {
     if text.len() > BYTES {
-        return Err(format!("it has {} bytes, and {BYTES} are the limit", text.len()));
+        return Err(format!("it has {} bytes, the limit is {BYTES}", text.len()));
     }
     let mut rest = text.chars().peekable();
     let expression = sum(&mut rest, DEPTH)?;
@@ -112,7 +112,7 @@ fn operand(rest: &mut Peekable<Chars<'_>>, depth: usize) -> Result<Expression, S
             while let Some(char) = rest.next_if(|char| char.is_ascii_digit() || *char == '.') {
                 digits.push(char);
             }
-            Expression::Number(digits.parse().map_err(|_| format!("{digits:?} is no number"))?)
+            Expression::Number(digits.parse().map_err(|_| format!("{digits:?} is not a number"))?)
         }
         Some(char) => return Err(format!("{char:?} where x, a number or '(' was expected")),
         None => return Err("it ends where x, a number or '(' was expected".to_owned()),

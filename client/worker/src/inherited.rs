@@ -36,8 +36,8 @@ fn open_standard() -> nix::Result<()> {
     }
 }
 
-/// Restores the default of ignored signals, which nohup(1) and shells set for background programs. SIGPIPE and SIGXFSZ
-/// stay: language runtimes ignore them on purpose.
+/// Restores the default action of ignored signals: nohup(1) ignores some, and so do shells in background programs.
+/// SIGPIPE and SIGXFSZ stay ignored: language runtimes ignore them on purpose.
 fn restore_defaults() {
     for signal in (1..=libc::SIGRTMAX()).filter(|signal| ![libc::SIGPIPE, libc::SIGXFSZ].contains(signal)) {
         // SAFETY: a sigaction consists of numbers, for which zero is valid. The first call only writes to it; the

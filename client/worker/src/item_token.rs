@@ -71,6 +71,6 @@ fn publish(token: &ItemToken) -> &'static AtomicU64 {
     // SAFETY: the text is NUL-terminated and lives forever. No other thread runs yet that could read the environment.
     // Later stores into the last word are eight letters again, so readers always find a complete text.
     let set = unsafe { libc::putenv(words.as_ptr().cast::<libc::c_char>().cast_mut().add(PADDING)) };
-    assert_eq!(set, 0, "the environment has room");
+    assert_eq!(set, 0, "cannot set an environment variable");
     &words[(PADDING + HEAD_BYTES) / 8]
 }

@@ -13,7 +13,7 @@ pub trait Items {
     fn next(&mut self) -> Option<&[u8]>;
     /// Begins the next item and returns its bytes, owned. A large item is moved, not copied.
     fn take(&mut self) -> Option<Vec<u8>>;
-    /// Returns the room for a result that fits there.
+    /// Returns the room: a buffer, which may be empty, for a result that fits into it.
     fn room(&mut self) -> &mut [u8];
     /// Returns an empty buffer for results that do not fit into the room.
     fn scratch(&mut self) -> &mut Vec<u8>;

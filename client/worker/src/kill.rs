@@ -1,7 +1,7 @@
 //! Kills a worker with its process group and its descendants, and never another worker.
 //!
-//! Tasks may move processes to other groups and sessions. But while parents live, their children remain theirs. So all processes
-//! are stopped before any is killed.
+//! Tasks may move processes to other groups and sessions. But a process keeps its parent while the parent lives. So all
+//! processes are stopped before any is killed.
 
 use std::collections::{HashMap, HashSet};
 

@@ -22,7 +22,8 @@ pub trait Language: Send + Sync {
         8 << 20
     }
 
-    /// Returns what to do about a result that is larger than the pool's `payload_limit`. `None` if the client's front says it.
+    /// Returns what to do about a result that is larger than the pool's `payload_limit`. `None` if the client's front
+    /// gives the advice.
     fn advice_on_large_results(&self) -> Option<&'static str> {
         Some("return less, or raise the pool's payload_limit")
     }

@@ -27,7 +27,7 @@ pub(crate) fn broken_link() -> ! {
 
 #[expect(
     unsafe_code,
-    reason = "ends the process without running the program's exit handlers, which may want what is broken"
+    reason = "ends the process without running the program's exit handlers, which may use what is broken"
 )]
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: _exit(2) may be called at any time and from any thread.

@@ -15,13 +15,13 @@
 //!   each item). Everything else comes through shared memory: first the pool's settings with the initializer, then functions
 //!   and items.
 //! - **Which descriptors it has.** 0: empty; 1 and 2: the agent's pipes, or on one machine the client's own; one socket,
-//!   which only wakes the other side and shows when it has ended. The shared memory is mapped and closed. No other
-//!   descriptor of the agent or fork server.
+//!   which only wakes the other side and shows when it has ended. The shared memory is mapped, and its descriptor is
+//!   closed. No other descriptor of the agent or fork server.
 //! - **Who may kill it.** The agent, when an item takes too long or is cancelled, and when the pool ends. It does so
 //!   through the fork server, which kills the process, its process group, and what it started. The kernel, when the fork
-//!   server ends. At the agent's request it calls `exit`, so that exit handlers run.
+//!   server ends. At the agent's request the worker calls `exit`, so that exit handlers run.
 //! - **What it may do.** Anything that a program may. If it dies, the items that it was running are retried or reported,
-//!   and no other item is lost. A process that a task has forked must not return from the task: it is stopped when it does.
+//!   and no other item is lost. A process that a task has forked must not return from the task: it exits if it does.
 
 mod bell;
 mod children;
@@ -54,7 +54,8 @@ use role::Role;
 pub use role::{Initialised, arguments, initialised};
 pub use slot::slot;
 
-/// Lets this program run as its own pool's workers, in which it does not return. Call it in the first line of `main`.
+/// Lets this program serve as the fork server and the workers of its own pools; in these, it does not return. Call it
+/// in the first line of `main`.
 ///
 /// If several threads call it at once, one of them runs the fork server or worker, and the others never return.
 pub fn init(language: &'static dyn Language) {

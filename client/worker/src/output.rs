@@ -23,7 +23,7 @@ pub(crate) struct Output {
     /// Whether records wait for the end of their run, so that the agent sees both at once.
     holding: bool,
     payload_limit: u64,
-    /// What to do about larger results, if errors shall say so.
+    /// The advice in errors about larger results, if any.
     advice: Option<&'static str>,
 }
 
@@ -33,7 +33,7 @@ impl Output {
         Output { writer, bell, memory, finished: 0, holding: false, payload_limit: u64::MAX, advice: None }
     }
 
-    /// Limits results to this many bytes. `advice`: what to do about larger ones, if errors shall say so.
+    /// Limits results to this many bytes. `advice` is added to errors about larger ones.
     pub(crate) fn set_payload_limit(&mut self, bytes: u64, advice: Option<&'static str>) {
         (self.payload_limit, self.advice) = (bytes, advice);
     }
@@ -102,7 +102,7 @@ impl Output {
         self.wake_agent();
     }
 
-    /// Writes that the initializer has failed, or something else before the first item.
+    /// Writes that the worker's setup has failed: its memory limit or its initializer.
     pub(crate) fn init_failed(&mut self, mut failure: Failure) {
         shorten(&mut failure);
         self.control(Kind::InitFailed, &failure.encode_to_vec());

@@ -49,8 +49,8 @@ pub enum Initialised {
     Yes,
     /// It has not called `init`.
     No,
-    /// It has called `init` on a thread of a test harness that belongs to no test, so only the whole harness would
-    /// reach that call again.
+    /// It has called `init` in a test harness, but on a thread that belongs to no test. A fork server would have to run
+    /// all tests to reach that call.
     BesideTests,
 }
 

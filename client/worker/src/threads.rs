@@ -14,8 +14,8 @@ use crate::leave::{self, leave};
 use crate::output::Output;
 use crate::{item_token, panics};
 
-/// State that the threads of a worker share. A thread may hold a lock while it waits for the agent: the others have nothing to do
-/// then either.
+/// State that the threads of a worker share. A thread may hold a lock while it waits for the agent: the others have
+/// nothing to do then either.
 struct Shared {
     memory: Arc<Memory>,
     input: Mutex<Queue>,

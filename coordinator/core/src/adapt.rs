@@ -2,9 +2,9 @@
 
 /// Measured item times of a job, and the chunk size that follows from them.
 ///
-/// It starts at one item and grows until chunks fill the target. It never exceeds twice the number of items measured in
-/// one chunk, so that a job whose items get slower has no chunk of thousands of them. Slower items shrink the next
-/// chunk at once.
+/// The size starts at one item and grows until chunks fill the target. It never exceeds twice the number of items
+/// measured in one chunk, so that a job whose items get slower has no chunk of thousands of them. Slower items shrink
+/// the next chunk at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
     // Worker time per item, a moving average; 0: not measured yet.

@@ -114,7 +114,8 @@ impl Core {
         runs.retain(|&run| {
             let Some(next) = queue.next_try_of(run).filter(|&next| is_lowest || next == 1) else { return false };
             if std::mem::take(&mut is_lowest) {
-                // Attempts that others have made since count, as does the one charged when the agent was given up.
+                // Attempts by other agents since then count, and so does the attempt charged when this agent was given
+                // up.
                 lowest_attempt = if run.first == first { next.max(attempt) } else { next };
             }
             queue.take_out(run);
@@ -123,7 +124,8 @@ impl Core {
         let (lowest, highest) = (runs.first()?, runs.last()?);
         let run = Run::new(lowest.first, highest.end() - lowest.first);
         let done = Done::all_but(run, &runs);
-        // Some of the chunk may not have begun and can be retracted like any other chunk, unless the agent holds more.
+        // Some of the chunk may not have begun and can be retracted like any other chunk, unless the agent holds items
+        // that were not adopted.
         let hold = if runs.len() == held { Hold::Assigned } else { Hold::Overtaken };
         Some(Items { run, done, attempt: lowest_attempt, item_bytes: queue.item_bytes(), hold })
     }

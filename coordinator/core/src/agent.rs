@@ -30,7 +30,7 @@ pub(crate) struct Agent {
     pub(crate) reaches: Memberships,
     /// Workers allotted to it, of pools with a limit.
     pub(crate) committed: u64,
-    /// How many of its places are to be stopped as soon as they hold nothing.
+    /// How many of its places will be stopped as soon as they hold nothing.
     pub(crate) leaving: u32,
     /// Slot time that the pool it served last had used; see `fair`.
     pub(crate) clock: u64,
@@ -124,8 +124,8 @@ impl Agent {
         (spare > 0 && self.held.any_movable()).then_some(Reverse(spare))
     }
 
-    /// The agent with the least key is allotted the next worker: whether workers die there, and how many are allotted
-    /// per slot.
+    /// Sort key: the least agent is allotted the next worker. The key is whether workers die there, and how many are
+    /// allotted per slot.
     pub(crate) fn commitment(&self) -> (bool, u64) {
         (self.unhealthy, self.committed.saturating_mul(self.load_of_one))
     }

@@ -83,7 +83,8 @@ impl Core {
     /// allotted again when the agent has answered.
     fn give_up_a_place(&mut self, id: PoolId, actions: &mut Vec<Action>) {
         let pool = self.pools.get(id).expect("a pool that wants a worker elsewhere is open");
-        // One at a time. A draining agent gets no other command to end its places: its allotment has gone elsewhere.
+        // Only one at a time. A leaving place of a draining agent does not count: it is never told to stop, because its
+        // workers are allotted elsewhere as its chunks end.
         let drains = |agent| self.fleet.agents.get(agent).is_some_and(|agent| agent.draining);
         let goes = |place: &Place| match place.stage {
             Stage::Stopping => true,
@@ -113,7 +114,7 @@ impl Core {
         self.fleet.agents.get(agent).is_some_and(|agent| agent.labels.include(&lane.require))
     }
 
-    /// Whether the lane has a place at another agent than `but`.
+    /// Whether the lane has a place at an agent other than `except`.
     fn has_place(&self, pool: PoolId, lane: LaneId, except: Option<AgentId>) -> bool {
         let places = self.pools.get(pool).expect("a lane's pool is open").places.iter();
         let mut usable = places.filter(|(_, place)| !place.retired && Some(place.agent) != except);
@@ -136,11 +137,11 @@ impl Core {
         }
     }
 
-    /// Takes workers back from places of the agent that get nothing more. To be called when something that it holds has
+    /// Takes workers back from places of the agent that get nothing more. Call this when something that it holds has
     /// ended.
     ///
     /// A leaving agent needs only as many workers as may still run something there. The others are allotted elsewhere
-    /// at once, and the rest when it has finished, so that there are never more than the limit. A place that is to be
+    /// at once, and the rest when it has finished, so that there are never more than the limit. A place that is being
     /// given up is kept until it holds nothing.
     #[inline]
     pub(crate) fn retire_workers(&mut self, agent: AgentId, actions: &mut Vec<Action>) {

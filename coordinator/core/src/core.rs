@@ -130,7 +130,7 @@ impl Core {
         self.check_in_debug();
     }
 
-    /// Hands out what can run and adds that to `actions`. To be called after a batch of events: the more is known, the
+    /// Hands out what can run and adds that to `actions`. Call this after a batch of events: the more is known, the
     /// better the chunks. `now` is a time in ns from one monotonic clock.
     pub fn schedule(&mut self, now: u64, actions: &mut Vec<Action>) {
         while let Some(pool) = self.resumed.pop() {
@@ -151,8 +151,8 @@ impl Core {
         self.chunks.len()
     }
 
-    /// Returns when to schedule again even if nothing happens. Slots are idle, and a chunk that takes too long may have
-    /// items for them, or they may run a copy of it.
+    /// Returns when to schedule again even if nothing happens; `None`: not before something does. Idle slots may then
+    /// get items of a chunk that takes too long, or run a copy of it.
     pub fn next_look(&self) -> Option<u64> {
         (self.fleet.idle > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
     }

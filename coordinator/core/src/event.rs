@@ -7,9 +7,9 @@ use crate::labels::Labels;
 
 /// Something that happened.
 ///
-/// Events made from agents' reports (`RunDone`, `ItemFaulted`, `Returned`, `PlaceStarted`, `PlaceUnfit`,
-/// `PlaceStopped`) may contain anything: what does not fit is dropped and counted. The others come from the caller's
-/// own state and must fit.
+/// Events made from agents' reports (`RunDone`, `ItemFaulted`, `Returned`, `PlaceStarted`, `PlaceUnhealthy`,
+/// `PlaceUnfit`, `PlaceStopped`) may contain anything: what does not fit is dropped and counted. The others come from
+/// the caller's own state and must fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An agent joined. It gets nothing before its credit arrives.
@@ -30,9 +30,9 @@ pub enum Event {
         /// Bytes of the items in them, a bound that one chunk may exceed; 0: none.
         bytes: u64,
     },
-    /// Workers at the agent have begun, or stopped, to die before they can serve. The agent gives back what it holds,
-    /// and its credit says that it wants nothing. Workers of pools with a limit are allotted to other agents, as far as
-    /// these have slots.
+    /// Workers at the agent now die before they can serve, or no longer do. An unhealthy agent gives back what it
+    /// holds, and its credit says that it wants nothing. Workers of pools with a limit are allotted to other agents, as
+    /// far as these have slots.
     AgentHealthChanged {
         /// The agent.
         agent: AgentId,
@@ -71,10 +71,10 @@ pub enum Event {
         /// Only agents that have these labels run it.
         require: Labels,
         /// Agents that already ran it before the scheduler knew of it, and with how many workers; 0: as many as they
-        /// have slots. They become places as if they had been chosen, and count first against a limit. Tell what they
-        /// hold before anything is scheduled. Agents are left out that are not there, do not have the required labels,
-        /// or exceed the limit. These are not told to start the pool, and what they hold of it may have begun and
-        /// cannot be adopted.
+        /// have slots. They become places as if they had been chosen, and count first against a limit. Have the core
+        /// adopt what they hold before anything is scheduled. Agents that do not exist, lack the required labels, or
+        /// exceed the limit are left out. They are not told to start the pool, and what they hold of it may have begun
+        /// and cannot be adopted.
         held: Vec<(AgentId, u32)>,
     },
     /// Pauses or unpauses a pool. Nothing of a paused pool is handed out; chunks at agents continue.
@@ -122,7 +122,7 @@ pub enum Event {
         /// Only agents that have these labels, in addition to those the pool requires, run it.
         require: Labels,
     },
-    /// Items that can run. Indices of a job rise; those left out have no outcome here.
+    /// Items that can run. Indices of a job rise; skipped indices get no outcome here.
     ItemsArrived {
         /// The job.
         job: JobId,
@@ -190,7 +190,7 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
-    /// An agent gives back items that have not begun. No items at all is an answer to a retraction too.
+    /// An agent gives back items that have not begun. A `count` of 0 answers a retraction too.
     Returned {
         /// The agent.
         agent: AgentId,

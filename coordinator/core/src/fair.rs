@@ -7,13 +7,13 @@
 //!
 //! Pools may share some agents and not others. So each agent has a clock: the time that the pool it served last had
 //! used. For the same reason, no pool falls behind the clock of an agent that serves it by more than
-//! [`MOST_BEHIND_NS`]. The jobs of a lane all run on the same agents, so there the lane has the clocks.
+//! [`MOST_BEHIND_NS`]. The jobs of a lane all run on the same agents, so for jobs the lane has the clocks.
 
 use crate::core::Core;
 use crate::ids::{AgentId, Id, JobId, LaneId, PoolId};
 use crate::lane::LaneOrder;
 
-/// The most time that a pool makes up for if it got less than others, on agents that those do not use.
+/// The most slot time (divided by the weight) that a pool makes up for when the clock of an agent is ahead of it.
 const MOST_BEHIND_NS: u64 = 1_000_000_000;
 
 impl Core {

@@ -45,7 +45,7 @@ pub(crate) struct LaneOrder {
 pub(crate) struct Clocks {
     latest: (i32, u64),
     others: BTreeMap<i32, u64>,
-    // For priorities that are not in the list.
+    // For priorities that have no clock of their own.
     least: u64,
 }
 

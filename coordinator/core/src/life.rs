@@ -135,7 +135,7 @@ impl Core {
         self.requeued(id);
     }
 
-    /// Queues the items of a chunk again that its agent will not run. This counts no attempt.
+    /// Queues the items of a chunk again, because its agent will not run them. This counts no attempt.
     pub(crate) fn requeue(&mut self, chunk: &Chunk) {
         let Self { jobs, chunks, .. } = self;
         let job = jobs.get_mut(chunk.job).expect("a chunk's job is open");

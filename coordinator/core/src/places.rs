@@ -58,7 +58,7 @@ impl Core {
         }
         let agents: Vec<AgentId> = self.fleet.agents.iter().map(|(id, _)| id).collect();
         for agent in agents {
-            self.start_everywhere(id, agent, actions);
+            self.start_without_limit(id, agent, actions);
         }
     }
 
@@ -100,7 +100,7 @@ impl Core {
                 self.allot_at(pool, id, actions);
                 self.allot_if_many_lanes(pool, actions);
             } else {
-                self.start_everywhere(pool, id, actions);
+                self.start_without_limit(pool, id, actions);
             }
         }
         self.move_from_unhealthy(actions);
@@ -291,7 +291,7 @@ impl Core {
     }
 
     /// Starts a pool without a limit at an agent, if it may run there and does not yet.
-    fn start_everywhere(&mut self, id: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
+    fn start_without_limit(&mut self, id: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
         let Some(state) = self.fleet.agents.get(agent).filter(|state| !state.draining) else { return };
         let pool = self.pools.get(id).expect("a pool that starts is open");
         if pool.places.id_at(agent).is_none() && state.labels.include(&pool.require) {
@@ -314,8 +314,8 @@ impl Core {
         place
     }
 
-    /// Returns how many chunks of the pool other agents are to give back for this one. There are some if it had a place
-    /// before.
+    /// Returns how many chunks of the pool other agents were asked to give back for this one. There are some if it had
+    /// a place before.
     fn promised_to(&self, id: PoolId, agent: AgentId) -> u32 {
         if self.fleet.agents.get(agent).is_none_or(|agent| agent.promised == 0) {
             return 0;

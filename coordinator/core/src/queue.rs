@@ -40,8 +40,8 @@ pub(crate) struct Piece {
 impl Queue {
     /// Adds new items; their indices are above all that arrived before.
     pub(crate) fn arrive(&mut self, run: Run, bytes: u64) {
-        assert!(!self.ended, "items arrived behind the end of the input");
-        assert!(run.first >= self.frontier, "item {} arrived behind item {}", run.first, self.frontier);
+        assert!(!self.ended, "items arrived after the end of the input");
+        assert!(run.first >= self.frontier, "item {} arrived after item {}", run.first, self.frontier - 1);
         match self.fresh.back_mut() {
             Some(last) if last.end() == run.first => last.count += run.count,
             _ => self.fresh.push_back(run),

@@ -167,7 +167,7 @@ impl Reaches {
         self.swap(of_agent, at, of_agent.outdated);
     }
 
-    /// The agent's spare chunks are not of the reach's lanes. It counts again when something about it changes.
+    /// The agent's spare chunks are not of the reach's lanes. They count again when something about the agent changes.
     pub(crate) fn cannot_spare(&mut self, id: ReachId, number: u32) {
         if let Some(reach) = self.all.get_mut(id) {
             reach.surplus.set(number, None);

@@ -116,7 +116,6 @@ impl Core {
         let &FailedAttempt { job: id, item, attempt, item_bytes, copy } = end;
         let job = self.jobs.get_mut(id).expect("a chunk's job is open");
         if copy.is_some() {
-            // The other copy is the next attempt, and has begun already.
             job.tried.insert(item, attempt);
         } else if attempt <= job.policy.retries {
             let attempt = attempt.saturating_add(1);
@@ -179,8 +178,8 @@ impl Core {
         marked
     }
 
-    /// Returns the valid parts of a report that was stale only because some of its items, which the agent holds too,
-    /// have their outcomes or are no longer the agent's.
+    /// Returns the valid parts of a stale report: the items that the chunk still has. The others have their outcomes
+    /// from another agent, or are no longer this agent's.
     #[cold]
     fn fresh_parts(&self, (agent, id, attempt): ReportedChunk, first: u64, count: u64) -> Vec<Run> {
         let chunk = self.chunks.get(id).filter(|chunk| chunk.agent == agent && chunk.attempt == attempt);

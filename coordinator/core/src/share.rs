@@ -23,7 +23,7 @@ impl Core {
         }
         let common = lane.common;
         if common.is_some_and(|common| state.reaches.contain(common)) {
-            // It shares since just now, and all agents that are ready are members already.
+            // The lane has just joined the shared reach, and this agent is a member of it already.
             return;
         }
         self.join_own(id, agent);
@@ -103,7 +103,7 @@ impl Core {
             self.shares.by_require.retain(|_, reach| *reach != common);
             return;
         }
-        // Some agents may have been ready for all other lanes.
+        // Some agents may be ready for all remaining lanes.
         let waiting: Vec<AgentId> = share.waiting.keys().copied().collect();
         waiting.into_iter().for_each(|agent| self.settle_agent(common, agent));
     }

@@ -28,8 +28,8 @@ const STRAGGLE_FACTOR: u64 = 2;
 const STRAGGLE_FLOOR_TARGETS: u64 = 100;
 
 impl Core {
-    /// Whether a copy of the chunk should run elsewhere, if a slot is idle there. Then nothing queued of the job could
-    /// run there.
+    /// Whether an idle slot elsewhere should run a copy of the chunk. A slot is idle only if nothing queued can run on
+    /// it.
     pub(crate) fn straggles(&self, chunk: &Chunk, now: u64) -> bool {
         let waits = matches!(chunk.hold, Hold::Retracting { .. } | Hold::Doubled { .. });
         let floor = STRAGGLE_FLOOR_TARGETS.saturating_mul(self.config.chunk_target_ns);
@@ -119,7 +119,7 @@ impl Core {
     }
 }
 
-/// Returns the parts of a run that this chunk has finished.
+/// Returns the parts of a run that this chunk does not hold unfinished: all of the run if there is no chunk.
 pub(crate) fn not_left_of(
     chunk: Option<ChunkId>,
     chunks: &Slab<ChunkId, Chunk>,
@@ -131,12 +131,12 @@ pub(crate) fn not_left_of(
     starts.zip(ends).map(|(start, end)| Run::new(start, end - start)).filter(|part| part.count > 0)
 }
 
-/// Returns the first unfinished items of a chunk.
+/// Returns the first run of unfinished items of a chunk.
 fn first_left(chunk: &Chunk) -> Run {
     chunk.done.holes(chunk.run).next().expect("an existing chunk has unfinished items")
 }
 
-/// Returns the attempt number of the first of them.
+/// Returns the attempt number of a chunk's first unfinished item.
 fn first_try_left(chunk: &Chunk, job: &Job) -> u32 {
     let first = first_left(chunk).first;
     job.attempt_of(first, chunk.attempt_of(first))

@@ -103,7 +103,7 @@ impl Core {
         }
     }
 
-    /// Returns an agent other than `but` that is idle and may run chunks of the lane.
+    /// Returns an agent other than `except` that is idle and may run chunks of the lane.
     fn idle_for(&mut self, lane: LaneId, except: AgentId) -> Option<AgentId> {
         let lane = self.lanes.get(lane).expect("the job's lane exists");
         let (own, common) = (lane.own, lane.common);
@@ -156,7 +156,7 @@ impl Core {
             let count = |number: &mut u32| *number = if more { *number + 1 } else { *number - 1 };
             count(&mut pool.places.get_mut(place).expect("the chunk's place exists").retracting);
             fleet.change(agent, reaches, |agent| count(&mut agent.retracting));
-            // It may have left.
+            // That agent's place may be gone.
             if let Some(promised) = pool.places.id_at(to).and_then(|to| pool.places.get_mut(to)) {
                 count(&mut promised.promised);
             }

@@ -6,8 +6,8 @@ use std::num::NonZeroU64;
 /// from the start of the job, and a limit on that count rises as items get their outcomes.
 ///
 /// A message is admitted if fewer bytes than the limit came before it, so one message may be larger than the whole
-/// window. If fewer items than an explicit chunk has are unfinished, no whole chunk may exist that could run and make
-/// room: then a message is admitted whatever the limit.
+/// window. With an explicit chunk size, messages are admitted whatever the limit while fewer items than one chunk are
+/// unfinished: there may be no whole chunk that could run and make room.
 ///
 /// ```
 /// use farpool_core::Window;

@@ -1,7 +1,7 @@
 //! Memory limits of this process's control groups, in versions 1 and 2.
 //!
-//! A limit holds for a group and all groups below it. So those above count too, as far as this process can see them: in
-//! a container the topmost visible one is the container's.
+//! A limit holds for a group and all groups below it. So the limits of the groups above count too, as far as this
+//! process can see them: in a container the topmost visible group is the container's.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};

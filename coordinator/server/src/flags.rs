@@ -36,7 +36,7 @@ pub(super) struct Flags {
 
     /// Where to keep clients' programs for the agents [default: ~/.cache/farpool/coordinator]
     ///
-    /// A client uploads its executable when an agent needs it and it is not here. In a systemd service with
+    /// A client uploads its executable when an agent needs it and the coordinator lacks it. In a systemd service with
     /// CacheDirectory=, that is the default. With --journal the default is in the journal's directory.
     #[arg(long, env = "FARPOOL_PROGRAMS", value_name = "DIR")]
     pub(super) programs: Option<PathBuf>,
@@ -101,8 +101,8 @@ Start one coordinator per cluster and a farpool-agent on every worker host, and 
 address in FARPOOL_ADDRESS. Agents can join and leave at any time.
 
 Each setting is a flag, an environment variable, or a line in the file given by --config; flags override variables, \
-and variables override the file; --print-config shows what they come to. At startup the coordinator logs its effective \
-settings to stderr, and its address on a separate line: `INFO listening address=http://127.0.0.1:7070`.
+and variables override the file; --print-config shows the effective values. At startup the coordinator logs its \
+effective settings to stderr, and its address on a separate line: `INFO listening address=http://127.0.0.1:7070`.
 
 SIGTERM and SIGINT shut it down gracefully: new clients are refused, open pools finish, then it exits with status 0. A \
 second signal ends it at once, with status 128 plus the signal's number.";

@@ -8,7 +8,7 @@ use farpool_net::{session_id, version};
 use farpool_proto::v1::{AgentEvent, ClientMessage, OpenPool, Program, agent_event, client_message};
 use tonic::Status;
 
-/// BLAKE3's.
+/// The length of a program's digest, which is BLAKE3's.
 const DIGEST_BYTES: usize = 32;
 
 /// A message that a session may begin with.

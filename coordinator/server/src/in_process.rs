@@ -93,7 +93,7 @@ impl Server {
         open(stream, self.caller(), &self.link, Kind::agent(&self.settings))
     }
 
-    /// Connects a client; the same holds for its stream.
+    /// Connects a client. Errors and the end of its stream have the same meaning as an agent's.
     pub fn client_session(
         &self,
         stream: impl Stream<Item = Result<ClientFrame, Status>> + Send + 'static,

@@ -106,7 +106,7 @@ pub async fn run_with(
     }));
     Driver::new(&settings, link, received, health, opened).run(shutdown).await;
     drop(stop);
-    // Peers were told why their sessions end. If they have not read that by now, they need not know.
+    // Gives peers time to read why their sessions end.
     let aborted = server.abort_handle();
     let _ = tokio::time::timeout(settings.limits.farewell, server).await;
     aborted.abort();

@@ -130,7 +130,7 @@ pub(super) enum ReadResult {
     Items(ClientId, Read<Items>),
     /// Outcomes for an attached client.
     Outcomes(ClientId, Read<Outcomes>),
-    /// A detached job's program, which is durable; `None`: it is not here.
+    /// A detached job's program, which is durable; `None`: the coordinator lacks it.
     Program(u64, Result<Option<InUse>, Status>),
 }
 

@@ -1,6 +1,6 @@
 //! Counts bytes in flight between the network and the loop: bytes that gRPC has received and the loop has not handled.
 //!
-//! Frames are decoded when they are whole, and many peers may have half of one here. So each stream's body passes a
+//! Frames are decoded when they are whole, and many peers may have sent half of one. So each stream's body passes a
 //! [`Meter`]. While more than a small part of the memory is in flight, only streams with few bytes are read, plus one
 //! of the others at a time until its frame is whole. Streams that have not begun a session have a turn of their own,
 //! since they may wait for what sessions hold. A session that the loop has stopped gets no turn.

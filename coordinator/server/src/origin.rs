@@ -43,7 +43,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// Makes the origin of a request; `stream` is its body if it is a stream, which the library does not get.
+    /// Makes the origin of a request. `stream`: the body, if it is a stream; then gRPC's library does not get it.
     pub(super) fn new(principal: Principal, meter: Arc<Meter>, stream: Option<Metered<Body>>) -> Self {
         Self { principal, meter, frames: Arc::new(Mutex::new(stream)) }
     }

@@ -71,7 +71,7 @@ impl Programs {
         begun.finish(received.unwrap_or_else(|_| Err(late("sending the program"))).map(drop)).await
     }
 
-    /// Returns a program for an agent, as soon as it is here.
+    /// Returns a program for an agent, as soon as the coordinator has it.
     pub(super) async fn fetch(&self, name: &[u8]) -> Result<Fetched, Status> {
         let digest = digest(name)?;
         let patience = self.link.limits.fetch;
@@ -97,12 +97,12 @@ impl Programs {
         loop {
             // Programs that arrive from now on are noticed: no client is asked for a program that arrived during the
             // search.
-            let came = self.link.ask(Input::ProgramsArrived).await?;
+            let arrived = self.link.ask(Input::ProgramsArrived).await?;
             if let Some(program) = self.get(digest).await? {
                 return Ok(program);
             }
             // It may be removed again before it is read, if others need the room.
-            self.link.ask(|reply| Input::ProgramNeeded(digest, came, reply)).await??;
+            self.link.ask(|reply| Input::ProgramNeeded(digest, arrived, reply)).await??;
         }
     }
 

@@ -23,7 +23,7 @@ const STREAMS: [&str; 2] = ["Session", "PutProgram"];
 #[derive(Clone)]
 pub(super) struct Router {
     meters: Meters,
-    /// Returns the principal of a connection from an address.
+    /// Returns the principal of a connection from this address.
     principal: fn(Option<SocketAddr>) -> Principal,
     services: Vec<(&'static str, Box<dyn CloneService>)>,
 }

@@ -59,15 +59,15 @@ pub struct Limits {
     pub first_message: Duration,
     /// For a client to send a program, before another one is asked.
     pub upload: Duration,
-    /// For a program that an agent needs to arrive.
+    /// For the arrival of a program that an agent needs.
     pub fetch: Duration,
-    /// For a client to reconnect that was detaching a job.
+    /// For a client that was detaching a job to reconnect.
     pub detach: Duration,
     /// At the end, for peers to read why their sessions end.
     pub farewell: Duration,
     /// Check the scheduler's invariants after each event, in debug builds.
     pub check: bool,
-    /// Returns the principal of a connection from an address. By default connections are not authenticated, and all
+    /// Returns the principal of a connection from this address. By default connections are not authenticated, and all
     /// belong to `local`.
     pub principal: fn(Option<SocketAddr>) -> Principal,
 }
@@ -178,7 +178,7 @@ impl Settings {
         (self.memory / 64).min(MAX_QUEUE) as usize
     }
 
-    /// Returns the bytes that may remain when it is resumed.
+    /// Returns the bytes that may still wait for a client when its paused pool is resumed.
     pub(super) fn low_queue(&self) -> usize {
         self.queue() / 4
     }
@@ -220,7 +220,7 @@ const MAX_QUEUE: u64 = 16 << 20;
 /// The size that a result may always have, in bytes, however small the memory is.
 const LEAST_RESULT: u64 = 8 << 20;
 
-/// Results that precede one in its message, with the ends of all, and some room.
+/// Room in a message, in bytes, for the results before the largest one, and for the ends of all.
 const REPORT_BESIDE: u64 = 4 << 20;
 
 /// The least `--journal-size`.

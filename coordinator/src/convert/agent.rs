@@ -109,7 +109,8 @@ pub(crate) fn from_agent(event: AgentEvent) -> Result<FromAgent, Refused> {
         Body::WastedOutcomes(wasted) => FromAgent::WastedOutcomes { items: wasted.items },
         Body::HealthReport(unhealthy) => {
             let pool = (unhealthy.pool != 0).then(|| PoolId::from_bits(unhealthy.pool));
-            // An empty reason would mean that it is healthy, and an agent reports that only for all pools.
+            // Without a reason, the report would mean that the pool is healthy, and an agent reports that only for all
+            // pools.
             let reason =
                 if unhealthy.reason.is_empty() && pool.is_some() { "it gives no reason" } else { &unhealthy.reason };
             FromAgent::HealthReport { reason: limits::clipped(reason, REASON_BYTES), pool }
@@ -163,7 +164,7 @@ fn item_fault(fault: ItemFault) -> Result<FromAgent, Refused> {
     let kind = match known_kind(&failure)? {
         FailureKind::WorkerDied => Fault::Died,
         FailureKind::Panicked => Fault::Panicked,
-        // A retry after the other failures would fail in the same way, or the failure was requested.
+        // After any other failure, a retry would fail in the same way, or the client did not ask for one.
         _ => Fault::Final,
     };
     let chunk = ChunkId::from_bits(fault.chunk);

@@ -18,8 +18,8 @@ pub(crate) use client::{FromClient, JobRequest, PoolRequest, from_client};
 pub use client::{OfOneJob, of_one_job};
 pub(crate) use held::{HeldChunk, HeldPool, is_held};
 
-/// Consecutive payloads, items or results; at least one. They are known to be in order: item `i` ends at the `i`th of
-/// `ends`.
+/// Consecutive payloads (items or results), at least one. The ends are checked: they never fall, and the last one is
+/// the length of `data`.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The index of the first item.

@@ -49,8 +49,8 @@ pub(crate) fn away(parts: &mut Parts, round: &mut Round<'_>, id: AgentId, away: 
     }
 }
 
-/// The agent gets nothing new from now on, and learns that behind everything that it has got: an operator drains it, or it leaves by
-/// itself. Returns false if there is no such agent.
+/// Drains the agent, because an operator asks for it or the agent leaves by itself: it gets nothing new. It is told so
+/// after everything that it was sent before. Returns false if there is no such agent.
 pub(crate) fn drain(parts: &mut Parts, round: &mut Round<'_>, id: AgentId) -> bool {
     let Some(agent) = parts.agents.greeted_mut(id) else { return false };
     if agent.drain() {

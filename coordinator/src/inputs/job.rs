@@ -33,7 +33,7 @@ pub(crate) fn open(
         if !state.has_failed() {
             return Err(RefusedKind::PoolClosed.into());
         }
-        // The client could not know yet. What it sends for the job comes late like the job itself.
+        // The client could not know of the failure yet. What it sends for this job is late too.
         round.count_late();
         client.job_arrived_late(number);
         return Ok(());
@@ -85,7 +85,7 @@ pub(crate) fn items(
     if let Some((item, bytes)) = batch.longer_than(limit) {
         return Err(RefusedKind::ItemTooLarge { item, bytes, limit }.into());
     }
-    // What a previous coordinator granted is resent, however much that is.
+    // A client resends all that a previous coordinator admitted: no limit applies until it has resent everything.
     if let Some(limit) = job.payloads().overrun().filter(|_| reopening != Some(false)) {
         return Err(RefusedKind::WindowOverrun { job: number, limit }.into());
     }

@@ -18,9 +18,9 @@ pub(crate) fn started(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, i
         round.count_late();
         return;
     };
-    let ailed = pool.places.serves_at(from);
+    let was_unhealthy = pool.places.serves_at(from);
     feed(parts, round, Event::PlaceStarted { pool: id, agent: from });
-    if ailed {
+    if was_unhealthy {
         round.note_to_review(id);
     }
 }
@@ -48,7 +48,7 @@ pub(crate) fn unfit(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, id:
         ending::fail(parts, round, id, failure);
         return;
     }
-    // Another agent may be able to.
+    // Another agent may be able to run it.
     pool.places.set_unfit(from, failure.clone());
     feed(parts, round, Event::PlaceUnfit { pool: id, agent: from });
     if round.core.workers_of(id) == 0 {

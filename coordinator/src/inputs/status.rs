@@ -28,8 +28,8 @@ struct View<'a> {
     now: u64,
 }
 
-/// Returns the status of agents, pools and jobs, the oldest first, and at most this many pools and jobs. Others fill in
-/// what only they know.
+/// Returns the status of agents, pools and jobs, the oldest first, and at most this many pools and jobs. The server
+/// fills in what only it knows.
 pub(crate) fn status(parts: &Parts, core: &Core, now: u64, most: usize) -> StatusReply {
     let view = View { parts, core, now };
     let mut agents: Vec<_> = parts.agents.greeted().collect();

@@ -32,7 +32,7 @@ pub(crate) struct Agent {
     draining: bool,
     /// Whether its connection is lost. It may reconnect, and gets nothing new meanwhile.
     away: bool,
-    /// Why its workers die before they can serve; empty: they do not.
+    /// Why its workers die before they can serve; empty: it is healthy.
     unhealthy: String,
     credit: Credit,
     joined_at: u64,
@@ -100,7 +100,7 @@ impl Agents {
         agent.joined_at = now;
     }
 
-    /// The session has ended. Returns the agent's hello, if it had said it.
+    /// The session has ended. Returns the agent's hello, if there was one.
     pub(crate) fn remove(&mut self, id: AgentId) -> Option<Hello> {
         let hello = self.all.remove(id)?.hello?;
         if let Some(identity) = &hello.id {
@@ -133,7 +133,7 @@ impl Agents {
     pub(crate) fn flush(&mut self, out: &mut Outbox) {
         for id in self.with_mail.drain(..) {
             let Some(Agent { mail, .. }) = self.all.get_mut(id) else { continue };
-            // What an agent drops first makes room for what it gets.
+            // Cancellations go first: they make room for what the agent gets.
             for take in [Mail::take_cancelled, Mail::take_assigned, Mail::take_retracted] {
                 if let Some(body) = take(mail) {
                     out.agent(id, body);
@@ -142,7 +142,7 @@ impl Agents {
         }
     }
 
-    /// Sends the cancelled chunks, even before the end of their jobs.
+    /// Sends the cancelled chunks at once: the agent must drop them before their jobs end.
     pub(crate) fn send_cancelled(&mut self, id: AgentId, out: &mut Outbox) {
         let cancelled = self.all.get_mut(id).and_then(|agent| agent.mail.take_cancelled());
         cancelled.into_iter().for_each(|body| out.agent(id, body));
@@ -193,12 +193,12 @@ impl Agent {
         !self.away
     }
 
-    /// Returns why its workers die before they can serve; empty: they do not.
+    /// Returns why its workers die before they can serve; empty: it is healthy.
     pub(crate) fn unhealthy(&self) -> &str {
         &self.unhealthy
     }
 
-    /// Returns whether the agent becomes unhealthy or healthy.
+    /// Sets why its workers die before they can serve; empty: it is healthy. Returns whether its health has changed.
     pub(crate) fn set_unhealthy(&mut self, reason: String) -> bool {
         let unhealthy = !reason.is_empty();
         unhealthy == std::mem::replace(&mut self.unhealthy, reason).is_empty()

@@ -1,4 +1,4 @@
-//! Sessions with clients: their jobs by the clients' own numbers, and the memory of these.
+//! Sessions with clients: their jobs by the clients' own numbers, and the memory that items and jobs take.
 
 use std::collections::BTreeMap;
 
@@ -90,7 +90,7 @@ impl Clients {
         self.all.get(id)?.pool
     }
 
-    /// The session has ended. The memory of its items and jobs counts no more: they end with it.
+    /// The session has ended. The memory of its items and jobs no longer counts: they end with it.
     pub(crate) fn remove(&mut self, id: ClientId) -> Option<Client> {
         let client = self.all.remove(id)?;
         self.stored -= client.stored;
@@ -124,7 +124,7 @@ impl Clients {
         }
     }
 
-    /// A job has ended that took this much memory without its items. Returns false if its client is gone.
+    /// A job that took `cost` bytes without its items has ended. Returns false if its client is gone.
     pub(crate) fn end_job(&mut self, id: ClientId, number: u64, cost: u64) -> bool {
         let Some(client) = self.all.get_mut(id) else { return false };
         client.opened -= cost;

@@ -1,7 +1,7 @@
 //! State of a previous coordinator, restored from what clients resend and what agents hold, and the deadlines for that.
 //!
-//! What a client resends of its pool is kept from the core until all of it has arrived and all agents that ran the pool
-//! are back. After the recovery timeout, it does not wait for missing agents.
+//! What a client resends of its pool is withheld from the core until all of it has arrived and all agents that ran the
+//! pool have reconnected. After the recovery timeout, the pool no longer waits for missing agents.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -67,8 +67,8 @@ impl Reopening {
         }
     }
 
-    /// The client has resent everything that it still needs. `next`: the item after the last one of a job that is here.
-    /// Returns false if this was reported already.
+    /// The client has resent everything that it still needs. `next` returns one above the highest index that has
+    /// arrived of a job. Returns false if this was reported already.
     pub(crate) fn complete(&mut self, next: impl Fn(JobId) -> u64) -> bool {
         for new in self.former.iter_mut().flat_map(|former| &mut former.jobs).filter(|_| !self.complete) {
             new.resent_to = next(new.job);
@@ -76,7 +76,7 @@ impl Reopening {
         !std::mem::replace(&mut self.complete, true)
     }
 
-    /// Whether all has arrived that may exceed the window.
+    /// Whether the client has resent everything. Before that, it may exceed the window.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete
     }
@@ -86,13 +86,13 @@ impl Reopening {
         self.overdue = true;
     }
 
-    /// Returns how many agents that ran the pool are not back.
+    /// Returns how many agents that ran the pool have not reconnected.
     pub(crate) fn missing(&self, is_back: impl Fn(&Identity) -> bool) -> usize {
         self.former.iter().flat_map(|former| &former.agents).filter(|agent| !is_back(agent)).count()
     }
 
-    /// Takes what the core gets of the pool, if the pool no longer has to wait. It stays marked until the core knows
-    /// all of it.
+    /// Takes what the core must learn about the pool, if the pool need not wait any longer. The pool still counts as
+    /// reopening until the core knows all of it.
     pub(crate) fn take(&mut self, is_back: impl Fn(&Identity) -> bool) -> Option<Former> {
         let waits = !self.complete || !(self.overdue || self.missing(is_back) == 0);
         if waits { None } else { self.former.take() }

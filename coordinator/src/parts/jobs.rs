@@ -41,9 +41,9 @@ pub(crate) struct JobSpec {
     pub(crate) opened_at: u64,
 }
 
-/// Memory of a job once some of it has run: here, in the core, and in its client's table of numbers, approximately. A
-/// table that has just grown has room for twice as many entries. And when a client leaves, the messages about the end
-/// of all its jobs are in memory at once.
+/// Approximate bytes of a job once some of it has run: here, in the core, and in its client's table of numbers. A table
+/// that has just grown has room for twice as many entries. When a client leaves, the messages about the end of all its
+/// jobs are in memory at once.
 const JOB_COST: u64 = 3 << 10;
 
 impl Jobs {

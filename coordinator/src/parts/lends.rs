@@ -1,10 +1,10 @@
 //! Slots that are lent to clients which running items have started.
 //!
-//! If a task starts a client (such as `farpool map` inside a command), the client waits for items of its own while its
-//! item keeps a slot. Its pool carries a ticket, and as long as the client waits for unfinished items, the agent is
-//! told to lend the item's slot. The same holds for a client that waits for a detached job: its `Attach` carries the
-//! ticket. The agent decides whether the ticket is valid: only the agent knows what runs, and which item started which
-//! process.
+//! A task may start a client (such as `farpool map` inside a command). That client waits for its items while the task's
+//! item keeps a slot. The client's pool carries a ticket. As long as the client waits for unfinished items, the agent
+//! is told to lend the slot of the task's item. The same holds for a client that waits for a detached job: its `Attach`
+//! carries the ticket. The agent decides whether the ticket is valid: only the agent knows what runs, and which item
+//! started which process.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub(crate) struct Lends {
     borrowers: BTreeMap<ClientId, Borrower>,
     /// The tickets of clients that wait for unfinished detached jobs.
     attached: BTreeSet<Ticket>,
-    /// The tickets that an agent was told to lend for, and the session of it that was told.
+    /// The tickets for which an agent was told to lend a slot, and the session in which it was told.
     lent: BTreeMap<Ticket, AgentId>,
 }
 
@@ -135,7 +135,7 @@ mod tests {
         lends.open(client(3), OTHER);
         assert_eq!(changes(&mut lends, Some(5), &[1, 2, 3]), [(5, 7, true)]);
         lends.close(client(1));
-        assert_eq!(changes(&mut lends, Some(5), &[2, 3]), [], "the other one still waits");
+        assert_eq!(changes(&mut lends, Some(5), &[2, 3]), [], "client 2 still waits");
         lends.close(client(2));
         lends.note_waiting(client(3), true);
         assert_eq!(changes(&mut lends, Some(5), &[3]), [(5, 7, false), (5, 8, true)]);

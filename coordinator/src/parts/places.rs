@@ -150,7 +150,7 @@ impl Places {
         self.unfit.insert(agent, why);
     }
 
-    /// Returns why it cannot run at one of the agents that cannot run it.
+    /// Returns why one of the unfit agents cannot run it.
     pub(crate) fn why_unfit(&self) -> Option<&Failure> {
         self.unfit.values().next_back()
     }
@@ -160,12 +160,12 @@ impl Places {
         self.why_unfit().filter(|_| !self.proven)
     }
 
-    /// Returns how many agents run it and can.
+    /// Returns at how many agents it runs, without the unfit ones.
     pub(crate) fn fit(&self) -> usize {
         self.at.iter().filter(|agent| !self.unfit.contains_key(agent)).count()
     }
 
-    /// The agent reports that it has stopped it. `may`: whether it may without having been told to. `None`: it may not.
+    /// The agent reports that it has stopped it. `may`: whether it may do so unasked. Returns `None` if it may not.
     pub(crate) fn stopped_at(&mut self, agent: AgentId, may: bool) -> Option<Stopped> {
         let given_up = self.given_up.remove(&agent);
         if !(may || given_up || self.unfit.contains_key(&agent)) {

@@ -226,17 +226,17 @@ impl Pool {
         }
     }
 
-    /// Whether it was to end with its jobs, and these have ended.
+    /// Whether it was closed gently, and its jobs have ended.
     pub(crate) fn is_done(&self) -> bool {
         self.stage == Stage::Draining && self.open_jobs == 0 && !self.is_reopening()
     }
 
-    /// Marks it to be stopped: its jobs are dropped and its workers stop.
+    /// Marks it as stopping: its jobs are dropped and its workers stop.
     pub(crate) fn stop(&mut self) {
         self.stage = Stage::Stopping;
     }
 
-    /// Marks it to be stopped, after its client was told why.
+    /// Marks it as failed and stopping, after its client was told why.
     pub(crate) fn fail(&mut self) {
         self.stage = Stage::Failed;
     }

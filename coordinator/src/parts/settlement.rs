@@ -51,7 +51,7 @@ struct UnsettledReports {
 struct PlaceReports {
     /// Number of entries of the place.
     entries: usize,
-    /// The last report that is settled, and the last one that the agent was told is settled.
+    /// The number of the last settled report, and of the last one that the agent was told is settled.
     settled: u64,
     told: u64,
     /// Whether it is checked at the end of this round.

@@ -26,7 +26,7 @@ pub(crate) fn close(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: b
     finish(parts, round, id);
 }
 
-/// Ends a pool that was to end with its jobs, if these have ended.
+/// Ends a pool that was closed gently, if its jobs have ended.
 pub(crate) fn end_if_done(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     if parts.pools.get(id).is_some_and(Pool::is_done) {
         stop(parts, round, id, false);
@@ -72,7 +72,7 @@ pub(crate) fn give_up_held(parts: &mut Parts, round: &mut Round<'_>, id: AgentId
     }
 }
 
-/// A pool has resumed, or is gone: agents stop what they hold of it and it did not adopt.
+/// A pool has resumed or is gone: agents stop what they hold of it, except what it adopted.
 pub(crate) fn give_up_everywhere(parts: &mut Parts, round: &mut Round<'_>) {
     parts.agents.holding().into_iter().for_each(|id| give_up_held(parts, round, id, false));
 }

@@ -140,7 +140,7 @@ fn note_no_message(parts: &mut Parts, job: JobId, report: Option<ReportId>) {
     }
 }
 
-/// Ends a job as if all of it had been cancelled.
+/// Cancels a job, whether the core knows it already or not.
 pub(crate) fn cancel(parts: &mut Parts, round: &mut Round<'_>, id: JobId) {
     let pool = parts.jobs.get(id).and_then(|job| parts.pools.get(job.spec().pool));
     match pool.map(|pool| pool.is_reopening()) {

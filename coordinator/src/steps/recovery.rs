@@ -1,9 +1,9 @@
 //! Recovery of pools that were open before, in a session that this coordinator does not know or has given up.
 //!
-//! Their clients resend what they still need. It is kept from the core until all of it has arrived and all agents that
-//! ran the pool are back. After the recovery timeout, they do not wait for missing agents. Then the core gets
-//! everything at once: the pool with the places where it is held, its jobs and items, and which of them are at agents.
-//! So no item that an agent still has is handed out a second time.
+//! Their clients resend what they still need. It is withheld from the core until all of it has arrived and all agents
+//! that ran the pool have reconnected. After the recovery timeout, pools no longer wait for missing agents. Then the
+//! core gets everything at once: the pool with the places where it is held, its jobs and items, and which of them are
+//! at agents. So no item that an agent still has is handed out a second time.
 
 use farpool_core::{Event, JobId, PoolId};
 
@@ -86,15 +86,15 @@ fn reopen(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     // consequences are the same as if the agent were missing.
     let resumed =
         |pool: &Pool, agent: &Identity| parts.agents.session_of(agent).is_some_and(|agent| pool.places.is_at(agent));
-    let all_go_on = parts.pools.get(id).is_some_and(|pool| ran_at.iter().all(|agent| resumed(pool, agent)));
+    let all_resumed = parts.pools.get(id).is_some_and(|pool| ran_at.iter().all(|agent| resumed(pool, agent)));
     for NewJob { job, policy, .. } in &jobs {
-        if !all_go_on && policy.retries == 0 && parts.jobs.get(*job).is_some() {
+        if !all_resumed && policy.retries == 0 && parts.jobs.get(*job).is_some() {
             round.send_to_core(Event::FailQueued { job: *job });
             follow(parts, round, Report::agent_missing());
         }
     }
     jobs.iter().for_each(|job| catch_up(parts, round, job));
-    // What ran there has its outcomes now.
+    // Items that must not run twice have their outcomes now, so the client may forget the missing agents.
     for agent in ran_at {
         let session = parts.agents.session_of(&agent);
         let is_place = |pool: &Pool| session.is_some_and(|agent| pool.places.includes(agent));

@@ -109,8 +109,8 @@ fn why_a_job_waits(parts: &Parts, core: &Core, id: PoolId, pool: &Pool) -> Strin
 fn why_not_reopened(parts: &Parts, reopening: &Reopening) -> String {
     match reopening.missing(|agent| parts.agents.session_of(agent).is_some()) {
         _ if !reopening.is_complete() => "the pool is being reopened".to_owned(),
-        1 => "the pool is being reopened: 1 agent that ran it is not back yet".to_owned(),
-        missing => format!("the pool is being reopened: {missing} agents that ran it are not back yet"),
+        1 => "the pool is being reopened: 1 agent that ran it has not reconnected".to_owned(),
+        missing => format!("the pool is being reopened: {missing} agents that ran it have not reconnected"),
     }
 }
 

@@ -27,9 +27,9 @@ fn main() {
         let mib = records * bytes as f64 / f64::from(1 << 20);
         println!("{bytes:>10} {ahead:>10} {records:>12.0} {mib:>10.1} {syncs:>12.0}");
     }
-    println!("{:>10.0} results/s of 8 bytes, that come one by one and in order", in_order(&directory, time));
+    println!("{:>10.0} results/s of 8 bytes, one by one and in order", in_order(&directory, time));
     let (records, mib) = opened(&directory, if measure { 1_000_000 } else { 1000 });
-    println!("{records:>10.0} records/s of 100 bytes are read when it is opened, {mib:.0} MiB/s");
+    println!("{records:>10.0} records/s of 100 bytes are read when the journal is opened, {mib:.0} MiB/s");
     let (_, mib) = opened_large(&directory, if measure { 200 } else { 2 });
     println!("{mib:>10.0} MiB/s of records of 1 MiB");
 }

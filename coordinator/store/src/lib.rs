@@ -68,7 +68,7 @@ pub trait JobStore: fmt::Debug + Send {
     /// items.
     fn append(&mut self, job: u64, entry: Entry<'_>) -> Result<(), JobStoreError>;
 
-    /// Makes a job incomplete again whose [`Entry::ItemsEnded`] is not acknowledged, while nothing can be written. This
+    /// Makes a job incomplete again, if its [`Entry::ItemsEnded`] is not acknowledged and nothing can be written. This
     /// takes time, and may not succeed: [`Progress::withdrawn`] reports the job when it is done. After that, the job is
     /// never found complete, even if the coordinator ends at any time.
     fn withdraw_end(&mut self, job: u64);
@@ -102,8 +102,8 @@ pub trait JobStore: fmt::Debug + Send {
     /// Why not.
     fn takes(&self, bytes: u64) -> Result<(), JobStoreError>;
 
-    /// Whether to continue running items. Their outcomes are accepted in any case, but would exceed the store's size or
-    /// fill the memory.
+    /// Whether to continue running items. Otherwise their outcomes are still accepted, but they exceed the store's size
+    /// or fill the memory.
     fn takes_outcomes(&self) -> bool;
 
     /// Returns the bytes in memory that wait to be written.
@@ -119,7 +119,7 @@ pub trait JobStore: fmt::Debug + Send {
     /// Returns the number up to which entries survive the coordinator, as of the last [`progress`](Self::progress).
     fn acknowledged(&self) -> u64;
 
-    /// Handles what was written. To be called after each [`wakeup`](Self::wakeup).
+    /// Handles what was written. Call this after each [`wakeup`](Self::wakeup).
     fn progress(&mut self) -> Progress;
 
     /// Returns the wakeup for [`progress`](Self::progress).

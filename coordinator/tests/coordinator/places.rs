@@ -181,7 +181,7 @@ fn an_agent_that_cannot_run_a_pool_leaves_it_to_others() {
             "agent2: start job 0 whole",
             &format!("agent2: run job 0 attempt 1 from {} {:?}", chunks[0].first, chunks[0].items),
         ]);
-        // Where the pool ran, another agent can run it, until none is left.
+        // The pool has run, so it fails only when no agent remains that can run it.
         wire.report(1, pool_fault(POOL, kind));
         wire.expect(&["client0: opened with 1 slots"]);
         wire.report(2, pool_fault(POOL, kind));

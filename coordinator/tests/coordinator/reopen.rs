@@ -14,8 +14,8 @@ fn reopened() -> Request {
     Request::PoolReopened(PoolReopened {})
 }
 
-/// The message to a client that opens its pool again while all agents are back, when the pool then runs at one.
-const WAITS: &str = "client0: waiting: the pool is being reopened: 1 agent that ran it is not back yet";
+/// The message to a client that opens its pool again while one agent that ran it is missing.
+const WAITS: &str = "client0: waiting: the pool is being reopened: 1 agent that ran it has not reconnected";
 
 #[test]
 fn a_pool_resumes_where_it_is_held() {
@@ -71,7 +71,7 @@ fn a_place_is_adopted_with_the_workers_that_it_is_to_have() {
     wire.schedule();
     wire.expect(&[
         "client0: welcome",
-        "client0: waiting: the pool is being reopened: 2 agents that ran it are not back yet",
+        "client0: waiting: the pool is being reopened: 2 agents that ran it have not reconnected",
         WAITS,
         "client0: runs at 1",
         "client0: runs at 2",
@@ -133,7 +133,7 @@ fn unneeded_items_are_not_adopted() {
     wire.send(0, reopened());
     wire.expect(&[
         "client0: welcome",
-        "client0: waiting: the pool is being reopened: 2 agents that ran it are not back yet",
+        "client0: waiting: the pool is being reopened: 2 agents that ran it have not reconnected",
     ]);
     let chunks = vec![
         // Its report is settled, but the agent does not know that.
@@ -146,7 +146,7 @@ fn unneeded_items_are_not_adopted() {
     ];
     wire.agent_as(1, 1, vec![held_pool(0, 9, chunks), held_pool(1, 8, vec![])]);
     wire.expect(&[WAITS]);
-    // The same again, and chunks that others hold.
+    // An item that the first agent holds too, and one that only this agent holds.
     let chunks = vec![held_chunk(1, 0, 1, 1, &[(1, 1)]), held_chunk(2, 0, 4, 1, &[(4, 1)])];
     wire.agent_as(2, 1, vec![held_pool(0, 9, chunks)]);
     wire.expect(&[
@@ -232,7 +232,7 @@ fn new_items_do_not_fail_with_those_that_may_have_run() {
     wire.expect(&["agent0: start job 1 whole", "agent0: run job 1 attempt 1 from 0 [\"d\"]"]);
 }
 
-/// The other items of its chunk have their outcomes, so it does not wait for further items.
+/// The other items of the chunk have their outcomes, so the rest does not wait for further items.
 #[test]
 fn the_rest_of_a_chunk_waits_for_nothing() {
     let mut wire = Wire::new();
@@ -366,7 +366,7 @@ fn a_pool_that_is_being_reopened_can_end() {
         wire.report(0, pool_stopped(1 << 32));
         wire.expect(&["client0: closed"]);
     }
-    // Nothing of it remained, and it is closed gently.
+    // The client resends nothing, and closes the pool gently.
     let mut wire = begin(false);
     wire.send(0, close(false));
     wire.send(0, reopened());
@@ -422,7 +422,7 @@ fn no_window_bounds_a_resend_but_its_memory_is_counted() {
     assert!(!wire.coordinator.lacks_chunk(wire.clients[0]));
     let refused = wire.try_send(0, items(0, 3, &["a"])).expect_err("from here on the window counts");
     assert_eq!(refused.kind(), &RefusedKind::WindowOverrun { job: 0, limit: 10 });
-    let refused = wire.try_send(0, reopened()).expect_err("the agent reported it");
+    let refused = wire.try_send(0, reopened()).expect_err("the client has resent everything already");
     assert_eq!(refused.kind(), &RefusedKind::NotReopening);
     wire.client();
     wire.send(1, open_pool_as(8, 0, None));

@@ -313,7 +313,7 @@ impl Client {
         let job = self.jobs.get_mut(&number).expect("the job was just found");
         job.fed += (1 + dice.roll(4) as u64).min(job.items - job.fed);
         job.input_ended = job.fed == job.items && dice.roll(2) == 0;
-        // The end may wait in the client's queue until its session or the coordinator is another one.
+        // The end may wait in the client's queue until the client has another session or coordinator.
         if job.input_ended || dice.roll(3) > 0 {
             self.send(wire, number);
         }
@@ -363,7 +363,7 @@ impl Client {
         wire.acknowledge(self.number, last);
     }
 
-    fn is_through(&self) -> bool {
+    fn all_ended(&self) -> bool {
         self.jobs.values().all(|job| job.ended)
     }
 }
@@ -451,7 +451,7 @@ proptest! {
             if dice.roll(2) == 0 {
                 client.acknowledge(&mut wire, client.received);
             }
-            if client.is_through() {
+            if client.all_ended() {
                 break;
             }
             prop_assert!(round < 3000, "the jobs do not end");

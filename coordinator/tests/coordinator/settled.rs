@@ -168,7 +168,7 @@ fn reports_for_a_lost_client_are_settled() {
     wire.report(0, done(&chunks[0][0], 0, 1));
     wire.client_gone(0);
     wire.to_clients[0].clear();
-    // The next message to it is of no use either.
+    // A later report is settled too: there is no client for its message.
     wire.report(1, done(&chunks[1][0], 0, 1));
     wire.schedule();
     wire.expect(&[

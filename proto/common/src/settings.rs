@@ -48,7 +48,7 @@ pub fn load<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<(T, G
     let parsed = command.clone().try_get_matches_from(&args);
     let mut matches = parsed.map_err(|error| naming_variable(error, &command, &args, |name| env::var_os(name)))?;
     let is_wanted = ConfigFile::from_arg_matches(&matches).is_ok_and(|flags| flags.print_config);
-    // In the order of the program, which the command has changed.
+    // A new command has the program's order of settings. Changing arguments has reordered the other one.
     let given = Given::new(&T::command(), &matches, file.as_ref(), is_wanted);
     let settings = T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command.clone()))?;
     Ok((settings, given))

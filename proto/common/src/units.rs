@@ -92,7 +92,7 @@ pub fn written(duration: Duration) -> String {
     format!("{}{unit}", milliseconds / u128::from(factor))
 }
 
-/// Parses a whole number of at least 1: how many there are of something.
+/// Parses a count: a whole number of at least 1.
 ///
 /// # Errors
 /// If it is not such a number, or above 4,294,967,295.
@@ -133,7 +133,7 @@ fn split(text: &str) -> (&str, &str) {
 fn scale(number: &str, factor: u64) -> Option<u64> {
     match number.parse::<u64>() {
         Ok(number) => number.checked_mul(factor),
-        // A number with a decimal point. Large numbers lose digits that were not written.
+        // A number with a decimal point: 53 bits of precision are enough.
         Err(_) => {
             let scaled = number.parse::<f64>().ok()? * factor as f64;
             (scaled < u64::MAX as f64).then_some(scaled as u64)

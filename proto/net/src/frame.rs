@@ -114,6 +114,7 @@ impl Cutter {
 pub(crate) struct Unpacker {
     /// The size of the largest accepted message, in bytes.
     limit: u64,
+    /// The size of the large message whose pieces are arriving; 0: none.
     total: u64,
     /// Bytes of it that have arrived.
     arrived: u64,

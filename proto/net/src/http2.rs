@@ -15,8 +15,8 @@ pub const LEAST_STREAM_WINDOW: u32 = 256 << 10;
 /// half a frame here.
 const STREAMS: u32 = 64;
 const LEAST_STREAMS: u32 = 16;
-/// Size of HTTP/2 frames. Smaller ones cost more, and so do larger ones: these are still in the processor's cache when
-/// they are decoded.
+/// Size of HTTP/2 frames. Smaller ones cost more per byte; larger ones are no longer in the processor's cache when they
+/// are decoded.
 const FRAME_BYTES: u32 = 256 << 10;
 /// Timeout for opening a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,8 +33,8 @@ pub fn server(heartbeat: Duration, stream_window: u32) -> Server {
         .initial_stream_window_size(stream_window)
         .max_frame_size(FRAME_BYTES.min(stream_window / 4))
         .max_concurrent_streams((stream_window / (16 << 10)).clamp(LEAST_STREAMS, STREAMS))
-        // Together less than the whole, so that the consequences of a peer's end are over by then. Its connection may
-        // stay open after its end if a fork of it has the socket too.
+        // Interval and timeout together are less than `heartbeat`, so that a peer's end has been handled by then. Its
+        // connection may stay open after its end if a fork of it has the socket too.
         .http2_keepalive_interval(Some(heartbeat * 2 / 5))
         .http2_keepalive_timeout(Some(heartbeat / 2))
         .tcp_nodelay(true)

@@ -33,8 +33,8 @@ impl<M: SessionMessage> Incoming<M> {
         Self { stream, unpacker: Unpacker::new(limit), session, connection, end: None, garbled: false }
     }
 
-    /// Returns the messages of the next frames; none if it was a piece of a large one, or only an acknowledgement.
-    /// `None`: the stream has ended. The future may be dropped at any time without losing anything.
+    /// Returns the messages that the next frames complete; none if they have only pieces of a large one, or only
+    /// acknowledge. `None`: the stream has ended. The future may be dropped at any time without losing anything.
     ///
     /// # Errors
     /// If the connection is lost, if another one has replaced it, or if the peer sends an invalid frame. Then end the
@@ -93,7 +93,7 @@ impl<M: SessionMessage> Incoming<M> {
     fn unpack(&mut self, frame: M::Frame) -> Result<(Vec<M>, usize), Refused> {
         let Parts { messages, piece, received, handshake } = M::open(frame);
         if handshake.is_some() {
-            return Err(Refused::Garbled(stream::not_alone("how a connection begins")));
+            return Err(Refused::Garbled(stream::not_alone("a handshake")));
         }
         let messages = self.unpacker.unpack::<M>(messages, piece).map_err(Refused::Garbled)?;
         // Counting the size of many messages would cost more than it saves.

@@ -39,11 +39,11 @@ pub(crate) enum Taken<M> {
     Large(Arc<Vec<M>>),
 }
 
-/// Frames that are no longer kept. Drop them where nothing waits for it.
+/// Frames that are no longer kept. Drop them where that delays nothing.
 pub(crate) struct Freed<M> {
-    /// Its size.
+    /// Their size.
     pub(crate) size: usize,
-    /// Usually it is one frame, so no `Vec` is needed.
+    /// Usually the only one, so that no `Vec` is needed.
     _first: Option<Batch<M>>,
     _others: Vec<Batch<M>>,
 }
@@ -88,7 +88,7 @@ impl<M: Message + Clone> Unacknowledged<M> {
         Some(Taken::Whole(messages, batch.size()))
     }
 
-    /// All pieces of the last large message are made.
+    /// Records that all pieces of the last large message were made.
     pub(crate) fn sent_last_piece(&mut self) {
         self.sent += 1;
     }

@@ -2,14 +2,14 @@
 //! gRPC. Local mode does not use it.
 //!
 //! A session is one bidirectional stream. Each side pushes messages to an [`Outgoing`] queue, from which gRPC takes
-//! [frames](SessionMessage) with all waiting messages. Messages above 1 MiB, or 512 KiB from clients, travel in pieces.
-//! The receiver extracts them with [`Incoming`]. While it does not ask for more, HTTP/2's flow control holds the sender
-//! back.
+//! [frames](SessionMessage) with all waiting messages. Messages above 1 MiB travel in pieces; a client's messages
+//! already above 1/32 of the coordinator's window ([`Outgoing::set_frames_for`]). The receiver extracts them with
+//! [`Incoming`]. While it does not ask for more, HTTP/2's flow control holds the sender back.
 //!
 //! # Sessions outlive connections
 //!
-//! Both sides count the messages of a session and acknowledge them in their frames. A frame only for that is sent when
-//! many messages are unacknowledged. A queue keeps each frame until the peer has acknowledged it. It shares the
+//! Both sides count the messages of a session and acknowledge them in their frames. A frame that only acknowledges is
+//! sent when much is unacknowledged. A queue keeps each frame until the peer has acknowledged it. It shares the
 //! messages with the frame that gRPC encodes, so keeping them costs nothing. When a connection is lost, the side that
 //! connects opens another one with [`Outgoing::resume`]. The other side recognises the session by [`Opening::read`] and
 //! answers with [`Outgoing::reconnect`], and [`Outgoing::resumed`] reads the answer. Each side has told the other what

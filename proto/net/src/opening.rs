@@ -66,7 +66,7 @@ impl Openings {
             return Ok(None);
         }
         let room = Arc::clone(&self.room).acquire_many_owned(kib(total)).await;
-        room.map(Some).map_err(|_| Status::unavailable("nothing more is taken in"))
+        room.map(Some).map_err(|_| Status::unavailable("no more sessions are accepted"))
     }
 }
 
@@ -137,13 +137,13 @@ impl<In: SessionMessage<Handshake = Resume>> Opening<In> {
 }
 
 impl<In: SessionMessage> Rest<In> {
-    /// Takes the room of the first message, which is reserved until this is dropped.
+    /// Takes the room reserved for the first message. Dropping the permit frees it.
     pub fn take_room(&mut self) -> Option<OwnedSemaphorePermit> {
         self.room.take()
     }
 
-    /// Returns the receiving end of the session, on the current connection: the queue's first one, or the one that
-    /// [`Outgoing::reconnect`] has made from this.
+    /// Returns the receiving end of the session, on its current connection: the first one, or the one that
+    /// [`Outgoing::reconnect`] has begun.
     pub fn incoming<Out: SessionMessage>(self, outgoing: &Outgoing<Out>) -> Incoming<In> {
         let session = outgoing.session();
         let connection = session.begin(&self.begun);

@@ -86,15 +86,15 @@ impl<M: SessionMessage> Outgoing<M> {
         self.session().queue().size
     }
 
-    /// Begins no further message while this many bytes or more are sent and not acknowledged. At least 1 MiB counts:
-    /// the peer need not acknowledge less than that.
+    /// Sets the window: no further message begins while this many bytes or more are sent and not acknowledged. It is
+    /// at least 1 MiB, since the peer need not acknowledge the last 512 KiB.
     pub fn set_window(&self, bytes: usize) {
         self.session().queue().window = bytes.max(2 * session::UNACKNOWLEDGED_BYTES);
         self.session().wake();
     }
 
-    /// Sets how much memory the peer has for this session. Messages larger than a small part of it are sent in pieces. Acknowledgements
-    /// wait behind the frames in flight, and a peer whose memory is full reads frames only for these: large frames make it read more.
+    /// Sets how much memory the peer has for this session. Messages larger than a small part of it are sent in pieces:
+    /// a peer whose memory is full still reads frames for their acknowledgements, and large frames make it read more.
     pub fn set_frames_for(&self, memory: u64) {
         let whole = usize::try_from(memory / FRAMES_PART).unwrap_or(usize::MAX);
         self.session().queue().whole = whole.clamp(FRAME_BYTES, WHOLE_BYTES);
@@ -191,8 +191,8 @@ impl<M: SessionMessage<Handshake = Resumed>> Outgoing<M> {
 }
 
 impl<M: SessionMessage<Handshake = Resume>> Outgoing<M> {
-    /// Returns the frames of a new connection, which replaces the old one, whose frames end. They begin with a Resume
-    /// and continue when [`Outgoing::resumed`] has read the answer. `secret` is the session's.
+    /// Replaces the connection by a new one, and returns its frames. Those of the old one end. The new ones begin with
+    /// a Resume and continue when [`Outgoing::resumed`] has read the answer. `secret` is the session's.
     pub fn resume(&self, secret: Bytes) -> Frames<M> {
         let session = self.session();
         let mut state = session.state();

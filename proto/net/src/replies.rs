@@ -27,8 +27,8 @@ pub struct Reply<M: SessionMessage> {
     frames: oneshot::Sender<Result<Frames<M>, Status>>,
 }
 
-/// Makes replies whose session is not known yet: a call must be answered before its first frame arrives, since some
-/// clients wait for that.
+/// Makes replies whose session is not known yet. A call must be answered before its first frame arrives, since some
+/// clients wait for the answer before they send.
 pub fn replies<M: SessionMessage>() -> (Reply<M>, Replies<M>) {
     let (sender, receiver) = oneshot::channel();
     (Reply { frames: sender }, Replies { source: Source::Later(receiver) })

@@ -15,14 +15,14 @@ const UNACKNOWLEDGED_MESSAGES: u64 = 1024;
 /// ... and so are more bytes than this.
 pub(crate) const UNACKNOWLEDGED_BYTES: usize = 512 << 10;
 
-/// One side of a session. To lock both parts, lock `line` first.
+/// One side of a session. To lock both parts, lock `state` first.
 pub(crate) struct Session<M> {
     state: Mutex<ConnectionState<M>>,
     queue: Mutex<Queue<M>>,
     drained: Arc<Notify>,
 }
 
-/// State of the connections. Frames are made under its lock, so pushing never waits for that.
+/// State of the connections. Frames are made under its lock, not the queue's, so pushing never waits for them.
 pub(crate) struct ConnectionState<M> {
     /// The number of the current connection, from 0.
     pub(crate) connection: u64,
@@ -46,9 +46,9 @@ pub(crate) struct Queue<M> {
     pub(crate) acknowledged: u64,
     /// Size of everything that is not acknowledged.
     pub(crate) size: usize,
-    /// Size of what is in frames of this connection.
+    /// Size of what is in frames of this connection and not acknowledged.
     pub(crate) sent: usize,
-    /// No further message is begun while this much of that is not acknowledged.
+    /// No further message is begun while `sent` is at least this much.
     pub(crate) window: usize,
     /// Larger messages travel in pieces.
     pub(crate) whole: usize,

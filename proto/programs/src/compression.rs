@@ -94,8 +94,7 @@ impl Decompressor {
     }
 }
 
-/// Returns the error for data that zstd cannot decompress. The variant of zstd that farpool is built with has no texts
-/// for it.
+/// Returns the error for data that zstd cannot decompress. The zstd that farpool is built with has no error texts.
 fn malformed() -> io::Error {
     let words = "it is not a zstd frame, is damaged, or needs a window of more than 1 MiB";
     io::Error::new(io::ErrorKind::InvalidData, words)

@@ -10,10 +10,11 @@ use tonic::Status;
 use super::{Digest, InUse, PIECE_BYTES, ProgramStore, StoreError};
 
 /// Receives a program from a stream of pieces into a store. Before anything is written, `wanted` decides by the first
-/// piece's digest and size whether to accept it. It is decompressed and written on tokio's blocking threads.
+/// piece's digest and size whether to accept it. The program is decompressed and written on tokio's blocking threads.
 ///
 /// # Errors
-/// If the pieces are invalid, or the store refuses them. Then nothing of them remains, nor if the future is dropped.
+/// If the pieces are invalid, or the store refuses them. Then nothing of them is kept. The same holds if the future is
+/// dropped.
 pub async fn receive(
     mut pieces: impl Stream<Item = Result<ProgramPiece, Status>> + Unpin,
     store: &ProgramStore,

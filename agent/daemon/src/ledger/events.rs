@@ -7,7 +7,7 @@ use super::kept::ReportedOutcome;
 use super::{Ledger, Step};
 
 impl Ledger {
-    /// Returns what to report to the coordinator about an event, if anything now.
+    /// Handles an event of the agent. Returns what to report to the coordinator now, if anything.
     pub fn event(&mut self, event: Event) -> Option<Event> {
         match event {
             Event::RunDone(mut done) => {
@@ -66,7 +66,7 @@ impl Ledger {
     }
 
     /// Records the outcome of `items` (first and count). Returns the coordinator's name of their chunk, and its
-    /// attempt, to report it now.
+    /// attempt; `None`: the outcome is not reported now.
     fn outcome(
         &mut self,
         chunk: u64,

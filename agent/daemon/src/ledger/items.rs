@@ -81,6 +81,6 @@ mod tests {
     #[test]
     fn overflowing_sets_are_rejected() {
         assert_eq!(Items::new(u64::MAX, 1), None);
-        assert!(Items::new(u64::MAX, 0).expect("some are").is_empty());
+        assert!(Items::new(u64::MAX, 0).expect("an empty set cannot overflow").is_empty());
     }
 }

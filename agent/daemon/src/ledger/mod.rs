@@ -5,8 +5,9 @@
 //! until the coordinator reports that the client has it, and resends it to a coordinator that has adopted its chunk.
 //!
 //! During a session the ledger only translates, which costs a few lookups for each chunk and none for an item. When a
-//! session is lost ([`Ledger::session_lost`]), its pools are *held*: they keep running, and what they report is kept. The next
-//! coordinator learns about them in the hello ([`Ledger::hello`]). It adopts them under new names, or stops them.
+//! session is lost ([`Ledger::session_lost`]), its pools are *held*: they keep running, and what they report is kept.
+//! The next coordinator learns about them in the hello ([`Ledger::hello`]). It adopts them under new names, or stops
+//! them.
 //!
 //! It does nothing by itself: commands and events result in [`Step`]s. Its parts own the state, and do not know each
 //! other: `KnownPools` the pools with the outcomes that they keep, `Work` the jobs and chunks.
@@ -61,7 +62,7 @@ pub struct Ledger {
     reports: u64,
     /// Whether this session has told the agent to lend slots.
     lends: bool,
-    /// Number of late outcomes: their chunks were assigned to other agents.
+    /// Number of late outcomes: their chunks were cancelled, or not adopted.
     wasted: u64,
     reported_wasted: u64,
     /// The agent's last reported credit.
@@ -81,8 +82,8 @@ impl Ledger {
         !self.steps.is_empty()
     }
 
-    /// Ends the session. Running pools stay, for the next coordinator to adopt. A pool is stopped if it has not started, or if it has no
-    /// id by which a coordinator could recognize it.
+    /// Ends the session. Running pools stay, for the next coordinator to adopt. A pool is stopped if it has not
+    /// started, or has no id by which a coordinator could recognize it.
     pub fn session_lost(&mut self) {
         self.pools.clear_names();
         self.work.clear_names();

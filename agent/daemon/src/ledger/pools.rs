@@ -95,12 +95,12 @@ impl KnownPools {
         self.pools.iter().find(|(_, pool)| pool.number == number && pool.name.is_none()).map(|(key, _)| key)
     }
 
-    /// Returns whether no coordinator has adopted some of them.
+    /// Returns whether some of them are not adopted.
     pub(super) fn has_held(&self) -> bool {
         self.pools.iter().any(|(_, pool)| pool.name.is_none())
     }
 
-    /// Returns the oldest stopped pool, if there are too many of them.
+    /// Returns the oldest stopped pool, if there are too many of them, or they keep too much.
     pub(super) fn next_to_evict(&self) -> Option<usize> {
         let gone = self.pools.iter().filter(|(_, pool)| pool.stopped);
         let (count, bytes) =

@@ -160,7 +160,7 @@ impl Work {
     ) -> Result<(), ProtocolError> {
         let mut keys: Vec<usize> =
             self.jobs.iter().filter(|(_, job)| job.pool as usize == pool).map(|(key, _)| key).collect();
-        // If two jobs have the same number, the agent has at most one of them, which is first.
+        // If two jobs have the same number, the agent has at most one of them. That one comes first.
         keys.sort_by_key(|&key| !self.jobs[key].active);
         for key in keys {
             let name = names.remove(&self.jobs[key].start.number);
@@ -353,7 +353,7 @@ impl Work {
         }
     }
 
-    /// Counts one chunk of the job less, and removes the job if it is done.
+    /// Decrements the number of the job's chunks, and removes the job if it is done.
     fn release_job(&mut self, key: u32) {
         let job = &mut self.jobs[key as usize];
         job.chunks -= 1;

@@ -12,9 +12,9 @@ pub(super) enum Leaving {
     No,
     /// Running items are being finished.
     Draining {
-        /// Whether the coordinator knows. Otherwise, items that it has assigned may be on their way.
+        /// Whether the coordinator knows. Otherwise, it may have assigned items that are still on their way.
         confirmed: bool,
-        /// Everything is finished; waits until this time for the coordinator to know.
+        /// Once everything is finished: waits until this time for the coordinator to confirm that it knows.
         until: Option<Instant>,
     },
     /// Everything was sent; waits until this time for the coordinator to end its side of the session.
@@ -30,21 +30,22 @@ impl Leaving {
         matches!(self, Leaving::Finished(_))
     }
 
-    /// The coordinator knows.
+    /// Records that the coordinator knows that the agent is leaving.
     pub(super) fn confirm(&mut self) {
         if let Leaving::Draining { confirmed, .. } = self {
             *confirmed = true;
         }
     }
 
-    /// Returns to draining in a new session: its coordinator does not know yet, and the last messages may have been lost.
+    /// Returns to draining in a new session: its coordinator does not know yet, and the last messages may have been
+    /// lost.
     pub(super) fn reopen(&mut self) {
         if *self != Leaving::No {
             *self = Leaving::draining();
         }
     }
 
-    /// Returns how long to wait for the coordinator.
+    /// Returns until when to wait for the coordinator.
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
             Leaving::No => None,

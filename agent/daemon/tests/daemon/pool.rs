@@ -17,7 +17,7 @@ pub(crate) fn digest(program: &[u8]) -> Digest {
     let path = std::env::temp_dir().join(format!("farpool-digest-{}-{:p}", std::process::id(), program));
     std::fs::write(&path, program).expect("cannot write the file");
     let digest = std::fs::File::open(&path).and_then(|file| digest_of(&file)).expect("cannot read the program");
-    std::fs::remove_file(path).expect("cannot read the program's file");
+    std::fs::remove_file(path).expect("cannot remove the program's file");
     digest
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn starts(notes: &Path) -> Vec<Start> {
 }
 
 fn start(path: &Path) -> Start {
-    let note = fs::read_to_string(path).expect("cannot write the note");
+    let note = fs::read_to_string(path).expect("cannot read the note");
     let parts: Vec<&str> = note.split('\n').collect();
     let list = |text: &str| text.split('\0').filter(|text| !text.is_empty()).map(str::to_owned).collect();
     let pid = path.file_name().and_then(OsStr::to_str).and_then(|name| name.parse().ok()).expect("not a process id");

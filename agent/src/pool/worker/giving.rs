@@ -53,7 +53,7 @@ impl Worker {
         self.items.has_rest() && self.life.works() && !self.link.is_sending() && !self.items.is_revoking()
     }
 
-    /// Takes the rest of a chunk that is kept for it, to give it to it.
+    /// Takes the rest of a chunk that is kept for it. The rest is to be given to it next.
     pub(in crate::pool) fn take_rest(&mut self) -> Option<Piece> {
         self.items.take_rest()
     }
@@ -105,8 +105,8 @@ impl Worker {
 
     // ---- taking back
 
-    /// Returns whether items can be taken back from it, even before it has passed what was taken back: items before
-    /// that position can be taken, too.
+    /// Returns whether items can be taken back from it. It need not have passed what was taken back before: items in
+    /// front of that position can be taken, too.
     fn can_give_back(&self) -> bool {
         self.life.works() && self.items.runs() > 0
     }

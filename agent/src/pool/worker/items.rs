@@ -40,9 +40,9 @@ pub(super) struct Items {
     revoked_at: u64,
     /// When it is terminated for running cancelled items, unless it finishes them.
     cancel_at: Option<u64>,
-    /// Items finished and claimed when that last changed.
+    /// Items finished and claimed, as last observed.
     progress: (u64, u32),
-    /// When that was, or when its time without progress began.
+    /// When these last changed, or when its time without progress began for another reason.
     progress_at: u64,
 }
 
@@ -125,8 +125,8 @@ impl Items {
         self.given.iter().any(|given| given.next() < claimed) || self.running(status, threads).next().is_some()
     }
 
-    /// Returns the positions of its items that run. A finished one does not, even if its thread has not yet recorded
-    /// that.
+    /// Returns the positions of its running items. A finished item is not among them, even if its thread has not
+    /// recorded yet that it is idle.
     pub(super) fn running(&self, status: &Status, threads: usize) -> impl Iterator<Item = u32> {
         status.running(threads).map(|item| item.position).filter(|position| self.given_at(*position).is_some())
     }
@@ -160,7 +160,7 @@ impl Items {
             self.progress_at = now;
         }
         let chunk = assignment.piece.chunk;
-        // The number of a chunk that has ended may be another one's by now.
+        // A new chunk may have the number of one that has ended.
         if assignment.begins_chunk || self.latest_chunk != Some(chunk) {
             self.chunks += 1;
         }
@@ -386,10 +386,10 @@ impl Items {
         first.or_else(|| if held { None } else { self.first_timeout_of_next(status, threads) })
     }
 
-    /// Returns when the first item times out that a stopped worker should have begun.
+    /// Returns the first timeout of the items that the worker should have begun, in case it was stopped.
     ///
-    /// Its clock runs since it is one of the items that the worker's threads would begin next. (For an item that has
-    /// just begun, the worker may not have recorded the time yet.)
+    /// An item's time counts from when it became one of those that the worker's threads would begin next. (For an item
+    /// that has just begun, the worker may not have recorded the time yet.)
     fn first_timeout_of_next(&self, status: &Status, threads: usize) -> Option<(u64, Reason)> {
         let claimed = status.claimed();
         let has_begun = |given: &Given| given.next() < claimed;

@@ -1,8 +1,9 @@
-//! A worker's slot: whether it lends it, or leaves it to other pools.
+//! A worker's slot: whether the worker lends it, or leaves it to other pools.
 //!
-//! While all items of a worker wait for other items, those may use its slot. Otherwise nested pools could wait for each
-//! other forever. A task that waits in farpool marks that in the status page. For a client in another process that the
-//! task has started, the coordinator reports it; the agent knows the worker (`borrowers.rs`).
+//! While all items of a worker wait for other items, these other items may use its slot. Otherwise nested pools could
+//! wait for each other forever. A task that waits in farpool marks that in the status page. If the task has started a
+//! client in another process, the coordinator reports when that client waits; the agent knows its worker
+//! (`borrowers.rs`).
 
 use farpool_link::Status;
 use farpool_link::item_token::NO_ITEM;
@@ -61,7 +62,7 @@ impl Lending {
         self.lent = false;
     }
 
-    /// Returns whether the slot is lent, or may be without a message.
+    /// Returns whether the slot is lent, or may become lent without a message.
     pub(super) fn may_lend(&self, status: &Status) -> bool {
         self.lent || !self.waiting_clients.is_empty() || status.waiting() > 0
     }

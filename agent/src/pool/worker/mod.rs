@@ -35,7 +35,7 @@ pub(super) use reading::Record;
 
 /// Outcomes of quick items are collected for this long at most, so that they travel together.
 const COLLECT_NS: u64 = 1_000_000;
-/// How often to check whether a cancelled item has begun that was still on its way to its worker.
+/// How often to check whether a cancelled item that was still on its way to its worker has begun.
 const CANCEL_LOOK_NS: u64 = 10_000_000;
 
 /// A worker process and all that the agent knows about it, except its output.
@@ -155,8 +155,8 @@ impl Worker {
                 self.lending.end();
             }
         }
-        // A worker also rings after it starts or stops waiting for other items. Its ring may have been drained above,
-        // so this must be read after that.
+        // A worker also sends a doorbell after it starts or stops waiting for other items. That may have been drained
+        // above, so the status must be read afterwards.
         self.link.status().waiting() > 0
     }
 
@@ -283,7 +283,7 @@ impl Worker {
         !self.life.serves() && !self.lending.is_lent() && !free
     }
 
-    /// Returns until when its slot stays occupied at most.
+    /// Returns when its slot becomes free at the latest.
     pub(super) fn slot_held_until(&self) -> Option<u64> {
         self.life.slot_held_until()
     }

@@ -13,17 +13,17 @@ use super::super::round::Round;
 use super::Worker;
 use crate::{Host, Settings};
 
-/// How often the worker must begin to wait while the agent reads its rings.
+/// How often the worker must begin to wait while the agent reads its doorbells.
 const TIMES: u32 = 20;
 /// If the machine has a single processor, that may never happen.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Rings that the agent reads at once, so that it takes a while.
-const RINGS: u32 = 200;
+/// Doorbells that the agent reads at once, so that it takes a while.
+const DOORBELLS: u32 = 200;
 /// The worker's thread ends.
 const END: u32 = u32::MAX;
 
 #[test]
-fn a_worker_that_begins_to_wait_while_its_rings_are_read_is_noticed() {
+fn a_worker_that_begins_to_wait_while_its_doorbells_are_read_is_noticed() {
     let round = round();
     let (mut worker, [memory, socket]) = Worker::prepare(0, &round).unwrap();
     let memory = Memory::open(memory.as_fd()).unwrap();
@@ -50,13 +50,13 @@ fn a_worker_that_begins_to_wait_while_its_rings_are_read_is_noticed() {
             if met.load(Ordering::SeqCst) >= TIMES || Instant::now() >= until {
                 break;
             }
-            (0..RINGS).for_each(|_| ring());
+            (0..DOORBELLS).for_each(|_| ring());
             reads.store(true, Ordering::SeqCst);
             begun.store(time, Ordering::SeqCst);
             let mut noticed = worker.socket_ready(&round);
             reads.store(false, Ordering::SeqCst);
             spin_until(|| answered.load(Ordering::SeqCst) == time);
-            // If a ring is left, the agent is woken again.
+            // If a doorbell is left, the agent is woken again.
             while is_rung(&worker) {
                 noticed |= worker.socket_ready(&round);
             }
@@ -65,7 +65,7 @@ fn a_worker_that_begins_to_wait_while_its_rings_are_read_is_noticed() {
         }
         begun.store(END, Ordering::SeqCst);
     });
-    assert_eq!(missed, 0, "the worker began to wait {} times while its rings were read", met.into_inner());
+    assert_eq!(missed, 0, "the worker began to wait {} times while its doorbells were read", met.into_inner());
 }
 
 fn round() -> Round {

@@ -12,8 +12,8 @@ use crate::pools::program::wait_for_gate;
 
 pub(crate) const ROLE: &str = "program";
 
-/// The number of words of a claim: the agent, the worker's secret, the item's position, the ticket, and the named pipe that lets the
-/// program end.
+/// The number of words of a claim: the agent, the worker's secret, the item's position, the ticket, and the named pipe
+/// that lets the program end.
 const WORDS: usize = 5;
 
 /// Connects to the socket where the agent with this id accepts claims.

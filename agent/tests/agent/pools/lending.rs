@@ -126,7 +126,8 @@ fn a_slot_is_lent_while_outcomes_are_held() {
     host.end();
 }
 
-/// They cannot run while all workers of their pool wait, and the items that those wait for must still get here.
+/// While all workers of a pool wait, its other chunks cannot run. The items that the workers wait for must still get
+/// here.
 fn stuck_chunks_leave_room_for_others() {
     let mut host = Host::new(1);
     host.pool(1);

@@ -232,7 +232,7 @@ impl Worker {
             "program" | "programs" => claims::start_all(rest),
             "orphan" => claims::start_orphan(rest),
             "exit" => std::process::exit(rest.parse().unwrap()),
-            other => panic!("unknown order {other:?}"),
+            other => panic!("unknown instruction {other:?}"),
         }
     }
 

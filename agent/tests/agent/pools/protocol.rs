@@ -97,7 +97,7 @@ fn a_bad_pool_fails_alone() {
         assert!(failure.message.contains(words), "{words}: {failure:?}");
         host.wait_for_event(|event| matches!(event, Event::PoolStopped(stopped) if stopped.pool == pool));
     }
-    assert_eq!(host.run(1, "pid"), worker, "the other pool goes on as if nothing had been");
+    assert_eq!(host.run(1, "pid"), worker, "the other pool keeps its worker");
     host.end();
 }
 
@@ -124,7 +124,7 @@ fn a_bad_job_fails_alone() {
         assert_eq!((*chunk, *item, failure.kind()), (70, at, FailureKind::InvalidArgument), "{failure:?}");
         assert!(failure.message.contains(": 1100000"), "{failure:?}");
     }
-    assert_eq!(host.run(1, "pid"), worker, "the other job goes on as if nothing had been");
+    assert_eq!(host.run(1, "pid"), worker, "the other job keeps its worker");
     assert_eq!(faults(&host.events).len(), 3000);
     host.send(Command::EndJob(EndJob { job: 5, kill: false }));
     host.agent.drain();

@@ -39,7 +39,7 @@ pub(super) enum Lost {
 }
 
 impl Finished {
-    /// Creates it; the content that its command has read is dropped.
+    /// Creates a finished item, and drops the block that its command has read.
     pub(super) fn new(index: u64, mut item: Option<Item>, attempts: u32, result: Result<Outcome, Lost>) -> Self {
         if let Some(item) = &mut item {
             item.take_content();

@@ -20,7 +20,7 @@ type Works<'a> = Box<dyn Iterator<Item = Work> + 'a>;
 /// A job and its items.
 pub(super) struct Segment<'a> {
     outcomes: Imap<Works<'a>, Outcome>,
-    /// Index of its first item from the input. Items that were read before the map come first.
+    /// Index of its first item from the input. Items that were read before the map began come first.
     first: u64,
     link: Rc<Link>,
 }

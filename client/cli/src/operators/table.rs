@@ -95,7 +95,7 @@ impl Table {
         cells.chain([self.columns[at].title.len()]).max().unwrap_or(0)
     }
 
-    /// Narrows the widest columns first, then leaves columns out. Returns those that have something to show.
+    /// Narrows the widest columns first, then leaves columns out. Returns those left out that are not empty.
     fn fit(&self, shown: &mut Vec<Shown>, most: usize) -> Vec<usize> {
         let is_empty = |at: usize| self.rows.iter().all(|row| row[at].is_empty());
         let least = |at: usize| self.columns[at].title.len().max(MIN_WIDTH);

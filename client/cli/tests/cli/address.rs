@@ -22,7 +22,7 @@ fn check(address: &str, parts: &[&str]) {
     for part in parts {
         assert!(done.stderr().contains(part), "{part:?} is missing in {}", done.stderr());
     }
-    // What its own users do not know: methods of the Rust API, and layers of the transport.
+    // Words that users of the command do not know: methods of the Rust API, and layers of the transport.
     for word in ["transport", "http2 error", ".address("] {
         assert!(!done.stderr().contains(word), "{}", done.stderr());
     }

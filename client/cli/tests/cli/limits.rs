@@ -103,7 +103,7 @@ fn the_signal_ends_commands_as_usual() {
     assert_eq!((done.code, &*done.stdout()), (Some(0), "XFSZ\n"), "{}", done.stderr());
 }
 
-/// Checks each of them, and each combination.
+/// Checks each descriptor, and each combination.
 #[test]
 fn closed_standard_descriptors() {
     for closed in 0..8 {

@@ -73,7 +73,7 @@ fn tags_name_the_item_of_each_line() {
     map("echo {#}; : {}", ["--tag", "-0"]).input("a\nb\0").run().assert_prints("a\\nb\t1\n");
 }
 
-/// Nothing reports when a process leaves the group. One that left while it was awaited used to be awaited forever.
+/// The kernel does not report when a process leaves the group. farpool once waited forever for such a process.
 #[test]
 fn processes_that_leave_the_group_are_not_awaited() {
     let leaves = "(sleep 0.3; exec setsid sleep 600) > /dev/null 2>&1 & echo {}";

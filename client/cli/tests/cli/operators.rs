@@ -253,7 +253,7 @@ fn a_word_is_not_a_job_number() {
     for word in ["nightly", "+31", "3 1", ""] {
         let done = call(&service, &["cancel", "--number", word]);
         assert_eq!((done.code, done.stdout()), (Some(2), String::new()), "{done:?}");
-        let part = format!("--number takes a job's number, as `farpool jobs` shows it, but '{word}' is none");
+        let part = format!("--number takes a job's number, as `farpool jobs` shows it, but '{word}' is not a number");
         assert!(done.stderr().contains(&part), "{done:?}");
     }
     assert_eq!(service.take_requests(), [""; 0]);

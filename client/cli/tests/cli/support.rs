@@ -72,7 +72,7 @@ impl Call {
     pub(crate) fn run(self) -> Done {
         let (mut running, input) = self.start();
         let mut stdin = running.child.stdin.take().expect("stdin is not a pipe");
-        // It need not read all of it.
+        // The program need not read all of its input.
         thread::spawn(move || stdin.write_all(&input));
         running.end()
     }

@@ -42,7 +42,7 @@ class Packed:
         self._surroundings = surroundings
 
     def is_current(self, surroundings):
-        """Returns whether what it was packed from has not changed."""
+        """Returns whether everything that it was packed from is unchanged."""
         return self._surroundings == surroundings and self._watch.is_current()
 
 
@@ -64,7 +64,7 @@ def _dump_with(kind, value, known, buffer_callback, reductions):
     packed, buffers = io.BytesIO(), []
     pickler = kind(packed, known, buffers.append if buffer_callback else None, reductions)
     pickler.dump(value)
-    # Only now: those of a pickle that failed must not get between those of the next.
+    # Only after success: buffers of a failed pickle must not mix with those of the next one.
     for buffer in buffers:
         buffer_callback(buffer)
     return packed.getvalue(), pickler
@@ -89,7 +89,7 @@ class ItemPickler:
 
 
 class _Surroundings:
-    """Pickles as what sets these surroundings in a worker."""
+    """Pickles as a call that sets these surroundings in a worker."""
 
     def __init__(self, surroundings):
         self._surroundings = surroundings
@@ -185,7 +185,7 @@ class _Common:
         return _worker.make_function, made_from, state, None, None, _worker.set_function
 
     def _wrapper(self, value):
-        """Reduces an object that was made of a function and has taken its place."""
+        """Reduces an object that wraps a function and has replaced it, as decorators do."""
         module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
         if not isinstance(module, str) or not isinstance(qualname, str) or self._travels_by_name(value):
             return self._other(value)
@@ -207,14 +207,14 @@ class _Common:
         return self._rebuilt(function, _worker.make_dispatching, made_from, own)
 
     def _rebuilt(self, value, make, made_from, own):
-        """Reduces a wrapper that is made again, and then gets its attributes other than its own ones."""
+        """Reduces a wrapper to a call of `make`, after which its attributes are set, except those in `own`."""
         attributes = {name: each for name, each in value.__dict__.items() if name not in own}
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
             attributes[name] = getattr(value, name)
         return make, made_from, (attributes, self._published(value)), None, None, _worker.set_wrapper
 
     def _published(self, value):
-        """Returns a function as a global of `__main__` that travels, if it is one."""
+        """If a function is a global of `__main__`, returns that global, which travels; otherwise an empty dict."""
         published = {}
         module, name = value.__module__, value.__qualname__
         if module in MAINS and "." not in name and _found(module, name) is value:
@@ -296,12 +296,12 @@ def _with_cloudpickle():
                 outer, _, inner = value.__qualname__.partition(".")
                 outermost = _found(value.__module__, outer)
                 if inner and isinstance(outermost, type) and outermost not in self._begun and is_global(value):
-                    # It is pickled as an attribute of the class that it is in, and there by value.
+                    # Pickled as an attribute of its outermost class, which contains it by value.
                     return _worker.attribute, (outermost, inner)
                 self._begun.add(value)
                 reduced = CloudPickler.reducer_override(self, value)
                 if reduced is NotImplemented and is_global(value):
-                    # cloudpickle takes every module that is loaded for one that workers can import.
+                    # cloudpickle assumes that workers can import every module that is loaded here.
                     reduced = _dynamic_class_reduce(value)
                 if reduced is NotImplemented or len(reduced) < 6:
                     return reduced

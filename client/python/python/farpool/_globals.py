@@ -29,7 +29,7 @@ class Home:
     def __init__(self, name, variables):
         self.name = name
         self.variables = variables
-        # The value, its print and its version, by the name of the global.
+        # The value, its fingerprint (see `print_of`) and its version, by the name of the global.
         self._sent = {}
 
     def version(self, name, value):
@@ -53,7 +53,7 @@ def home_of(variables):
         if home is None:
             home = Home(_name(variables), variables)
             if len(_homes) >= _MOST_HOMES:
-                # The one that was not used for the longest time.
+                # The least recently used.
                 del _homes[next(iter(_homes))]
         _homes[id(variables)] = home
     return home
@@ -145,12 +145,12 @@ def is_dispatching(function):
     )
 
 
-# The print of a value whose changes cannot be noticed.
+# The fingerprint of a value whose changes cannot be noticed.
 UNKNOWN = object()
 
 
 def print_of(value):
-    """Returns what differs after a change of this object; None if it cannot change, or is watched in another way."""
+    """Returns a fingerprint that changes with this object; None if it cannot change, or is watched in another way."""
     kind = type(value)
     if value is MISSING or kind in _PLAIN or issubclass(kind, (type, types.FunctionType, types.ModuleType, types.BuiltinFunctionType)):
         return None

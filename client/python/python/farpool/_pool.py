@@ -200,8 +200,8 @@ class Pool:
 
         A thread reads `iterable`, at most `buffersize` elements ahead of the results that were taken, so `iterable` may be endless. If
         an element fails, its exception is raised in place of its result, and the next call continues after it. If you drop the iterator
-        before its end, the other elements still run; but of an `iterable` without a length, such as a generator, no more are read once
-        you have taken a result.
+        before its end, the other elements still run; but an `iterable` without a length, such as a generator, is not
+        read further if you have taken a result.
         """
         return self._imap("imap", func, iterable, chunksize, (timeout, retries, priority, require), buffersize)
 

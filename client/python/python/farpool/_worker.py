@@ -11,7 +11,7 @@ from _pickle import dumps, loads
 
 from farpool import _farpool
 
-# What the function was loaded from that was loaded last, and the function: calls in a row often have the same.
+# The data of the function that was loaded last, and the function: consecutive calls often use the same one.
 _latest: tuple = None, None
 # The function whose globals are set.
 _active = None
@@ -287,7 +287,7 @@ def namespace(name):
     if name.startswith("<"):
         variables = _private.pop(name, None) or {"__name__": name, "__builtins__": __builtins__}
         if len(_private) >= _MOST_PRIVATE:
-            # Those that were not used for the longest time.
+            # The least recently used.
             oldest = next(iter(_private))
             del _private[oldest]
             _versions.pop(oldest, None)

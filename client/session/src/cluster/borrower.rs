@@ -34,8 +34,8 @@ pub(crate) struct Borrower {
 }
 
 impl Borrower {
-    /// Claims the slot. Returns `None` if no task has started this process, or if the agent does not confirm that, which is
-    /// reported.
+    /// Claims the slot. Returns `None` if no task has started this process. If the agent does not grant the claim, calls
+    /// `report` with a notice, and returns `None` too.
     pub(crate) fn claim(report: impl FnOnce(&str)) -> Option<Arc<Borrower>> {
         let token = farpool_worker::inherited_item()?;
         let current = CURRENT.get();

@@ -225,7 +225,11 @@ impl<C: Connect> Conversation<'_, C> {
             Ok(Some(messages)) => messages,
             Ok(None) if self.is_welcomed() => return Ok(Next::Reconnect(self.purpose.ended_early().to_owned())),
             Ok(None) => {
-                return Err(connect::lost(&self.shared.address, self.shared.open_jobs(), "it ended the session"));
+                return Err(connect::lost(
+                    &self.shared.address,
+                    self.shared.open_jobs(),
+                    "the coordinator ended the session",
+                ));
             }
             Err(status) if !self.is_welcomed() => return Err(self.purpose.refused(&status)),
             Err(status) if self.is_garbled() => return Err(self.purpose.garbled(self.shared.open_jobs(), &status)),

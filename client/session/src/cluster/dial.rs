@@ -39,7 +39,8 @@ impl<C: Connect> Dialer<C> {
         Ok(NewConnection { connection, incoming, first: None })
     }
 
-    /// Resumes the session. If the coordinator does not know it, or none has accepted it yet, begins it.
+    /// Resumes the session. Begins it instead if the coordinator does not know it, or if no coordinator has accepted it
+    /// yet.
     pub(super) async fn reconnect(&self, shared: &Shared) -> Result<NewConnection<C>, Status> {
         let mut connection = self.connect.connect().await?;
         // No coordinator can know a session that none has accepted.

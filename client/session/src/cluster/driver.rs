@@ -1,9 +1,9 @@
 //! Which thread drives a session.
 //!
-//! The conversation with the coordinator is a task of a runtime, and runs on the thread that blocks on that runtime. Usually
-//! this is the session's own thread. But waking another thread costs more than everything else in a call. So a thread that
-//! makes one call and waits for it (`apply`) takes the runtime while the session is idle: no job is open and nothing is to be
-//! sent. Then the coordinator's answer wakes that thread directly.
+//! The conversation with the coordinator is a task of a runtime, and runs on the thread that blocks on that runtime.
+//! Usually this is the session's own thread. But waking another thread costs more than everything else in a call. So a
+//! thread that makes one call and waits for it (`apply`) takes the runtime while the session is idle: no job is open
+//! and nothing is queued to send. Then the coordinator's answer wakes that thread directly.
 //!
 //! A caller leaves the runtime free for the next one. The session's thread takes it back when a caller leaves work behind, when
 //! a message is sent that no thread waits for, and when there was no call for [`LEFT_FREE`]. Messages to an idle session, such
@@ -145,7 +145,7 @@ impl SessionDriver {
         self.turn().calls
     }
 
-    /// Lets callers see the state of the runtime when the turn is given back.
+    /// Answers callers that ask for the runtime: they see its new state when the returned guard is dropped.
     fn answer(&self) -> MutexGuard<'_, DriverTurn> {
         let mut turn = self.turn();
         if std::mem::take(&mut turn.asked) {

@@ -53,7 +53,7 @@ impl JobLocation {
 }
 
 impl JobRef {
-    /// Names the job that has the name now.
+    /// Refers to the job that has this name now.
     pub fn by_name(name: &str) -> Self {
         Self { name: name.into(), id: Bytes::new() }
     }

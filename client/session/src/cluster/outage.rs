@@ -1,5 +1,5 @@
-//! Reconnects after an outage: retries until there is a connection or the session is no longer wanted. Sessions for one job also
-//! connect for the first time in this way.
+//! Reconnects after an outage: retries until there is a connection, the session is no longer wanted, or the reconnect
+//! timeout has passed. Sessions for one job also connect for the first time in this way.
 
 use std::pin::pin;
 use std::time::Duration;

@@ -55,7 +55,7 @@ impl Purpose {
     /// Returns the text for a stream that the coordinator ended early.
     pub(super) fn ended_early(&self) -> &'static str {
         match self {
-            Self::Pool(_) => "it ended the session",
+            Self::Pool(_) => "the coordinator ended the session",
             Self::Job(subject) => subject.ended_early(),
         }
     }

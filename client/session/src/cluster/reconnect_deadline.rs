@@ -8,7 +8,7 @@ pub(super) struct ReconnectDeadline {
     pub(super) limit: Duration,
     /// A connection that lasted this long counts as progress.
     stable_after: Duration,
-    /// When the first outage without progress since then began.
+    /// When the first outage since the last progress began.
     first_failure: Option<Instant>,
     connected: Option<Instant>,
 }

@@ -157,7 +157,8 @@ impl Shared {
         !self.is_abandoned() && self.state().is_wanted()
     }
 
-    /// Returns whether the session is idle: no job is open, and nothing is to be sent or waited for.
+    /// Returns whether the session is idle: connected, with no open job, nothing queued to send, and a pool that can
+    /// run.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
         let is_on = state.link == Link::Up && !(state.closed || state.over || self.is_abandoned());
@@ -177,8 +178,8 @@ impl Shared {
     }
 }
 
-/// Reports to the coordinator when this client begins and stops waiting. A task has started it, and others can use the
-/// task's slot meanwhile.
+/// Reports to the coordinator when this client begins and stops waiting. Meanwhile others can use the slot of the task
+/// that started this client.
 fn report_waits(shared: Weak<Shared>) -> Arc<Waits> {
     Waits::new(move |waits| {
         if let Some(shared) = shared.upgrade() {

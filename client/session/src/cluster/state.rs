@@ -37,7 +37,7 @@ pub(super) enum Link {
     Up,
     /// They wait for another connection of the same session.
     Lost,
-    /// They are only kept: when a coordinator has accepted the pool again, everything that is kept is sent.
+    /// Nowhere yet: they are only kept. When a coordinator accepts the session, all kept messages are sent.
     Opening,
 }
 
@@ -159,7 +159,8 @@ impl SessionState {
         self.end_cancelled();
     }
 
-    /// Notes that the session has resumed on another connection, and that messages of the meantime are in flight.
+    /// Notes that the session has resumed on another connection. Messages that were queued during the outage are in
+    /// flight.
     pub(super) fn resume(&mut self) {
         (self.link, self.outage) = (Link::Up, None);
     }

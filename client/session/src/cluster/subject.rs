@@ -85,8 +85,8 @@ impl Subject {
     /// Returns the text for a stream that ended before the session.
     pub(super) fn ended_early(&self) -> &'static str {
         match self.detaches() {
-            true => "it ended the call before the whole job was durable",
-            false => "it ended the call before the job had ended",
+            true => "the coordinator ended the call before the whole job was durable",
+            false => "the coordinator ended the call before the job had ended",
         }
     }
 

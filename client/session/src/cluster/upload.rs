@@ -13,8 +13,9 @@ pub(super) struct Upload {
     /// `None`: there is nothing to send.
     program: Option<Executable>,
     running: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
-    /// It was requested during an upload. The coordinator may have refused that upload before it knew that an agent needs the
-    /// program, so there is another one. If the coordinator has the program by then, that one ends with its first piece.
+    /// The program was requested during an upload. The coordinator may have refused this upload before it knew that an
+    /// agent needs the program, so a second one follows. If the coordinator has the program by then, the second one
+    /// ends with its first piece.
     wanted_again: bool,
     /// The last upload was cut off: the connection is about to be lost, too.
     cut_off: bool,

@@ -31,7 +31,7 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The initializer failed in a worker, so the pool cannot run anything.
     InitializerFailed,
-    /// A host cannot run the pool's program, or that is not the program that this client runs.
+    /// A host cannot run the pool's program, or has another program than this client.
     ProgramRejected,
 }
 

@@ -10,8 +10,8 @@ impl Error {
         Story { error: self, advice, names_call: true }
     }
 
-    /// Returns the message for people who use a program and did not write it: without the name of the call, and the
-    /// advice names no API.
+    /// Returns the message for users of a program who did not write it: without the name of the call, and with advice
+    /// that names no API.
     pub fn plain(&self) -> impl Display + use<'_> {
         Story { error: self, advice: None, names_call: false }
     }

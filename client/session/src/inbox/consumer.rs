@@ -136,23 +136,23 @@ impl Inbox {
         }
         self.set_waker(waker);
         // A later delivery wakes the waker, and an earlier one is visible here: then nothing waits.
-        let is_there = self.has_arrivals();
-        if is_there {
+        let has_arrived = self.has_arrivals();
+        if has_arrived {
             let sleeper = self.state().waker.take();
             drop(sleeper);
         }
-        is_there
+        has_arrived
     }
 
     /// Completes when an item has its outcome, or the job has ended.
     pub async fn first_outcome(&self) {
-        let is_there = || self.finished() > 0 || self.ended();
+        let has_arrived = || self.finished() > 0 || self.ended();
         poll_fn(|context| {
-            if !is_there() {
+            if !has_arrived() {
                 self.set_waker(context.waker());
             }
             // A later arrival wakes the waker, and an earlier one is visible here.
-            if is_there() { Poll::Ready(()) } else { Poll::Pending }
+            if has_arrived() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

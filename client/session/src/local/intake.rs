@@ -56,7 +56,7 @@ pub(super) struct Jobs {
 }
 
 impl Intake {
-    /// `epoll` reports as `data` that jobs have waited long enough.
+    /// When jobs have waited long enough, `epoll` reports an event with this `data`.
     pub(super) fn new(epoll: &Epoll, data: u64) -> Result<Self, Errno> {
         let timer = Timer::new(epoll, data)?;
         let state =

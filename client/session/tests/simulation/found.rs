@@ -20,7 +20,7 @@ pub(crate) const SEEDS: &[(u64, &str)] = &[
     (63, "an agent reports adopted chunks by their old numbers"),
     (68, "an item that runs at most once runs again when its agent is lost"),
     (71, "the core accepts the outcome of an item twice"),
-    (100, "a detached job runs before it is durable where it runs"),
+    (100, "a detached job runs at an agent before it is durable that it may run there"),
     (162, "an item that runs at most once runs again although an agent that may have run it has not reconnected"),
     (168, "messages that arrive late on a replaced connection are received a second time"),
     (242, "a pool starts at an agent that its client does not know, which may run the item again"),

@@ -2,8 +2,9 @@
 //! can go wrong between them.
 //!
 //! # What is real
-//! A cluster runs on one thread, in tokio's paused time. Real are the coordinator's loop, the sessions and ledgers of agents,
-//! the sessions of clients and their calls for detached jobs, and the frames between all of them. Simulated are:
+//! A cluster runs on one thread, in tokio's paused time. These parts are real: the coordinator's loop, the sessions and
+//! ledgers of agents, the sessions of clients and their calls for detached jobs, and the frames between all of them.
+//! These are simulated:
 //!
 //! - the network (`network.rs`);
 //! - the workers (`workers.rs`), and what items do and may result in (`plan.rs`);
@@ -36,8 +37,8 @@
 //! - The core's invariants, after every event.
 //! - Each item has one outcome, which is possible given how it ran. No item fails while it has attempts left, or takes more of them
 //!   than its job allows. Items that run at most once never start twice. No agent gets more than it asked for.
-//! - Of detached jobs (`detached/known_jobs.rs`): acknowledged data is there, and nothing of an incomplete job runs. Every reader finds the
-//!   same outcomes, including those read before. Jobs that have ended or were discarded stay so.
+//! - Of detached jobs (`detached/known_jobs.rs`): acknowledged data is kept, and nothing of an incomplete job runs.
+//!   Every reader finds the same outcomes, including those read before. Jobs that have ended or were discarded stay so.
 //! - In the end (`world/rest.rs`): every job has ended. Nothing is left at coordinators, agents, clients and on disk, not even a
 //!   report kept for a coordinator that never comes. A job for all slots keeps all of them busy.
 //!
@@ -142,7 +143,7 @@ fn run_many(from: u64, count: u64) -> ExitCode {
                     let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
                     let report = run_seed(seed, 0);
                     events.fetch_add(report.events, Ordering::Relaxed);
-                    // Now and then this checks that a seed gives the same history.
+                    // Some seeds run twice, to check that a seed gives the same history.
                     let again = seed % 50 == 0 && run_seed(seed, 0).digest != report.digest;
                     let violation =
                         if again { Some("the same seed gave another history".to_owned()) } else { report.violation };

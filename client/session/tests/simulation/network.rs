@@ -84,7 +84,7 @@ struct State {
     reader_gone: [bool; 2],
     /// Everything from there was sent and has arrived.
     ended: [bool; 2],
-    /// When frames of the host arrive on this connection, after it has made another one.
+    /// When the host's delayed frames arrive on this connection, which the host has replaced by another one.
     late: Option<Instant>,
 }
 
@@ -236,8 +236,8 @@ impl Call {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if let Some(is) = what(&self.state()) {
-                return is;
+            if let Some(value) = what(&self.state()) {
+                return value;
             }
             changed.await;
         }

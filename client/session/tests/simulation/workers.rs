@@ -311,7 +311,7 @@ impl Workers {
         }
     }
 
-    /// One more than the slots, so that no slot waits for the next chunk.
+    /// Returns one more than the slots, so that no slot waits for the next chunk.
     fn credit(&self) -> u32 {
         if self.draining { 0 } else { self.slots + 1 }
     }

@@ -92,7 +92,8 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         deserialize_f64 F64,
         deserialize_str Str,
         deserialize_string Str,
-        // Most keys and names are texts. Others differ from what is written, so their values are self-describing.
+        // Recorded as texts, which most keys and names are. Values with other ones differ from this record, so they
+        // stay self-describing.
         deserialize_identifier Str,
         deserialize_bytes Bytes,
         deserialize_byte_buf Bytes,

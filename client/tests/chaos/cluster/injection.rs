@@ -181,7 +181,7 @@ impl Cluster {
             Repair::ResumeWorker(pid) => drop(processes::send(pid, Signal::SIGCONT)),
             Repair::StartAgent(agent) => self.agents[agent] = self.start_agent(agent),
             Repair::ResumeAgent(agent) => self.agents[agent].signal(Signal::SIGCONT),
-            // Its last write before it was killed may be torn, too.
+            // Its last write before it was killed may be torn, too, and setting that aside needs room on the disk.
             Repair::StartCoordinator if self.none_pending(&[Repair::FreeDisk]).is_none() => {
                 return self.repair_after(Duration::from_millis(100), repair);
             }

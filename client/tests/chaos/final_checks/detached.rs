@@ -15,7 +15,7 @@ use crate::job_spec::JobSpec;
 use crate::reading::{Observed, Reader, has_ended};
 use crate::work::{Answer, Fate};
 
-/// How long jobs may take that are still open.
+/// How long jobs that are still open may take.
 const JOBS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits until every job has ended, checks it and discards it. Returns how many there were.

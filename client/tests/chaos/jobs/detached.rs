@@ -65,7 +65,7 @@ impl ClientThread<'_> {
             _ => return Ok(()),
         }
         self.post(format!("{job_spec:?} is used"));
-        // A client that is still detaching it, and does not know yet that the job is complete, would send it again.
+        // Otherwise it must not be discarded: a client that does not know that the job is complete would send it again.
         let is_detached = self.job_records.has(&job_spec.name, Mark::Detached);
         let observed = match self.random.below(8) {
             0 => return Ok(()),

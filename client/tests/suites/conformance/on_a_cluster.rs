@@ -117,17 +117,17 @@ fn slots_are_shared_between_pools() {
         pool
     };
     let (light, heavy) = (open(1), open(3));
-    let (small, large) = (Log::new("light"), Log::new("heavy"));
+    let (light_log, heavy_log) = (Log::new("light"), Log::new("heavy"));
     let noted_nap = |(path, item): (String, u64)| {
         nap(10);
         noted(path, item)
     };
-    let path = small.path();
+    let path = light_log.path();
     let background = light.job(noted_nap).chunksize(1).map_async((0..10_000).map(move |item| (path.clone(), item)));
-    let path = large.path();
+    let path = heavy_log.path();
     let items = (0..150).map(move |item| (path.clone(), item));
     heavy.job(noted_nap).chunksize(1).map(items).unwrap();
-    let (heavy_runs, light_runs) = (large.lines().len() as f64, small.lines().len() as f64);
+    let (heavy_runs, light_runs) = (heavy_log.lines().len() as f64, light_log.lines().len() as f64);
     // A third of the heavy pool's items, give or take those that had begun before.
     assert!((0.15..0.6).contains(&(light_runs / heavy_runs)), "{light_runs} to {heavy_runs}");
     background.cancel();

@@ -295,7 +295,7 @@ fn an_input_that_forks() {
     still_works(&pool);
 }
 
-/// On farpool's own thread, which is the only thread of the child: it ends, and the child with it.
+/// The input forks on farpool's own thread, which is the child's only thread: it ends, and the child ends with it.
 fn an_input_that_forks_on_farpools_thread() {
     let (pool, (send, receive)) = (pool(2), mpsc::channel());
     // Its length is unknown, so that the call itself pulls nothing.

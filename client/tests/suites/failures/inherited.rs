@@ -91,7 +91,7 @@ const STATUS: [&str; 13] = [
 const STATUS_AS_BEFORE: [&str; 6] = ["Umask", "NoNewPrivs", "Cpus_allowed_list", "CapInh", "CapBnd", "CapAmb"];
 const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
-/// For ioprio_set(2): this process, and the last but one level of the class best-effort.
+/// For ioprio_set(2): this process, and the second lowest level of the class best-effort.
 const IOPRIO_WHO_PROCESS: i32 = 1;
 const BEST_EFFORT_6: i32 = 2 << 13 | 6;
 

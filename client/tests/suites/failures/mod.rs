@@ -95,18 +95,18 @@ const LOCAL_ONLY: &[(&str, &str)] = &[
     ("fork_server", "fork servers are children of agents"),
     ("inherited::a_file_size_limit_below_a_workers_memory", "an agent does not even start"),
     ("inherited::the_controlling_terminal", "its program opens a pool on this machine"),
-    ("kills::with_another_worker_in_its_process_group", "its two workers are to be of one fork server"),
+    ("kills::with_another_worker_in_its_process_group", "its two workers must have the same fork server"),
     ("misuse::addresses_of_clusters", "it sets the address itself"),
     ("nested::an_outer_workers_death_ends_its_inner_pool", "workers of both pools are children of agents"),
     ("starts::an_address_that_is_not_utf8", "it sets the address itself"),
     ("starts::no_proc", "workers are started by agents"),
     ("starts::a_plugin_with_its_own_farpool", "its pool is on this machine"),
-    ("output::large_output_passes_directly", "output is labelled, and bounded in its rate"),
+    ("output::large_output_passes_directly", "output is labelled, and its rate is limited"),
 ];
 
 /// Cases whose effects on the agents outlive their pools.
 const OWN_CLUSTER: &[(&str, &str)] = &[
-    ("inherited", "its agents are started in its own way"),
+    ("inherited", "it starts its agents in an unusual state"),
     ("initializers", "workers die at their start, which agents remember"),
     ("starts", "workers die at their start, which agents remember"),
 ];

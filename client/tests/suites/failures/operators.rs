@@ -33,11 +33,11 @@ pub(crate) fn agents(status: &Value) -> &[Value] {
 
 /// Waits until the condition is true for the status.
 #[track_caller]
-pub(crate) fn until(cluster: &Cluster, is_so: impl Fn(&Value) -> bool) {
+pub(crate) fn until(cluster: &Cluster, condition: impl Fn(&Value) -> bool) {
     let start = Instant::now();
     loop {
         let status = status(cluster);
-        if is_so(&status) {
+        if condition(&status) {
             return;
         }
         assert!(start.elapsed() < PATIENCE, "the condition never becomes true: {status}");

@@ -95,7 +95,7 @@ impl BusyAndIdle {
 fn items_of_a_stopped_worker_move() {
     let (workers, log) = (BusyAndIdle::new(), Log::new("runs"));
     stop(workers.idle);
-    // At-most-once items move, too: it has not begun.
+    // At-most-once items move, too: this one has not begun.
     let waits = workers.pool.job(noted).retries(0).apply_async((log.path(), 7));
     assert!(!waits.wait(millis(300)), "the only worker that could run it is stopped");
     workers.finish_item();

@@ -135,7 +135,7 @@ fn no_proc() {
         command.stdin(Stdio::null()).output()
     };
     if !run("mount -t tmpfs none /proc").is_ok_and(|output| output.status.success()) {
-        return eprintln!("skipped: there can be no mounts of its own");
+        return eprintln!("skipped: mounting is not permitted here");
     }
     let output = run("mount -t tmpfs none /proc && exec \"$0\"").unwrap();
     let said = String::from_utf8(output.stdout).unwrap();

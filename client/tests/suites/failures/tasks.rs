@@ -60,7 +60,7 @@ fn raise(signal: Signal) {
     nix::sys::signal::raise(signal).expect("cannot signal this process");
 }
 
-#[expect(unconditional_recursion, reason = "the stack is to overflow")]
+#[expect(unconditional_recursion, reason = "overflows the stack on purpose")]
 fn overflow(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 128]);
     overflow(frame[7] + 1) + frame[3]

@@ -453,7 +453,7 @@ fn a_restarted_scheduler_finishes_all_jobs() {
     assert_eq!((world.adopted as usize, world.core.chunks_held()), (held, held));
     world.restart(&[Fate::InTime, Fate::Never]);
     assert_eq!(world.core.chunks_held(), 2);
-    // Items that may run once may have run at the agent that did not come back.
+    // Items that must not run twice may have run at the agent that did not reconnect.
     assert!(world.jobs[&1].items.values().all(|item| item.outcome.is_some() || item.copies == 1));
     assert!(world.jobs[&1].items.values().any(|item| item.outcome.is_some()));
     assert!(world.jobs[&0].items.values().any(|item| item.outcome.is_none()));

@@ -168,7 +168,7 @@ fn nothing_is_copied_while_items_are_queued() {
     world.drain();
 }
 
-/// A driver that runs only when a round is due is asked in time, but not constantly.
+/// [`Core::next_look`](farpool_core::Core::next_look) asks for rounds often enough, but not constantly.
 #[test]
 fn late_chunks_are_looked_at_in_time() {
     let mut world = late(policy(1, 1), 3);
@@ -245,7 +245,7 @@ fn items_that_were_not_copied_continue() {
     let chunk = world.agents[&0].chunks[0].id;
     world.run(1, 0, 0, 1, 10 * MS);
     assert_eq!((holds(&world), world.cancelled.len()), ([1, 0], 0));
-    // Then the other one.
+    // Then item 2 is copied.
     world.now += 1000 * MS;
     world.schedule();
     assert_eq!((world.copies, world.agents[&1].chunks[0].left.clone()), (2, vec![2]));

@@ -110,7 +110,7 @@ fn an_agents_allotment_goes_to_others() {
     assert_eq!(workers(&world, 0)[2], 1);
 }
 
-/// Its workers die at start: agents with slots get what it was allotted, and the rest returns to it.
+/// An agent's workers die at start: agents with slots get what it was allotted, and the rest returns to it.
 #[test]
 fn an_unhealthy_agents_allotment_goes_to_others() {
     let mut world = world();
@@ -222,7 +222,7 @@ fn a_pool_that_returns_to_an_agent_starts_its_jobs_again() {
     }
     world.schedule();
     assert_eq!((workers(&world, 0), held(&world)), (vec![0, 1], vec![0, 2]));
-    // It may not stay there.
+    // The pool cannot stay at the second agent.
     world.lose(1);
     world.unhealthy(0, false);
     world.schedule();

@@ -256,8 +256,8 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
             world.drain_agent(agent);
         }
         Step::Leave => {
-            let is_through = |agent: &FakeAgent| agent.draining && agent.chunks.is_empty();
-            let agent = world.agents.iter().find_map(|(&place, agent)| is_through(agent).then_some(place))?;
+            let has_drained = |agent: &FakeAgent| agent.draining && agent.chunks.is_empty();
+            let agent = world.agents.iter().find_map(|(&place, agent)| has_drained(agent).then_some(place))?;
             world.lose(agent);
         }
         Step::OpenPool { limit, weight, ref require } => {

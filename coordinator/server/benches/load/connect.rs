@@ -26,7 +26,7 @@ pub(crate) async fn connect(address: &str) -> Channel {
     panic!("the coordinator does not listen on {address}");
 }
 
-/// Returns a queue for whose draining nobody waits.
+/// Returns a queue; nobody waits until it has drained.
 pub(crate) fn queue<M: SessionMessage>() -> (Outgoing<M>, Frames<M>) {
     outgoing(0, Arc::new(Notify::new()))
 }

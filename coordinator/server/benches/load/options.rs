@@ -5,14 +5,14 @@ The coordinator under the load of many agents
 
 Usage: cargo bench -p farpool-coordinator-server --bench load -- [OPTIONS]
 
-  --agents N,N,...  a pair of runs for each of these numbers of agents [default: 10,100,1000]
-  --slots N         of each agent [default: 64]
-  --seconds N       that a run is measured for [default: 5]
+  --agents N,N,...  numbers of agents, each with a pair of runs [default: 10,100,1000]
+  --slots N         slots of each agent [default: 64]
+  --seconds N       how long to measure each run, in seconds [default: 5]
   --saturated       only the first run of each pair
-  --paced           only the second
-  --coordinator P   this executable instead of the one that was built with the bench
+  --paced           only the second run of each pair
+  --coordinator P   executable to measure [default: the one that was built with this bench]
   --rate N          chunks a second in the second run of each pair [default: 100000]
-  --quick           3 agents, half a second: only to see that it works";
+  --quick           3 agents, half a second: checks only that the bench works";
 
 pub(crate) struct Options {
     pub(crate) agents: Vec<usize>,
@@ -54,7 +54,7 @@ impl Options {
                     let numbers = list.split(',').map(|one| positive(Some(one), &word).map(|number| number as usize));
                     options.agents = numbers.collect::<Result<_, _>>()?;
                 }
-                _ => return Err(format!("there is no option {word}")),
+                _ => return Err(format!("unknown option {word}")),
             }
             chosen |= word != "--bench";
         }

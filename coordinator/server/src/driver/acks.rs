@@ -1,10 +1,13 @@
 //! Chooses the clients that are read for their acknowledgements while the memory is full.
 //!
-//! Each client has a window; see [`clients`](super::clients). Its acknowledgements arrive only if it is read. So while the memory is
-//! full, a client is overdue if its window is full and messages wait behind it, or if a place waits for its acknowledgement. It is
-//! read until it has sent more than can have been in flight before the acknowledgement. Many overdue clients together must not send
-//! much: the further the bound is exceeded, the fewer are read at once. The others take turns, as do clients that have sent that
-//! much: each is read a bit further, since it may only be slow. A client whose program takes no outcomes acknowledges none.
+//! Each client has a window; see [`clients`](super::clients). Its acknowledgements arrive only if it is read. While the
+//! memory is full, a client is *overdue* if its window is full and messages wait behind it, or if a place waits for its
+//! acknowledgement. An overdue client is read until it has sent more than can have been in flight before the
+//! acknowledgement.
+//!
+//! Many overdue clients together must not send much: the further the bound is exceeded, the fewer are read at once. The
+//! others take turns. So do clients that have sent too much without an acknowledgement: they may only be slow, so each
+//! is read a bit further in its turn. A client whose program takes no outcomes acknowledges none.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -18,7 +21,8 @@ use super::round::Round;
 /// How many bytes an overdue client may send before its acknowledgement must have arrived: those in flight, and some room.
 const ENOUGH: RangeInclusive<u64> = 3 << 20..=16 << 20;
 const ENOUGH_PART: u64 = 32;
-/// How many overdue clients are read at once while more than the reserve is held beyond the bound.
+/// How many overdue clients are read at once if the bound is exceeded by one to two reserves. Beyond that, only the
+/// client whose turn it is.
 const AT_ONCE: usize = 4;
 /// The number of turns in the time for which a client may be silent, and how many bytes may be sent in one.
 const TURNS: u64 = 8;

@@ -32,17 +32,18 @@ pub(super) struct Agent {
     fresh: Vec<AgentCommand>,
 }
 
-/// How long a message that may be delayed waits for an urgent one, in ns, unless the agent keeps more than `MAX_KEPT` bytes of results.
-/// The next call nearly always comes first, and a frame costs both sides more than the messages in it.
+/// How long a message that may be delayed waits for an urgent one, in ns, unless the agent keeps more than `MAX_KEPT`
+/// bytes of results. The next call nearly always comes first, and a frame costs both sides more than the messages in
+/// it.
 const DELAY_NS: u64 = 5_000_000;
 const MAX_KEPT: usize = 1 << 20;
 
-/// An agent is disconnected if more bytes than this, or than this part of the memory, wait for it, and it reads none of them for this
-/// time, in ns.
+/// An agent is disconnected if more than `MAX_UNREAD` bytes, or more than one part in `UNREAD_PART` of the memory, wait
+/// for it, and it reads none of them for `READS_WITHIN_NS`.
 const MAX_UNREAD: usize = 64 << 20;
 const UNREAD_PART: u64 = 64;
 const READS_WITHIN_NS: u64 = 30_000_000_000;
-/// If this many times as much waits, it is disconnected much sooner.
+/// If more than this many times as much waits, it is disconnected after `READS_SOON_NS`.
 const FAR_TOO_MUCH: usize = 4;
 const READS_SOON_NS: u64 = 500_000_000;
 

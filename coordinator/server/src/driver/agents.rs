@@ -53,7 +53,8 @@ pub(super) enum AfterInput {
     Ends(End),
 }
 
-/// The memory that each byte of a hello takes, beyond the size of one without chunks. The chunks in it are small and many.
+/// How many bytes of memory each byte of a hello takes, beyond the size of a small hello: its chunks are small and
+/// many.
 const HELLO_TAKES: u64 = 8;
 const SMALL_HELLO: usize = 4 << 10;
 

@@ -79,7 +79,7 @@ pub(super) struct Waited {
 /// The most bytes that one frame counts for: a message that arrived in many frames may have brought many acknowledgements.
 pub(super) const MOST_IN_A_FRAME: u64 = 2 << 20;
 
-/// How much a client has to read within the time for which it may be silent, if twice as much waits for it.
+/// How many bytes a client must read while it may be silent, or half of what waits for it if that is less.
 const LEAST_TAKEN: u64 = 1 << 20;
 
 impl Client {
@@ -114,7 +114,8 @@ impl Client {
         self.sent_by_client() + self.sent_and_waiting().saturating_sub(elsewhere)
     }
 
-    /// Returns whether it is still sent the outcomes of a detached job. What waits for it then counts there.
+    /// Returns whether it is still sent the outcomes of a detached job. What waits for it then counts for the detached
+    /// jobs.
     pub(super) fn is_served(&self) -> bool {
         self.role == Role::Reads && !self.over
     }

@@ -32,7 +32,8 @@ pub(super) struct Clients {
     window: u64,
     /// The sum of what all clients are counted with. It is never less than what they hold, since queues become shorter by themselves.
     counted: u64,
-    /// The part of it that clients do not read, nearly all of it results. See [`slow_readers`](super::slow_readers).
+    /// The part of `counted` that clients do not read, nearly all of it results. See
+    /// [`slow_readers`](super::slow_readers).
     results: u64,
     /// The size of the messages that opened their pools.
     openings: u64,
@@ -276,7 +277,7 @@ impl Clients {
         self.counted
     }
 
-    /// Returns the part of it that they do not read.
+    /// Returns the part of that sum that clients do not read.
     pub(super) fn results(&self) -> u64 {
         self.results
     }
@@ -359,7 +360,7 @@ impl Clients {
             return true;
         }
         client.over = true;
-        // What it has opened is no longer kept.
+        // Its first message is no longer kept.
         self.openings -= std::mem::take(&mut client.opening);
         client.session.outgoing.finish();
         self.count(id);

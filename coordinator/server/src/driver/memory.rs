@@ -5,9 +5,9 @@
 //! progress. Small frames of clients that hold next to nothing are always read. Nothing is dropped. Below nine tenths, all are read
 //! again. Meanwhile HTTP/2's flow control holds back what clients send.
 //!
-//! [`slow_readers`](super::slow_readers) bounds the results for clients that do not read, and [`clients`](super::clients) what is sent
-//! and not acknowledged; [`acks`](super::acks) gets it acknowledged. What agents do not read counts as well; see
-//! [`agents`](super::agents).
+//! [`slow_readers`](super::slow_readers) bounds the results for clients that do not read. [`clients`](super::clients)
+//! bounds what is sent and not acknowledged, and [`acks`](super::acks) chooses the clients that are read for their
+//! acknowledgements. What agents do not read counts as well; see [`agents`](super::agents).
 //!
 //! What is held may be useless until more arrives: parts of large messages, incomplete explicit chunks, jobs without items, reopened
 //! pools whose clients have not resent everything. If so, and slots are idle, one client at a time is favoured ([`Memory::favoured`]):
@@ -86,7 +86,7 @@ impl Holders<'_> {
         round.bytes_of_jobs() + self.clients.counted() + agents + self.detached.held()
     }
 
-    /// Returns how many bytes are held for a client: what it has sent and has no outcome.
+    /// Returns how many bytes count for a client: its session, its jobs, and what waits for the store.
     fn held_by(&self, round: &Round, id: ClientId) -> u64 {
         self.clients.held_by(round, id) + self.detached.parked_of(id)
     }
@@ -133,10 +133,10 @@ impl Memory {
     /// Returns whether more than the bound is held, and a good part of it is results that clients do not take.
     pub(super) fn is_full_of_results(&self, round: &Round, holders: &mut Holders<'_>) -> bool {
         let (results, most) = (self.bound / RESULTS_PART, self.bound);
-        let is_so = |holders: &Holders<'_>| holders.clients.results() > results && holders.at_most(round) > most;
-        is_so(holders) && {
+        let is_exceeded = |holders: &Holders<'_>| holders.clients.results() > results && holders.at_most(round) > most;
+        is_exceeded(holders) && {
             holders.held(round);
-            is_so(holders)
+            is_exceeded(holders)
         }
     }
 

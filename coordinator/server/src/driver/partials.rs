@@ -14,7 +14,7 @@ use super::agent::Agent;
 
 pub(super) struct Partials {
     bytes: u64,
-    /// How many bytes all agents may have sent.
+    /// How many bytes of incomplete messages may be held before only one agent is read.
     share: u64,
     /// The only agent that is read, and since when.
     alone: Option<(AgentId, u64)>,
@@ -27,7 +27,7 @@ pub(super) struct Partials {
 const LEAST_BYTES_PER_SECOND: u64 = 1 << 20;
 
 impl Partials {
-    /// `patience`: how long an agent may take in addition to the time for its bytes.
+    /// `patience`: how long an agent that is read alone may take, in addition to the time for its bytes.
     pub(super) fn new(memory: u64, patience: Duration) -> Self {
         Self { bytes: 0, share: memory / 16, alone: None, waiting: 0, patience: nanos(patience) }
     }

@@ -1,10 +1,12 @@
 //! Limits results that clients do not read.
 //!
-//! If a client's queue is too long, its pool is paused and gets no new chunks. But agents may have many of its chunks, and a hostile
-//! agent has as many as it likes. So while more than the bound is held, and a good part of it is such results, an agent is read until
-//! it has sent a little more, and then not at all: HTTP/2's flow control holds back the rest. That delays all clients' results, so it
-//! must end: clients that read next to none of theirs for as long as a peer may be silent lose their sessions, those with most results
-//! first, until there is room.
+//! If a client's queue is too long, its pool is paused and gets no new chunks. But agents may still have many of its
+//! chunks, and a hostile agent may send any number of results. So while more than the bound is held, and a good part of
+//! it is such results, each agent may send a little more and is then no longer read: HTTP/2's flow control holds back
+//! the rest.
+//!
+//! This delays the results of all clients, so it must end. A client that reads next to none of its results for the
+//! heartbeat timeout loses its session. Those with most results lose theirs first, until there is room.
 
 use farpool_coordinator::{AgentId, ClientId};
 use tonic::Status;

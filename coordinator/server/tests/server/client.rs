@@ -219,7 +219,7 @@ pub(crate) fn id(number: u8) -> Bytes {
     Bytes::copy_from_slice(&session_id(&secret(number)).expect("the secret has a wrong length"))
 }
 
-/// A pool with that secret.
+/// The message that opens a pool with this secret.
 pub(crate) fn open_pool_as(id: u8) -> OpenPool {
     OpenPool { secret: secret(id), ..open_pool() }
 }

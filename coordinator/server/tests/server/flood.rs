@@ -45,7 +45,7 @@ fn client_floods(channel: Channel, frames: impl Iterator<Item = ClientFrame> + S
     })
 }
 
-/// Sends these frames like [`client_floods`], and reads what it is sent without acknowledging it.
+/// Sends these frames like [`client_floods`], and reads the replies without acknowledging them.
 pub(crate) fn client_floods_and_reads(
     channel: Channel,
     frames: impl Iterator<Item = ClientFrame> + Send + 'static,
@@ -226,7 +226,7 @@ fn half_frame() -> Vec<u8> {
     [&head(0, 4 << 20)[..], &vec![0x0a; (4 << 20) - 1]].concat()
 }
 
-/// Clients that do this once their pools are open.
+/// Starts clients that send these frames once their pools are open.
 async fn clients_flood(
     server: &mut Running,
     frames: impl Fn() -> Box<dyn Iterator<Item = ClientFrame> + Send>,

@@ -125,7 +125,7 @@ async fn a_client_that_does_not_read_while_the_memory_is_full_is_ended() {
     (0..ITEMS).for_each(|index| slow.items(1, index, &[&item]));
     slow.end_items(1);
     server.until("a full memory", |status| status.held_bytes > 18 << 20).await;
-    // Behind its results, which the same agent has.
+    // The same agent sends this client's results after those of the slow one.
     Client::open(&server).await.check_works(1).await;
     slow.must_be_refused(tonic::Code::ResourceExhausted, "does not take its own").await;
     server.until("an empty memory", |status| status.held_bytes == 0).await;

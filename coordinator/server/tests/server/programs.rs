@@ -16,7 +16,7 @@ use crate::server::{Server, soon};
 const PIECE: usize = 1 << 20;
 
 pub(crate) fn program(bytes: usize) -> (Vec<u8>, Vec<u8>) {
-    // An incompressible program takes as many pieces as it has bytes.
+    // It is incompressible, so its size determines how many pieces it takes.
     let mut program = vec![0; bytes];
     blake3::Hasher::new().finalize_xof().fill(&mut program);
     let digest = blake3::hash(&program).as_bytes().to_vec();
@@ -166,7 +166,8 @@ async fn unrequested_and_invalid_programs_are_refused() {
         let broken_off = words == "ended after";
         assert_eq!(error.code(), if broken_off { Code::Cancelled } else { Code::InvalidArgument }, "{error}");
         assert!(error.message().contains(words), "{words}: {error}");
-        // It was the only client, so the waiting agents get the error; if the upload may have been cut off, once the client is gone.
+        // It was the only client, so the waiting agents get the error. If the upload was cut off, they get it only when
+        // the client is gone.
         if broken_off {
             assert!(!fetch.is_finished());
             drop(client);

@@ -14,7 +14,7 @@ use crate::client::{Client, open_pool};
 use crate::process::{Running, with_programs};
 use crate::server::{connect, soon};
 
-/// The limits for the slowest call and for the median: this is no release build, and other processes compute too. A call
+/// The limits for the slowest call and for the median: this may be a debug build, and other processes run too. A call
 /// that waited for everything that the others send would wait as long as they send.
 const SLOWEST: Duration = Duration::from_secs(10);
 const MEDIAN: Duration = Duration::from_secs(1);

@@ -43,8 +43,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether to continue running items. Their results are accepted in any case, but would exceed the journal's size
-    /// or fill the memory.
+    /// Whether to continue running items. Otherwise their results are still accepted, but they exceed the journal's
+    /// size or fill the memory.
     pub(super) fn has_room_for_outcomes(&self) -> bool {
         self.failed.is_none() && self.bytes() < self.settings.size && self.backlog() < 2 * self.settings.backlog
     }
@@ -111,7 +111,7 @@ impl Journal {
         let existing = self.existing(job)?;
         let count = count(first, &data, &ends)?;
         if existing.phase() != Phase::Feeding || first < existing.end {
-            let message = format_args!("items from {first} on come behind the end of job {job}");
+            let message = format_args!("job {job} accepts no items from {first} on: it is complete, or has later ones");
             return Err(JobStoreError::new(JobStoreErrorKind::Invalid, message));
         }
         let (body, payload) = (Body::Items(record::Items { job, first, count }), [data, ends]);
@@ -132,12 +132,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes a job incomplete again whose end of items is not durable, while nothing can be written. This takes time,
+    /// Makes a job incomplete again, if its end of items is not durable and nothing can be written. This takes time,
     /// and may not succeed: `Progress::withdrawn` reports the job when it is done. After that, the job is never found
     /// complete, even if the coordinator ends at any time.
     pub(super) fn withdraw_end(&mut self, job: u64) {
         let Some(&withdrawal) = self.completing.get(&job) else { return };
-        // A summary of it that is as new has the same information, and would be found instead.
+        // A summary of the job that is not durable may say too that the job is complete, and would be found instead.
         let state = self.located(job).and_then(|located| located.state);
         if state.is_none_or(|location| self.is_durable(location)) && self.withdrawing.insert(job) {
             self.shared.withdraw(withdrawal);
@@ -189,8 +189,8 @@ impl Journal {
     /// If one of them has an outcome already, if there is no such job, or if it is too long for a record.
     pub(super) fn failed(&mut self, job: u64, first: u64, count: u64, failure: &Failure) -> Result<(), JobStoreError> {
         let end = first.checked_add(count).filter(|_| count > 0);
-        let end =
-            end.ok_or_else(|| JobStoreError::new(JobStoreErrorKind::Invalid, "no item, or none that is as high"))?;
+        let none = "there are no items, or their indices are too high";
+        let end = end.ok_or_else(|| JobStoreError::new(JobStoreErrorKind::Invalid, none))?;
         self.lack_outcomes(job, first, end)?;
         let body = Body::ItemsFailed(record::ItemsFailed { job, first, count });
         let payload = [failure.encode_to_vec().into()];
@@ -271,8 +271,7 @@ impl Journal {
             None => Ok(()),
             Some(reason) => {
                 let directory = self.settings.directory.display();
-                let message =
-                    format_args!("the journal in {directory} cannot be written to: {reason}; it is tried again");
+                let message = format_args!("the journal in {directory} cannot be written to: {reason}; retrying");
                 Err(JobStoreError::new(JobStoreErrorKind::Io, message))
             }
         }

@@ -1,13 +1,13 @@
 //! Batches that are written and made durable together, as steps that are done one by one.
 //!
-//! If one fails, the steps are repeated from where all before was durable: the system may have dropped what it could
-//! not write, and a later sync would not report that. What is durable is not written again. A segment that is created
-//! again is always the last one, as it must be if it is found without its records. When segments are removed, what
-//! their records stated has been written again.
+//! If a step fails, all steps that are not known to be durable are repeated: the system may have dropped what it could
+//! not write, and a later sync would not report that. What is durable is not written again. Only the last segment is
+//! ever created again: any other one without its records would count as damaged. A segment is removed only after the
+//! statements in its records have been written again.
 //!
 //! Between two attempts a record can be withdrawn ([`Group::withdraw`]): it is never found again, even if the computer
-//! crashes at any time. First, what attempts have written beyond the durable part is cut off, which must be durable
-//! itself. From then on the record is nowhere on the disk, and a filler is written in its place.
+//! crashes at any time. First, what attempts have written beyond the durable part is cut off, durably. From then on the
+//! record is nowhere on the disk, and a filler is written in its place.
 //!
 //! The items of a refused job are left out too ([`Group::leave_out_refused`]): they may be what has filled the disk.
 //! Durable ones are cut off as well, as long as nothing else follows them. This makes room for the record that
@@ -29,8 +29,7 @@ use super::segment::{SEGMENT_HEADER, header};
 use super::source::Source;
 use super::storage::Storage;
 
-/// How many bytes are written before they are made durable, however many there are: someone waits for the first of
-/// them.
+/// About how many bytes are written before a sync, even if more are waiting: callers wait for the first ones.
 const AT_ONCE: u64 = 32 << 20;
 
 #[derive(Debug)]
@@ -43,17 +42,17 @@ pub(super) struct Group {
     unreadable: Vec<(usize, RecordLocation, String)>,
     /// Segments that were set aside, and their new names.
     set_aside: Vec<(u32, String)>,
-    /// Records that are to be withdrawn, and could not be yet.
+    /// Records to withdraw that could not be withdrawn yet.
     withdrawals: Vec<Withdrawal>,
     /// The version of the refused jobs that was left out: see [`Refused::version`].
     refused: u64,
-    /// Jobs that it forgets, if items of some were to be left out.
+    /// The jobs that its records forget; collected only while there are refused jobs.
     forgets: Vec<u64>,
     /// What is durable when the group is.
     pub(super) number: u64,
 }
 
-/// A record that is to be withdrawn, by its number and location.
+/// A record to withdraw, by its number and location.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Withdrawal {
     pub(super) number: u64,
@@ -61,7 +60,7 @@ pub(super) struct Withdrawal {
 }
 
 impl Group {
-    /// Gathers a first batch and all waiting ones, up to a bound, without what is to be left out.
+    /// Gathers a first batch and all waiting ones, up to a bound, without the records to leave out.
     pub(super) fn gather(
         first: QueuedBatch,
         left_out: &mut LeftOut,
@@ -96,7 +95,7 @@ impl Group {
         if refused.is_empty() || self.refused == refused.version {
             return false;
         }
-        // Bytes that were written already would be in the holes.
+        // Otherwise the holes would contain bytes that were written already.
         if self.cut_back(storage).is_err() {
             return false;
         }
@@ -218,7 +217,7 @@ impl Group {
         })
     }
 
-    /// Returns the jobs that it forgets, if items of jobs were to be left out of it.
+    /// Returns the jobs that its records forget, if there were refused jobs.
     pub(super) fn forgets(&self) -> &[u64] {
         &self.forgets
     }
@@ -281,12 +280,12 @@ impl Attempt<'_> {
                 return Ok(true);
             }
             Some(Step::Remove(segment)) => {
-                goes(storage, *segment);
+                move_note_past(storage, *segment);
                 storage.remove(*segment)?;
                 *from = *next + 1;
             }
             Some(Step::SetAside(segment)) => {
-                goes(storage, *segment);
+                move_note_past(storage, *segment);
                 set_aside.push((*segment, storage.set_aside(*segment)?));
                 *from = *next + 1;
             }
@@ -302,9 +301,9 @@ impl Attempt<'_> {
     }
 }
 
-/// A segment is removed because nothing in it is needed. It must not count as missing, although the note may name it;
-/// and as long as it is there, all of it counts as durable: it may say that jobs were discarded.
-fn goes(storage: &dyn Storage, segment: u32) {
+/// Moves the note of what is durable past a segment that is about to be removed, so that the segment does not count as
+/// missing. As long as it is there, all of it counts as durable: it may say that jobs were discarded.
+fn move_note_past(storage: &dyn Storage, segment: u32) {
     if storage.synced().is_some_and(|(noted, _)| noted == segment) {
         storage.note_synced(segment + 1, 0);
     }
@@ -328,7 +327,7 @@ fn add(steps: &mut Vec<Step>, step: Step) {
     }
 }
 
-/// Returns the filler for a location where a record could not be copied: something must be there.
+/// Returns the filler for a location that has no record: something must be there.
 fn filler(to: RecordLocation) -> Vec<u8> {
     let mut record = filler_head(to);
     record.resize(to.length as usize, 0);

@@ -133,7 +133,7 @@ impl Index {
         }
     }
 
-    /// Returns the location of this, if it is still needed.
+    /// Returns the location of the part, if it is still needed.
     pub(super) fn location_of(&self, part: Part) -> Option<RecordLocation> {
         match part {
             Part::Pool(pool) => self.pools.get(&pool)?.opened,
@@ -166,7 +166,7 @@ impl Index {
     pub(super) fn copied(&mut self, part: Part, to: RecordLocation) {
         self.segments.written(to);
         if let Part::Pool(pool) = part {
-            self.segments.all.get_mut(&to.segment).expect("cannot read the segment").pools.insert(pool);
+            self.segments.all.get_mut(&to.segment).expect("the segment has no entry").pools.insert(pool);
         }
         if let Some(number) = part.job()
             && self.segments.has_job(to, number)
@@ -185,7 +185,7 @@ impl Index {
             if let Some(forgotten) = self.forgotten.get_mut(&number) {
                 forgotten.segments -= 1;
                 if forgotten.segments == 1 {
-                    // Only the segment with the record itself is left.
+                    // Only the segment with the record itself remains.
                     let record = forgotten.record;
                     self.forgotten.remove(&number);
                     self.segments.release(record);
@@ -196,7 +196,7 @@ impl Index {
 
     fn pool_opened(&mut self, number: u64, location: RecordLocation) {
         self.last_pool = self.last_pool.max(number);
-        self.segments.all.get_mut(&location.segment).expect("the pool is not in this segment").pools.insert(number);
+        self.segments.all.get_mut(&location.segment).expect("the segment has no entry").pools.insert(number);
         let pool = self.pools.entry(number).or_insert_with(|| Pool { held: true, ..Pool::default() });
         self.segments.keep(location);
         if let Some(before) = pool.opened.replace(location) {

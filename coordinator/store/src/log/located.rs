@@ -11,7 +11,7 @@ use crate::runs::Runs;
 pub(super) struct Located {
     pub(super) job: Job,
     pub(super) pool: u64,
-    /// None as long as only records were seen that had been moved in front of it.
+    /// `None` until the record that opens the job was read: other records may have been moved in front of it.
     pub(super) opened: Option<RecordLocation>,
     pub(super) state: Option<RecordLocation>,
     /// By first index: items without outcomes, and outcomes.

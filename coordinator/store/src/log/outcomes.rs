@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use farpool_proto::v1::journal_record::{Body, ItemsDone};
 
-/// Results of this size and above are a record of their own, and so are results of this size together.
+/// A result of at least this many bytes has a record of its own. Smaller ones are joined up to this size.
 const LARGE: usize = 64 << 10;
 
 /// Results of consecutive items that are not in the log yet.
@@ -12,14 +12,14 @@ pub(super) struct Gathered {
     job: u64,
     first: u64,
     count: u64,
-    /// The first ones as they arrived.
+    /// The first batch, as it arrived.
     data: Bytes,
     ends: Bytes,
     /// Whether they count as failed.
     failed: bool,
     /// How many attempts each took; 0: one.
     attempts: u32,
-    /// All of them, if there were more.
+    /// All results, once a second batch was joined.
     joined: Option<(Vec<u8>, Vec<u8>)>,
 }
 

@@ -51,7 +51,7 @@ pub struct Journal {
     pub(super) compaction: Option<Compaction>,
     /// The records that complete jobs and are not durable.
     pub(super) completing: BTreeMap<u64, Withdrawal>,
-    /// Jobs whose completing record is to be withdrawn because nothing can be written.
+    /// Jobs whose completing record is being withdrawn because nothing can be written.
     pub(super) withdrawing: BTreeSet<u64>,
     pub(super) reads: Reads,
     pub(super) shared: Arc<Shared>,
@@ -61,7 +61,7 @@ pub struct Journal {
     damage: Vec<String>,
 }
 
-/// The most texts about damage that are kept while the journal is open; one more has the number of the others.
+/// The most texts about damage that are kept while the journal is open; one more text has the number of the rest.
 const DAMAGE_SHOWN: usize = 100;
 
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Drops records that belong to nothing.
+    /// Drops pools without jobs, and begins to empty damaged segments.
     fn settle(&mut self) {
         for pool in self.index.pools.keys().copied().collect::<Vec<_>>() {
             self.index.release_pool(pool);
@@ -238,7 +238,7 @@ impl Journal {
         number
     }
 
-    /// Handles what the thread has written, and continues with what follows from it. To be called after each wakeup.
+    /// Handles what the thread has written, and continues with what follows from it. Call this after each wakeup.
     pub(super) fn progress(&mut self) -> Progress {
         let (unreadable, set_aside, withdrawn, lookups);
         {
@@ -297,7 +297,7 @@ impl Journal {
         self.durable
     }
 
-    /// Whether the disk is idle: then a batch is written at once, and what arrives meanwhile with the next.
+    /// Whether the thread is idle: then it writes the next batch at once, and later ones together after that.
     pub(super) fn is_idle(&self) -> bool {
         self.queued.is_empty()
     }
@@ -376,8 +376,8 @@ fn warn_of_other_files(storage: &dyn Storage, warn: &mut dyn FnMut(String)) {
         let bytes = ByteSize(aside.iter().map(|file| file.bytes).sum());
         let plural = if files == 1 { "" } else { "s" };
         warn(format!(
-            "kept beside the journal: {files} damaged file{plural} ({bytes}), *.damaged-* and *.cut-off-*; to be removed by hand \
-             when nobody needs them"
+            "kept beside the journal: {files} damaged file{plural} ({bytes}), *.damaged-* and *.cut-off-*; \
+             remove them by hand when nobody needs them"
         ));
     }
     let foreign = storage.foreign();

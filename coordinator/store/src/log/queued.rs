@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 
-/// A batch, and the end of the durable part once it is durable.
+/// A batch, and the number of its last step.
 #[derive(Debug)]
 pub(super) struct QueuedBatch {
     pub(super) batch: Batch,

@@ -1,6 +1,6 @@
 //! Reading without waiting for the disk: a few tasks at a time read, on threads that may block.
 //!
-//! Places are looked up in the index when a read begins. Before it ends, compaction may have moved the records and
+//! A read looks up locations in the index when it begins. Before it ends, compaction may have moved the records and
 //! removed the segment. Then the task asks the journal's owner for the new locations and reads there; callers do not
 //! notice.
 

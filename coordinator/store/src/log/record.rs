@@ -118,7 +118,7 @@ pub(super) fn run(body: &Body) -> Option<(u64, u64, u64)> {
     }
 }
 
-/// Returns whether a record at this location is short enough that locations fit in 32 bits.
+/// Whether the end of a record at this location fits in 32 bits.
 pub(super) fn fits(location: RecordLocation) -> bool {
     location.end() <= u64::from(u32::MAX)
 }

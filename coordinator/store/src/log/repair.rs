@@ -7,8 +7,8 @@
 //! | the record that opened the job, with its name | it gets another name, and ends |
 //! | the record that opened its pool | it ends, if it has not |
 //! | perhaps some of its last items: it is unknown whether it was complete | it ends, or has failed if it had finished |
-//! | perhaps that items were handed out, which must not run twice | all its items without outcomes fail |
-//! | all its records | nothing is left to report, but that there may have been such jobs |
+//! | perhaps that items that must not run twice were handed out | all its items without outcomes fail |
+//! | all its records | nothing can be restored; a warning says that there may have been such jobs |
 //! | that it was discarded | it exists again, unless a segment's seal knows, or another job has its name |
 
 use bytes::Bytes;
@@ -40,7 +40,7 @@ pub(super) struct Repair<'a> {
     pub(super) index: &'a mut Index,
     pub(super) tail: &'a mut Tail,
     pub(super) reader: &'a Reader,
-    /// When jobs end that cannot continue, in ms since 1970.
+    /// The end time of jobs that cannot continue, in ms since 1970.
     pub(super) now_ms: u64,
 }
 

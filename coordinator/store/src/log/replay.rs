@@ -276,8 +276,7 @@ fn lacks(length: u64, durable: Option<u64>) -> Option<String> {
     }
 }
 
-/// A name is given to another job only when the previous one was discarded. If that one still exists, the record of its
-/// end is lost.
+/// Frees a job's name if an earlier job still has it: that job was discarded, and the record of this is lost.
 fn take_name(index: &mut Index, discarded: &mut BTreeSet<u64>, opened: &JobOpened) {
     if let Some(&other) = index.names.get(&key_of(opened))
         && other < opened.job

@@ -8,13 +8,13 @@ use std::io;
 use super::record::{HEADER, Lengths};
 use super::source::Source;
 
-/// The fewest bytes to recognize a record: its header, and the first two bytes of its head.
+/// The fewest bytes by which a record is recognized: its header, and the first two bytes of its head.
 const LEAST: usize = HEADER + 2;
 
 /// More zeros than this at the end are blocks of a file that were never written.
 const NEVER_WRITTEN: u64 = 512;
 
-/// A partial head is believed to be one if it is not longer.
+/// A head that is cut off cannot be checked: it is believed to be one up to this length.
 const LONGEST_CUT: u64 = 64 << 10;
 
 /// How many times the bytes of a segment may be read for candidates that turn out not to be records.
@@ -22,7 +22,7 @@ const BUDGET: u64 = 16;
 
 /// Returns where the next whole record begins, if there is one. `bad` is where a record should begin and does not.
 pub(super) fn next_whole(source: &mut Source<'_>, bad: u64) -> io::Result<Option<u64>> {
-    // If only the bytes after its header are damaged, what looks like a record within them is not one.
+    // If only the bytes after the record's header are damaged, what looks like a record within them is not one.
     if let Some(end) = end_of(source, bad)?
         && end < source.length()
         && source.record(end)?.is_ok()
@@ -113,7 +113,7 @@ fn could_begin(bytes: &[u8]) -> bool {
     head <= all && fits
 }
 
-/// Whether a head can begin with this byte: a field of 1 to 15, with bytes.
+/// Whether a head can begin with this byte: the tag of a length-delimited field with a number from 1 to 15.
 fn is_tag(byte: u8) -> bool {
     (0x0a..0x80).contains(&byte) && byte & 7 == 2
 }

@@ -21,7 +21,7 @@ pub(super) struct Segments {
 pub(super) struct Segment {
     pub(super) bytes: u64,
     pub(super) live: u64,
-    /// The jobs with records in it, needed or not: what these state must be written again before they go.
+    /// The jobs with records in it, needed or not: what these state must be written again before the segment goes.
     pub(super) jobs: BTreeSet<u64>,
     pub(super) pools: BTreeSet<u64>,
     /// Whether something in it cannot be read, so that it cannot be emptied.
@@ -39,7 +39,7 @@ impl Segments {
     }
 
     pub(super) fn remove(&mut self, segment: u32) -> Segment {
-        let removed = self.all.remove(&segment).expect("cannot read the segment");
+        let removed = self.all.remove(&segment).expect("the segment has no entry");
         self.bytes -= removed.bytes;
         self.live -= removed.live;
         removed
@@ -47,7 +47,7 @@ impl Segments {
 
     /// It is damaged, and its file has this length.
     pub(super) fn is_damaged(&mut self, segment: u32, length: u64) {
-        let damaged = self.all.get_mut(&segment).expect("cannot read the segment");
+        let damaged = self.all.get_mut(&segment).expect("the segment has no entry");
         damaged.damaged = true;
         let unread = length.saturating_sub(damaged.bytes);
         damaged.bytes += unread;
@@ -80,6 +80,6 @@ impl Segments {
     }
 
     fn at(&mut self, location: RecordLocation) -> &mut Segment {
-        self.all.get_mut(&location.segment).expect("the location is in no segment")
+        self.all.get_mut(&location.segment).expect("the segment has no entry")
     }
 }

@@ -15,7 +15,7 @@ pub struct Settings {
     pub expiry: Duration,
     /// The most bytes in memory that may wait for the disk when more items arrive.
     pub backlog: u64,
-    /// When it is opened, in ms since 1970: the end of jobs that end because of damage.
+    /// When it is opened, in ms since 1970. Jobs that end because of damage end at this time.
     pub opened_ms: u64,
 }
 

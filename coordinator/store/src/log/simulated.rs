@@ -90,7 +90,7 @@ impl Simulated {
         self.state().done.clone()
     }
 
-    /// Sets whether it fails from now on.
+    /// Sets which operations fail from now on; `None`: none do.
     pub fn fail(&self, fault: Option<Fault>) {
         self.state().fault = fault;
     }

@@ -118,7 +118,7 @@ impl Directory {
         }
         foreign.sort();
         aside.sort_by(|one: &Aside, other| one.name.cmp(&other.name));
-        // Without it, more counts as durable than may be.
+        // Without this file, more counts as durable than may be.
         let synced = File::options()
             .read(true)
             .write(true)

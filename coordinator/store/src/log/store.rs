@@ -184,7 +184,7 @@ impl JobStore for Journal {
     }
 }
 
-/// A caller that finds it full may wait if it is shrinking by itself.
+/// Turns `Full` into `Busy` if the journal is shrinking by itself: then the caller may wait.
 fn busy_if_it_makes_room(journal: &Journal, error: JobStoreError) -> JobStoreError {
     match error.kind() {
         JobStoreErrorKind::Full if journal.makes_room() => JobStoreError::new(JobStoreErrorKind::Busy, error),
@@ -223,7 +223,7 @@ fn opening(journal: &Journal, job: u64) -> Option<[Wanted; 2]> {
 }
 
 fn not_opened() -> ReadError {
-    ReadError::Lost("what the job was opened with is not there".to_owned())
+    ReadError::Lost("the messages that opened the job are missing".to_owned())
 }
 
 fn opened_with(records: Vec<RecordContents>) -> Result<Opening, ReadError> {

@@ -41,7 +41,7 @@ pub(super) struct Report {
     pub(super) unreadable: Vec<(RecordLocation, String)>,
     /// Segments that were set aside, and their new names.
     pub(super) set_aside: Vec<(u32, String)>,
-    /// Records that are to be withdrawn, unless they become durable now.
+    /// Records to withdraw, unless they become durable now.
     withdrawals: Vec<Withdrawal>,
     /// Whether to retry at once.
     retry_now: bool,
@@ -98,8 +98,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Has the thread retry at once, and withdraw a record if that fails. Does nothing if writing does not fail any
-    /// more.
+    /// Has the thread retry at once, and withdraw a record if that fails. Does nothing if writing works again.
     pub(super) fn withdraw(&self, withdrawal: Withdrawal) {
         self.retry_now(|report| report.withdrawals.push(withdrawal));
     }

@@ -107,7 +107,7 @@ fn next_killed(directory: &Path, first: u64, after: Duration) -> u64 {
 fn check(directory: &Path, durable: u64) {
     let mut warnings = Vec::new();
     let journal = open(directory, |warning| warnings.push(warning));
-    // Fewer bytes than a record's header may not be a record's: they are kept, and named at every start.
+    // Fewer bytes than a header are not recognized as part of a record: they are kept, and reported at every start.
     let aside = journal.describe().aside;
     assert!(aside.iter().all(|aside| aside.bytes < HEADER as u64), "{aside:?}");
     assert!(warnings.len() <= 1 + usize::from(!aside.is_empty()), "{warnings:?}");

@@ -41,7 +41,7 @@ struct Cause {
 }
 
 impl Limit {
-    /// Returns what to write for this line: at most the line, and how many were left out before.
+    /// Returns the lines to write: this one, after a note on how many were left out before it; or none.
     pub(super) fn admits(&mut self, line: Line, now: Instant) -> Vec<Line> {
         let cause = cause(&line);
         if let Some(known) = self.causes.iter_mut().find(|known| known.line == cause) {
@@ -89,7 +89,7 @@ impl Limit {
         lines
     }
 
-    /// Whether there are counts to write later and no clock runs that would do so.
+    /// Whether there are counts to write later, and no clock runs that writes them.
     pub(super) fn needs_clock(&mut self) -> bool {
         let wants = !self.has_clock && self.causes.iter().any(|cause| cause.count > 0);
         self.has_clock |= wants;

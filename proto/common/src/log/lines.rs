@@ -68,7 +68,7 @@ impl Lines {
         };
         let started = thread::Builder::new().name("farpool-log".to_owned()).spawn(clock);
         if let (Err(_), Some(limit)) = (started, &this.limit) {
-            // They are written with the next line.
+            // The counts are written with the next line.
             lock(limit).clock_is_missing();
         }
     }

@@ -27,7 +27,7 @@ struct Setting {
 enum Value {
     /// The value as a file of settings has it.
     Toml(String),
-    /// Not given, and what that means.
+    /// Not given: a note on what that means.
     None(String),
 }
 

@@ -175,7 +175,7 @@ impl Session {
         cost.print(what, count, if ask == peer::GIVE { "messages" } else { "MiB" });
     }
 
-    /// Sends messages back and forth, with so many in flight.
+    /// Sends messages back and forth, with `ahead` of them in flight.
     async fn cycle(&mut self, ahead: usize, count: usize) {
         let data = Bytes::from_static(&[7; 8]);
         let (cost, mut times) = (Cost::new(self.child.pid()), Vec::with_capacity(count));

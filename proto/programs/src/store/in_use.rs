@@ -35,7 +35,7 @@ impl InUse {
     /// Opens its file for reading.
     ///
     /// # Errors
-    /// If there are too many open files, or if the file was removed by another program.
+    /// If there are too many open files, or if the file was removed by another process.
     pub fn open(&self) -> io::Result<File> {
         File::open(&self.entry.path)
     }
@@ -43,7 +43,7 @@ impl InUse {
     /// Makes it and its name durable. This waits for the disk.
     ///
     /// # Errors
-    /// If the disk fails, or if the file was removed by another program.
+    /// If the disk fails, or if the file was removed by another process.
     pub fn sync(&self) -> io::Result<()> {
         self.open()?.sync_all()?;
         self.entry.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())

@@ -87,7 +87,7 @@ impl ProgramStore {
 
     fn remove(&self, entry: &StoredFile) -> bool {
         let removed = File::open(&entry.path).is_ok_and(|file| {
-            // The lock is held until it is removed, so no process can start to use it meanwhile.
+            // The lock is held until the file is removed, so no process can start to use it meanwhile.
             file.try_lock().is_ok() && fs::remove_file(&entry.path).is_ok()
         });
         if removed {

@@ -18,7 +18,7 @@ fn example(name: &str) -> String {
     fs::read_to_string(deployed(name)).expect("cannot read the example")
 }
 
-/// Returns the lines that would set something without their `#`.
+/// Returns the settings in comments, without their `#`.
 fn commented(text: &str) -> Vec<&str> {
     let is_key = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
     let lines = text.lines().filter_map(|line| line.strip_prefix("# "));

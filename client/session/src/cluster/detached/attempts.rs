@@ -20,15 +20,15 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// `chance` seeds the random waits between attempts.
-    pub(super) fn new(reconnect_timeout: Duration, chance: u64) -> Self {
-        Self { backoff: Backoff::new(chance), reconnect_timeout, first_failure: None }
+    /// `seed` seeds the random waits between attempts.
+    pub(super) fn new(reconnect_timeout: Duration, seed: u64) -> Self {
+        Self { backoff: Backoff::new(seed), reconnect_timeout, first_failure: None }
     }
 
     /// Handles a failed attempt. Completes when the next one is due.
     ///
     /// # Errors
-    /// If another attempt makes no sense.
+    /// If another attempt is pointless, or the reconnect timeout has passed.
     pub(super) async fn wait_for_retry(&mut self, status: &Status, subject: &Subject) -> Result<(), Error> {
         if is_final(status) {
             return Err(subject.refused(status));

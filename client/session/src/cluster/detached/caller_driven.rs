@@ -23,7 +23,7 @@ use crate::error::Error;
 pub struct DetachedClient<C> {
     connect: C,
     location: JobLocation,
-    chance: u64,
+    seed: u64,
 }
 
 /// A job that is being sent to the coordinator.
@@ -52,10 +52,10 @@ pub enum ReadEvent {
 }
 
 impl<C: Connect<Connection: DetachedConnection> + Clone> DetachedClient<C> {
-    /// Creates a client that retries for this long to reach the coordinator; `chance` seeds its random waits.
-    pub fn new(connect: C, reconnect_timeout: Duration, chance: u64) -> Self {
+    /// Creates a client that retries for this long to reach the coordinator; `seed` seeds its random waits.
+    pub fn new(connect: C, reconnect_timeout: Duration, seed: u64) -> Self {
         let address = Address::parse("simulation:1").expect("invalid address");
-        Self { connect, location: JobLocation { address, reconnect_timeout }, chance }
+        Self { connect, location: JobLocation { address, reconnect_timeout }, seed }
     }
 
     /// Detaches a job, which has a number and `Detach`, in a pool that has a secret. The caller must drive the returned
@@ -78,7 +78,7 @@ impl<C: Connect<Connection: DetachedConnection> + Clone> DetachedClient<C> {
         wait: bool,
     ) -> (DetachedOutcomes, impl Future<Output = Result<(), Error>> + use<C>) {
         let Request { connect, subject, .. } = self.call("follow", name);
-        let secret = Secret::of(self.chance.to_le_bytes().repeat(4).into());
+        let secret = Secret::of(self.seed.to_le_bytes().repeat(4).into());
         let (reader, conversation) = JobReader::new(subject, secret, wait);
         (DetachedOutcomes(reader.reporting_missing()), conversation.drive(connect))
     }
@@ -108,8 +108,8 @@ impl<C: Connect<Connection: DetachedConnection> + Clone> DetachedClient<C> {
     }
 
     fn call(&mut self, verb: &'static str, name: &str) -> Request<C> {
-        self.chance = self.chance.wrapping_add(1);
-        let attempts = Attempts::new(self.location.reconnect_timeout, self.chance);
+        self.seed = self.seed.wrapping_add(1);
+        let attempts = Attempts::new(self.location.reconnect_timeout, self.seed);
         Request {
             connect: self.connect.clone(),
             subject: Subject::new(&self.location, verb, &JobRef::by_name(name)),

@@ -34,7 +34,7 @@ pub struct JobReader {
     next: u64,
     /// How many attempts the item of the last outcome took.
     attempts: u32,
-    /// Some items before it had no outcome.
+    /// Whether items before the next one had no outcome.
     has_gaps: bool,
     /// Whether each item without an outcome is a step of its own.
     reports_missing: bool,
@@ -54,9 +54,9 @@ struct Incoming {
 pub enum ReadEnd {
     /// Every item has its outcome.
     Finished,
-    /// It was cancelled.
+    /// The job was cancelled.
     Cancelled,
-    /// Its pool cannot run.
+    /// The job's pool cannot run.
     Failed(Error),
     /// The job can no longer be read.
     Broken(Error),

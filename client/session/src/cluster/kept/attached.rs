@@ -68,7 +68,7 @@ impl Attached {
                 Ok(())
             }
             _ => Err(Violation::Invalid(format!(
-                "sent outcomes of {count} items from item {first} on, but those from item {next} on, of {items}, were expected"
+                "sent outcomes of {count} items from item {first} on, but item {next} of {items} is the next"
             ))),
         }
     }

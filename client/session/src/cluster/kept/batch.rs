@@ -13,7 +13,7 @@ pub(super) struct Batch {
     ends: Bytes,
     pub(super) send_state: SendState,
     /// Number of items without an outcome.
-    left: u32,
+    unfinished: u32,
     /// All items before this one have their outcome: outcomes arrive nearly in order.
     prefix: u32,
     /// One bit per item, once some outcomes came out of order; `prefix` is then unused.
@@ -22,9 +22,9 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn new(items: &Items, send_state: SendState) -> Self {
-        let left = (items.ends.len() / 4) as u32;
+        let unfinished = (items.ends.len() / 4) as u32;
         let (data, ends) = (items.data.clone(), items.ends.clone());
-        Self { first: items.first, data, ends, send_state, left, prefix: 0, done: Vec::new() }
+        Self { first: items.first, data, ends, send_state, unfinished, prefix: 0, done: Vec::new() }
     }
 
     pub(super) fn run(&self) -> Run {
@@ -33,7 +33,7 @@ impl Batch {
 
     /// Returns whether all its items have their outcome.
     pub(super) fn is_complete(&self) -> bool {
-        self.left == 0
+        self.unfinished == 0
     }
 
     /// Notes the outcomes of these items of this batch. Returns false, and changes nothing, if some of them already have an
@@ -44,7 +44,7 @@ impl Batch {
         if self.done.is_empty() {
             if from == self.prefix {
                 self.prefix += count;
-                self.left -= count;
+                self.unfinished -= count;
                 return true;
             }
             if from < self.prefix {
@@ -57,7 +57,7 @@ impl Batch {
         each_word(from, count, |word, bits| fresh &= self.done[word] & bits == 0);
         if fresh {
             each_word(from, count, |word, bits| self.done[word] |= bits);
-            self.left -= count;
+            self.unfinished -= count;
         }
         fresh
     }

@@ -165,7 +165,7 @@ impl KeptJob {
         }
         messages.push(Body::OpenJob(self.open.clone()));
         self.push_items(messages, |send_state| send_state == SendState::Sent);
-        // If the window has become smaller, it would refuse the rest later: send that now, while no window applies.
+        // A smaller window would refuse the rest later. So send the rest now, while no window applies.
         if !self.is_rest_admitted(window) || !self.has_rest() {
             self.push_rest(messages);
         }

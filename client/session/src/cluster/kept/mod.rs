@@ -1,5 +1,5 @@
-//! The messages that a session may have to resend to a restarted coordinator. The coordinator keeps nothing on disk, so the
-//! client keeps a job's items until they have their outcomes.
+//! The messages that a session may have to resend to a restarted coordinator. The coordinator has only detached jobs on
+//! disk. So the client keeps a job's items until they have their outcomes, or are durable.
 //!
 //! No IO and no clock: the session's driver passes in what it sends and receives. A message is kept as a reference to its
 //! bytes. An outcome costs a lookup of its batch, which usually is the first one.
@@ -96,7 +96,7 @@ impl KeptSession {
         matches!(&self.first_message, FirstMessage::Pool(open) if open.detached)
     }
 
-    /// Returns the job that the session reads, if it does.
+    /// Returns the detached job that the session reads, if it reads one.
     pub(super) fn attached(&mut self) -> Option<&mut Attached> {
         match &mut self.first_message {
             FirstMessage::Pool(_) => None,

@@ -378,7 +378,7 @@ proptest! {
     }
 }
 
-/// `cargo test -p farpool --release -- --ignored --nocapture measure_keeping`
+/// `cargo test -p farpool-session --release --lib -- --ignored --nocapture measure_keeping`
 #[test]
 #[ignore = "a measurement"]
 fn measure_keeping() {
@@ -403,7 +403,7 @@ fn measure_keeping() {
         let mut first = 0;
         while first < sent {
             let count = run.min(sent - first);
-            // Out of order within eight.
+            // Out of order within groups of eight.
             let item = if shuffle > 0 { (first ^ shuffle).min(sent - count) } else { first };
             assert_eq!(kept.finish(1, item, count), Fresh::All);
             first += count;

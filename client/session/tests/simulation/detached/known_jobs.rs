@@ -1,4 +1,4 @@
-//! The facts that clients know about detached jobs. From then on, every client must find them unchanged.
+//! The facts that clients have learned about detached jobs. Every client must find them unchanged later.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,14 +23,14 @@ pub(crate) struct Job {
     /// The tag of its items.
     pub(crate) tag: u64,
     pub(crate) items: u64,
-    /// Its client has sent it all.
+    /// Its client has sent all of it.
     pub(crate) all_sent: bool,
-    /// The coordinator has confirmed that it keeps it.
+    /// The coordinator has confirmed that it keeps the job.
     pub(crate) kept: bool,
     /// A client has requested to cancel or discard it.
     pub(crate) cancel_requested: bool,
     pub(crate) discard_requested: bool,
-    /// The coordinator has confirmed that.
+    /// The coordinator has confirmed that it was discarded.
     pub(crate) discarded: bool,
     /// How it has ended.
     pub(crate) ended: Option<End>,
@@ -63,7 +63,7 @@ impl KnownJobs {
         jobs.insert(name.to_owned(), Job { tag, items, cancel_requested, discard_requested, ..Job::default() });
     }
 
-    /// Returns what is known of a job. No client has begun to detach an unknown one.
+    /// Returns what is known of a job; nothing if no client has begun to detach it.
     pub(crate) fn job(&self, name: &str) -> Job {
         self.jobs().get(name).cloned().unwrap_or_default()
     }

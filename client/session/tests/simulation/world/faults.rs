@@ -28,7 +28,7 @@ pub(crate) enum Fault {
     Lose,
     Slow,
     KillWorkers,
-    /// Only with detached jobs.
+    /// This and the following kinds occur only with detached jobs.
     StopCoordinator,
     FailDisk,
     SlowDisk,

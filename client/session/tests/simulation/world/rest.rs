@@ -101,9 +101,7 @@ impl World {
         self.agents.retain(|agent| !agent.is_over());
         if status.agents.len() != self.agents.len() {
             let count = self.agents.len();
-            trace::violation(format_args!(
-                "the coordinator knows of other agents than the {count} there are: {status:?}"
-            ));
+            trace::violation(format_args!("there are {count} agents, but the coordinator reports others: {status:?}"));
         }
         for agent in &self.agents {
             if let Some(remains) = agent.remains() {

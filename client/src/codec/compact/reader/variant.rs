@@ -7,7 +7,8 @@ use super::Reader;
 use crate::codec::fault::Fault;
 use crate::codec::shape::part;
 
-/// Identifies a variant by its name, as self-describing formats do. If serde skips a variant, the numbers differ on both sides.
+/// Identifies a variant by its name, as self-describing formats do. If serde skips a variant,
+/// Serialize and Deserialize number the others differently.
 pub(super) struct Variant<'de, 'r> {
     pub(super) reader: Reader<'de, 'r>,
     pub(super) name: &'static str,

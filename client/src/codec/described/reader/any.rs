@@ -69,7 +69,7 @@ impl<'de> Reader<'de, '_> {
         }
     }
 
-    /// Visits a value of which a sequence was asked for: bytes count as one.
+    /// Visits a value for a visitor that asked for a sequence: bytes count as a sequence.
     pub(super) fn elements<V: Visitor<'de>>(self, visitor: V, parts: Parts<'_>) -> Result<V::Value, Fault> {
         if self.tag()? != tag::BYTES {
             return self.visit_any(visitor, parts);
@@ -79,7 +79,7 @@ impl<'de> Reader<'de, '_> {
         SeqDeserializer::new(bytes.iter().copied()).deserialize_seq(visitor)
     }
 
-    /// Visits a value of which fields were asked for.
+    /// Visits a value for a visitor that asked for fields.
     pub(super) fn fields<V: Visitor<'de>>(self, visitor: V, parts: Parts<'_>) -> Result<V::Value, Fault> {
         let positional = |fields: &&Fields| self.input.positional && keys_are_asked_for(self.input, fields);
         let Some(fields) = parts.struct_fields().filter(positional) else { return self.visit_any(visitor, parts) };

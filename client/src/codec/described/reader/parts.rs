@@ -7,7 +7,7 @@ use crate::codec::shape::{Content, Fields, Shape};
 #[derive(Clone, Copy)]
 pub(super) struct Parts<'r> {
     recorded: Option<&'r Recorded<'r>>,
-    /// The content of the variant, if it is one.
+    /// The content of the variant, if the part is a variant.
     content: Option<&'static Content>,
 }
 

@@ -79,7 +79,7 @@ struct Transparent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Wrapped(Box<Transparent>);
 
-/// Has what [`Converted`] has, without what JSON does not round-trip either.
+/// Like [`Converted`], without the parts that JSON does not round-trip either.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct Aliased {
@@ -132,7 +132,7 @@ impl From<Longer> for (u8, Option<u32>, u64) {
     }
 }
 
-/// Is converted with a field for each element, and with names.
+/// Written as a struct with a field for each element, and read as a map.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "BTreeMap<String, i64>", into = "NamedNumbers")]
 struct ByName(BTreeMap<String, i64>);

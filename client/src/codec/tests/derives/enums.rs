@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::check;
 use super::fields::Skipping;
 
-/// Some variants are not written or not read, and their numbers differ on both sides.
+/// Some variants are not written or not read, so Serialize and Deserialize number the others differently.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Letters {
     A,

@@ -75,7 +75,7 @@ impl ClientSession {
     pub(super) fn receive(&self, messages: Vec<ClientMessage>) {
         for body in messages.into_iter().filter_map(|message| message.body) {
             match &body {
-                // A detached job is withdrawn like this, which the test answers.
+                // Terminating the pool of a detached job withdraws the job: the test answers that itself.
                 Body::OpenPool(open) => self.closes_terminated.store(!open.detached, Ordering::SeqCst),
                 Body::ClosePool(close) if close.now && self.closes_terminated.load(Ordering::SeqCst) => {
                     self.push(Event::PoolClosed(PoolClosed {}));

@@ -97,7 +97,7 @@ impl World {
         self.send(Event::PlaceUnfit { pool, agent })
     }
 
-    /// Workers begin, or stop, to die there.
+    /// Workers die there from now on, or no longer do.
     pub(crate) fn unhealthy(&mut self, agent: u32, unhealthy: bool) -> Vec<Action> {
         self.some_were_unhealthy |= unhealthy;
         let agent = self.agents[&agent].id;
@@ -116,7 +116,7 @@ impl World {
         self.remove_agent(agent);
     }
 
-    /// The core considers the agent lost. Returns it, for the case that it comes back.
+    /// The core considers the agent lost. Returns it, in case it reconnects.
     pub(crate) fn remove_agent(&mut self, agent: u32) -> FakeAgent {
         let gone = self.agents.remove(&agent).expect("the agent exists");
         // The records first: its items are now at no agent, and the first unfinished item of each chunk was running.

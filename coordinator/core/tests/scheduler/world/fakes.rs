@@ -64,7 +64,7 @@ pub(crate) struct FakeJob {
     pub(crate) policy: JobPolicy,
     pub(crate) items: BTreeMap<u64, FakeItem>,
     pub(crate) next: u64,
-    /// Chunks that ended here when the core was restarted may be cut here.
+    /// A chunk may end here without being whole: the items resent at the last restart ended here.
     pub(crate) resent_to: u64,
     pub(crate) ended: bool,
     pub(crate) finished: Option<bool>,
@@ -77,7 +77,7 @@ pub(crate) struct FakeItem {
     /// Agents that hold it.
     pub(crate) copies: u32,
     pub(crate) was_handed_out: bool,
-    /// How often it may have begun: it was handed out, and no agent has reported that it has not.
+    /// How often it may have begun: how often it was handed out, less how often an agent reported that it has not.
     pub(crate) begun: u32,
     pub(crate) outcome: Option<Outcome>,
 }

@@ -124,7 +124,7 @@ impl World {
             self.answer_places();
             return [actions, self.schedule()].concat();
         }
-        // Places of pools with a limit are given up if jobs of the pool need other agents, and if workers have died.
+        // Places of pools with a limit are given up if jobs of the pool need other agents, or if workers have died.
         let moves = |job: &FakeJob| {
             let others = || self.jobs.values().any(|other| other.pool == job.pool && !other.require.is_empty());
             self.pools[&job.pool].limit > 0 && (self.some_were_unhealthy || others())
@@ -157,7 +157,7 @@ impl World {
         agent.chunks.iter().map(|chunk| self.wanted(chunk).count() as u64 * self.jobs[&chunk.job].item_bytes).sum()
     }
 
-    /// Returns the items that the agent holds of the chunk and that no other agent was first with.
+    /// Returns the chunk's unfinished items that have no outcome from another agent.
     pub(crate) fn wanted(&self, chunk: &FakeChunk) -> impl Iterator<Item = u64> {
         let items = &self.jobs[&chunk.job].items;
         chunk.left.iter().copied().filter(|item| items[item].outcome.is_none())

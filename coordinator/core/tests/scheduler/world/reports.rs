@@ -73,9 +73,9 @@ impl World {
             Fault::Died => true,
             Fault::Panicked => job.policy.retry_panics,
         };
-        let (job_id, retries, goes_on) = (job.id, job.policy.retries, may_retry && state.copies > 0);
+        let (job_id, retries, continues) = (job.id, job.policy.retries, may_retry && state.copies > 0);
         let actions = self.send(event);
-        let expected = if goes_on {
+        let expected = if continues {
             assert!(attempts <= retries, "a copy of what was tried too often");
             None
         } else if may_retry && attempts <= retries {
@@ -99,7 +99,7 @@ impl World {
         self.send(Event::Returned { agent: id, chunk: chunk.id, attempt: chunk.attempt, first, count });
     }
 
-    /// An agent reports about these items. Returns the runs of those that no other agent was first with.
+    /// An agent reports about these items. Returns the runs of those that have no outcome yet.
     fn take_off(&mut self, job: u32, first: u64, count: u64) -> Vec<(u64, u64)> {
         let items = &mut self.jobs.get_mut(&job).expect("the job exists").items;
         let all = items.range_mut(first..first + count);

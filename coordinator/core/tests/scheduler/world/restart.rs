@@ -162,7 +162,7 @@ impl World {
         self.check_after();
     }
 
-    /// Queued items of jobs that run items at most once may have run at an agent that does not come back.
+    /// Queued items of jobs that run items at most once may have run at an agent that did not reconnect.
     fn fail_queues(&mut self, pool: u32) {
         let open = self.jobs.values_mut().filter(|job| job.pool == pool && job.finished.is_none());
         let mut lost = Vec::new();

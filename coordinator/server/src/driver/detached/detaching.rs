@@ -54,7 +54,7 @@ pub(super) struct Detaching {
 pub(super) enum Withdrawal {
     /// Nothing: the job is incomplete on disk, so it never runs.
     Safe,
-    /// The record that completes this job may be on disk: that it is withdrawn.
+    /// The withdrawal of the record that completes this job, which may be on disk.
     Of(u64),
 }
 
@@ -145,7 +145,9 @@ impl Detaching {
     /// Refuses a message that does not belong in such a session.
     fn unexpected(&self) -> Status {
         Status::invalid_argument(match self.wire_number {
-            Some(wire_number) => format!("a session that detaches a job has Items and EndItems, of job {wire_number}"),
+            Some(wire_number) => {
+                format!("expected Items or EndItems of job {wire_number}, in a session that detaches it")
+            }
             None => "a session that detaches a job opens the job first".to_owned(),
         })
     }
@@ -169,7 +171,7 @@ impl Detaching {
     }
 
     fn check_input(&self) -> Result<(), Status> {
-        if self.input_ended { Err(Status::invalid_argument("a message behind EndItems")) } else { Ok(()) }
+        if self.input_ended { Err(Status::invalid_argument("a message after EndItems")) } else { Ok(()) }
     }
 
     fn park(&mut self, part: Part) {
@@ -221,7 +223,8 @@ impl Detaching {
         self.outgoing.push(ClientEvent { body: Some(body) });
     }
 
-    /// Reports to the client that items before this index are durable, and how many bytes of those that it has sent.
+    /// Reports to the client that items before this index are durable. `bytes`: how many of the bytes that it has sent
+    /// are durable; its window grows with them.
     pub(super) fn send_durable(&mut self, items: u64, bytes: u64) {
         let job = self.wire_number.unwrap_or_default();
         if self.reported != Some(items) {
@@ -258,7 +261,7 @@ pub(super) fn welcome(round: &Round, window: u64) -> Welcome {
 
 /// Refuses items that do not follow the previous ones.
 pub(super) fn gap(first: u64, next: u64) -> Status {
-    Status::invalid_argument(format!("items from {first} on come where item {next} is the next"))
+    Status::invalid_argument(format!("items from {first} on were sent, but item {next} is the next"))
 }
 
 fn refusal(refused: Refused) -> Status {

@@ -14,7 +14,8 @@ pub(super) enum OnDurable {
     Acknowledge(ClientId, u64),
     /// Give items to the pool: the store has noted that they may have been given out.
     Give(ClientId),
-    /// Report to a session that items of its job before this index are durable, and how many bytes of those that it has sent.
+    /// Report to the session in which this job is detached that items before this index are durable, and this many of
+    /// the bytes that the session has sent.
     Received(u64, ClientId, u64, u64),
     /// Report to a session that its job is withdrawn.
     Withdrawn(ClientId),
@@ -26,7 +27,7 @@ pub(super) enum OnDurable {
     Answer(oneshot::Sender<Result<(), Status>>),
 }
 
-/// Actions for when everything appended so far is acknowledged, and for when entries up to a number are.
+/// Actions that wait: for the entries appended since the last flush, and for entries up to a number.
 #[derive(Default)]
 pub(super) struct Durable {
     then: Vec<OnDurable>,

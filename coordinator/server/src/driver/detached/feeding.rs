@@ -1,9 +1,9 @@
 //! Feeds the pools of jobs from the store while there is room.
 //!
-//! All jobs share a quarter of the memory. When that is used up, a job that has nothing in memory may read one record, but only while slots
-//! are idle: other jobs may hold memory because no agent can run them. Before items are given out, the store records that they may have
-//! been. After a restart, all items up to there are resent before the pool resumes. So items that agents hold are adopted, or count as
-//! lost if they must not run twice.
+//! All jobs share a quarter of the memory. When that is used up, a job that has nothing in memory may read one record,
+//! but only while slots are idle: other jobs may hold memory because no agent can run them. Before items are given out,
+//! the store records that they may have been given out. After a restart, all items up to there are resent before the
+//! pool resumes. So items that agents hold are adopted, or count as lost if they must not run twice.
 
 use farpool_common::log::{error, warn};
 use farpool_coordinator::ClientId;

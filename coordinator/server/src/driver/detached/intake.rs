@@ -93,7 +93,8 @@ impl Intake {
         }
     }
 
-    /// Expects the rest of a job that was not complete when the coordinator ended, and whose pool was opened with this.
+    /// Expects the rest of a job that was incomplete when the previous coordinator ended. `pool`: what its pool was
+    /// opened with.
     pub(super) fn expect_rest(&mut self, job: u64, pool: Option<PoolFacts>, now: u64) {
         self.jobs.insert(job, Receiving { since: now, pool, ..Receiving::default() });
     }
@@ -115,7 +116,8 @@ impl Intake {
         gone
     }
 
-    /// Drops jobs that no client has continued since `since`, even while nothing can be written: they may have filled the disk.
+    /// Drops jobs that have had no client since `since`, even while nothing can be written: they may have filled the
+    /// disk.
     pub(super) fn forget_unfinished(&mut self, tracked: &mut TrackedStore, round: &mut Round, since: u64) -> Vec<u64> {
         let late = self.jobs_where(|receiving| receiving.away_since().is_some_and(|away| away <= since));
         for &number in &late {
@@ -130,12 +132,12 @@ impl Intake {
         late
     }
 
-    /// Returns since when the job that has been without a session longest has been so.
+    /// Returns when the first of the jobs without a session lost it.
     pub(super) fn first_away_since(&self) -> Option<u64> {
         self.jobs.values().filter_map(Receiving::away_since).min()
     }
 
-    /// Reports to a session that items before this index are durable, and how many bytes of its own.
+    /// Reports to a session that items before this index are durable, and this many of the bytes that it has sent.
     pub(super) fn report_durable(&mut self, job: u64, id: ClientId, items: u64, bytes: u64) {
         if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.job == Some(job)) {
             session.send_durable(items, bytes);
@@ -211,8 +213,8 @@ impl Intake {
     }
 
     /// Returns the jobs that match.
-    pub(super) fn jobs_where(&self, is_so: impl Fn(&Receiving) -> bool) -> Vec<u64> {
-        self.jobs.iter().filter(|(_, receiving)| is_so(receiving)).map(|(job, _)| *job).collect()
+    pub(super) fn jobs_where(&self, matches: impl Fn(&Receiving) -> bool) -> Vec<u64> {
+        self.jobs.iter().filter(|(_, receiving)| matches(receiving)).map(|(job, _)| *job).collect()
     }
 
     pub(super) fn receiving(&mut self, job: u64) -> Option<&mut Receiving> {
@@ -235,7 +237,7 @@ impl Intake {
         }
     }
 
-    /// Appends the record that completes a job, if all its items and its program are here.
+    /// Appends the record that completes a job, if all its items and its program have arrived.
     pub(super) fn try_to_complete(&mut self, tracked: &mut TrackedStore, now: u64, number: u64) {
         let Some(receiving) = self.jobs.get_mut(&number) else { return };
         let is_whole = receiving.input_ended && !receiving.completes;
@@ -350,14 +352,14 @@ impl Intake {
     /// Drops the job of a session whose client no longer wants it, even while nothing can be written. Returns the job if it is dropped.
     fn withdraw(&mut self, tracked: &mut TrackedStore, round: &Round, id: ClientId) -> Option<u64> {
         let session = self.sessions.get_mut(&id)?;
-        let there = find(tracked, session);
-        if let Some(existing) = there.filter(|there| !tracked.is_received(there)) {
+        let found = find(tracked, session);
+        if let Some(existing) = found.filter(|found| !tracked.is_received(found)) {
             // It was complete before this session began.
             session.send_complete(existing.end);
             self.end(round, id, Ok(()));
             return None;
         }
-        let number = there.map(|there| there.number);
+        let number = found.map(|found| found.number);
         (session.withdrawal, session.job, *session.pool) = (Some(Withdrawal::Safe), None, OpenPool::default());
         session.forget_parked();
         let Some((number, receiving)) = number.and_then(|number| Some((number, self.jobs.get_mut(&number)?))) else {
@@ -403,7 +405,7 @@ impl Intake {
         self.sessions.iter().filter(|(_, session)| waits(session)).map(|(id, _)| *id).collect()
     }
 
-    /// Drops the jobs that were withdrawn when the record that completes them may have been on disk, once that is known.
+    /// Drops withdrawn jobs whose completing record may have been on disk, once it is known whether it is.
     fn forget_unwanted(&mut self, tracked: &mut TrackedStore, round: &Round) -> Vec<u64> {
         let unwanted = self.jobs_where(|receiving| receiving.unwanted).into_iter();
         let known: Vec<u64> = unwanted.filter(|job| !tracked.is_completing(*job)).collect();

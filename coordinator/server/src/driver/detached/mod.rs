@@ -161,7 +161,7 @@ impl Detached {
         }
     }
 
-    /// Returns whether this client is internal: the pool runs a detached job.
+    /// Returns whether this client is internal: its pool runs a detached job.
     pub(super) fn is_internal(&self, client: ClientId) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.runner.job_of(client).is_some())
     }

@@ -71,5 +71,8 @@ impl Intake {
 
 /// Refuses a job whose program cannot be stored. Sending it again would not help.
 fn not_kept(why: &Status) -> Status {
-    Status::failed_precondition(format!("the job's program cannot be kept: {}. Nothing of the job is", why.message()))
+    Status::failed_precondition(format!(
+        "the job's program cannot be stored: {}. Nothing of the job is kept",
+        why.message()
+    ))
 }

@@ -55,7 +55,7 @@ struct ServedReader {
     changed_at: u64,
     /// The ticket for the slot that is lent while the client waits, if an item's task started it.
     ticket: Option<Ticket>,
-    /// The client only waits for outcomes.
+    /// The client has reported that it does nothing but wait for outcomes.
     only_waits: bool,
 }
 
@@ -211,8 +211,8 @@ impl Readers {
         let Some(attached) = self.all.get_mut(&id) else { return };
         attached.reading = None;
         for outcomes in read.parts {
-            let (there, end, body) = attached.rest_of(outcomes);
-            attached.skipped_items |= there > attached.next;
+            let (first, end, body) = attached.rest_of(outcomes);
+            attached.skipped_items |= first > attached.next;
             attached.next = end;
             attached.send(body);
         }
@@ -229,8 +229,8 @@ impl Readers {
 
     fn end_stalled(&mut self, round: &Round) {
         let (now, patience) = (round.now, round.memory.patience);
-        let still = self.all.iter_mut().filter_map(|(&id, at)| at.is_stalled(now, patience).then_some(id));
-        for id in still.collect::<Vec<_>>() {
+        let stalled = self.all.iter_mut().filter_map(|(&id, at)| at.is_stalled(now, patience).then_some(id));
+        for id in stalled.collect::<Vec<_>>() {
             let why =
                 "the memory for outcomes is full, and this client does not read its own; attach again when it does";
             self.end(id, Err(Status::resource_exhausted(why)));

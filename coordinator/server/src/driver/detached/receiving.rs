@@ -24,7 +24,7 @@ pub(super) struct Receiving {
     pub(super) pool: Option<PoolFacts>,
     /// The program, while it is missing.
     pub(super) wants: Option<Digest>,
-    /// The input has ended; and the end is in the store.
+    /// The input has ended. The record that completes the job was appended to the store.
     pub(super) input_ended: bool,
     pub(super) completes: bool,
     /// Its client has withdrawn it, and the withdrawal is not in the store.

@@ -24,7 +24,7 @@ use super::tracked_store::TrackedStore;
 /// The delay before a failed read is retried, in ns.
 const AGAIN_NS: u64 = 1_000_000_000;
 
-/// Runs the detached jobs. Jobs have the store's numbers.
+/// Runs the detached jobs. Numbers of jobs are those of the store.
 #[derive(Default)]
 pub(super) struct Runner {
     /// Complete jobs whose opening is being read.
@@ -55,7 +55,7 @@ pub(super) struct Run {
     /// The number in the store, and the number in messages.
     pub(super) job: u64,
     pub(super) wire_number: u64,
-    /// Its items must not run twice. So they are given out only once it is durable that they may have been.
+    /// Its items must not run twice. So they are given out only once it is durable that they may have been given out.
     pub(super) at_most_once: bool,
     pub(super) feed: Feed,
     /// How many events it has received.

@@ -46,11 +46,11 @@ async fn a_cancelled_job_keeps_its_outcomes() {
     assert_eq!(rest(&mut attached).await, (Vec::new(), End::Cancelled));
     // Cancelling twice is no error.
     cancel(&server, "one").await.expect("cannot cancel the job");
-    let there = (vec![(0, Ok(b"A".to_vec()))], End::Cancelled);
-    assert_eq!(all(&server, "one").await, there);
+    let expected = (vec![(0, Ok(b"A".to_vec()))], End::Cancelled);
+    assert_eq!(all(&server, "one").await, expected);
     server.kill_and_wait().await;
     let server = scratch.server().await;
-    assert_eq!(all(&server, "one").await, there);
+    assert_eq!(all(&server, "one").await, expected);
     assert_eq!(server.status().await.pools, []);
     let refused = cancel(&server, "two").await.expect_err("a missing job was found");
     assert!(refused.code() == Code::NotFound && refused.message().contains("\"two\""), "{refused:?}");

@@ -153,7 +153,7 @@ async fn a_job_is_continued_only_with_the_same_program_and_payload_limit() {
     until_complete(&server, &mut client, 100).await;
 }
 
-/// A new session with an older one's secret ends that one only if it does the same.
+/// A new session with the secret of an older one replaces it only if both are for the same purpose.
 #[tokio::test]
 async fn a_session_of_another_kind_does_not_replace_one_with_its_secret() {
     let scratch = Scratch::new();
@@ -256,7 +256,7 @@ async fn invalid_messages_end_only_their_session() {
         (whole(), "of job 1"),
         (vec![Request::CancelJob(CancelJob { job: 2 })], "of job 1"),
         (vec![Request::Items(Items { ends: vec![1, 2, 3].into(), ..some_items(0, 1) })], "multiple of 4"),
-        (vec![end_items(), Request::Items(some_items(0, 1))], "behind EndItems"),
+        (vec![end_items(), Request::Items(some_items(0, 1))], "after EndItems"),
     ];
     for (requests, words) in wrong {
         let requests = whole().into_iter().chain(requests).collect();
@@ -464,7 +464,7 @@ async fn a_job_can_be_withdrawn_at_any_time() {
     client.send(parts().remove(0));
     client.send(close());
     withdrawn(&mut client).await;
-    // A pool that takes no more jobs has its job.
+    // Closing the pool to further jobs does not withdraw its job.
     let mut client = Client::over(server.connect().await).await;
     let last = Request::ClosePool(ClosePool { now: false });
     parts().into_iter().chain([items(), end_items(), last]).for_each(|body| client.send(body));

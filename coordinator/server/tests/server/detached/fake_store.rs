@@ -184,10 +184,10 @@ impl FakeStore {
         match record.clone() {
             Record::Opened(job, opened) => {
                 let (known, opening) = *opened;
-                let mut there = Job::default();
-                (there.number, there.known) = (job, known);
+                let mut opened = Job::default();
+                (opened.number, opened.known) = (job, known);
                 let (items, outcomes) = (BTreeMap::new(), BTreeMap::new());
-                self.jobs.insert(job, Kept { job: there, opening, items, outcomes });
+                self.jobs.insert(job, Kept { job: opened, opening, items, outcomes });
                 self.last_job = job;
             }
             Record::Items(job, items) => {
@@ -417,13 +417,13 @@ impl JobStore for FakeStore {
 
     fn read_outcomes(&self, job: u64, from: u64, skips: bool, _: u64) -> Option<Reading<Read<Outcomes>>> {
         let mut next = from;
-        let there = self.jobs.get(&job)?.outcomes.values().filter(|(_, outcomes)| range(outcomes).end > from);
-        let there = there.take_while(|(number, outcomes)| {
+        let outcomes = self.jobs.get(&job)?.outcomes.values().filter(|(_, outcomes)| range(outcomes).end > from);
+        let wanted = outcomes.take_while(|(number, outcomes)| {
             let follows = *number <= self.acknowledged && (skips || range(outcomes).start <= next);
             next = range(outcomes).end;
             follows
         });
-        let parts: Vec<Outcomes> = there.map(|(_, outcomes)| outcomes.clone()).collect();
+        let parts: Vec<Outcomes> = wanted.map(|(_, outcomes)| outcomes.clone()).collect();
         (!parts.is_empty()).then(|| self.read(parts))
     }
 }

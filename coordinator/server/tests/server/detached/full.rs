@@ -229,7 +229,7 @@ async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
     agent.abort();
 }
 
-/// The job has filled the disk itself: nothing else makes room, and a refused job must not block others.
+/// The job itself has filled the disk, so only its refusal makes room. A refused job must not block others.
 #[tokio::test]
 async fn a_job_that_fills_the_disk_is_refused_and_leaves_room_for_the_others() {
     let Some(disk) = SmallDisk::new(2048) else {

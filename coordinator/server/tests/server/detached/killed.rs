@@ -170,7 +170,7 @@ async fn a_journal_truncated_anywhere_continues_with_what_it_has() {
         let complete = |status: &farpool_proto::v1::StatusReply| status.jobs.is_empty();
         server.until("the end of all jobs", complete).await;
         server.kill_and_wait().await;
-        // The bytes that the last round has added.
+        // This round has added bytes, which the next one must not find.
         for entry in std::fs::read_dir(scratch.path()).expect("cannot read the directory") {
             let path = entry.expect("cannot read the directory").path();
             if path.extension().is_some_and(|extension| extension == "farpool-journal") {
@@ -188,7 +188,7 @@ async fn lost_items_fail_and_the_others_run() {
         settings.journal.as_mut().expect("the journal is not configured").size = 4 << 20;
     };
     let server = scratch.server_with(small).await;
-    // More than two segments of it.
+    // It fills more than two segments.
     detached(&server, detach("one", 1), 6000).await;
     server.kill_and_wait().await;
     let segments = || {

@@ -66,7 +66,7 @@ fn a_missing_segment_is_reported_until_the_log_continues_behind_it() {
     assert_eq!(
         disk.files().keys().copied().collect::<Vec<_>>(),
         [2],
-        "the number of the one that is gone is not used again"
+        "the number of the missing segment is not used again"
     );
     let (journal, warnings) = open_disk(&disk, SIZE);
     assert_eq!((journal.expect("cannot open the journal").jobs().count(), warnings), (1, Vec::new()));

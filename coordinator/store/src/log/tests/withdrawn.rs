@@ -147,7 +147,7 @@ fn records_that_cannot_be_cut_off_are_not_withdrawn() {
     assert!(is_complete(&after(&world.disk.done(), false)), "the test's precondition does not hold");
     let attempts = world.disk.done().len();
     world.journal.withdraw_end(job);
-    // It was tried.
+    // Wait until the withdrawal was attempted.
     let late = Instant::now() + Duration::from_secs(10);
     while world.disk.done().len() < attempts + 2 {
         assert!(world.journal.progress().withdrawn.is_empty() && Instant::now() < late, "the record may be on disk");

@@ -142,7 +142,7 @@ fn bytes_in_items_that_look_like_records_are_ignored() {
             journal.expect("cannot open the journal").jobs().map(|job| job.name().to_owned()).collect();
         assert_eq!(names, ["job 1", "job 2", "job 3"], "byte {at}: {warnings:?}");
     }
-    // Even at its right location it is not a record, as long as the header around it is whole.
+    // Even at its right location it is not a record, as long as the header of the record around it is whole.
     let start = from as usize + 16 + 8;
     let mut damaged = files.clone();
     let file = damaged.get_mut(&1).expect("no such segment");

@@ -24,7 +24,7 @@ fn a_file_that_is_not_a_segment_is_kept() {
             damaged.clone_from(&files);
         }
         if number == 1 {
-            // The other file has the header of another segment then, so it has none of its own.
+            // A copy of segment 1 under the number 2 would be refused.
             damaged.clear();
         }
         damaged.insert(number, content.to_vec());
