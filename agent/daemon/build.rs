@@ -1,5 +1,5 @@
 //! Tells the program its version.
 
 fn main() {
-    farpool_common::commit::tell_version();
+    farpool_common::commit::emit_version();
 }

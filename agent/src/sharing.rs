@@ -6,7 +6,7 @@ use crate::pool::{Allowance, Census, WorkerPool};
 use crate::slots::{self, Demand, Share};
 
 /// Most blocked chunks, of all pools, that the credit compensates for.
-const MAX_STUCK: usize = 1024;
+const MAX_BLOCKED: usize = 1024;
 
 /// The state that is kept from one round to the next.
 #[derive(Debug, Default)]
@@ -117,8 +117,9 @@ impl Sharing {
         }
         let lent: usize = pools.iter().map(WorkerPool::lent).sum();
         // Chunks that a waiting task needs must find room, even if chunks that cannot run fill the credit.
-        let stuck = if lent == 0 { 0 } else { pools.iter().map(WorkerPool::stuck).sum::<usize>().min(MAX_STUCK) };
-        let chunks = if self.unhealthy { 0 } else { slots + self.ahead + lent + stuck };
+        let blocked =
+            if lent == 0 { 0 } else { pools.iter().map(WorkerPool::blocked_chunks).sum::<usize>().min(MAX_BLOCKED) };
+        let chunks = if self.unhealthy { 0 } else { slots + self.ahead + lent + blocked };
         let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
         (self.credit.replace(chunks) != Some(chunks)).then_some(chunks)
     }

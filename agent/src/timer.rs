@@ -24,7 +24,7 @@ impl Timer {
     }
 
     /// Makes the timer expire no later than `time`. It may expire earlier, for a time that was set before.
-    pub fn ring_by(&mut self, time: u64) -> nix::Result<()> {
+    pub fn expire_by(&mut self, time: u64) -> nix::Result<()> {
         if self.at.is_some_and(|at| at <= time) {
             return Ok(());
         }
@@ -38,7 +38,7 @@ impl Timer {
     }
 
     /// Handles the expired timer.
-    pub fn rung(&mut self) {
+    pub fn clear_expired(&mut self) {
         self.at = None;
         // Reading clears the event. EAGAIN means that it was read already.
         let _ = nix::unistd::read(self.fd.as_fd(), &mut [0; 8]);

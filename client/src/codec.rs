@@ -31,6 +31,8 @@ use std::fmt;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use compact::{CompactReader, CompactWriter};
+use described::{DescribedReader, DescribedWriter};
 use fault::Fault;
 use input::Input;
 use out::Out;
@@ -186,7 +188,7 @@ where
     sink.push(mark)?;
     let mut out = Out::new(sink);
     out.fingerprint = fingerprint;
-    let written = compact::Writer::part(&mut out, known_type.root, 0, value);
+    let written = CompactWriter::part(&mut out, known_type.root, 0, value);
     out.conclude(written)?;
     let (deep, fingerprint) = (out.deep, out.fingerprint);
     if let Some(fingerprint) = fingerprint {
@@ -203,7 +205,7 @@ where
 fn write_described<T: Serialize, S: Sink>(value: &T, sink: &mut S) -> Result<(), Fault> {
     let mut bytes = vec![mark::DESCRIBED];
     let mut out = Out::new(&mut bytes);
-    let written = described::Writer::new(&mut out, 0).write(value);
+    let written = DescribedWriter::new(&mut out, 0).write(value);
     out.conclude(written)?;
     if out.deep {
         bytes[0] |= mark::DEEP;
@@ -213,7 +215,7 @@ fn write_described<T: Serialize, S: Sink>(value: &T, sink: &mut S) -> Result<(),
 
 fn read_marked<T: DeserializeOwned>(input: &mut Input<'_>) -> Result<T, Fault> {
     match input.byte()? {
-        mark::COMPACT => T::deserialize(compact::Reader::new(input)),
+        mark::COMPACT => T::deserialize(CompactReader::new(input)),
         mark if mark & mark::DEEP != 0 => {
             input.levels = 2 * fault::MAX_DEPTH;
             depth::on_deep_stack(|| read_as(mark & !mark::DEEP, input))
@@ -224,11 +226,11 @@ fn read_marked<T: DeserializeOwned>(input: &mut Input<'_>) -> Result<T, Fault> {
 
 fn read_as<T: DeserializeOwned>(mark: u8, input: &mut Input<'_>) -> Result<T, Fault> {
     match mark {
-        mark::COMPACT => T::deserialize(compact::Reader::new(input)),
-        mark::DESCRIBED => T::deserialize(described::Reader::new(input, None)),
+        mark::COMPACT => T::deserialize(CompactReader::new(input)),
+        mark::DESCRIBED => T::deserialize(DescribedReader::new(input, None)),
         mark::SEALED => {
             input.fingerprint = Some(Fingerprint::default());
-            let value = T::deserialize(compact::Reader::new(input));
+            let value = T::deserialize(CompactReader::new(input));
             let read = input.fingerprint.take().unwrap_or_default().to_bytes();
             match value {
                 Ok(value) if input.array() == Ok(read) => Ok(value),

@@ -87,7 +87,7 @@ impl FakeSession {
     }
 
     /// Sends detached jobs to the coordinator in these settings.
-    pub(crate) fn on(self, detach_settings: DetachSettings) -> Self {
+    pub(crate) fn with_detach_settings(self, detach_settings: DetachSettings) -> Self {
         Self { detach_settings: Some(detach_settings), ..self }
     }
 

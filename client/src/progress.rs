@@ -11,7 +11,7 @@ use farpool_session::Counted;
 use farpool_session::fork::Owner;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::terminal::Shown;
+use crate::terminal::ShownBar;
 
 const REDRAW: Duration = Duration::from_millis(100);
 const WITH_TOTAL: &str = "{prefix}{wide_bar} {human_pos}/{human_len} {per_sec} eta {eta}";
@@ -38,7 +38,7 @@ impl Progress {
         let draw = {
             let (done, stop) = (Arc::clone(done), Arc::clone(&stop));
             move || {
-                let shown = Shown::new(&bar);
+                let shown = ShownBar::new(&bar);
                 while !stop.load(Ordering::Acquire) && !done.is_over() {
                     bar.set_position(done.count());
                     bar.tick();

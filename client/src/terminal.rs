@@ -27,9 +27,9 @@ pub(crate) fn write(to: BorrowedFd<'_>, lines: &[u8]) {
 }
 
 /// Shows a bar until dropped.
-pub(crate) struct Shown(u64);
+pub(crate) struct ShownBar(u64);
 
-impl Shown {
+impl ShownBar {
     pub(crate) fn new(bar: &ProgressBar) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -52,7 +52,7 @@ impl Shown {
     }
 }
 
-impl Drop for Shown {
+impl Drop for ShownBar {
     fn drop(&mut self) {
         self.leave(&mut bars());
     }

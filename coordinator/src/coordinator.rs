@@ -10,7 +10,7 @@ use crate::convert::{self, Ticket};
 use crate::inputs::{agent, client, queries, status};
 use crate::outbox::Outbox;
 use crate::parts::Parts;
-use crate::parts::former::Reopening;
+use crate::parts::former::PoolRecovery;
 use crate::refused::Refused;
 use crate::round::{Notes, Report, Round};
 use crate::steps::review::end_and_review;
@@ -127,7 +127,7 @@ impl Coordinator {
     /// Hands out what can run: one message for each agent with all its new chunks. Call this once after all waiting
     /// messages have been handled, and before the outbox is drained.
     pub fn schedule(&mut self, now: u64, out: &mut Outbox) {
-        self.round(now, out, recovery::look_at_deadlines);
+        self.round(now, out, recovery::handle_deadlines);
         self.round(now, out, |parts, round| {
             round.schedule();
             follow::follow(parts, round, Report::none());
@@ -139,7 +139,7 @@ impl Coordinator {
 
     fn lend_slots(&mut self, out: &mut Outbox) {
         let Parts { clients, agents, lends, .. } = &mut self.parts;
-        let unfinished = |client| clients.get(client).is_some_and(|client| client.stored() > 0);
+        let unfinished = |client| clients.get(client).is_some_and(|client| client.item_bytes() > 0);
         for (agent, lend) in lends.update(unfinished, |agent| agents.session_of(agent)) {
             out.agent(agent, agent_command::Body::LendSlot(lend));
         }
@@ -147,11 +147,11 @@ impl Coordinator {
 
     /// Returns when to call [`schedule`](Self::schedule) again even if no message arrives; `None`: not before one
     /// arrives.
-    pub fn next_look(&self) -> Option<u64> {
-        self.core.next_look().into_iter().chain(self.next_deadline()).min()
+    pub fn next_due(&self) -> Option<u64> {
+        self.core.next_due().into_iter().chain(self.next_deadline()).min()
     }
 
-    /// Returns the part of [`next_look`](Self::next_look) that must not be late: the end of a recovery timeout.
+    /// Returns the part of [`next_due`](Self::next_due) that must not be late: the end of a recovery timeout.
     pub fn next_deadline(&self) -> Option<u64> {
         self.parts.deadlines.next()
     }
@@ -213,22 +213,22 @@ impl Coordinator {
     /// Returns the memory for items without outcomes: their bytes and positions, and an overhead for each message of
     /// them.
     pub fn stored_bytes(&self) -> u64 {
-        self.parts.clients.stored()
+        self.parts.clients.item_bytes()
     }
 
     /// Returns the part of [`stored_bytes`](Self::stored_bytes) that belongs to a client.
     pub fn stored_bytes_of(&self, client: ClientId) -> u64 {
-        self.parts.clients.get(client).map_or(0, |client| client.stored())
+        self.parts.clients.get(client).map_or(0, |client| client.item_bytes())
     }
 
     /// Returns the memory for unfinished jobs, not counting their items.
     pub fn job_bytes(&self) -> u64 {
-        self.parts.clients.opened()
+        self.parts.clients.job_bytes()
     }
 
     /// Returns the part of [`job_bytes`](Self::job_bytes) that belongs to a client.
     pub fn job_bytes_of(&self, client: ClientId) -> u64 {
-        self.parts.clients.get(client).map_or(0, |client| client.opened())
+        self.parts.clients.get(client).map_or(0, |client| client.job_bytes())
     }
 
     /// Whether no pool has a job, or a worker at any agent.
@@ -275,7 +275,7 @@ impl Coordinator {
 
     /// Whether the client has resent everything, and the pool waits for the agents that it ran at.
     pub fn waits_for_agents(&self, client: ClientId) -> bool {
-        queries::reopening(&self.parts, client).is_some_and(Reopening::is_complete)
+        queries::reopening(&self.parts, client).is_some_and(PoolRecovery::is_complete)
     }
 
     /// Returns a client that has a pool of the program with this digest and is not in `except`.

@@ -135,7 +135,7 @@ fn segment(batch: &Batch, from: u64, to: u64) -> Segment {
     let start = if from == 0 { 0 } else { end_at(&batch.ends, from - 1) };
     let end = end_at(&batch.ends, to - 1);
     let data = batch.data.slice(start as usize..end as usize);
-    match ends::of_one(to - from, data.len()) {
+    match ends::of_single(to - from, data.len()) {
         Some(ends) => Segment { data, start: 0, ends },
         None => Segment { data, start, ends: batch.ends.slice(from as usize * 4..to as usize * 4) },
     }

@@ -63,7 +63,7 @@ impl Reactor {
             });
             for event in &events[..ready.unwrap_or(0)] {
                 match event.data() {
-                    TIMER => self.timer.rung(),
+                    TIMER => self.timer.clear_expired(),
                     data => agent.ready(data, now),
                 }
             }
@@ -76,7 +76,7 @@ impl Reactor {
             Armed::Busy => return true,
             Armed::Until(None) => {}
             // It could only fail for a time in the far future.
-            Armed::Until(Some(time)) => drop(self.timer.ring_by(time.max(clock::now()))),
+            Armed::Until(Some(time)) => drop(self.timer.expire_by(time.max(clock::now()))),
         }
         false
     }

@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use farpool_common::address::Address;
 use farpool_common::log::{Format, Log, info};
-use farpool_common::settings::{self, ConfigFile, Given, Stop};
+use farpool_common::settings::{self, ConfigFile, SettingsReport, Stop};
 use farpool_common::units::{self, ByteSize, duration};
 use farpool_net::Secret;
 use farpool_proto::v1::{AgentHello, Label};
@@ -128,17 +128,21 @@ impl Settings {
     /// # Errors
     /// If anything is wrong with them, and for `--help`, `--version` and `--print-config`.
     pub(super) fn load(args: impl IntoIterator<Item = OsString>) -> Result<Settings, Stop> {
-        let (flags, given) = settings::load::<Flags>(args)?;
+        let (flags, report) = settings::load::<Flags>(args)?;
         let settings = Settings::resolve(flags);
         let settings = settings.map_err(|text| Flags::command().error(ErrorKind::ValueValidation, text))?;
-        if given.is_wanted() { Err(Stop::Shows(settings.with_effective_values(given))) } else { Ok(settings) }
+        if report.print_requested() {
+            Err(Stop::PrintConfig(settings.with_effective_values(report)))
+        } else {
+            Ok(settings)
+        }
     }
 
     /// Adds the values that some settings get on this host.
-    fn with_effective_values(&self, given: Given) -> Given {
+    fn with_effective_values(&self, report: SettingsReport) -> SettingsReport {
         let places = self.programs.iter().map(|place| place.display().to_string());
         let places = format!("the first usable one of: {}", places.collect::<Vec<_>>().join(", "));
-        given.with("slots", self.slots).with("host", &self.host).with_note("programs", places)
+        report.with("slots", self.slots).with("host", &self.host).with_note("programs", places)
     }
 
     /// Logs the settings in effect, and the directory that programs are kept in.
@@ -155,8 +159,8 @@ impl Settings {
             label = joined(labels.collect(), ","),
             "program-dir" = joined(directories.collect(), ":"),
             "program-cache" = %ByteSize(self.program_cache),
-            "heartbeat-timeout" = units::written(self.heartbeat_timeout),
-            "orphan-timeout" = units::written(self.orphan_timeout),
+            "heartbeat-timeout" = units::format_exact(self.heartbeat_timeout),
+            "orphan-timeout" = units::format_exact(self.orphan_timeout),
             insecure = self.insecure,
             programs = %programs.display(),
             "agent started"

@@ -2,7 +2,7 @@
 //!
 //! Agent to worker, in the order in which a worker reads them:
 //!
-//! | kind | `slot` | `position` | payload |
+//! | kind | `tag` | `position` | payload |
 //! |---|---|---|---|
 //! | Setup | - | - | `WorkerSettings` (protobuf) |
 //! | LargeSetup | - | - | instead of Setup: [`LargeHeader`]; the settings follow as Piece records |
@@ -15,7 +15,7 @@
 //! | Stop | - | - | none: exit |
 //!
 //! Worker to agent: Ready (u32: its process id); InitFailed and Failed (`Failure`, protobuf); Ok (the result); Large (u64: its length)
-//! with Pieces; RunEnd (u64: nanoseconds since the Run began); Resumed. `position` identifies the item. In Ok and Large, a `slot`
+//! with Pieces; RunEnd (u64: nanoseconds since the Run began); Resumed. `position` identifies the item. In Ok and Large, a `tag`
 //! of 1 means that the item counts as failed, though it has a result.
 
 /// Bytes of a record's header.
@@ -77,8 +77,8 @@ pub struct Header {
     pub length: u32,
     /// The kind of the record.
     pub kind: Kind,
-    /// The agent's number of the function that it is about.
-    pub slot: u32,
+    /// As the table above says: the agent's number of a function, or 1 for a result that counts as failed.
+    pub tag: u32,
     /// The position of the item that it is about, in the worker's stream of items.
     pub position: u32,
 }
@@ -88,7 +88,7 @@ impl Header {
     pub fn write(self, bytes: &mut [u8]) {
         bytes[0..4].copy_from_slice(&self.length.to_le_bytes());
         bytes[4..8].copy_from_slice(&u32::from(self.kind as u8).to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.slot.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.tag.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.position.to_le_bytes());
     }
 
@@ -97,7 +97,7 @@ impl Header {
         let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let length = word(0)?;
         let kind = Kind::from_byte(u8::try_from(word(4)?).ok()?)?;
-        (length as usize <= MAX_PAYLOAD).then_some(Header { length, kind, slot: word(8)?, position: word(12)? })
+        (length as usize <= MAX_PAYLOAD).then_some(Header { length, kind, tag: word(8)?, position: word(12)? })
     }
 }
 

@@ -35,9 +35,9 @@ pub struct Status {
     /// The worker sleeps until it gets a doorbell.
     worker_sleeps: CacheLine,
     /// The agent has more for the worker than the ring could take.
-    space_wanted: CacheLine,
+    room_to_worker_wanted: CacheLine,
     /// The worker has more for the agent than the ring could take.
-    room_wanted: CacheLine,
+    room_to_agent_wanted: CacheLine,
     /// Upper half: first position that was revoked; lower half: positions below it have been claimed.
     claim: CacheLine,
     /// Threads of the worker whose items wait for other items.
@@ -45,7 +45,7 @@ pub struct Status {
     /// The worker's secret, part of its items' tokens; 0: none.
     item_secret: [AtomicU64; 2],
     /// The worker's number among those of its agent.
-    slot: AtomicU32,
+    worker_number: AtomicU32,
     note_length: AtomicU32,
     note: [AtomicU32; NOTE_BYTES / 4],
     running: [Running; MAX_THREADS],
@@ -86,13 +86,13 @@ impl Status {
     // ---- the worker's number
 
     /// Gives the worker its number, before it starts.
-    pub fn set_slot(&self, number: u32) {
-        self.slot.store(number, Ordering::Relaxed);
+    pub fn set_worker_number(&self, number: u32) {
+        self.worker_number.store(number, Ordering::Relaxed);
     }
 
     /// Returns the worker's number.
-    pub fn slot(&self) -> u32 {
-        self.slot.load(Ordering::Relaxed)
+    pub fn worker_number(&self) -> u32 {
+        self.worker_number.load(Ordering::Relaxed)
     }
 
     // ---- doorbells, the agent's side
@@ -116,15 +116,16 @@ impl Status {
     }
 
     /// Records that the agent waits for room in the ring to the worker.
-    pub fn want_space(&self) {
-        self.space_wanted.0.store(1, Ordering::Relaxed);
+    pub fn want_room_to_worker(&self) {
+        self.room_to_worker_wanted.0.store(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
     /// Returns whether the worker waits for room in the ring to the agent, after some was released; true only once.
-    pub fn room_is_wanted(&self) -> bool {
+    pub fn room_to_agent_is_wanted(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.room_wanted.0.load(Ordering::Relaxed) != 0 && self.room_wanted.0.swap(0, Ordering::SeqCst) != 0
+        self.room_to_agent_wanted.0.load(Ordering::Relaxed) != 0
+            && self.room_to_agent_wanted.0.swap(0, Ordering::SeqCst) != 0
     }
 
     // ---- doorbells, the worker's side
@@ -136,7 +137,7 @@ impl Status {
     }
 
     /// Returns whether the agent sleeps and needs a doorbell for anything other than a finished item; true once.
-    pub fn agent_is_asleep(&self) -> bool {
+    pub fn take_agent_sleep(&self) -> bool {
         fence(Ordering::SeqCst);
         self.ring_at.0.load(Ordering::Relaxed) != AWAKE && self.ring_at.0.swap(AWAKE, Ordering::SeqCst) != AWAKE
     }
@@ -153,14 +154,15 @@ impl Status {
     }
 
     /// Returns whether the agent waits for room in the ring to the worker; true only once.
-    pub fn space_is_wanted(&self) -> bool {
+    pub fn room_to_worker_is_wanted(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.space_wanted.0.load(Ordering::Relaxed) != 0 && self.space_wanted.0.swap(0, Ordering::SeqCst) != 0
+        self.room_to_worker_wanted.0.load(Ordering::Relaxed) != 0
+            && self.room_to_worker_wanted.0.swap(0, Ordering::SeqCst) != 0
     }
 
     /// Records that the worker waits for room in the ring to the agent; it must check once more after this call.
-    pub fn want_room(&self) {
-        self.room_wanted.0.store(1, Ordering::Relaxed);
+    pub fn want_room_to_agent(&self) {
+        self.room_to_agent_wanted.0.store(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 

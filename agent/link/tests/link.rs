@@ -279,15 +279,15 @@ fn running_items_and_the_note_can_be_read_by_the_agent() {
 #[test]
 fn doorbells_are_needed_once_and_only_on_request() {
     let (agent, worker) = two_mappings();
-    assert!(!worker.status().agent_is_asleep(), "an agent is awake at first");
+    assert!(!worker.status().take_agent_sleep(), "an agent is awake at first");
     assert!(!worker.status().agent_needs_doorbell(1_000_000));
     agent.status().agent_sleeps(10);
     assert!(!worker.status().agent_needs_doorbell(9));
     assert!(worker.status().agent_needs_doorbell(10));
     assert!(!worker.status().agent_needs_doorbell(11), "one doorbell is enough");
     agent.status().agent_sleeps(20);
-    assert!(worker.status().agent_is_asleep(), "other changes wake the agent before the twentieth item");
-    assert!(!worker.status().agent_is_asleep());
+    assert!(worker.status().take_agent_sleep(), "other changes wake the agent before the twentieth item");
+    assert!(!worker.status().take_agent_sleep());
     assert!(!agent.status().worker_needs_doorbell());
     worker.status().worker_sleeps();
     assert!(agent.status().worker_needs_doorbell());
@@ -297,7 +297,7 @@ fn doorbells_are_needed_once_and_only_on_request() {
 #[test]
 fn kinds_round_trip() {
     for kind in [Kind::Setup, Kind::Run, Kind::Piece, Kind::Stop, Kind::Ready, Kind::Failed, Kind::Resumed] {
-        let header = Header { length: 5, kind, slot: 7, position: 9 };
+        let header = Header { length: 5, kind, tag: 7, position: 9 };
         let mut bytes = [0; HEADER_BYTES];
         header.write(&mut bytes);
         assert_eq!(Header::read(&bytes), Some(header));

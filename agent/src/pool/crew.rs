@@ -121,8 +121,8 @@ impl Crew {
         self.workers.iter().filter(|worker| worker.exits_slowly()).count()
     }
 
-    /// Chooses the worker that has been exiting longest, and returns its number: it is to be killed.
-    pub(super) fn cut_longest_exit_short(&mut self, now: u64) -> Option<u32> {
+    /// Marks the worker that has been exiting longest as killed. Returns its number, to kill it by.
+    pub(super) fn mark_longest_exiting_killed(&mut self, now: u64) -> Option<u32> {
         let slow = self.workers.iter_mut().filter(|worker| worker.exits_slowly());
         let worker = slow.min_by_key(|worker| worker.slot_held_until())?;
         worker.cut_short(now);
@@ -283,7 +283,7 @@ pub(crate) fn most_exiting(slots: u32) -> usize {
 /// The number of workers that could take more: now, and if one busy worker were idle.
 struct Takers {
     now: usize,
-    with_one_less: usize,
+    if_one_fewer_busy: usize,
     busy: usize,
     may_run: usize,
     threads: usize,
@@ -292,16 +292,16 @@ struct Takers {
 impl Takers {
     fn count(workers: &[Worker], may_run: usize, threads: usize) -> Takers {
         let busy = workers.iter().filter(|worker| worker.runs()).count();
-        let mut takers = Takers { now: 0, with_one_less: 0, busy, may_run, threads };
+        let mut takers = Takers { now: 0, if_one_fewer_busy: 0, busy, may_run, threads };
         let count = |busy| workers.iter().filter(|worker| takers.takes_more(worker, busy)).count();
         let now = count(busy);
-        let with_one_less = if now == 0 && busy > 0 { count(busy - 1) } else { now };
-        (takers.now, takers.with_one_less) = (now, with_one_less);
+        let if_one_fewer_busy = if now == 0 && busy > 0 { count(busy - 1) } else { now };
+        (takers.now, takers.if_one_fewer_busy) = (now, if_one_fewer_busy);
         takers
     }
 
     fn none(&self) -> bool {
-        self.with_one_less == 0
+        self.if_one_fewer_busy == 0
     }
 
     /// Returns whether a worker could take more while `busy` workers are busy.
@@ -312,7 +312,7 @@ impl Takers {
     /// Returns whether a worker other than this one could take more. `all`: everything that this one has would be taken.
     fn any_beside(&self, worker: &Worker, all: bool) -> bool {
         let (takers, busy) =
-            if all { (self.with_one_less, self.busy.saturating_sub(1)) } else { (self.now, self.busy) };
+            if all { (self.if_one_fewer_busy, self.busy.saturating_sub(1)) } else { (self.now, self.busy) };
         takers > usize::from(self.takes_more(worker, busy))
     }
 }

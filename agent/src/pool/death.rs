@@ -50,7 +50,7 @@ impl Death {
             Some(Reason::InitializerTimedOut { limit }) => {
                 return format!(
                     "the initializer did not return within {}: raise initializer_timeout if it needs longer",
-                    seconds(limit)
+                    format_nanoseconds(limit)
                 );
             }
             Some(Reason::Stopped) => return "the pool was terminated".into(),
@@ -90,7 +90,7 @@ fn by_signal(number: i32, memory_limit: u64) -> String {
 }
 
 /// Formats a duration, such as `1.5s`.
-pub(super) fn seconds(nanoseconds: u64) -> String {
+pub(super) fn format_nanoseconds(nanoseconds: u64) -> String {
     format!("{:?}", std::time::Duration::from_nanos(nanoseconds))
 }
 

@@ -7,7 +7,7 @@ use farpool_link::message::Reply;
 use farpool_link::process::Process;
 use nix::sys::signal::Signal;
 
-use super::death::seconds;
+use super::death::format_nanoseconds;
 use super::round::Round;
 use super::stream::Stream;
 use super::wait::Token;
@@ -153,7 +153,7 @@ impl Launcher {
 
     /// Describes that the program did not reach `farpool::init()` in time.
     pub(super) fn describe_delay(&self, round: &Round) -> String {
-        format!("did not reach farpool::init() within {}", seconds(round.start_limit))
+        format!("did not reach farpool::init() within {}", format_nanoseconds(round.start_limit))
     }
 
     pub(super) fn program(&self) -> &Program {

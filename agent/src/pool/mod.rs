@@ -221,17 +221,17 @@ impl WorkerPool {
 
     /// Returns all items that have not begun to the coordinator.
     pub(crate) fn give_back_all(&mut self) {
-        for slot in self.work.slots() {
-            self.work.queue_in_front(self.crew.take_back_chunk(slot));
+        for key in self.work.keys() {
+            self.work.queue_in_front(self.crew.take_back_chunk(key));
         }
         self.work.give_back_queue(&mut self.round.report);
     }
 
     /// Returns the items of a chunk that have not begun to the coordinator. False if the chunk is not here.
     pub(crate) fn retract(&mut self, id: u64) -> bool {
-        let Some(slot) = self.work.find(id) else { return false };
-        self.work.queue_in_front(self.crew.take_back_chunk(slot));
-        self.work.give_back_chunk(slot, &mut self.round.report);
+        let Some(key) = self.work.find(id) else { return false };
+        self.work.queue_in_front(self.crew.take_back_chunk(key));
+        self.work.give_back_chunk(key, &mut self.round.report);
         true
     }
 
@@ -335,7 +335,7 @@ impl WorkerPool {
     }
 
     /// Returns the number of chunks that no worker can begin, because all wait for other items.
-    pub(crate) fn stuck(&self) -> usize {
+    pub(crate) fn blocked_chunks(&self) -> usize {
         if self.lent() >= self.processes() { self.work.queued() } else { 0 }
     }
 

@@ -162,7 +162,7 @@ impl Output {
             }
             _ => drop(stream.pump(&mut Discard)),
         }
-        stream.end()
+        stream.tail()
     }
 
     /// Reads a worker's stream or the fork server's stderr. `pid_of` returns the process id of the worker with a
@@ -271,8 +271,8 @@ impl Streams {
         stdout.chain([(Token::Stderr(number), OutputStream::Stderr, &mut self.stderr)])
     }
 
-    /// Returns the end of what the worker wrote to stderr.
-    pub(super) fn stderr_end(&mut self) -> String {
-        self.stderr.end()
+    /// Returns the tail of what the worker wrote to stderr.
+    pub(super) fn stderr_tail(&mut self) -> String {
+        self.stderr.tail()
     }
 }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::WorkerPool;
-use super::death::{Death, Reason, seconds};
+use super::death::{Death, Reason, format_nanoseconds};
 use super::launcher::MAX_INVALID_REPLIES;
 use super::not_started;
 use super::output::{Server, Streams};
@@ -228,16 +228,16 @@ impl WorkerPool {
         } else if !remains.was_ready && status.is_some() && !self.stop.has_begun() {
             self.died_at_start(&remains, streams.as_mut());
         }
-        let own_doing = matches!(death.reason, None | Some(Reason::BrokenLink | Reason::ClosedConnection));
-        // If it was killed while idle, no item is at fault.
-        let expected = !own_doing || remains.was_idle || !remains.was_ready;
+        let ended_by_itself = matches!(death.reason, None | Some(Reason::BrokenLink | Reason::ClosedConnection));
+        // If it ended while idle, no item is at fault.
+        let died_unexpectedly = ended_by_itself && !remains.was_idle && remains.was_ready;
         let died_on_something = !remains.victims.is_empty();
         self.work.requeue(std::mem::take(&mut remains.pieces), self.stop.stage() == Stopping::Now);
         for victim in &remains.victims {
             let failure = self.failure_of_victim(*victim, &remains, streams.as_mut());
             self.work.failed((victim.chunk, victim.item), failure, &mut self.round.report);
         }
-        if !expected && !died_on_something && !remains.finished_any && !self.stop.has_begun() {
+        if died_unexpectedly && !died_on_something && !remains.finished_any && !self.stop.has_begun() {
             self.start_failed(|| death.describe(0));
         }
     }
@@ -253,7 +253,7 @@ impl WorkerPool {
         };
         let mut failure = self.round.failure(FailureKind::InitializerFailed, message);
         failure.pid = remains.pid;
-        failure.stderr = streams.map(Streams::stderr_end).unwrap_or_default();
+        failure.stderr = streams.map(Streams::stderr_tail).unwrap_or_default();
         self.fail(failure);
     }
 
@@ -264,7 +264,7 @@ impl WorkerPool {
                 FailureKind::TimedOut,
                 format!(
                     "the item ran longer than its timeout of {}; its worker was killed and replaced",
-                    seconds(limit)
+                    format_nanoseconds(limit)
                 ),
             ),
             _ => {
@@ -277,7 +277,7 @@ impl WorkerPool {
         };
         let mut failure = self.round.failure(kind, message);
         failure.pid = remains.pid;
-        failure.stderr = streams.map(Streams::stderr_end).unwrap_or_default();
+        failure.stderr = streams.map(Streams::stderr_tail).unwrap_or_default();
         failure
     }
 
@@ -329,7 +329,7 @@ impl WorkerPool {
 
     /// Kills the worker that has been exiting longest.
     pub(crate) fn kill_longest_exiting(&mut self, now: u64) {
-        if let Some(number) = self.crew.cut_longest_exit_short(now) {
+        if let Some(number) = self.crew.mark_longest_exiting_killed(now) {
             self.launcher.signal(number, Signal::SIGKILL);
         }
     }

@@ -130,7 +130,7 @@ impl Report {
             let (mut data_end, mut ends_end) = (data.len(), all_ends.len());
             let at = events.len();
             for run in self.runs.drain(..).rev() {
-                let single = ends::of_one(run.count, data_end - run.data);
+                let single = ends::of_single(run.count, data_end - run.data);
                 let done = RunDone {
                     chunk: run.chunk,
                     attempt: run.attempt,

@@ -23,7 +23,7 @@ pub(super) const UNTIL_RELEASED: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct Stream {
     pipe: Option<OwnedFd>,
-    end: VecDeque<u8>,
+    tail: VecDeque<u8>,
     /// What was read and not forwarded yet.
     pub(super) lines: Lines,
     /// Reading resumes at this time: the sink did not take what was read.
@@ -46,7 +46,7 @@ impl Stream {
     pub(super) fn new() -> nix::Result<(Stream, OwnedFd)> {
         let (pipe, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let stream = Stream { pipe: Some(pipe), end: VecDeque::new(), lines: Lines::default(), blocked_until: None };
+        let stream = Stream { pipe: Some(pipe), tail: VecDeque::new(), lines: Lines::default(), blocked_until: None };
         Ok((stream, theirs))
     }
 
@@ -90,15 +90,15 @@ impl Stream {
     }
 
     /// Returns the tail of everything written, as text.
-    pub(super) fn end(&mut self) -> String {
-        let bytes = self.end.make_contiguous();
+    pub(super) fn tail(&mut self) -> String {
+        let bytes = self.tail.make_contiguous();
         String::from_utf8_lossy(bytes).trim_end().to_owned()
     }
 
     fn keep(&mut self, portion: &[u8]) {
-        self.end.extend(portion);
-        let surplus = self.end.len().saturating_sub(TAIL_BYTES);
-        self.end.drain(..surplus);
+        self.tail.extend(portion);
+        let surplus = self.tail.len().saturating_sub(TAIL_BYTES);
+        self.tail.drain(..surplus);
     }
 }
 

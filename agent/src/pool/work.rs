@@ -109,11 +109,11 @@ impl Work {
         };
         if runs {
             let (first, count) = (held.first, held.count);
-            let slot = number(self.chunks.insert(held));
+            let key = number(self.chunks.insert(held));
             let job = &mut self.jobs[job as usize];
             job.chunks += 1;
             let queue = if job.rejected.is_none() { &mut self.queue } else { &mut self.rejected };
-            queue.push_back(Piece { chunk: slot, first, count });
+            queue.push_back(Piece { chunk: key, first, count });
         }
         Ok(())
     }
@@ -123,23 +123,23 @@ impl Work {
         self.chunks.len()
     }
 
-    /// Returns the slots of all chunks.
-    pub(super) fn slots(&self) -> Vec<u32> {
-        self.chunks.iter().map(|(slot, _)| number(slot)).collect()
+    /// Returns the keys of all chunks.
+    pub(super) fn keys(&self) -> Vec<u32> {
+        self.chunks.iter().map(|(key, _)| number(key)).collect()
     }
 
-    /// Returns the slot of the chunk with this id.
+    /// Returns the key of the chunk with this id.
     pub(super) fn find(&self, id: u64) -> Option<u32> {
-        self.chunks.iter().find(|(_, chunk)| chunk.id == id).map(|(slot, _)| number(slot))
+        self.chunks.iter().find(|(_, chunk)| chunk.id == id).map(|(key, _)| number(key))
     }
 
     /// Marks items of a chunk as settled. The last one removes the chunk.
-    fn settle(&mut self, slot: u32, items: u64) {
-        let chunk = &mut self.chunks[slot as usize];
+    fn settle(&mut self, key: u32, items: u64) {
+        let chunk = &mut self.chunks[key as usize];
         chunk.left -= items;
         if chunk.left == 0 {
             let job = chunk.job;
-            self.chunks.remove(slot as usize);
+            self.chunks.remove(key as usize);
             self.jobs[job as usize].chunks -= 1;
             self.remove_job_if_done(job);
         }
@@ -230,8 +230,8 @@ impl Work {
         any
     }
 
-    pub(super) fn is_cancelled(&self, slot: u32) -> bool {
-        self.chunks[slot as usize].cancelled
+    pub(super) fn is_cancelled(&self, key: u32) -> bool {
+        self.chunks[key as usize].cancelled
     }
 
     /// Drops cancelled items from the queue.
@@ -262,16 +262,16 @@ impl Work {
     }
 
     /// Returns the queued items of a chunk to the coordinator, and reports it even if there are none.
-    pub(super) fn give_back_chunk(&mut self, slot: u32, report: &mut Report) {
+    pub(super) fn give_back_chunk(&mut self, key: u32, report: &mut Report) {
         let mut given_back = Vec::new();
         self.queue.retain(|piece| {
-            if piece.chunk == slot {
+            if piece.chunk == key {
                 given_back.push(*piece);
             }
-            piece.chunk != slot
+            piece.chunk != key
         });
         if given_back.is_empty() {
-            given_back.push(Piece { chunk: slot, first: self.chunks[slot as usize].first, count: 0 });
+            given_back.push(Piece { chunk: key, first: self.chunks[key as usize].first, count: 0 });
         }
         given_back.into_iter().for_each(|piece| self.give_back(piece, report));
     }
@@ -284,47 +284,47 @@ impl Work {
 
     // ---- outcomes
 
-    /// Reports an item (its chunk's slot, and its index) that `worker` has finished. `result`: the ring, and the length
+    /// Reports an item (its chunk's key, and its index) that `worker` has finished. `result`: the ring, and the length
     /// of the front record's payload. `failed`: the item counts as failed.
     #[inline]
     pub(super) fn done(
         &mut self,
         worker: u32,
-        (slot, item): (u32, u64),
+        (key, item): (u32, u64),
         (ring, length): (&Reader, usize),
         failed: bool,
         report: &mut Report,
     ) -> Result<(), Corrupt> {
-        let chunk = &self.chunks[slot as usize];
+        let chunk = &self.chunks[key as usize];
         if !chunk.cancelled {
             report.done(worker, chunk, item, ring, length, failed)?;
         }
-        self.settle(slot, 1);
+        self.settle(key, 1);
         Ok(())
     }
 
     /// Reports an item whose result came in pieces.
     pub(super) fn done_in_pieces(
         &mut self,
-        (slot, item): (u32, u64),
+        (key, item): (u32, u64),
         result: Vec<u8>,
         failed: bool,
         report: &mut Report,
     ) {
-        let chunk = &self.chunks[slot as usize];
+        let chunk = &self.chunks[key as usize];
         if !chunk.cancelled {
             report.done_large(chunk, item, result, failed);
         }
-        self.settle(slot, 1);
+        self.settle(key, 1);
     }
 
     /// Reports an item that has failed, or whose worker died.
-    pub(super) fn failed(&mut self, (slot, item): (u32, u64), failure: Failure, report: &mut Report) {
-        let chunk = &self.chunks[slot as usize];
+    pub(super) fn failed(&mut self, (key, item): (u32, u64), failure: Failure, report: &mut Report) {
+        let chunk = &self.chunks[key as usize];
         if !chunk.cancelled {
             report.failed(chunk, item, failure);
         }
-        self.settle(slot, 1);
+        self.settle(key, 1);
     }
 
     // ---- rejected jobs
@@ -359,7 +359,7 @@ impl Work {
     }
 }
 
-/// Converts a slab's slot to 32 bits.
-fn number(slot: usize) -> u32 {
-    u32::try_from(slot).unwrap_or(u32::MAX)
+/// Converts a slab's key to 32 bits.
+fn number(key: usize) -> u32 {
+    u32::try_from(key).unwrap_or(u32::MAX)
 }

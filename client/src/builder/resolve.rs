@@ -124,7 +124,7 @@ pub(super) fn require_init(initialised: Initialised) -> Result<(), Error> {
         Initialised::No => {
             "farpool is not initialised: make `farpool::init();` the first line of main, since workers run this program too"
         }
-        Initialised::BesideTests => {
+        Initialised::OutsideTest => {
             "farpool::init() was called on a thread that is not a test's own, so workers would run all tests to get there: \
              make `farpool::init();` the first line of the test"
         }

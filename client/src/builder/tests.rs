@@ -76,7 +76,7 @@ fn on_a_cluster_the_default_is_all_slots_and_labels_are_not_checked() {
 fn a_missing_init_is_reported_with_advice() {
     for (state, words) in [
         (Initialised::No, "make `farpool::init();` the first line of main"),
-        (Initialised::BesideTests, "make `farpool::init();` the first line of the test"),
+        (Initialised::OutsideTest, "make `farpool::init();` the first line of the test"),
     ] {
         let error = resolve::require_init(state).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);

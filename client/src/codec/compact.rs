@@ -4,5 +4,5 @@
 mod reader;
 mod writer;
 
-pub(super) use reader::Reader;
-pub(super) use writer::Writer;
+pub(super) use reader::CompactReader;
+pub(super) use writer::CompactWriter;

@@ -8,8 +8,8 @@
 mod reader;
 mod writer;
 
-pub(super) use reader::Reader;
-pub(super) use writer::Writer;
+pub(super) use reader::DescribedReader;
+pub(super) use writer::DescribedWriter;
 
 /// The first byte of each part.
 mod tag {

@@ -68,7 +68,7 @@ pub(super) fn only_item<A: Args>(args: &A, job: u64, payload_limit: u64) -> Resu
     let mut data = SPARE.try_with(Cell::take).unwrap_or_default();
     data.clear();
     encode(args, &mut data, payload_limit)?;
-    let ends = ends::of_one(1, data.len());
+    let ends = ends::of_single(1, data.len());
     let ends = ends.unwrap_or_else(|| Bytes::copy_from_slice(&(data.len() as u32).to_le_bytes()));
     if data.len() > SMALL_ITEM {
         return Ok(Items { job, first: 0, data: data.into(), ends });

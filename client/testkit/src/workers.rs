@@ -156,7 +156,7 @@ impl Worker {
             "unknown-record" => self.raw(&[0xee; HEADER_BYTES]),
             "record-longer-than-written" => {
                 let mut header = [0; HEADER_BYTES];
-                Header { length: 1000, kind: Kind::Ok, slot: 0, position }.write(&mut header);
+                Header { length: 1000, kind: Kind::Ok, tag: 0, position }.write(&mut header);
                 self.raw(&header);
             }
             "item-never-given" => self.write(Kind::Ok, position + 1000, b"?"),
@@ -247,7 +247,7 @@ impl Worker {
                 let kinds = [Kind::Failed, Kind::Ok, Kind::RunEnd, Kind::InitFailed, Kind::Large, Kind::Piece];
                 let mut record = vec![0; HEADER_BYTES];
                 let length = u32::try_from(failure.len()).expect("too many bytes");
-                Header { length, kind: kinds[round % 6], slot: 0, position }.write(&mut record);
+                Header { length, kind: kinds[round % 6], tag: 0, position }.write(&mut record);
                 record.extend_from_slice(&failure);
                 // The room may be wrong by now.
                 if self.output.room(record.len()).is_ok_and(|room| room >= record.len()) {
@@ -299,7 +299,7 @@ impl Worker {
     fn write(&mut self, kind: Kind, position: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).expect("the payload is too large");
         let mut record = vec![0; HEADER_BYTES];
-        Header { length, kind, slot: 0, position }.write(&mut record);
+        Header { length, kind, tag: 0, position }.write(&mut record);
         record.extend_from_slice(payload);
         self.raw(&record);
     }
@@ -307,8 +307,8 @@ impl Worker {
     fn raw(&mut self, bytes: &[u8]) {
         while !self.has_room(bytes.len()) {
             self.memory.status().worker_sleeps();
-            self.memory.status().want_room();
-            if self.memory.status().agent_is_asleep() {
+            self.memory.status().want_room_to_agent();
+            if self.memory.status().take_agent_sleep() {
                 self.ring();
             }
             if !self.has_room(bytes.len()) {
@@ -318,7 +318,7 @@ impl Worker {
         self.output.space()[..bytes.len()].copy_from_slice(bytes);
         self.output.advance(bytes.len());
         self.output.publish();
-        if self.memory.status().agent_is_asleep() {
+        if self.memory.status().take_agent_sleep() {
             self.ring();
         }
     }

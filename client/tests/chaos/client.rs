@@ -61,7 +61,7 @@ pub(crate) fn pool(processes: Option<usize>) -> Result<Pool, String> {
 }
 
 /// What each thread is doing, and since when.
-pub(crate) type Board = Arc<Mutex<BTreeMap<u64, (Instant, String)>>>;
+pub(crate) type ThreadActivity = Arc<Mutex<BTreeMap<u64, (Instant, String)>>>;
 
 pub(crate) fn main() -> ExitCode {
     let Ok(seed) = env::var(ROLE).unwrap_or_default().parse() else {
@@ -78,14 +78,14 @@ pub(crate) fn main() -> ExitCode {
     let folder = folder();
     let test = Path::new(&folder).parent().expect("the client's folder has no parent");
     let job_records = JobRecords::of(test);
-    let (board, stop) = (Board::default(), Arc::new(AtomicBool::new(false)));
-    watch(&board, &stop);
+    let (activity, stop) = (ThreadActivity::default(), Arc::new(AtomicBool::new(false)));
+    watch(&activity, &stop);
     let mut random = Random::new(seed);
     let counts: Vec<Counts> = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|number| {
                 let client_thread =
-                    ClientThread::new((&pool, &job_records), random.fork(), &folder, number, Arc::clone(&board));
+                    ClientThread::new((&pool, &job_records), random.fork(), &folder, number, Arc::clone(&activity));
                 let stop = Arc::clone(&stop);
                 scope.spawn(move || run_jobs(client_thread, &stop))
             })
@@ -112,13 +112,13 @@ fn run_jobs(mut client_thread: ClientThread<'_>, stop: &AtomicBool) -> Counts {
 }
 
 /// Watches for the end of the input, and for jobs that hang.
-fn watch(board: &Board, stop: &Arc<AtomicBool>) {
+fn watch(activity: &ThreadActivity, stop: &Arc<AtomicBool>) {
     let stopping = Arc::clone(stop);
     thread::spawn(move || {
         let _ = std::io::stdin().read(&mut [0]);
         stopping.store(true, Ordering::Relaxed);
     });
-    let (board, stop) = (Arc::clone(board), Arc::clone(stop));
+    let (activity, stop) = (Arc::clone(activity), Arc::clone(stop));
     thread::spawn(move || {
         let mut stopped = None;
         loop {
@@ -127,8 +127,8 @@ fn watch(board: &Board, stop: &Arc<AtomicBool>) {
                 stopped.get_or_insert_with(Instant::now);
             }
             let late = stopped.is_some_and(|at: Instant| at.elapsed() > END_TIMEOUT);
-            let board = board.lock().expect("a thread panicked while it held the lock");
-            let hang: Vec<_> = board.values().filter(|(since, _)| late || since.elapsed() > JOB_TIMEOUT).collect();
+            let activity = activity.lock().expect("a thread panicked while it held the lock");
+            let hang: Vec<_> = activity.values().filter(|(since, _)| late || since.elapsed() > JOB_TIMEOUT).collect();
             if !hang.is_empty() {
                 hang.iter().for_each(|(since, what)| println!("hangs for {:.1?}: {what}", since.elapsed()));
                 std::process::exit(1);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use farpool::{Error, Pool};
 use farpool_testkit::random::Random;
 
-use crate::client::{self, Board};
+use crate::client::{self, ThreadActivity};
 use crate::job_records::JobRecords;
 use crate::work::{Answer, Behavior, Fate, Task, item_of, judge, work};
 
@@ -36,7 +36,7 @@ pub(crate) struct ClientThread<'p> {
     job_records: &'p JobRecords,
     thread: u64,
     jobs: u64,
-    board: Board,
+    activity: ThreadActivity,
     pub(crate) counts: Counts,
 }
 
@@ -80,9 +80,9 @@ impl<'p> ClientThread<'p> {
         random: Random,
         folder: &'p str,
         thread: u64,
-        board: Board,
+        activity: ThreadActivity,
     ) -> Self {
-        Self { pool, random, folder, job_records, thread, jobs: 0, board, counts: Counts::new() }
+        Self { pool, random, folder, job_records, thread, jobs: 0, activity, counts: Counts::new() }
     }
 
     /// Runs one job to its end, or detaches one, or attaches to one.
@@ -92,7 +92,7 @@ impl<'p> ClientThread<'p> {
             2 | 3 => self.attach_one(),
             _ => self.run_one(),
         };
-        self.board.lock().expect("a thread panicked while it held the lock").remove(&self.thread);
+        self.activity.lock().expect("a thread panicked while it held the lock").remove(&self.thread);
         result
     }
 
@@ -156,9 +156,9 @@ impl<'p> ClientThread<'p> {
 
     /// Notes what this thread is doing, which is reported if it takes too long.
     fn post(&self, text: String) {
-        let mut board = self.board.lock().expect("a thread panicked while it held the lock");
-        let since = board.get(&self.thread).map_or_else(Instant::now, |(since, _)| *since);
-        board.insert(self.thread, (since, text));
+        let mut activity = self.activity.lock().expect("a thread panicked while it held the lock");
+        let since = activity.get(&self.thread).map_or_else(Instant::now, |(since, _)| *since);
+        activity.insert(self.thread, (since, text));
     }
 
     fn chunked<'j, F>(&mut self, job: farpool::Job<'j, F>) -> farpool::Job<'j, F> {

@@ -59,7 +59,7 @@ impl Input {
                 Kind::Run => {
                     let Some((head, _)) = RunHeader::read(payload) else { leave::broken_link() };
                     let record = HEADER_BYTES + header.length as usize;
-                    let run = Run { function: self.function(header.slot), position: header.position, head, record };
+                    let run = Run { function: self.function(header.tag), position: header.position, head, record };
                     self.check(&run);
                     return Order::Run(run);
                 }
@@ -68,7 +68,7 @@ impl Input {
                     self.take(header);
                     let item = self.pieces(large.length);
                     return Order::Large {
-                        function: self.function(header.slot),
+                        function: self.function(header.tag),
                         position: header.position,
                         timed: large.timed,
                         item,
@@ -76,15 +76,15 @@ impl Input {
                 }
                 Kind::Function => {
                     let found = self.language.find(payload).map_err(Arc::from);
-                    let slot = header.slot as usize;
-                    if self.functions.len() <= slot {
-                        self.functions.resize(slot + 1, None);
+                    let tag = header.tag as usize;
+                    if self.functions.len() <= tag {
+                        self.functions.resize(tag + 1, None);
                     }
-                    self.functions[slot] = Some(found);
+                    self.functions[tag] = Some(found);
                     self.take(header);
                 }
                 Kind::Forget => {
-                    if let Some(function) = self.functions.get_mut(header.slot as usize) {
+                    if let Some(function) = self.functions.get_mut(header.tag as usize) {
                         *function = None;
                     }
                     self.take(header);
@@ -131,8 +131,8 @@ impl Input {
         }
     }
 
-    fn function(&self, slot: u32) -> FoundTask {
-        let known = self.functions.get(slot as usize).cloned().flatten();
+    fn function(&self, tag: u32) -> FoundTask {
+        let known = self.functions.get(tag as usize).cloned().flatten();
         known.unwrap_or_else(|| Err("the agent never announced this function".into()))
     }
 
@@ -173,7 +173,9 @@ impl Input {
         self.reader.consume(bytes);
         self.reader.publish();
         // Half a ring is enough to continue; waking the agent for every record would be too often.
-        if self.reader.available(0).is_ok_and(|left| left <= RING_BYTES / 2) && self.memory.status().space_is_wanted() {
+        if self.reader.available(0).is_ok_and(|left| left <= RING_BYTES / 2)
+            && self.memory.status().room_to_worker_is_wanted()
+        {
             self.bell.ring();
         }
     }

@@ -49,7 +49,7 @@ pub use item_token::inherited as inherited_item;
 pub use items::{Done, Encoded, Items, run};
 pub use language::{Language, Task};
 pub use lend::{LendGuard, lend};
-pub use program::digest as told_program;
+pub use program::digest as program_digest;
 use role::Role;
 pub use role::{Initialised, arguments, initialised};
 pub use slot::slot;

@@ -129,19 +129,19 @@ impl Output {
     }
 
     fn wake_agent(&self) {
-        if self.memory.status().agent_is_asleep() {
+        if self.memory.status().take_agent_sleep() {
             self.bell.ring();
         }
     }
 
-    fn write(&mut self, kind: Kind, slot: u32, position: u32, payload: &[u8]) {
+    fn write(&mut self, kind: Kind, tag: u32, position: u32, payload: &[u8]) {
         self.wait_for_room(HEADER_BYTES + payload.len());
         self.writer.space()[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(payload);
-        self.finish_record(kind, slot, position, payload.len());
+        self.finish_record(kind, tag, position, payload.len());
     }
 
-    fn finish_record(&mut self, kind: Kind, slot: u32, position: u32, length: usize) {
-        let header = Header { length: u32::try_from(length).unwrap_or(u32::MAX), kind, slot, position };
+    fn finish_record(&mut self, kind: Kind, tag: u32, position: u32, length: usize) {
+        let header = Header { length: u32::try_from(length).unwrap_or(u32::MAX), kind, tag, position };
         header.write(self.writer.space());
         self.writer.advance(HEADER_BYTES + length);
         if !self.holding {
@@ -158,10 +158,10 @@ impl Output {
         let bell = Arc::clone(&self.bell);
         let memory = Arc::clone(&self.memory);
         bell.wait(|| {
-            memory.status().want_room();
+            memory.status().want_room_to_agent();
             let has_room = self.room_for(bytes) >= bytes;
             // Only the agent can make room, so it must not sleep now.
-            if !has_room && memory.status().agent_is_asleep() {
+            if !has_room && memory.status().take_agent_sleep() {
                 bell.ring();
             }
             has_room

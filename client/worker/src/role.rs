@@ -51,7 +51,7 @@ pub enum Initialised {
     No,
     /// It has called `init` in a test harness, but on a thread that belongs to no test. A fork server would have to run
     /// all tests to reach that call.
-    BesideTests,
+    OutsideTest,
 }
 
 /// Decides the role of this process.
@@ -92,7 +92,7 @@ fn claim() -> Role {
 pub fn initialised() -> Initialised {
     match (ROLE.load(Ordering::SeqCst), ROUTE.get()) {
         (PROGRAM, Some(_)) => Initialised::Yes,
-        (PROGRAM, None) => Initialised::BesideTests,
+        (PROGRAM, None) => Initialised::OutsideTest,
         _ => Initialised::No,
     }
 }

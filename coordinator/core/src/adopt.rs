@@ -63,7 +63,7 @@ impl Core {
         Some((self.hold((agent, id), items, now), attempt))
     }
 
-    pub(crate) fn items_resent(&mut self, id: JobId) {
+    pub(crate) fn resend_complete(&mut self, id: JobId) {
         self.jobs.get_mut(id).expect("the items' job is open").queue.all_resent();
         self.requeued(id);
     }
@@ -84,7 +84,7 @@ impl Core {
         let job = self.jobs.get_mut(id).expect("the job was just found");
         for part in job.queue.queued_of(run) {
             job.queue.take_out(part);
-            job.settled(part.first, part.count);
+            job.record_outcomes(part.first, part.count);
             let Run { first, count } = part;
             actions.push(Action::Fail { job: id, first, count, attempts: 1, cause: Cause::AgentLost });
         }
@@ -101,7 +101,7 @@ impl Core {
         let pool = self.pools.get(job.pool).expect("a job's pool is open");
         let place = pool.places.id_at(agent).and_then(|place| pool.places.get(place));
         // A place that is being given up first waits for what it holds, so this may be adopted too.
-        place.is_some_and(|place| matches!(place.stage, Stage::Ready | Stage::Leaving))
+        place.is_some_and(|place| matches!(place.stage, Stage::Ready | Stage::GivenUp))
             && state.labels.include(&self.lanes.get(job.lane).expect("the job's lane exists").require)
             && (1..=job.policy.retries.saturating_add(1)).contains(&attempt)
     }

@@ -31,7 +31,7 @@ pub(crate) struct Agent {
     /// Workers allotted to it, of pools with a limit.
     pub(crate) committed: u64,
     /// How many of its places will be stopped as soon as they hold nothing.
-    pub(crate) leaving: u32,
+    pub(crate) given_up: u32,
     /// Slot time that the pool it served last had used; see `fair`.
     pub(crate) clock: u64,
     // 2^32 / slots, so that comparing loads needs no division.
@@ -77,7 +77,7 @@ impl Agent {
             places: Vec::new(),
             reaches: Memberships::default(),
             committed: 0,
-            leaving: 0,
+            given_up: 0,
             clock: 0,
             load_of_one: FULL_LOAD / u64::from(slots),
         }

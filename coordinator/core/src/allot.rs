@@ -83,12 +83,12 @@ impl Core {
     /// allotted again when the agent has answered.
     fn give_up_a_place(&mut self, id: PoolId, actions: &mut Vec<Action>) {
         let pool = self.pools.get(id).expect("a pool that wants a worker elsewhere is open");
-        // Only one at a time. A leaving place of a draining agent does not count: it is never told to stop, because its
-        // workers are allotted elsewhere as its chunks end.
+        // Only one at a time. A given up place of a draining agent does not count: it is never told to stop, because
+        // its workers are allotted elsewhere as its chunks end.
         let drains = |agent| self.fleet.agents.get(agent).is_some_and(|agent| agent.draining);
         let goes = |place: &Place| match place.stage {
             Stage::Stopping => true,
-            Stage::Leaving => !drains(place.agent),
+            Stage::GivenUp => !drains(place.agent),
             _ => false,
         };
         if pool.places.iter().any(|(_, place)| goes(place)) {
@@ -101,7 +101,7 @@ impl Core {
         let places = pool.places.iter().filter(|(_, place)| !place.retired && !is_needed(place.agent));
         let fewest = places.min_by_key(|(id, place)| (place.workers, place.count, id.index()));
         let Some((place, agent)) = fewest.map(|(id, place)| (id, place.agent)) else { return };
-        self.leave(id, place);
+        self.give_up_when_empty(id, place);
         self.retire_workers(agent, actions);
     }
 
@@ -145,7 +145,7 @@ impl Core {
     /// given up is kept until it holds nothing.
     #[inline]
     pub(crate) fn retire_workers(&mut self, agent: AgentId, actions: &mut Vec<Action>) {
-        if self.fleet.agents.get(agent).is_some_and(|agent| agent.draining || agent.leaving > 0) {
+        if self.fleet.agents.get(agent).is_some_and(|agent| agent.draining || agent.given_up > 0) {
             self.retire_workers_now(agent, actions);
         }
     }
@@ -161,9 +161,9 @@ impl Core {
                 continue;
             }
             let state = pool.places.get_mut(place).expect("the agent's place exists");
-            if state.stage == Stage::Leaving && state.count == 0 && !draining {
+            if state.stage == Stage::GivenUp && state.count == 0 && !draining {
                 state.stage = Stage::Stopping;
-                self.fleet.agents.get_mut(agent).expect("the agent was just found").leaving -= 1;
+                self.fleet.agents.get_mut(agent).expect("the agent was just found").given_up -= 1;
                 actions.push(Action::StopPool { agent, pool: id });
             }
             // Each chunk keeps at least one worker, so usually there is nothing to count.

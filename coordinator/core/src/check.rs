@@ -46,7 +46,7 @@ impl Core {
             assert_eq!(agent.held.any_movable(), movable);
             listed += held.len();
             let places = agent.places.iter().filter_map(|&(pool, place)| self.pools.get(pool)?.places.get(place));
-            assert_eq!(agent.leaving as usize, places.filter(|place| place.stage == Stage::Leaving).count());
+            assert_eq!(agent.given_up as usize, places.filter(|place| place.stage == Stage::GivenUp).count());
             for (at, &(pool, place)) in agent.places.iter().enumerate() {
                 let place = self.pools.get(pool).and_then(|pool| pool.places.get(place)).expect("the place exists");
                 assert_eq!((place.agent, place.listed_at as usize), (id, at), "a place is listed elsewhere");

@@ -64,7 +64,7 @@ pub struct Core {
     /// is held there.
     pub(crate) resumed: Vec<PoolId>,
     /// When to look for late chunks again, and the chunk to continue after.
-    pub(crate) next_late_look: u64,
+    pub(crate) next_late_check: u64,
     pub(crate) late_cursor: u32,
 }
 
@@ -107,7 +107,7 @@ impl Core {
             Event::JobOpened { job, pool, policy, require } => self.open_job(job, pool, policy, &require, actions),
             Event::RetriesStopped { job } => self.stop_retries(job),
             Event::JobCancelled { job } => self.cancel_job(job, actions),
-            Event::ResendComplete { job } => self.items_resent(job),
+            Event::ResendComplete { job } => self.resend_complete(job),
             Event::FailQueued { job } => self.fail_queued(job, actions),
             Event::PoolOpened { pool, slots, weight, require, held } => {
                 self.open_pool(pool, slots, weight, require, actions, &held);
@@ -134,7 +134,7 @@ impl Core {
     /// better the chunks. `now` is a time in ns from one monotonic clock.
     pub fn schedule(&mut self, now: u64, actions: &mut Vec<Action>) {
         while let Some(pool) = self.resumed.pop() {
-            self.settle_resumed(pool, actions);
+            self.move_resumed_workers(pool, actions);
         }
         self.hand_out(now, actions);
         self.take_back(now, actions);
@@ -153,8 +153,8 @@ impl Core {
 
     /// Returns when to schedule again even if nothing happens; `None`: not before something does. Idle slots may then
     /// get items of a chunk that takes too long, or run a copy of it.
-    pub fn next_look(&self) -> Option<u64> {
-        (self.fleet.idle > 0 && !self.chunks.is_empty()).then_some(self.next_late_look)
+    pub fn next_due(&self) -> Option<u64> {
+        (self.fleet.idle > 0 && !self.chunks.is_empty()).then_some(self.next_late_check)
     }
 
     /// Whether slots are idle because nothing that is queued can run on them.

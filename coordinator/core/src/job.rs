@@ -70,9 +70,9 @@ impl Job {
         runs
     }
 
-    /// The items have their outcomes.
+    /// Notes that the items have their outcomes.
     #[inline]
-    pub(crate) fn settled(&mut self, first: u64, count: u64) {
+    pub(crate) fn record_outcomes(&mut self, first: u64, count: u64) {
         self.outcomes += count;
         while let Some((&item, _)) = self.tried.range(first..first + count).next() {
             self.tried.remove(&item);
@@ -166,7 +166,7 @@ mod tests {
         job.queue.take(9);
         job.tried.extend([(2, 1), (3, 4), (7, 2), (8, 1)]);
         assert_eq!([(2, 1), (2, 5), (1, 3)].map(|(item, began_as)| job.attempt_of(item, began_as)), [2, 5, 3]);
-        job.settled(7, 1);
+        job.record_outcomes(7, 1);
         job.give_back(Run::new(0, 7), 1, 0);
         job.give_back(Run::new(8, 1), 3, 0);
         let mut pieces = Vec::new();

@@ -8,7 +8,7 @@ use crate::ids::{AgentId, ChunkId, Id, JobId, PoolId};
 use crate::job::Job;
 use crate::labels::Labels;
 use crate::run::Run;
-use crate::speculate::not_left_of;
+use crate::speculate::without_twin_items;
 
 impl Core {
     pub(crate) fn open_job(
@@ -108,12 +108,12 @@ impl Core {
         let Self { jobs, chunks, .. } = self;
         let job = jobs.get_mut(id).expect("a chunk's job is open");
         let fail = |job: &mut Job, first, count, attempts| {
-            job.settled(first, count);
+            job.record_outcomes(first, count);
             Action::Fail { job: id, first, count, attempts, cause: Cause::AgentLost }
         };
         // Workers report in order, so the first item without an outcome is assumed to have been running.
         let running = chunk.done.holes(chunk.run).next().map(|hole| hole.first);
-        let left = chunk.done.holes(chunk.run).flat_map(|hole| not_left_of(chunk.twin(), chunks, hole));
+        let left = chunk.done.holes(chunk.run).flat_map(|hole| without_twin_items(chunk.twin(), chunks, hole));
         for run in left {
             let attempt = job.attempt_of(run.first, chunk.attempt_of(run.first));
             if job.policy.retries == 0 {
@@ -139,7 +139,7 @@ impl Core {
     pub(crate) fn requeue(&mut self, chunk: &Chunk) {
         let Self { jobs, chunks, .. } = self;
         let job = jobs.get_mut(chunk.job).expect("a chunk's job is open");
-        for run in chunk.done.holes(chunk.run).flat_map(|hole| not_left_of(chunk.twin(), chunks, hole)) {
+        for run in chunk.done.holes(chunk.run).flat_map(|hole| without_twin_items(chunk.twin(), chunks, hole)) {
             job.give_back(run, chunk.attempt_of(run.first), chunk.item_bytes);
         }
         self.requeued(chunk.job);

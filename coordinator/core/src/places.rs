@@ -108,7 +108,7 @@ impl Core {
 
     pub(crate) fn place_started(&mut self, pool: PoolId, agent: AgentId) {
         let stage = self.place_mut(pool, agent).map(|(_, place)| place.stage);
-        let Some(stage @ (Stage::Starting | Stage::Leaving)) = stage else {
+        let Some(stage @ (Stage::Starting | Stage::GivenUp)) = stage else {
             self.stale_reports += 1;
             return;
         };
@@ -127,8 +127,8 @@ impl Core {
             self.stale_reports += 1;
             return;
         };
-        let was_leaving = std::mem::replace(&mut place.stage, Stage::Unfit) == Stage::Leaving;
-        self.fleet.agents.get_mut(agent).expect("the place's agent exists").leaving -= u32::from(was_leaving);
+        let was_given_up = std::mem::replace(&mut place.stage, Stage::Unfit) == Stage::GivenUp;
+        self.fleet.agents.get_mut(agent).expect("the place's agent exists").given_up -= u32::from(was_given_up);
         let held = self.chunks_of(agent, |chunk| chunk.place == id && self.pool_of(chunk.job) == Some(pool));
         for chunk in held {
             let chunk = self.drop_chunk(chunk);
@@ -283,7 +283,7 @@ impl Core {
     }
 
     /// It is known now what the places of the pool hold, so workers may move to where they are needed.
-    pub(crate) fn settle_resumed(&mut self, id: PoolId, actions: &mut Vec<Action>) {
+    pub(crate) fn move_resumed_workers(&mut self, id: PoolId, actions: &mut Vec<Action>) {
         let Some(pool) = self.pools.get(id) else { return };
         let agents: Vec<AgentId> = pool.places.iter().map(|(_, place)| place.agent).collect();
         agents.into_iter().for_each(|agent| self.retire_workers(agent, actions));
@@ -350,7 +350,7 @@ impl Core {
         let place = pool.places.take(place).expect("the removed place exists");
         debug_assert_eq!(place.count, 0);
         let agent = self.fleet.agents.get_mut(place.agent).expect("the place's agent exists");
-        agent.leaving -= u32::from(place.stage == Stage::Leaving);
+        agent.given_up -= u32::from(place.stage == Stage::GivenUp);
         let places = &mut agent.places;
         places.swap_remove(place.listed_at as usize);
         if let Some(&(moved, at)) = places.get(place.listed_at as usize) {

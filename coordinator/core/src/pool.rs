@@ -69,7 +69,7 @@ pub(crate) enum Stage {
     /// The agent cannot run the pool.
     Unfit,
     /// Its workers are needed elsewhere: it is stopped when it holds nothing.
-    Leaving,
+    GivenUp,
     /// The agent was told to stop it and has not answered.
     Stopping,
 }

@@ -7,7 +7,7 @@ use crate::event::Fault;
 use crate::ids::{AgentId, ChunkId, JobId};
 use crate::run::Run;
 use crate::run_report::RunReport;
-use crate::speculate::not_left_of;
+use crate::speculate::without_twin_items;
 
 /// The (agent, chunk, attempt) that a report claims.
 type ReportedChunk = (AgentId, ChunkId, u32);
@@ -46,14 +46,14 @@ impl Core {
                 self.accept(id, run, attempts, twin, actions);
             }
         }
-        self.settle(claim, id, actions);
+        self.finish_chunk(claim, id, actions);
     }
 
     /// Accepts these results as the items' outcomes.
     #[inline]
     fn accept(&mut self, id: JobId, run: Run, attempts: u32, twin: Option<ChunkId>, actions: &mut Vec<Action>) {
         let Run { first, count } = run;
-        self.jobs.get_mut(id).expect("a chunk's job is open").settled(first, count);
+        self.jobs.get_mut(id).expect("a chunk's job is open").record_outcomes(first, count);
         actions.push(Action::Accept { job: id, first, count, attempts });
         // The twin may have ended with earlier items of the same report.
         if let Some(twin) = twin.filter(|&twin| self.chunks.get(twin).is_some()) {
@@ -101,13 +101,13 @@ impl Core {
         if retry && self.retry(&end, actions) {
             self.requeued(id);
         } else {
-            self.jobs.get_mut(id).expect("the job was just found").settled(item, 1);
+            self.jobs.get_mut(id).expect("the job was just found").record_outcomes(item, 1);
             actions.push(Action::Fail { job: id, first: item, count: 1, attempts: attempt, cause: Cause::Reported });
             if let Some(copy) = copy {
                 self.overtake(copy, Run::new(item, 1), actions);
             }
         }
-        self.settle(claim, id, actions);
+        self.finish_chunk(claim, id, actions);
     }
 
     /// Retries the item if it has attempts left. If a copy of it runs elsewhere, the copy is the next attempt. Returns
@@ -145,7 +145,7 @@ impl Core {
             let twin = chunk.twin();
             let Self { jobs, chunks, .. } = self;
             let state = jobs.get_mut(job).expect("a chunk's job is open");
-            for run in not_left_of(twin, chunks, Run::new(first, count)) {
+            for run in without_twin_items(twin, chunks, Run::new(first, count)) {
                 state.give_back(run, if run.first == first { attempt } else { 1 }, bytes);
             }
             self.refund(job, refund);
@@ -211,7 +211,7 @@ impl Core {
 
     /// Ends the chunk, and the job, if these were the last items.
     #[inline]
-    fn settle(&mut self, (agent, id, _): ReportedChunk, job: JobId, actions: &mut Vec<Action>) {
+    fn finish_chunk(&mut self, (agent, id, _): ReportedChunk, job: JobId, actions: &mut Vec<Action>) {
         if self.drop_if_done(id, actions) {
             self.finish_if_over(job, actions);
         }

@@ -31,7 +31,7 @@ impl Core {
             Some(common) => {
                 let share = self.shares.all.get_mut(&common).expect("the lane's shared reach is known");
                 *share.waiting.entry(agent).or_default() += 1;
-                self.settle_agent(common, agent);
+                self.share_agent(common, agent);
             }
             None => self.try_to_share(id),
         }
@@ -105,7 +105,7 @@ impl Core {
         }
         // Some agents may be ready for all remaining lanes.
         let waiting: Vec<AgentId> = share.waiting.keys().copied().collect();
-        waiting.into_iter().for_each(|agent| self.settle_agent(common, agent));
+        waiting.into_iter().for_each(|agent| self.share_agent(common, agent));
     }
 
     /// Lets the lane share with those that require the same labels, if all agents of their reach are ready for it.
@@ -144,11 +144,11 @@ impl Core {
         share.lanes.push(id);
         let left: Vec<AgentId> = self.reaches.agents(own).collect();
         left.iter().for_each(|&agent| *share.waiting.entry(agent).or_default() += 1);
-        left.into_iter().for_each(|agent| self.settle_agent(common, agent));
+        left.into_iter().for_each(|agent| self.share_agent(common, agent));
     }
 
     /// Moves an agent that is ready for all sharing lanes into the shared reach.
-    fn settle_agent(&mut self, common: ReachId, agent: AgentId) {
+    fn share_agent(&mut self, common: ReachId, agent: AgentId) {
         let share = self.shares.all.get_mut(&common).expect("the lane's shared reach is known");
         if share.waiting.get(&agent) != Some(&share.lanes.len()) {
             return;

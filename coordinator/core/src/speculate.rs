@@ -120,7 +120,7 @@ impl Core {
 }
 
 /// Returns the parts of a run that this chunk does not hold unfinished: all of the run if there is no chunk.
-pub(crate) fn not_left_of(
+pub(crate) fn without_twin_items(
     chunk: Option<ChunkId>,
     chunks: &Slab<ChunkId, Chunk>,
     run: Run,

@@ -10,7 +10,7 @@ use crate::ids::{AgentId, ChunkId, LaneId, ReachId};
 const LATE_FACTOR: u64 = 4;
 
 /// How often to look for late chunks, in chunk targets, and how many chunks to check at a time.
-const LATE_LOOK_TARGETS: u64 = 4;
+const LATE_CHECK_TARGETS: u64 = 4;
 const LATE_LOOK_CHUNKS: u32 = 4096;
 
 /// How many of an agent's newest chunks to check for one that may run elsewhere.
@@ -29,8 +29,8 @@ impl Core {
         {
             self.take_back_in(reach, actions);
         }
-        if self.fleet.idle > 0 && now >= self.next_late_look && !self.chunks.is_empty() {
-            self.next_late_look = now.saturating_add(LATE_LOOK_TARGETS.saturating_mul(self.config.chunk_target_ns));
+        if self.fleet.idle > 0 && now >= self.next_late_check && !self.chunks.is_empty() {
+            self.next_late_check = now.saturating_add(LATE_CHECK_TARGETS.saturating_mul(self.config.chunk_target_ns));
             self.take_back_late(now, actions);
         }
     }

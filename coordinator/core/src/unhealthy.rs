@@ -21,7 +21,7 @@ impl Core {
 
     pub(crate) fn set_place_unhealthy(&mut self, id: PoolId, agent: AgentId, actions: &mut Vec<Action>) {
         let known = self.place_mut(id, agent).map(|(place, state)| (place, state.stage));
-        let Some((place, stage @ (Stage::Ready | Stage::Leaving))) = known else {
+        let Some((place, stage @ (Stage::Ready | Stage::GivenUp))) = known else {
             self.stale_reports += 1;
             return;
         };
@@ -61,7 +61,7 @@ impl Core {
     /// Gives up one place, if its pool has a limit and slots elsewhere.
     fn move_place(&mut self, pool: PoolId, place: PlaceId, agent: AgentId, actions: &mut Vec<Action>) {
         if self.has_slots_elsewhere(pool, place, agent) {
-            self.leave(pool, place);
+            self.give_up_when_empty(pool, place);
             self.retire_workers(agent, actions);
         }
     }
@@ -77,12 +77,12 @@ impl Core {
 
     /// Marks the pool to be stopped at the place once it holds nothing. Its workers are allotted when the agent has
     /// answered.
-    pub(crate) fn leave(&mut self, pool: PoolId, place: PlaceId) {
+    pub(crate) fn give_up_when_empty(&mut self, pool: PoolId, place: PlaceId) {
         self.retire(pool, place);
         let state =
             self.pools.get_mut(pool).and_then(|pool| pool.places.get_mut(place)).expect("the place was just found");
-        state.stage = Stage::Leaving;
+        state.stage = Stage::GivenUp;
         let agent = state.agent;
-        self.fleet.agents.get_mut(agent).expect("the place's agent exists").leaving += 1;
+        self.fleet.agents.get_mut(agent).expect("the place's agent exists").given_up += 1;
     }
 }

@@ -186,6 +186,6 @@ impl Link {
 }
 
 /// Returns a peer's address for the log; a peer in this process has none.
-pub(super) fn shown(address: Option<SocketAddr>) -> Option<DisplayValue<SocketAddr>> {
+pub(super) fn address_for_log(address: Option<SocketAddr>) -> Option<DisplayValue<SocketAddr>> {
     address.map(display)
 }

@@ -53,7 +53,7 @@ impl Waiting {
     }
 
     /// Returns when to make the next answer, if a caller waits for it.
-    pub(super) fn next_look(&self) -> Option<u64> {
+    pub(super) fn next_check(&self) -> Option<u64> {
         (!self.askers.is_empty()).then_some(self.next_at)
     }
 
@@ -64,7 +64,7 @@ impl Waiting {
 
     /// Returns whether to make an answer now.
     pub(super) fn is_due(&self, now: u64) -> bool {
-        self.next_look().is_some_and(|at| at <= now)
+        self.next_check().is_some_and(|at| at <= now)
     }
 
     /// Sends the answer to all who wait. `took`: how long it took to make, in ns. `kept`: the most bytes that slow
@@ -104,7 +104,7 @@ mod tests {
         // While readers may take their time, no more is made than may be kept.
         waiting.answer(&Ok(Bytes::from_static(&[0; 1000])), 1, 20_005, 4000);
         waiting.add(oneshot::channel().0);
-        assert_eq!(waiting.next_look(), Some(20_005 + 2_500_000_000));
+        assert_eq!(waiting.next_check(), Some(20_005 + 2_500_000_000));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::end::{End, blamed};
 use super::greeting::Greeting;
-use super::link::{Input, Link, NewSession, ResumeRequest, Resumed, SessionEvent, SessionInput, shown};
+use super::link::{Input, Link, NewSession, ResumeRequest, Resumed, SessionEvent, SessionInput, address_for_log};
 use super::origin::Caller;
 use super::settings::Settings;
 
@@ -116,7 +116,7 @@ where
     }
 
     fn refuse(&self, reply: Reply<Out>, status: Status) {
-        let (peer, address) = (self.kind.name, shown(self.caller.address));
+        let (peer, address) = (self.kind.name, address_for_log(self.caller.address));
         warn!(self.link.log, peer, address, reason = status.message(), "session refused");
         reply.refuse(status);
     }
@@ -178,6 +178,6 @@ fn received<In: SessionMessage>(
     match next {
         Ok(Some(messages)) => SessionEvent::Messages { messages, partial: incoming.held() },
         Ok(None) => SessionEvent::Gone(End::Intended),
-        Err(status) => SessionEvent::Gone(End::of(status, incoming.is_garbled())),
+        Err(status) => SessionEvent::Gone(End::of(status, incoming.peer_broke_protocol())),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use farpool_common::log::{Log, info};
-use farpool_common::settings::{self, Given, Stop};
+use farpool_common::settings::{self, SettingsReport, Stop};
 use farpool_common::units::{self, ByteSize};
 use farpool_coordinator::Principal;
 use farpool_net::http2::{LEAST_STREAM_WINDOW, STREAM_WINDOW};
@@ -95,14 +95,18 @@ impl Settings {
     /// If any of it is invalid, and for `--help`, `--version` and `--print-config`: [`Stop::exit`] handles all of
     /// these.
     pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, Stop> {
-        let (flags, given) = settings::load(args)?;
+        let (flags, report) = settings::load(args)?;
         let settings = Self::resolve(flags)?;
-        if given.is_wanted() { Err(Stop::Shows(settings.with_effective_values(given))) } else { Ok(settings) }
+        if report.print_requested() {
+            Err(Stop::PrintConfig(settings.with_effective_values(report)))
+        } else {
+            Ok(settings)
+        }
     }
 
     /// Adds the effective values of settings that depend on this host or on other settings.
-    fn with_effective_values(&self, given: Given) -> Given {
-        given
+    fn with_effective_values(&self, report: SettingsReport) -> SettingsReport {
+        report
             .with("memory", ByteSize(self.memory))
             .with("window", ByteSize(self.window))
             .with("programs", self.programs.display())
@@ -162,12 +166,12 @@ impl Settings {
             programs = %self.programs.display(),
             "program-cache" = %ByteSize(self.program_cache),
             window = %ByteSize(self.window),
-            "heartbeat-timeout" = units::written(self.heartbeat_timeout),
-            "reconnect-grace" = units::written(self.reconnect_grace),
+            "heartbeat-timeout" = units::format_exact(self.heartbeat_timeout),
+            "reconnect-grace" = units::format_exact(self.reconnect_grace),
             "max-connections" = self.max_connections,
             journal = journal.map_or_else(|| "none".to_owned(), |journal| journal.directory.display().to_string()),
             "journal-size" = journal.map(|journal| ByteSize(journal.size).to_string()),
-            "journal-expiry" = journal.map(|journal| units::written(journal.expiry)),
+            "journal-expiry" = journal.map(|journal| units::format_exact(journal.expiry)),
             "coordinator started"
         );
     }

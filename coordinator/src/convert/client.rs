@@ -17,7 +17,7 @@ use crate::refused::{Refused, RefusedKind};
 #[derive(Debug)]
 pub(crate) enum FromClient {
     OpenPool(Box<PoolRequest>),
-    OpenJob { job: u64, asked: JobRequest },
+    OpenJob { job: u64, request: JobRequest },
     Items { job: u64, batch: Batch },
     EndItems { job: u64 },
     StopRetries { job: u64 },
@@ -93,18 +93,18 @@ pub enum OfOneJob {
     /// The job with this number gets no more items.
     End(u64),
     /// Some other valid message.
-    Else,
+    Other,
 }
 
 /// Checks a message from a client that has one job.
 ///
 /// # Errors
 /// If the message is invalid in every session.
-pub fn of_one_job(message: ClientMessage) -> Result<OfOneJob, Refused> {
+pub fn check_job_message(message: ClientMessage) -> Result<OfOneJob, Refused> {
     Ok(match from_client(message)? {
         FromClient::Items { job, batch } => OfOneJob::Items(job, batch),
         FromClient::EndItems { job } => OfOneJob::End(job),
-        _ => OfOneJob::Else,
+        _ => OfOneJob::Other,
     })
 }
 
@@ -170,5 +170,5 @@ fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
     };
     let OpenJob { job, function, timeout_ns, label, require, .. } = open;
     let require = labels(require)?;
-    Ok(FromClient::OpenJob { job, asked: JobRequest { function, timeout_ns, policy, label, require } })
+    Ok(FromClient::OpenJob { job, request: JobRequest { function, timeout_ns, policy, label, require } })
 }

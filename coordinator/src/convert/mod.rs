@@ -15,7 +15,7 @@ use crate::refused::{Refused, RefusedKind};
 pub(crate) use agent::{FromAgent, Hello, from_agent};
 pub use client::Ticket;
 pub(crate) use client::{FromClient, JobRequest, PoolRequest, from_client};
-pub use client::{OfOneJob, of_one_job};
+pub use client::{OfOneJob, check_job_message};
 pub(crate) use held::{HeldChunk, HeldPool, is_held};
 
 /// Consecutive payloads (items or results), at least one. The ends are checked: they never fall, and the last one is

@@ -7,7 +7,7 @@ use farpool_proto::v1::{Welcome, client_event};
 use super::job;
 use crate::convert::{FromClient, PoolRequest};
 use crate::parts::Parts;
-use crate::parts::former::{Awaiting, Reopening};
+use crate::parts::former::{Awaiting, PoolRecovery};
 use crate::parts::pools::{Pool, PoolSpec};
 use crate::refused::{Refused, RefusedKind};
 use crate::round::Round;
@@ -27,15 +27,15 @@ pub(crate) fn receive(
     let pool = match client.pool() {
         Some(pool) => pool,
         None => {
-            let FromClient::OpenPool(asked) = message else { return Err(RefusedKind::NotFirst("OpenPool").into()) };
+            let FromClient::OpenPool(request) = message else { return Err(RefusedKind::NotFirst("OpenPool").into()) };
             let owner = client.owner().clone();
-            open_pool(parts, round, from, owner, *asked);
+            open_pool(parts, round, from, owner, *request);
             return Ok(());
         }
     };
     match message {
         FromClient::OpenPool(_) => return Err(RefusedKind::Repeated("OpenPool").into()),
-        FromClient::OpenJob { job, asked } => job::open(parts, round, (from, pool), job, asked)?,
+        FromClient::OpenJob { job, request } => job::open(parts, round, (from, pool), job, request)?,
         FromClient::Items { job, batch } => job::items(parts, round, (from, pool), job, batch)?,
         FromClient::EndItems { job } => job::end_items(parts, round, (from, pool), job)?,
         FromClient::StopRetries { job } => job::stop_retries(parts, round, (from, pool), job)?,
@@ -86,16 +86,16 @@ pub(crate) fn pause(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, 
     }
 }
 
-fn open_pool(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, owner: Principal, mut asked: PoolRequest) {
-    if let Some(ticket) = asked.ticket {
+fn open_pool(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, owner: Principal, mut request: PoolRequest) {
+    if let Some(ticket) = request.ticket {
         parts.lends.open(client, ticket);
     }
-    let limit = &mut asked.settings.payload_limit;
+    let limit = &mut request.settings.payload_limit;
     *limit = (*limit).min(round.config.payload_limit);
-    let (slots, weight, require) = (asked.processes, asked.weight, parts.labels.take(&asked.require));
-    let reopening = asked.ran_at.take().map(|agents| Reopening::new(agents, require.clone()));
+    let (slots, weight, require) = (request.processes, request.weight, parts.labels.take(&request.require));
+    let reopening = request.ran_at.take().map(|agents| PoolRecovery::new(agents, require.clone()));
     let reopens = reopening.is_some();
-    let spec = PoolSpec { client, owner, name: parts.names.next(), asked, opened_at: round.now };
+    let spec = PoolSpec { client, owner, name: parts.names.next(), request, opened_at: round.now };
     let id = parts.pools.insert(Pool::new(spec, reopening));
     parts.clients.get_mut(client).expect("the client was just found").set_pool(id);
     let coordinator = round.config.id.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id));

@@ -6,7 +6,7 @@ use crate::ClientId;
 use crate::convert::{Batch, JobRequest};
 use crate::parts::Parts;
 use crate::parts::clients::{Clients, Named};
-use crate::parts::former::{NewJob, Reopening};
+use crate::parts::former::{NewJob, PoolRecovery};
 use crate::parts::jobs::{Job, JobSpec, Jobs};
 use crate::parts::pools::Pool;
 use crate::payloads::Payloads;
@@ -22,7 +22,7 @@ pub(crate) fn open(
     round: &mut Round<'_>,
     (from, pool): Session,
     number: u64,
-    asked: JobRequest,
+    request: JobRequest,
 ) -> Result<(), Refused> {
     let client = parts.clients.get_mut(from).ok_or(RefusedKind::NoSession)?;
     if client.has_used(number) {
@@ -38,7 +38,7 @@ pub(crate) fn open(
         client.job_arrived_late(number);
         return Ok(());
     }
-    let JobRequest { function, timeout_ns, policy, label, require } = asked;
+    let JobRequest { function, timeout_ns, policy, label, require } = request;
     let (labels, requires) = (parts.labels.take(&require), !require.is_empty());
     let spec = JobSpec {
         pool,
@@ -75,7 +75,7 @@ pub(crate) fn items(
     number: u64,
     batch: Batch,
 ) -> Result<(), Refused> {
-    let reopening = parts.pools.get(pool).and_then(Pool::reopening).map(Reopening::is_complete);
+    let reopening = parts.pools.get(pool).and_then(Pool::reopening).map(PoolRecovery::is_complete);
     let Some((id, job)) = with_input(&parts.clients, &mut parts.jobs, round, from, number)? else { return Ok(()) };
     let (first, count, bytes, next) = (batch.first, batch.count, batch.bytes(), job.payloads().next());
     if first < next {
@@ -90,7 +90,7 @@ pub(crate) fn items(
         return Err(RefusedKind::WindowOverrun { job: number, limit }.into());
     }
     let more = job.keep(batch);
-    parts.clients.add_stored(from, more);
+    parts.clients.add_item_bytes(from, more);
     if reopening.is_none() {
         feed(parts, round, Event::ItemsArrived { job: id, first, count, bytes });
     }

@@ -18,7 +18,7 @@ pub(crate) fn started(parts: &mut Parts, round: &mut Round<'_>, from: AgentId, i
         round.count_late();
         return;
     };
-    let was_unhealthy = pool.places.serves_at(from);
+    let was_unhealthy = pool.places.mark_serving_at(from);
     feed(parts, round, Event::PlaceStarted { pool: id, agent: from });
     if was_unhealthy {
         round.note_to_review(id);

@@ -6,7 +6,7 @@ use farpool_proto::text::{Printable, digits_that_differ};
 use crate::ids::id_as_text;
 use crate::parts::Parts;
 use crate::parts::clients::Client;
-use crate::parts::former::Reopening;
+use crate::parts::former::PoolRecovery;
 use crate::parts::jobs::Job;
 use crate::parts::pools::Pool;
 use crate::{AgentId, ClientId};
@@ -34,7 +34,7 @@ fn jobs_with_input(parts: &Parts, client: ClientId) -> impl Iterator<Item = &Job
 }
 
 /// Returns the state of a pool that is being opened again; `None`: the core knows the pool.
-pub(crate) fn reopening(parts: &Parts, client: ClientId) -> Option<&Reopening> {
+pub(crate) fn reopening(parts: &Parts, client: ClientId) -> Option<&PoolRecovery> {
     pool_of(parts, client)?.reopening()
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn pool_of(parts: &Parts, client: ClientId) -> Option<&Pool> {
 /// Returns a client that has a pool of the program with this digest and is not in `except`.
 pub(crate) fn client_with_program(parts: &Parts, digest: &[u8], except: &[ClientId]) -> Option<ClientId> {
     let specs = parts.pools.iter().map(|(_, pool)| pool.spec());
-    let with_it = specs.filter(|spec| spec.asked.program.as_ref().is_some_and(|program| program.digest == digest));
+    let with_it = specs.filter(|spec| spec.request.program.as_ref().is_some_and(|program| program.digest == digest));
     let mut clients = with_it.map(|spec| spec.client);
     clients
         .find(|client| !except.contains(client) && parts.clients.get(*client).is_some_and(|client| !client.is_over()))

@@ -117,12 +117,12 @@ impl View<'_> {
     fn pool_status(&self, id: PoolId, pool: &Pool, backlog: &BTreeMap<PoolId, Backlog>) -> PoolStatus {
         PoolStatus {
             pool: pool.spec().name.to_string(),
-            name: pool.spec().asked.settings.name.clone(),
+            name: pool.spec().request.settings.name.clone(),
             client: String::new(),
-            processes: pool.spec().asked.processes.map_or(0, Into::into),
+            processes: pool.spec().request.processes.map_or(0, Into::into),
             slots: self.core.workers_of(id).try_into().unwrap_or(u32::MAX),
-            weight: pool.spec().asked.weight,
-            require: pool.spec().asked.require.clone(),
+            weight: pool.spec().request.weight,
+            require: pool.spec().request.require.clone(),
             jobs: pool.open_jobs() as u64,
             waiting: self.why_it_waits(id, pool, backlog.get(&id).copied().unwrap_or_default()),
             open_ns: self.now.saturating_sub(pool.spec().opened_at),

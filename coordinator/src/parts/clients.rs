@@ -11,8 +11,8 @@ use crate::{AgentId, ClientId, Principal};
 #[derive(Default)]
 pub(crate) struct Clients {
     all: Slab<ClientId, Client>,
-    stored: u64,
-    opened: u64,
+    item_bytes: u64,
+    job_bytes: u64,
 }
 
 /// A client's session.
@@ -24,9 +24,9 @@ pub(crate) struct Client {
     over: bool,
     closed: Option<ClosedPool>,
     /// Memory of its items.
-    stored: u64,
+    item_bytes: u64,
     /// Memory of its jobs, not counting items.
-    opened: u64,
+    job_bytes: u64,
     jobs: BTreeMap<u64, JobId>,
     ended: Ended,
 }
@@ -64,8 +64,8 @@ impl Clients {
             pool: None,
             over: false,
             closed: None,
-            stored: 0,
-            opened: 0,
+            item_bytes: 0,
+            job_bytes: 0,
             jobs: BTreeMap::new(),
             ended: Ended::default(),
         })
@@ -93,25 +93,25 @@ impl Clients {
     /// The session has ended. The memory of its items and jobs no longer counts: they end with it.
     pub(crate) fn remove(&mut self, id: ClientId) -> Option<Client> {
         let client = self.all.remove(id)?;
-        self.stored -= client.stored;
-        self.opened -= client.opened;
+        self.item_bytes -= client.item_bytes;
+        self.job_bytes -= client.job_bytes;
         Some(client)
     }
 
     /// Counts items that have arrived.
-    pub(crate) fn add_stored(&mut self, id: ClientId, bytes: u64) {
+    pub(crate) fn add_item_bytes(&mut self, id: ClientId, bytes: u64) {
         if let Some(client) = self.all.get_mut(id) {
-            client.stored += bytes;
-            self.stored += bytes;
+            client.item_bytes += bytes;
+            self.item_bytes += bytes;
         }
     }
 
     /// Items have their outcomes, or are no longer needed.
     #[inline]
-    pub(crate) fn forget_stored(&mut self, id: ClientId, bytes: u64) {
+    pub(crate) fn forget_item_bytes(&mut self, id: ClientId, bytes: u64) {
         if let Some(client) = self.all.get_mut(id) {
-            client.stored -= bytes;
-            self.stored -= bytes;
+            client.item_bytes -= bytes;
+            self.item_bytes -= bytes;
         }
     }
 
@@ -119,29 +119,29 @@ impl Clients {
     pub(crate) fn open_job(&mut self, id: ClientId, number: u64, job: JobId, cost: u64) {
         if let Some(client) = self.all.get_mut(id) {
             client.jobs.insert(number, job);
-            client.opened += cost;
-            self.opened += cost;
+            client.job_bytes += cost;
+            self.job_bytes += cost;
         }
     }
 
     /// A job that took `cost` bytes without its items has ended. Returns false if its client is gone.
     pub(crate) fn end_job(&mut self, id: ClientId, number: u64, cost: u64) -> bool {
         let Some(client) = self.all.get_mut(id) else { return false };
-        client.opened -= cost;
-        self.opened -= cost;
+        client.job_bytes -= cost;
+        self.job_bytes -= cost;
         client.jobs.remove(&number);
         client.ended.note(number);
         true
     }
 
     /// Returns the memory of all clients' items.
-    pub(crate) fn stored(&self) -> u64 {
-        self.stored
+    pub(crate) fn item_bytes(&self) -> u64 {
+        self.item_bytes
     }
 
     /// Returns the memory of all clients' jobs, not counting items.
-    pub(crate) fn opened(&self) -> u64 {
-        self.opened
+    pub(crate) fn job_bytes(&self) -> u64 {
+        self.job_bytes
     }
 }
 
@@ -199,13 +199,13 @@ impl Client {
     }
 
     /// Returns the memory of its items.
-    pub(crate) fn stored(&self) -> u64 {
-        self.stored
+    pub(crate) fn item_bytes(&self) -> u64 {
+        self.item_bytes
     }
 
     /// Returns the memory of its jobs, not counting items.
-    pub(crate) fn opened(&self) -> u64 {
-        self.opened
+    pub(crate) fn job_bytes(&self) -> u64 {
+        self.job_bytes
     }
 
     /// Whether it has certainly opened a job with this number.

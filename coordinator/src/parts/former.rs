@@ -13,7 +13,7 @@ use crate::convert::HeldPool;
 use crate::ids::{Identity, PoolKey};
 
 /// The facts about a pool that the core will get, besides the items of its jobs.
-pub(crate) struct Reopening {
+pub(crate) struct PoolRecovery {
     /// `None`: it is being passed to the core.
     former: Option<Former>,
     /// The agents that ran the pool and hold it.
@@ -47,7 +47,7 @@ impl NewJob {
     }
 }
 
-impl Reopening {
+impl PoolRecovery {
     pub(crate) fn new(agents: Vec<Identity>, require: Labels) -> Self {
         let former = Some(Former { require, agents, jobs: Vec::new() });
         Self { former, held_at: Vec::new(), complete: false, overdue: false }
@@ -87,14 +87,14 @@ impl Reopening {
     }
 
     /// Returns how many agents that ran the pool have not reconnected.
-    pub(crate) fn missing(&self, is_back: impl Fn(&Identity) -> bool) -> usize {
-        self.former.iter().flat_map(|former| &former.agents).filter(|agent| !is_back(agent)).count()
+    pub(crate) fn missing(&self, is_connected: impl Fn(&Identity) -> bool) -> usize {
+        self.former.iter().flat_map(|former| &former.agents).filter(|agent| !is_connected(agent)).count()
     }
 
     /// Takes what the core must learn about the pool, if the pool need not wait any longer. The pool still counts as
     /// reopening until the core knows all of it.
-    pub(crate) fn take(&mut self, is_back: impl Fn(&Identity) -> bool) -> Option<Former> {
-        let waits = !self.complete || !(self.overdue || self.missing(is_back) == 0);
+    pub(crate) fn take(&mut self, is_connected: impl Fn(&Identity) -> bool) -> Option<Former> {
+        let waits = !self.complete || !(self.overdue || self.missing(is_connected) == 0);
         if waits { None } else { self.former.take() }
     }
 

@@ -130,7 +130,7 @@ impl Places {
     }
 
     /// It serves at the agent. Returns whether its workers died there before.
-    pub(crate) fn serves_at(&mut self, agent: AgentId) -> bool {
+    pub(crate) fn mark_serving_at(&mut self, agent: AgentId) -> bool {
         self.proven = true;
         self.unhealthy.remove(&agent).is_some()
     }
@@ -165,10 +165,11 @@ impl Places {
         self.at.iter().filter(|agent| !self.unfit.contains_key(agent)).count()
     }
 
-    /// The agent reports that it has stopped it. `may`: whether it may do so unasked. Returns `None` if it may not.
-    pub(crate) fn stopped_at(&mut self, agent: AgentId, may: bool) -> Option<Stopped> {
+    /// The agent reports that it has stopped it. `unasked_allowed`: whether it may do so unasked.
+    /// Returns `None` if it may not.
+    pub(crate) fn stopped_at(&mut self, agent: AgentId, unasked_allowed: bool) -> Option<Stopped> {
         let given_up = self.given_up.remove(&agent);
-        if !(may || given_up || self.unfit.contains_key(&agent)) {
+        if !(unasked_allowed || given_up || self.unfit.contains_key(&agent)) {
             return None;
         }
         self.at.remove(&agent);

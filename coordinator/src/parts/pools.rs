@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use farpool_core::{PoolId, Slab};
 use farpool_proto::v1::{self, PoolOpened, Waiting, client_event};
 
-use super::former::Reopening;
+use super::former::PoolRecovery;
 use super::places::Places;
 use super::settlement::Unsettled;
 use crate::convert::PoolRequest;
@@ -33,7 +33,7 @@ pub(crate) struct Pool {
     /// Jobs that have not ended.
     open_jobs: usize,
     /// It was open before, and the core does not know it yet.
-    reopening: Option<Reopening>,
+    reopening: Option<PoolRecovery>,
     pub(crate) places: Places,
     /// What agents have reported and its client may not have.
     pub(crate) unsettled: Unsettled,
@@ -46,7 +46,7 @@ pub(crate) struct PoolSpec {
     pub(crate) owner: Principal,
     /// Its number for operators; never used again.
     pub(crate) name: u64,
-    pub(crate) asked: PoolRequest,
+    pub(crate) request: PoolRequest,
     pub(crate) opened_at: u64,
 }
 
@@ -140,8 +140,8 @@ impl Pools {
 }
 
 impl Pool {
-    pub(crate) fn new(spec: PoolSpec, reopening: Option<Reopening>) -> Self {
-        let unsettled = Unsettled::new(spec.asked.id.is_some());
+    pub(crate) fn new(spec: PoolSpec, reopening: Option<PoolRecovery>) -> Self {
+        let unsettled = Unsettled::new(spec.request.id.is_some());
         Self {
             spec,
             paused: false,
@@ -167,12 +167,12 @@ impl Pool {
 
     /// Returns the key that it is opened again with; none in local mode.
     pub(crate) fn key(&self) -> Option<PoolKey> {
-        self.spec.asked.id.map(|id| PoolKey { owner: self.spec.owner.clone(), id })
+        self.spec.request.id.map(|id| PoolKey { owner: self.spec.owner.clone(), id })
     }
 
     /// Returns the most bytes of an item.
     pub(crate) fn payload_limit(&self) -> u64 {
-        self.spec.asked.settings.payload_limit
+        self.spec.request.settings.payload_limit
     }
 
     pub(crate) fn takes_jobs(&self) -> bool {
@@ -252,11 +252,11 @@ impl Pool {
     }
 
     /// Returns its state while it is being opened again; `None`: the core knows it.
-    pub(crate) fn reopening(&self) -> Option<&Reopening> {
+    pub(crate) fn reopening(&self) -> Option<&PoolRecovery> {
         self.reopening.as_ref()
     }
 
-    pub(crate) fn reopening_mut(&mut self) -> Option<&mut Reopening> {
+    pub(crate) fn reopening_mut(&mut self) -> Option<&mut PoolRecovery> {
         self.reopening.as_mut()
     }
 
@@ -268,7 +268,7 @@ impl Pool {
     /// Whether it may start at an agent only after the client has acknowledged that. Not if the client listed the agent
     /// itself.
     pub(crate) fn client_must_acknowledge(&self, agent: AgentId) -> bool {
-        self.spec.asked.id.is_some() && !self.reopening.as_ref().is_some_and(|reopening| reopening.is_held_at(agent))
+        self.spec.request.id.is_some() && !self.reopening.as_ref().is_some_and(|reopening| reopening.is_held_at(agent))
     }
 
     /// Returns why nothing of it can run, as the client was told; empty: something can.
@@ -290,15 +290,15 @@ impl Pool {
 
     /// Returns the message that starts it at an agent.
     pub(crate) fn start_message(&self, id: PoolId, processes: u32) -> v1::StartPool {
-        let PoolSpec { asked, owner, .. } = &self.spec;
+        let PoolSpec { request, owner, .. } = &self.spec;
         v1::StartPool {
             pool: id.to_bits(),
             processes,
-            settings: Some(asked.settings.clone()),
-            program: asked.program.as_ref().map(|program| program.packed.clone()).unwrap_or_default(),
-            weight: asked.weight,
-            id: asked.id.map_or_else(bytes::Bytes::new, |id| bytes::Bytes::copy_from_slice(&id)),
-            owner: asked.id.map(|_| owner.to_message()),
+            settings: Some(request.settings.clone()),
+            program: request.program.as_ref().map(|program| program.packed.clone()).unwrap_or_default(),
+            weight: request.weight,
+            id: request.id.map_or_else(bytes::Bytes::new, |id| bytes::Bytes::copy_from_slice(&id)),
+            owner: request.id.map(|_| owner.to_message()),
         }
     }
 }

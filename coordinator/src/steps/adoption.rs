@@ -60,9 +60,9 @@ fn adopt(
 ) {
     let Some(pool) = parts.pools.get_mut(id) else { return };
     pool.places.start(agent);
-    pool.places.serves_at(agent);
+    pool.places.mark_serving_at(agent);
     pool.unsettled.add_place(agent);
-    let (client, weight) = (pool.client(), pool.spec().asked.weight);
+    let (client, weight) = (pool.client(), pool.spec().request.weight);
     round.send_to_core(Event::PlaceStarted { pool: id, agent });
     let (jobs, chunks) = adopt_chunks(parts, round, agent, client, held.chunks);
     let processes = workers.map_or(0, NonZeroU32::get);

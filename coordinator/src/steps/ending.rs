@@ -51,7 +51,7 @@ pub(crate) fn finish(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     }
     let pool = parts.pools.remove(id).expect("the pool was just found");
     let client = pool.client();
-    parts.labels.give_back(&pool.spec().asked.require);
+    parts.labels.give_back(&pool.spec().request.require);
     let closed = ClosedPool { pool: id, agents: pool.unsettled.into_places() };
     match parts.clients.get_mut(client) {
         Some(session) => {

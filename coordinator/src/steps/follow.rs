@@ -122,7 +122,7 @@ fn send_outcomes(
     let Some(pool) = parts.pools.get_mut(pool) else { return };
     let client = pool.client();
     if released.bytes > 0 {
-        parts.clients.forget_stored(client, released.bytes);
+        parts.clients.forget_item_bytes(client, released.bytes);
     }
     round.out.client(client, outcomes);
     released.window.into_iter().for_each(|window| round.out.client(client, window));
@@ -158,7 +158,7 @@ pub(crate) fn finish_job(parts: &mut Parts, round: &mut Round<'_>, id: JobId, ca
     parts.labels.give_back(&spec.require);
     let pool = parts.pools.get_mut(spec.pool).expect("a pool outlives its jobs");
     let client = pool.client();
-    parts.clients.forget_stored(client, job.payloads().cost());
+    parts.clients.forget_item_bytes(client, job.payloads().cost());
     // The client was told of the pool's failure, which ended its jobs.
     if parts.clients.end_job(client, spec.number, job.own_cost()) && !pool.has_failed() {
         round.out.client(client, client_event::Body::JobEnded(JobEnded { job: spec.number, cancelled }));

@@ -45,7 +45,7 @@ pub(crate) fn complete(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) -> 
 }
 
 /// Handles deadlines that have passed.
-pub(crate) fn look_at_deadlines(parts: &mut Parts, round: &mut Round<'_>) {
+pub(crate) fn handle_deadlines(parts: &mut Parts, round: &mut Round<'_>) {
     while let Some(awaiting) = parts.deadlines.take_due(round.now) {
         match awaiting {
             Awaiting::Agents(pool) => {
@@ -72,7 +72,7 @@ fn reopen(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
         Some((former, held))
     });
     let Some((Former { require, agents: ran_at, jobs }, held)) = former else { return };
-    let (slots, weight) = (pool.spec().asked.processes, pool.spec().asked.weight);
+    let (slots, weight) = (pool.spec().request.processes, pool.spec().request.weight);
     let paused = pool.is_paused();
     feed(parts, round, Event::PoolOpened { pool: id, slots, weight, require, held });
     if paused {

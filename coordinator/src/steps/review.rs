@@ -7,7 +7,7 @@ use crate::AgentId;
 use crate::convert::Hello;
 use crate::parts::Parts;
 use crate::parts::agents::Agent;
-use crate::parts::former::Reopening;
+use crate::parts::former::PoolRecovery;
 use crate::parts::jobs::Job;
 use crate::parts::labels::in_words;
 use crate::parts::pools::Pool;
@@ -62,7 +62,7 @@ fn why_nothing_runs(parts: &Parts, pool: &Pool) -> String {
     if staying.is_empty() {
         return "all agents are leaving".to_owned();
     }
-    let require = &pool.spec().asked.require;
+    let require = &pool.spec().request.require;
     let fitting = staying.iter().filter(|hello| require.iter().all(|label| hello.labels.contains(label))).count();
     if fitting == 0 {
         return none(staying.len(), "", "has", "does not have") + &in_words(require);
@@ -106,7 +106,7 @@ fn why_a_job_waits(parts: &Parts, core: &Core, id: PoolId, pool: &Pool) -> Strin
 }
 
 /// Returns why a pool that was open before does not run yet.
-fn why_not_reopened(parts: &Parts, reopening: &Reopening) -> String {
+fn why_not_reopened(parts: &Parts, reopening: &PoolRecovery) -> String {
     match reopening.missing(|agent| parts.agents.session_of(agent).is_some()) {
         _ if !reopening.is_complete() => "the pool is being reopened".to_owned(),
         1 => "the pool is being reopened: 1 agent that ran it has not reconnected".to_owned(),

@@ -82,7 +82,7 @@ pub(crate) fn stop_held(round: &mut Round<'_>, agent: AgentId, place: Pending) {
 /// Tells the client that its pool runs at the agent from now on, or no longer does. If the client opens the pool
 /// again, it lists these agents.
 pub(crate) fn send_place(parts: &Parts, round: &mut Round<'_>, id: PoolId, agent: Option<Identity>, gone: bool) {
-    let known = |pool: &&Pool| pool.runs() && pool.spec().asked.id.is_some() && parts.clients.contains(pool.client());
+    let known = |pool: &&Pool| pool.runs() && pool.spec().request.id.is_some() && parts.clients.contains(pool.client());
     if let (Some(pool), Some(agent)) = (parts.pools.get(id).filter(known), agent) {
         let at = PoolAt { agent: Bytes::copy_from_slice(&agent), gone };
         round.out.client(pool.client(), client_event::Body::PoolAt(at));

@@ -126,7 +126,7 @@ pub trait JobStore: fmt::Debug + Send {
     fn wakeup(&self) -> Wakeup;
 
     /// Retries a failed write at once. There is [`progress`](Self::progress) when the outcome is known.
-    fn try_again(&self);
+    fn retry_now(&self);
 
     /// Reads the messages that opened a job.
     fn read_opening(&self, job: u64) -> Reading<Result<Opening, ReadError>>;

@@ -177,7 +177,7 @@ fn missing_agents_are_not_waited_for_after_the_timeout() {
     wire.send(0, reopened());
     wire.schedule();
     wire.expect(&["client0: welcome", WAITS]);
-    assert_eq!(wire.coordinator.next_deadline(), wire.coordinator.next_look());
+    assert_eq!(wire.coordinator.next_deadline(), wire.coordinator.next_due());
     wire.wait(RECOVERY - 100_000);
     wire.schedule();
     wire.expect(&[]);

@@ -12,7 +12,7 @@ const SHOWN: usize = 10;
 /// commit is unknown because there is no git, or no checkout of its own repository.
 ///
 /// Only release builds have the commit, so that development builds are not rebuilt after each commit.
-pub fn tell_version() {
+pub fn emit_version() {
     println!("cargo::rerun-if-changed=build.rs");
     let variable = |name: &str| env::var(name).unwrap_or_default();
     let version = variable("CARGO_PKG_VERSION");

@@ -5,7 +5,7 @@
 //! [`load`]. Values of the file become the defaults of their flags, so that values are checked in one place.
 
 mod file;
-mod given;
+mod report;
 mod stop;
 
 use std::env;
@@ -17,7 +17,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, Command, FromArgMatches, Parser};
 
 use file::FromFile;
-pub use given::Given;
+pub use report::SettingsReport;
 pub use stop::Stop;
 
 /// The flags that are about settings, and not settings themselves.
@@ -38,20 +38,20 @@ pub struct ConfigFile {
 }
 
 /// Returns the settings of this program and their sources. The first of `args` is the program's name. If [they are to
-/// be shown](Given::is_wanted), the program checks its settings and ends with [`Stop::Shows`].
+/// be shown](SettingsReport::print_requested), the program checks its settings and ends with [`Stop::PrintConfig`].
 ///
 /// # Errors
 /// If they are invalid, and for `--help` and `--version`: [`Stop::exit`] handles both.
-pub fn load<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<(T, Given), clap::Error> {
+pub fn load<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<(T, SettingsReport), clap::Error> {
     let args: Vec<_> = args.into_iter().collect();
     let (command, file) = with_file(with_environment(T::command(), |name| env::var_os(name)), &args)?;
     let parsed = command.clone().try_get_matches_from(&args);
     let mut matches = parsed.map_err(|error| naming_variable(error, &command, &args, |name| env::var_os(name)))?;
-    let is_wanted = ConfigFile::from_arg_matches(&matches).is_ok_and(|flags| flags.print_config);
+    let print_requested = ConfigFile::from_arg_matches(&matches).is_ok_and(|flags| flags.print_config);
     // A new command has the program's order of settings. Changing arguments has reordered the other one.
-    let given = Given::new(&T::command(), &matches, file.as_ref(), is_wanted);
+    let report = SettingsReport::new(&T::command(), &matches, file.as_ref(), print_requested);
     let settings = T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command.clone()))?;
-    Ok((settings, given))
+    Ok((settings, report))
 }
 
 /// Returns the command with its environment: an empty variable counts as unset, and 1 turns on a flag without value.
@@ -135,7 +135,7 @@ mod tests {
         given(args, file).map(|(settings, _)| settings)
     }
 
-    fn given(args: &[&str], file: Option<&str>) -> Result<(Settings, Given), String> {
+    fn given(args: &[&str], file: Option<&str>) -> Result<(Settings, SettingsReport), String> {
         let directory = std::env::temp_dir().join(format!("farpool-settings-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory can be made");
         let path = directory.join(format!("{:?}.toml", std::thread::current().id()));
@@ -207,10 +207,11 @@ mod tests {
     #[test]
     fn each_setting_is_shown_with_its_source() {
         let file = "upstream = 'a \"b\"\\'\nlabel = ['a=1', 'b=\u{202e}']\ninsecure = true\n";
-        let (settings, given) = given(&["--slots", "7", "--print-config"], Some(file)).expect("the settings are right");
-        assert!(given.is_wanted());
+        let (settings, report) =
+            given(&["--slots", "7", "--print-config"], Some(file)).expect("the settings are right");
+        assert!(report.print_requested());
         let path = settings.file.config.expect("there is a file").display().to_string();
-        let shown = given.to_string();
+        let shown = report.to_string();
         let expected = format!(
             "upstream = \"a \\\"b\\\"\\\\\" # file {path}\nmemory = \"1GiB\" # default\npatience = \"5s\" # default\n\
              slots = 7 # flag\ninsecure = true # file {path}\nlabel = [\"a=1\", \"b=\\U0000202e\"] # file {path}\n"
@@ -223,13 +224,13 @@ mod tests {
 
     #[test]
     fn unset_settings_are_comments_or_effective_values() {
-        let (_, given) = given(&["--upstream", "007"], None).expect("the settings are right");
-        assert!(!given.is_wanted());
-        let lines = |given: Given| given.to_string().lines().map(str::to_owned).collect::<Vec<_>>();
-        let given = given.with_note("slots", "the number of\ncores").with_note("upstream", "not shown");
-        let given = given.with("memory", ByteSize(1 << 20));
+        let (_, report) = given(&["--upstream", "007"], None).expect("the settings are right");
+        assert!(!report.print_requested());
+        let lines = |report: SettingsReport| report.to_string().lines().map(str::to_owned).collect::<Vec<_>>();
+        let report = report.with_note("slots", "the number of\ncores").with_note("upstream", "not shown");
+        let report = report.with("memory", ByteSize(1 << 20));
         let expected = ["upstream = \"007\" # flag", "memory = \"1MiB\" # default", "patience = \"5s\" # default"];
         let rest = ["# slots: the number of\\ncores # default", "insecure = false # default", "label = [] # default"];
-        assert_eq!(lines(given), [expected, rest].concat());
+        assert_eq!(lines(report), [expected, rest].concat());
     }
 }

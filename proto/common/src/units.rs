@@ -83,7 +83,7 @@ fn time(text: &str) -> Option<Duration> {
 
 /// Formats a time as it would be written: in the largest unit in which it is a whole number. Less than a millisecond
 /// is left out.
-pub fn written(duration: Duration) -> String {
+pub fn format_exact(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let fits = |&&(_, factor): &&(&str, u64)| {
         milliseconds >= u128::from(factor) && milliseconds.is_multiple_of(u128::from(factor))
@@ -113,7 +113,7 @@ fn wrong_count(least: u32) -> String {
 }
 
 /// Formats a time for messages: rounded to what matters.
-pub fn show(duration: Duration) -> String {
+pub fn format_rounded(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 => format!("{}ms", duration.as_millis()),
@@ -185,7 +185,7 @@ mod tests {
             (0, "0s"),
         ] {
             let time = Duration::from_millis(milliseconds);
-            assert_eq!(written(time), expected);
+            assert_eq!(format_exact(time), expected);
             assert_eq!(duration_or_zero(expected), Ok(time));
         }
     }
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn messages_round() {
-        let shown = |milliseconds| show(Duration::from_millis(milliseconds));
+        let shown = |milliseconds| format_rounded(Duration::from_millis(milliseconds));
         assert_eq!([shown(7), shown(1000), shown(1340), shown(61_000)], ["7ms", "1s", "1.3s", "1m 01s"]);
         assert_eq!([shown(3_660_000), shown(90_000_000)], ["1h 01m", "1d 01h"]);
     }

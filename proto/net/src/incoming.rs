@@ -105,7 +105,7 @@ impl<M: SessionMessage> Incoming<M> {
 
     /// Whether the session ended because the peer sent something invalid. Otherwise the error comes from the peer or
     /// from the connection.
-    pub fn is_garbled(&self) -> bool {
+    pub fn peer_broke_protocol(&self) -> bool {
         self.garbled
     }
 

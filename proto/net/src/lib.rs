@@ -3,7 +3,7 @@
 //!
 //! A session is one bidirectional stream. Each side pushes messages to an [`Outgoing`] queue, from which gRPC takes
 //! [frames](SessionMessage) with all waiting messages. Messages above 1 MiB travel in pieces; a client's messages
-//! already above 1/32 of the coordinator's window ([`Outgoing::set_frames_for`]). The receiver extracts them with
+//! already above 1/32 of the coordinator's window ([`Outgoing::set_frame_budget`]). The receiver extracts them with
 //! [`Incoming`]. While it does not ask for more, HTTP/2's flow control holds the sender back.
 //!
 //! # Sessions outlive connections

@@ -95,8 +95,8 @@ impl<M: SessionMessage> Outgoing<M> {
 
     /// Sets how much memory the peer has for this session. Messages larger than a small part of it are sent in pieces:
     /// a peer whose memory is full still reads frames for their acknowledgements, and large frames make it read more.
-    pub fn set_frames_for(&self, memory: u64) {
-        let whole = usize::try_from(memory / FRAMES_PART).unwrap_or(usize::MAX);
+    pub fn set_frame_budget(&self, peer_window: u64) {
+        let whole = usize::try_from(peer_window / FRAMES_PART).unwrap_or(usize::MAX);
         self.session().queue().whole = whole.clamp(FRAME_BYTES, WHOLE_BYTES);
     }
 

@@ -43,7 +43,7 @@ pub(super) struct Chunks {
 
 impl Chunks {
     /// Removes all chunks. Their numbers are not reused.
-    pub(super) fn cleared(self) -> Chunks {
+    pub(super) fn into_empty(self) -> Chunks {
         Chunks { slab: Slab::new(), ..self }
     }
 

@@ -142,7 +142,7 @@ impl Ledger {
             wasted: self.wasted,
             credit: self.credit,
             unhealthy: self.unhealthy.take(),
-            work: std::mem::take(&mut self.work).cleared(),
+            work: std::mem::take(&mut self.work).into_empty(),
             ..Ledger::default()
         };
     }

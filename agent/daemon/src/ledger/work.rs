@@ -54,8 +54,8 @@ pub(super) struct EndedJob {
 
 impl Work {
     /// Forgets everything. Numbers of chunks are not reused.
-    pub(super) fn cleared(self) -> Work {
-        Work { chunks: self.chunks.cleared(), ..Work::default() }
+    pub(super) fn into_empty(self) -> Work {
+        Work { chunks: self.chunks.into_empty(), ..Work::default() }
     }
 
     /// Takes the names from all jobs.

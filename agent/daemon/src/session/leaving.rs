@@ -39,7 +39,7 @@ impl Leaving {
 
     /// Returns to draining in a new session: its coordinator does not know yet, and the last messages may have been
     /// lost.
-    pub(super) fn reopen(&mut self) {
+    pub(super) fn restart_draining(&mut self) {
         if *self != Leaving::No {
             *self = Leaving::draining();
         }

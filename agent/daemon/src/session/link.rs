@@ -132,7 +132,7 @@ impl Link {
 
 /// Returns the failure if the stream ended because of malformed data.
 fn malformed(incoming: &Incoming<AgentCommand>, status: &Status) -> Option<Failure> {
-    incoming.is_garbled().then(|| Failure::Malformed(status.message().to_owned()))
+    incoming.peer_broke_protocol().then(|| Failure::Malformed(status.message().to_owned()))
 }
 
 /// Checks the coordinator's first message. Returns its release.

@@ -180,7 +180,7 @@ impl<C: Connect, W: Workers> Session<C, W> {
             Failure::Lost(reason) => self.connection_lost(reason),
             Failure::UnknownSession => {
                 self.begin_new_session();
-                self.leaving.reopen();
+                self.leaving.restart_draining();
                 if self.may_leave_unconnected() {
                     return Err(Interrupt::Ended(End::Left));
                 }

@@ -46,7 +46,7 @@ pub(super) struct Items {
     progress_at: u64,
 }
 
-/// An item of a chunk: the chunk's slot, and the index in the job.
+/// An item of a chunk: the chunk's key, and the index in the job.
 pub(super) type Finished = (u32, u64);
 
 impl Items {
@@ -197,7 +197,7 @@ impl Items {
 
     // ---- outcomes
 
-    /// Marks the item at `position` as finished. Returns its chunk's slot and its index in the job.
+    /// Marks the item at `position` as finished. Returns its chunk's key and its index in the job.
     pub(super) fn finish(&mut self, position: u32) -> Result<Finished, Corrupt> {
         // Nearly always the first: only workers with several threads finish out of order.
         let at = self.given.iter().position(|given| given.next() == position && given.left() > 0).ok_or(Corrupt)?;

@@ -97,13 +97,13 @@ impl Link {
     }
 
     /// Writes a short order. Returns false if even the reserve is used up.
-    fn order(&mut self, kind: Kind, slot: u32, payload: &[u8]) -> Result<bool, Corrupt> {
+    fn order(&mut self, kind: Kind, tag: u32, payload: &[u8]) -> Result<bool, Corrupt> {
         let bytes = HEADER_BYTES + payload.len();
         if self.to.room(bytes)? < bytes {
             return Ok(false);
         }
         self.to.space()[HEADER_BYTES..bytes].copy_from_slice(payload);
-        self.finish_record(kind, slot, 0, payload.len());
+        self.finish_record(kind, tag, 0, payload.len());
         Ok(true)
     }
 
@@ -240,9 +240,9 @@ impl Link {
         Ok(any)
     }
 
-    fn finish_record(&mut self, kind: Kind, slot: u32, position: u32, length: usize) {
+    fn finish_record(&mut self, kind: Kind, tag: u32, position: u32, length: usize) {
         let header =
-            Header { length: u32::try_from(length).expect("a record's payload is small"), kind, slot, position };
+            Header { length: u32::try_from(length).expect("a record's payload is small"), kind, tag, position };
         header.write(self.to.space());
         self.to.advance(HEADER_BYTES + length);
         self.unpublished = true;
@@ -322,7 +322,7 @@ impl Link {
         }
         self.from.publish();
         // It usually sleeps because it is idle, and must not be woken needlessly.
-        if self.status().room_is_wanted() {
+        if self.status().room_to_agent_is_wanted() {
             self.wake_if_asleep();
         }
     }
@@ -344,7 +344,7 @@ impl Link {
         self.status().agent_sleeps(finished);
         self.armed_at = Some(finished);
         if self.wants_room {
-            self.status().want_space();
+            self.status().want_room_to_worker();
             if self.to.room(RING_BYTES).is_ok_and(|room| room > RING_BYTES / 2) {
                 return true;
             }

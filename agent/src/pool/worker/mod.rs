@@ -81,7 +81,7 @@ impl Worker {
         let (mut link, ends) = Link::new()?;
         link.set_up(round.settings.encode_to_vec());
         let slot = round.host.slot_numbers.take();
-        link.status().set_slot(slot.get());
+        link.status().set_worker_number(slot.get());
         let (life, items) = (Life::new(number, round.now), Items::new(round.now));
         Ok((Worker { life, link, items, lending: Lending::default(), _slot: slot }, ends))
     }

@@ -56,7 +56,7 @@ impl Worker {
     pub(in crate::pool) fn next_record(&mut self, round: &Round) -> Result<Option<Record>, Corrupt> {
         let Some(header) = self.link.next_header()? else { return Ok(None) };
         Ok(Some(match header.kind {
-            Kind::Ok => Record::Done { item: self.items.finish(header.position)?, failed: header.slot == 1 },
+            Kind::Ok => Record::Done { item: self.items.finish(header.position)?, failed: header.tag == 1 },
             Kind::RunEnd => {
                 let nanoseconds = u64::from_le_bytes(self.link.payload()?);
                 Record::Measured { items: self.items.measure()?, nanoseconds }
@@ -135,7 +135,7 @@ impl Worker {
         if length == 0 || length > payload_limit || receiving.is_some() {
             return Err(Corrupt);
         }
-        *receiving = Some(Receiving::new(header.position, header.slot == 1, length));
+        *receiving = Some(Receiving::new(header.position, header.tag == 1, length));
         Ok(())
     }
 

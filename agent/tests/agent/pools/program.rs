@@ -260,7 +260,7 @@ impl Worker {
     fn write(&mut self, kind: Kind, position: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).expect("a small payload");
         let mut record = vec![0; HEADER_BYTES];
-        Header { length, kind, slot: 0, position }.write(&mut record);
+        Header { length, kind, tag: 0, position }.write(&mut record);
         record.extend_from_slice(payload);
         while self.output.room(record.len()).expect("the agent keeps the protocol") < record.len() {
             std::thread::yield_now();
@@ -268,7 +268,7 @@ impl Worker {
         self.output.space()[..record.len()].copy_from_slice(&record);
         self.output.advance(record.len());
         self.output.publish();
-        if self.memory.status().agent_is_asleep() {
+        if self.memory.status().take_agent_sleep() {
             self.ring();
         }
     }

@@ -97,11 +97,11 @@ impl<'a> Board<'a> {
     /// Dispatches an item.
     pub(super) fn dispatch(&mut self, index: u64, mut item: Item) -> Work {
         self.unwritten += 1;
-        let (keeping, spool) = self.outputs.of(&item.name);
+        let (output_mode, spool) = self.outputs.of(&item.name);
         let Plan { timeout, grace, .. } = *self.plan;
         let (command, input) = (self.plan.command(&item, index), item.take_content());
         self.dispatched.insert(index, Dispatched { item, spool });
-        Work { index, command, input, timeout, grace, keeping }
+        Work { index, command, input, timeout, grace, output_mode }
     }
 
     /// Records that an item cannot run.

@@ -60,8 +60,8 @@ const MAX_HELD: usize = (1 << 30) - (1 << 20);
 
 impl Capture {
     /// Starts capturing this child, whose outputs are pipes, and which leads a process group.
-    pub(super) fn start(mut child: Child, keeping: &OutputMode) -> io::Result<Capture> {
-        let (stdout, stderr, spool) = match keeping {
+    pub(super) fn start(mut child: Child, output_mode: &OutputMode) -> io::Result<Capture> {
+        let (stdout, stderr, spool) = match output_mode {
             OutputMode::InMemory => (OutputWriter::Held(Vec::new()), OutputWriter::Held(Vec::new()), None),
             OutputMode::Spooled(path) => {
                 (OutputWriter::Held(Vec::new()), OutputWriter::Held(Vec::new()), Some(path.clone()))

@@ -44,7 +44,7 @@ pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result
     let pool = run::open(plan, Some(address))?;
     let failure = Rc::new(RefCell::new(None));
     let input = DetachedInput::new(plan, queue, Rc::clone(&failure));
-    let job = plan.job(&pool, carry_out).progress(plan.progress);
+    let job = plan.job(&pool, run_item).progress(plan.progress);
     let detached = job.detach(name).map(input).map_err(|error| match failure.take() {
         Some(failure) => MapError::Failed(failure),
         None => error.into(),
@@ -58,7 +58,7 @@ pub(super) fn detach(plan: &Plan, name: &str, address: Option<String>) -> Result
 }
 
 /// Runs one attempt of an item, in a worker.
-fn carry_out(entry: Entry) -> Option<Done> {
+fn run_item(entry: Entry) -> Option<Done> {
     let DetachedItem { item, work } = entry.0?;
     Some(Done { item, outcome: task::run(work) })
 }

@@ -16,12 +16,12 @@ use super::task::Work;
 pub(super) struct Feed<'a> {
     board: Rc<RefCell<Board<'a>>>,
     queue: Arc<Queue>,
-    link: Rc<Link>,
+    state: Rc<SegmentState>,
 }
 
 /// The state that a job's feed and its segment share.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct SegmentState {
     /// Most items of this job that may be dispatched at once.
     pub(super) share: u64,
     /// Dispatched items of this job.
@@ -35,24 +35,28 @@ pub(super) struct Link {
 const PAUSE: Duration = Duration::from_millis(5);
 
 impl<'a> Feed<'a> {
-    pub(super) fn new(board: &Rc<RefCell<Board<'a>>>, queue: &Arc<Queue>) -> (Self, Rc<Link>) {
+    pub(super) fn new(board: &Rc<RefCell<Board<'a>>>, queue: &Arc<Queue>) -> (Self, Rc<SegmentState>) {
         let share = share(&board.borrow(), 0);
-        let link =
-            Rc::new(Link { share, dispatched: Cell::new(0), ended: Cell::new(false), pending: RefCell::default() });
-        (Feed { board: Rc::clone(board), queue: Arc::clone(queue), link: Rc::clone(&link) }, link)
+        let state = Rc::new(SegmentState {
+            share,
+            dispatched: Cell::new(0),
+            ended: Cell::new(false),
+            pending: RefCell::default(),
+        });
+        (Feed { board: Rc::clone(board), queue: Arc::clone(queue), state: Rc::clone(&state) }, state)
     }
 
     fn next_work(&self) -> Option<Work> {
         let mut board = self.board.borrow_mut();
         // Earlier jobs have ended, or agents have joined: the next job uses the additional room.
-        let has_grown = share(&board, self.link.dispatched.get()) > self.link.share;
+        let has_grown = share(&board, self.state.dispatched.get()) > self.state.share;
         if has_grown || !board.has_room() {
             return None;
         }
         let (index, item) = match board.pending.pop_front() {
             Some((index, item)) => {
                 if !item.cut {
-                    self.link.pending.borrow_mut().push(index);
+                    self.state.pending.borrow_mut().push(index);
                 }
                 (index, item)
             }
@@ -65,7 +69,7 @@ impl<'a> Feed<'a> {
             board.reject(index, item);
             return None;
         }
-        self.link.dispatched.update(|count| count + 1);
+        self.state.dispatched.update(|count| count + 1);
         Some(board.dispatch(index, item))
     }
 }
@@ -75,7 +79,7 @@ impl Iterator for Feed<'_> {
 
     fn next(&mut self) -> Option<Work> {
         let work = self.next_work();
-        self.link.ended.set(work.is_none());
+        self.state.ended.set(work.is_none());
         work
     }
 }

@@ -88,13 +88,13 @@ impl Finished {
 
     /// Returns the message about killed background processes, if any. `hosts`: name the host.
     pub(super) fn background_report(&self, hosts: bool) -> Option<String> {
-        let left = self.result.as_ref().map_or(&[][..], |outcome| &outcome.left);
-        if left.is_empty() {
+        let killed = self.result.as_ref().map_or(&[][..], |outcome| &outcome.killed_background);
+        if killed.is_empty() {
             return None;
         }
         let host = self.host().filter(|_| hosts);
         let host = host.map(|host| format!(" on host {}", shortened(host.as_bytes()))).unwrap_or_default();
-        let what = shortened(left.join(", ").as_bytes());
+        let what = shortened(killed.join(", ").as_bytes());
         Some(format!(
             "{} left processes in the background, which did not end in time and were killed{host}: {what}",
             self.name()
@@ -138,7 +138,7 @@ impl Ended {
                 Ok(signal) => format!("killed by signal {number} ({signal})"),
                 Err(_) => format!("killed by signal {number}"),
             }),
-            Self::TimedOut => Some(format!("timed out and was killed after {}", units::show(took))),
+            Self::TimedOut => Some(format!("timed out and was killed after {}", units::format_rounded(took))),
             Self::TooMuchOutput => {
                 Some("wrote more than 1 GiB and was killed: let it write to a file instead".to_owned())
             }
@@ -165,7 +165,7 @@ mod tests {
             ended,
             stdout: Output::Held(Vec::new()),
             stderr: Output::Held(Vec::new()),
-            left: Vec::new(),
+            killed_background: Vec::new(),
             host: "node7".to_owned(),
             took: Duration::from_millis(1500),
         };

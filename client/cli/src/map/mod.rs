@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: MapArguments, address: Option<String>) -> ExitCode 
         let instead = "write farpool map 'LINE' ::: ITEM...";
         let _ = writeln!(io::stderr(), "farpool: --program will be removed in the next release: {instead}");
     }
-    let done = Plan::resolve(arguments, dashes).map_err(MapError::Failed).and_then(|plan| carry_out(plan, address));
+    let done = Plan::resolve(arguments, dashes).map_err(MapError::Failed).and_then(|plan| run_plan(plan, address));
     end(done)
 }
 
@@ -92,7 +92,7 @@ fn end(done: Result<u64, MapError>) -> ExitCode {
 }
 
 /// Carries out the plan. Returns how many items failed.
-fn carry_out(plan: Plan, address: Option<String>) -> Result<u64, MapError> {
+fn run_plan(plan: Plan, address: Option<String>) -> Result<u64, MapError> {
     match &plan.detach {
         _ if plan.dry_run => dry_run::print(&plan),
         Some(name) => detached::detach(&plan, name, address),

@@ -10,12 +10,12 @@ pub(super) enum Placeholder {
     /// `{#}`: the item's number.
     Number,
     /// All values, or the one at this position, from 1.
-    Value(Option<usize>, Take),
+    Value(Option<usize>, ValuePart),
 }
 
 /// The part of a value that a placeholder stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Take {
+pub(super) enum ValuePart {
     Whole,
     WithoutExtension,
     FileName,
@@ -24,17 +24,17 @@ pub(super) enum Take {
 }
 
 /// The longest suffix first.
-const ENDS: [(&[u8], Take); 5] = [
-    (b"//}", Take::Folder),
-    (b"/.}", Take::FileNameWithoutExtension),
-    (b"/}", Take::FileName),
-    (b".}", Take::WithoutExtension),
-    (b"}", Take::Whole),
+const ENDS: [(&[u8], ValuePart); 5] = [
+    (b"//}", ValuePart::Folder),
+    (b"/.}", ValuePart::FileNameWithoutExtension),
+    (b"/}", ValuePart::FileName),
+    (b".}", ValuePart::WithoutExtension),
+    (b"}", ValuePart::Whole),
 ];
 
 impl Placeholder {
     /// All values as they are: `{}`.
-    pub(super) const ALL: Placeholder = Placeholder::Value(None, Take::Whole);
+    pub(super) const ALL: Placeholder = Placeholder::Value(None, ValuePart::Whole);
 
     /// Returns the placeholder at the start of the text, and its length. `numbered`: it may contain a position, as in
     /// `{2/}`.
@@ -53,7 +53,7 @@ impl Placeholder {
     }
 }
 
-impl Take {
+impl ValuePart {
     pub(super) fn of(self, value: &[u8]) -> &[u8] {
         let path = Path::new(OsStr::from_bytes(value));
         let taken = match self {
@@ -82,9 +82,9 @@ mod tests {
         let at = |text: &str| Placeholder::at(text.as_bytes(), true);
         assert_eq!(at("{} x"), Some((Placeholder::ALL, 2)));
         assert_eq!(at("{#}"), Some((Placeholder::Number, 3)));
-        assert_eq!(at("{12//}."), Some((Placeholder::Value(Some(12), Take::Folder), 6)));
-        assert_eq!(at("{/.}"), Some((Placeholder::Value(None, Take::FileNameWithoutExtension), 4)));
-        assert_eq!(at("{1.}"), Some((Placeholder::Value(Some(1), Take::WithoutExtension), 4)));
+        assert_eq!(at("{12//}."), Some((Placeholder::Value(Some(12), ValuePart::Folder), 6)));
+        assert_eq!(at("{/.}"), Some((Placeholder::Value(None, ValuePart::FileNameWithoutExtension), 4)));
+        assert_eq!(at("{1.}"), Some((Placeholder::Value(Some(1), ValuePart::WithoutExtension), 4)));
         for other in ["", "{", "{x}", "{0}", "{1", "{1,2}", "{99999999999999999999}", "{###}", "x{}"] {
             assert_eq!(at(other), None, "{other}");
         }

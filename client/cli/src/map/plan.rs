@@ -73,9 +73,10 @@ impl Plan {
             false => Unit::Values(arguments.max_args.unwrap_or(1) as usize),
         };
         let columns = arguments.colsep.map(|text| Columns::parse(text.as_bytes())).transpose()?;
-        let given = Given::from_words(arguments.program, arguments.words, dashes)?;
-        let source = source(arguments.arg_file, given.lists, unit, columns.is_some())?;
-        let template = given.command.template(&source, unit, columns.is_some())?;
+        let CommandAndSources { command, lists } =
+            CommandAndSources::from_words(arguments.program, arguments.words, dashes)?;
+        let source = source(arguments.arg_file, lists, unit, columns.is_some())?;
+        let template = command.template(&source, unit, columns.is_some())?;
         Ok(Plan {
             template,
             input: Input { source, separator, unit },
@@ -133,7 +134,7 @@ impl Plan {
 }
 
 /// The command and the sources, from the words or from the deprecated `--program`.
-struct Given {
+struct CommandAndSources {
     command: GivenCommand,
     /// `None`: the items come from a file or stdin.
     lists: Option<Vec<List>>,
@@ -149,13 +150,13 @@ enum GivenCommand {
 
 const NO_COMMAND: &str = "there is no command: give one after the options, as in `farpool map gzip -9 ::: *.log`";
 
-impl Given {
-    fn from_words(program: Option<OsString>, words: Vec<OsString>, dashes: bool) -> Result<Given, String> {
+impl CommandAndSources {
+    fn from_words(program: Option<OsString>, words: Vec<OsString>, dashes: bool) -> Result<CommandAndSources, String> {
         let words = words.into_iter().map(OsStringExt::into_vec);
         let program = program.map(OsStringExt::into_vec);
         if let Some(program) = program.clone().filter(|_| dashes) {
             let items = List { values: ListValues::Given(words.collect()), linked: false };
-            return Ok(Given { command: GivenCommand::Program(program), lists: Some(vec![items]) });
+            return Ok(CommandAndSources { command: GivenCommand::Program(program), lists: Some(vec![items]) });
         }
         let Words { mut command, lists } = words::split(words)?;
         let command = match (program, command.len()) {
@@ -169,7 +170,7 @@ impl Given {
             (None, 1) => GivenCommand::Line(command.remove(0)),
             (None, _) => GivenCommand::Words(command),
         };
-        Ok(Given { command, lists })
+        Ok(CommandAndSources { command, lists })
     }
 }
 

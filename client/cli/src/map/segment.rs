@@ -10,7 +10,7 @@ use farpool::{Error, Imap, Pool};
 use futures_core::Stream;
 
 use super::board::Board;
-use super::feed::{Feed, Link};
+use super::feed::{Feed, SegmentState};
 use super::plan::Plan;
 use super::queue::Queue;
 use super::task::{self, Outcome, Work};
@@ -22,7 +22,7 @@ pub(super) struct Segment<'a> {
     outcomes: Imap<Works<'a>, Outcome>,
     /// Index of its first item from the input. Items that were read before the map began come first.
     first: u64,
-    link: Rc<Link>,
+    state: Rc<SegmentState>,
 }
 
 /// An event of a segment.
@@ -41,17 +41,17 @@ impl<'a> Segment<'a> {
     /// Starts a job that runs the next items of the input.
     pub(super) fn of_input(pool: &Pool, plan: &'a Plan, board: &Rc<RefCell<Board<'a>>>, queue: &Arc<Queue>) -> Self {
         let first = board.borrow().next;
-        let (feed, link) = Feed::new(board, queue);
+        let (feed, state) = Feed::new(board, queue);
         let works: Works<'a> = Box::new(feed);
         // Outcomes are ordered when they are written: a slow item must not delay the start of others.
-        let buffersize = link.share.max(plan.chunksize.unwrap_or(1));
+        let buffersize = state.share.max(plan.chunksize.unwrap_or(1));
         let outcomes = plan.job(pool, task::run).buffersize(buffersize).imap_unordered(works);
-        Segment { outcomes, first, link }
+        Segment { outcomes, first, state }
     }
 
     /// Returns whether it will take more items.
     pub(super) fn is_fed(&self) -> bool {
-        !self.link.ended.get()
+        !self.state.ended.get()
     }
 
     /// Stops retrying commands that fail from now on.
@@ -77,12 +77,12 @@ impl<'a> Segment<'a> {
     }
 
     fn note_outcome(&self) {
-        self.link.dispatched.update(|count| count.saturating_sub(1));
+        self.state.dispatched.update(|count| count.saturating_sub(1));
     }
 
     /// Returns the index of an item; jobs number their items from 0.
     fn index_of(&self, item: u64) -> u64 {
-        let pending = self.link.pending.borrow();
+        let pending = self.state.pending.borrow();
         let before = usize::try_from(item).ok().and_then(|item| pending.get(item)).copied();
         before.unwrap_or_else(|| self.first + item - pending.len() as u64)
     }

@@ -28,7 +28,7 @@ pub(super) struct Work {
     pub(super) timeout: Option<Duration>,
     /// How long processes that it leaves in the background may run.
     pub(super) grace: Duration,
-    pub(super) keeping: OutputMode,
+    pub(super) output_mode: OutputMode,
 }
 
 /// The outcome of a command.
@@ -39,7 +39,9 @@ pub(super) struct Outcome {
     pub(super) stdout: Output,
     pub(super) stderr: Output,
     /// Processes that it left in the background and that were killed.
-    pub(super) left: Vec<String>,
+    // Other builds read the results of detached maps.
+    #[serde(rename = "left")]
+    pub(super) killed_background: Vec<String>,
     pub(super) host: String,
     pub(super) took: Duration,
 }
@@ -63,7 +65,7 @@ const TERM_GRACE: Duration = Duration::from_millis(200);
 
 /// Runs the command in a worker, and waits for processes that it leaves in the background. If it fails, the item counts as failed.
 pub(super) fn run(work: Work) -> Outcome {
-    let outcome = carry_out(&work);
+    let outcome = run_command(&work);
     // Output that cannot be printed ends the map, so a retry is pointless.
     if !outcome.ended.is_success() && !matches!(outcome.ended, Ended::NotPrinted(_)) {
         farpool::count_as_failed();
@@ -71,23 +73,23 @@ pub(super) fn run(work: Work) -> Outcome {
     outcome
 }
 
-fn carry_out(work: &Work) -> Outcome {
+fn run_command(work: &Work) -> Outcome {
     let start = Instant::now();
     adopt_orphans();
     // With --line-buffer this worker prints what the command writes.
     file_limit::handle_signal();
-    let mut left = Vec::new();
+    let mut killed_background = Vec::new();
     let begun = work.command.spawn(work.input.as_ref()).map_err(|error| work.command.start_error(&error));
-    let begun = begun.and_then(|child| Capture::start(child, &work.keeping).map_err(|error| not_tracked(&error)));
+    let begun = begun.and_then(|child| Capture::start(child, &work.output_mode).map_err(|error| not_tracked(&error)));
     let (ended, outputs) = match begun {
-        Ok(capture) => watch(capture, work, start, &mut left),
+        Ok(capture) => watch(capture, work, start, &mut killed_background),
         Err(why) => (Ended::NotStarted(why), Ok([Output::Held(Vec::new()), Output::Held(Vec::new())])),
     };
     let (ended, [stdout, stderr]) = match outputs {
         Ok(outputs) => (ended, outputs),
-        Err(error) => (not_kept(&error, &work.keeping), [Output::Held(Vec::new()), Output::Held(Vec::new())]),
+        Err(error) => (not_kept(&error, &work.output_mode), [Output::Held(Vec::new()), Output::Held(Vec::new())]),
     };
-    Outcome { index: work.index, ended, stdout, stderr, left, host: host(), took: start.elapsed() }
+    Outcome { index: work.index, ended, stdout, stderr, killed_background, host: host(), took: start.elapsed() }
 }
 
 /// Returns this host's name in the cluster, or its own.
@@ -104,24 +106,29 @@ fn watch(
     mut capture: Capture,
     work: &Work,
     start: Instant,
-    left: &mut Vec<String>,
+    killed_background: &mut Vec<String>,
 ) -> (Ended, io::Result<[Output; 2]>) {
     let deadline = work.timeout.map(|timeout| start + timeout);
-    let event = follow(&mut capture, work, deadline, left);
+    let event = follow(&mut capture, work, deadline, killed_background);
     capture.group.signal(Signal::SIGKILL);
     let (status, outputs) = capture.end();
     let ended = match (event, status) {
         (Ok(Event::Reached), Ok(status)) => how(status),
         (Ok(Event::DeadlinePassed), _) => Ended::TimedOut,
         (Ok(Event::Full), _) => Ended::TooMuchOutput,
-        (Ok(Event::NotKept(error)), _) => not_kept(&error, &work.keeping),
+        (Ok(Event::NotKept(error)), _) => not_kept(&error, &work.output_mode),
         (Err(error), _) | (_, Err(error)) => Ended::NotStarted(not_tracked(&error)),
     };
     (ended, outputs)
 }
 
 /// Follows the command and its background processes. The caller kills those that remain.
-fn follow(capture: &mut Capture, work: &Work, deadline: Option<Instant>, left: &mut Vec<String>) -> io::Result<Event> {
+fn follow(
+    capture: &mut Capture,
+    work: &Work,
+    deadline: Option<Instant>,
+    killed_background: &mut Vec<String>,
+) -> io::Result<Event> {
     let mut event = capture.run(Until::Exited, deadline)?;
     let mut has_exited = false;
     if matches!(event, Event::Reached) {
@@ -131,7 +138,7 @@ fn follow(capture: &mut Capture, work: &Work, deadline: Option<Instant>, left: &
     }
     if matches!(event, Event::DeadlinePassed) {
         if has_exited {
-            *left = capture.group.members();
+            *killed_background = capture.group.members();
         }
         capture.group.signal(Signal::SIGTERM);
         // It may still write something.
@@ -153,8 +160,8 @@ fn how(status: ExitStatus) -> Ended {
     }
 }
 
-fn not_kept(error: &io::Error, keeping: &OutputMode) -> Ended {
-    match keeping {
+fn not_kept(error: &io::Error, output_mode: &OutputMode) -> Ended {
+    match output_mode {
         OutputMode::Lines { .. } => Ended::NotPrinted(error.raw_os_error().unwrap_or(Errno::EIO as i32)),
         OutputMode::Spooled(_) => {
             let folder = env::temp_dir();

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::command::CommandLine;
-use super::placeholder::{Placeholder, Take};
+use super::placeholder::{Placeholder, ValuePart};
 use super::quotes::{self, Quoting, Scanner};
 
 /// A command with placeholders for the item.
@@ -205,7 +205,7 @@ fn render_word(parts: &[Part], values: &[&[u8]], number: u64) -> Vec<u8> {
 }
 
 /// Returns the value at a position, empty if there is none; or all values, joined by spaces.
-fn taken(position: Option<usize>, take: Take, values: &[&[u8]]) -> Vec<u8> {
+fn taken(position: Option<usize>, take: ValuePart, values: &[&[u8]]) -> Vec<u8> {
     match position {
         Some(position) => values.get(position - 1).map_or(&[][..], |value| take.of(value)).to_vec(),
         None => values.iter().map(|value| take.of(value)).collect::<Vec<_>>().join(&b' '),

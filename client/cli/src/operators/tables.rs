@@ -200,8 +200,8 @@ fn relative_time(ms: u64, now: SystemTime) -> String {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     match Duration::from_millis(ms) {
         Duration::ZERO => String::new(),
-        then if then > now => format!("in {}", units::show(then - now)),
-        then => format!("{} ago", units::show(now - then)),
+        then if then > now => format!("in {}", units::format_rounded(then - now)),
+        then => format!("{} ago", units::format_rounded(now - then)),
     }
 }
 
@@ -255,7 +255,7 @@ fn labels(labels: &[Label]) -> String {
 }
 
 fn since(ns: u64) -> String {
-    units::show(Duration::from_nanos(ns))
+    units::format_rounded(Duration::from_nanos(ns))
 }
 
 fn rate_of(items_per_second: f64) -> String {

@@ -232,7 +232,9 @@ impl<C: Connect> Conversation<'_, C> {
                 ));
             }
             Err(status) if !self.is_welcomed() => return Err(self.purpose.refused(&status)),
-            Err(status) if self.is_garbled() => return Err(self.purpose.garbled(self.shared.open_jobs(), &status)),
+            Err(status) if self.peer_broke_protocol() => {
+                return Err(self.purpose.garbled(self.shared.open_jobs(), &status));
+            }
             Err(status) if connect::is_final(&status) => {
                 return Err(self.purpose.ended(self.shared.open_jobs(), &status));
             }
@@ -334,8 +336,8 @@ impl<C: Connect> Conversation<'_, C> {
         self.shared.state().welcomed
     }
 
-    fn is_garbled(&self) -> bool {
-        self.connected.as_ref().is_some_and(|(_, incoming)| incoming.is_garbled())
+    fn peer_broke_protocol(&self) -> bool {
+        self.connected.as_ref().is_some_and(|(_, incoming)| incoming.peer_broke_protocol())
     }
 }
 

@@ -135,7 +135,7 @@ impl SessionState {
     /// another session was accepted before.
     pub(super) fn welcome(&mut self, welcome: Welcome) {
         let lost = self.kept.welcome(welcome.coordinator);
-        self.outgoing.set_frames_for(welcome.window);
+        self.outgoing.set_frame_budget(welcome.window);
         (self.link, self.outage, self.waiting) = (Link::Up, None, None);
         for (job, Run { first, count }) in lost {
             self.fail(ItemsFailed { job, first, count, failure: Some(may_have_run()) });

@@ -247,7 +247,7 @@ impl EngineState {
         let now = clock::now();
         for event in events {
             match event.data() {
-                TIMER => self.timer.rung(),
+                TIMER => self.timer.clear_expired(),
                 INTAKE => intake.handle_timer(&mut self.engine, &mut self.spare),
                 data => self.engine.ready(data, now),
             }
@@ -257,7 +257,7 @@ impl EngineState {
 
     fn ring_timer_by(&mut self, time: u64) {
         // It fails only for a time in the far future.
-        let _ = self.timer.ring_by(time);
+        let _ = self.timer.expire_by(time);
     }
 }
 

@@ -82,7 +82,7 @@ impl Intake {
         }
         if !state.timer_is_set {
             // Set only once until it rings, even if drivers take jobs in before that.
-            state.timer_is_set = state.timer.ring_by(now + LONGEST_NS).is_ok();
+            state.timer_is_set = state.timer.expire_by(now + LONGEST_NS).is_ok();
         }
         !state.timer_is_set
     }
@@ -107,10 +107,10 @@ impl Intake {
     /// Hands a portion of the waiting jobs to the engine when the timer has fired. See [`hand_over`](Self::hand_over).
     pub(super) fn handle_timer(&self, engine: &mut Engine, spare: &mut Jobs) {
         self.take(engine, spare, |state| {
-            state.timer.rung();
+            state.timer.clear_expired();
             // The rest after this batch follows at once.
             let is_last = state.portions.len() < 2;
-            state.timer_is_set = !is_last && state.timer.ring_by(clock::now()).is_ok();
+            state.timer_is_set = !is_last && state.timer.expire_by(clock::now()).is_ok();
         });
     }
 

@@ -104,7 +104,7 @@ impl Coordinator {
                 (server, Box::pin(run))
             }
             Some(disk) => match Server::with_journal(settings, Arc::clone(disk.inner()), now_ms, shutdown) {
-                Ok((server, run)) => (server, Box::pin(gone_at_its_end(run, self.address.clone()))),
+                Ok((server, run)) => (server, Box::pin(run_then_unregister(run, self.address.clone()))),
                 Err(error) if disk.is_failing() => {
                     trace::log(format_args!("the coordinator ends: {error}"));
                     return false;
@@ -159,7 +159,7 @@ impl Coordinator {
     }
 }
 
-async fn gone_at_its_end(run: impl Future<Output = ()>, address: Address) {
+async fn run_then_unregister(run: impl Future<Output = ()>, address: Address) {
     run.await;
     trace::log(format_args!("the coordinator has ended"));
     address.0.lock().expect("a thread panicked while it held the lock").take();

@@ -6,18 +6,18 @@ use serde::de::{Deserializer, Visitor};
 use access::{Elements, Entries};
 use variant::Variant;
 
-use crate::codec::described;
+use crate::codec::described::DescribedReader;
 use crate::codec::fault::Fault;
 use crate::codec::input::Input;
 use crate::codec::shape::{Leaf, part};
 
 /// Reads one part.
-pub(in crate::codec) struct Reader<'de, 'r> {
+pub(in crate::codec) struct CompactReader<'de, 'r> {
     input: &'r mut Input<'de>,
     depth: u32,
 }
 
-impl<'de, 'r> Reader<'de, 'r> {
+impl<'de, 'r> CompactReader<'de, 'r> {
     pub(in crate::codec) fn new(input: &'r mut Input<'de>) -> Self {
         Self { input, depth: 0 }
     }
@@ -62,7 +62,7 @@ fn fits<N>(number: Result<N, std::num::TryFromIntError>) -> Result<N, Fault> {
     number.map_err(|_| Fault::Damaged)
 }
 
-impl<'de> Deserializer<'de> for Reader<'de, '_> {
+impl<'de> Deserializer<'de> for CompactReader<'de, '_> {
     type Error = Fault;
 
     leaves! {
@@ -89,19 +89,19 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.input.add_to_fingerprint(part::ANY);
-        described::Reader::within(self.input, self.depth).deserialize_any(visitor)
+        DescribedReader::within(self.input, self.depth).deserialize_any(visitor)
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.input.add_to_fingerprint(part::ANY);
-        described::Reader::within(self.input, self.depth).deserialize_ignored_any(visitor)
+        DescribedReader::within(self.input, self.depth).deserialize_ignored_any(visitor)
     }
 
     #[inline]
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.input.add_to_fingerprint(part::OPTION);
         if self.input.boolean()? {
-            visitor.visit_some(Reader { depth: self.input.descend(self.depth)?, input: self.input })
+            visitor.visit_some(CompactReader { depth: self.input.descend(self.depth)?, input: self.input })
         } else {
             visitor.visit_none()
         }
@@ -120,7 +120,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
 
     #[inline]
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_newtype_struct(Reader { depth: self.input.descend(self.depth)?, input: self.input })
+        visitor.visit_newtype_struct(CompactReader { depth: self.input.descend(self.depth)?, input: self.input })
     }
 
     #[inline]
@@ -181,7 +181,9 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
             fingerprint.add(part::ENUM);
             fingerprint.add_name(name);
         }
-        visitor
-            .visit_enum(Variant { reader: Reader { depth: self.input.descend(self.depth)?, input: self.input }, name })
+        visitor.visit_enum(Variant {
+            reader: CompactReader { depth: self.input.descend(self.depth)?, input: self.input },
+            name,
+        })
     }
 }

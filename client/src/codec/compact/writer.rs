@@ -4,20 +4,20 @@ use serde::{Serialize, Serializer};
 
 use compound::{Map, Seq, Struct, Tuple};
 
-use crate::codec::described;
+use crate::codec::described::DescribedWriter;
 use crate::codec::fault::Fault;
 use crate::codec::out::{Out, WriteLeaf};
 use crate::codec::shape::{Content, Fields, Leaf, Node, Shape, part};
 use crate::codec::sink::Sink;
 
 /// Writes one part of this shape, `depth` levels deep.
-pub(in crate::codec) struct Writer<'w, 'a, S> {
+pub(in crate::codec) struct CompactWriter<'w, 'a, S> {
     out: &'w mut Out<'a, S>,
     shape: &'static Shape,
     depth: u32,
 }
 
-impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
+impl<'w, 'a, S: Sink> CompactWriter<'w, 'a, S> {
     /// Writes a part at this node.
     #[inline]
     pub(in crate::codec) fn part<T: Serialize + ?Sized>(
@@ -29,9 +29,9 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
         match node.shape() {
             Some(Some(Shape::Any)) => {
                 out.add_to_fingerprint(part::ANY);
-                described::Writer::new(out, depth).write(value)
+                DescribedWriter::new(out, depth).write(value)
             }
-            Some(Some(shape)) => out.descend(depth, |out| value.serialize(Writer { out, shape, depth })),
+            Some(Some(shape)) => out.descend(depth, |out| value.serialize(CompactWriter { out, shape, depth })),
             Some(None) => out.fail(Fault::Differs),
             None => out.fail(Fault::Unknown),
         }
@@ -113,7 +113,7 @@ macro_rules! memory {
     )*};
 }
 
-impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
+impl<'w, 'a, S: Sink> Serializer for CompactWriter<'w, 'a, S> {
     type Ok = ();
     type Error = Fault;
     type SerializeSeq = Seq<'w, 'a, S>;
@@ -193,7 +193,7 @@ impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Fault> {
         let Self { out, shape, depth } = self;
-        out.descend(depth + 1, |out| value.serialize(Writer { out, shape, depth: depth + 1 }))
+        out.descend(depth + 1, |out| value.serialize(CompactWriter { out, shape, depth: depth + 1 }))
     }
 
     #[inline]

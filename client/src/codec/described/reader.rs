@@ -18,7 +18,7 @@ use crate::codec::shape::Leaf;
 use crate::codec::shape::recording::Recorder;
 
 /// Reads one part.
-pub(in crate::codec) struct Reader<'de, 'r> {
+pub(in crate::codec) struct DescribedReader<'de, 'r> {
     input: &'r mut Input<'de>,
     depth: u32,
     /// Records what the visitor asks for.
@@ -30,7 +30,7 @@ fn identity<V, F>(visit: F, address: impl FnOnce(F) -> usize) -> usize {
     if size_of::<V>() == 0 { address(visit) } else { 0 }
 }
 
-impl<'de, 'r> Reader<'de, 'r> {
+impl<'de, 'r> DescribedReader<'de, 'r> {
     pub(in crate::codec) fn new(input: &'r mut Input<'de>, recorder: Option<Recorder<'r>>) -> Self {
         Self { input, depth: 0, recorder }
     }
@@ -73,7 +73,7 @@ macro_rules! leaves {
     )*};
 }
 
-impl<'de> Deserializer<'de> for Reader<'de, '_> {
+impl<'de> Deserializer<'de> for DescribedReader<'de, '_> {
     type Error = Fault;
 
     leaves! {
@@ -138,7 +138,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
             _ => {}
         }
         let recorder = Parts::of(&recorded).part(0, None);
-        visitor.visit_some(Reader { depth: self.input.descend(self.depth)?, input: self.input, recorder })
+        visitor.visit_some(DescribedReader { depth: self.input.descend(self.depth)?, input: self.input, recorder })
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {

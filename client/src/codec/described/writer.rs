@@ -10,12 +10,12 @@ use crate::codec::out::{Out, WriteLeaf};
 use crate::codec::sink::Sink;
 
 /// Writes one part, `depth` levels deep.
-pub(in crate::codec) struct Writer<'w, 'a, S> {
+pub(in crate::codec) struct DescribedWriter<'w, 'a, S> {
     out: &'w mut Out<'a, S>,
     depth: u32,
 }
 
-impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
+impl<'w, 'a, S: Sink> DescribedWriter<'w, 'a, S> {
     pub(in crate::codec) fn new(out: &'w mut Out<'a, S>, depth: u32) -> Self {
         Self { out, depth }
     }
@@ -26,7 +26,7 @@ impl<'w, 'a, S: Sink> Writer<'w, 'a, S> {
 
     /// Writes a part of this part.
     fn part<T: Serialize + ?Sized>(out: &mut Out<'a, S>, depth: u32, value: &T) -> Result<(), Fault> {
-        out.descend(depth, |out| value.serialize(Writer { out, depth }))
+        out.descend(depth, |out| value.serialize(DescribedWriter { out, depth }))
     }
 
     fn tagged(self, tag: u8, bytes: &[u8]) -> Result<(), Fault> {
@@ -61,7 +61,7 @@ macro_rules! numbers {
     )*};
 }
 
-impl<'w, 'a, S: Sink> Serializer for Writer<'w, 'a, S> {
+impl<'w, 'a, S: Sink> Serializer for DescribedWriter<'w, 'a, S> {
     type Ok = ();
     type Error = Fault;
     type SerializeSeq = Seq<'w, 'a, S>;

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::KnownType;
 use super::recording::Recorder;
 use crate::codec::depth;
-use crate::codec::described::{Reader, Writer};
+use crate::codec::described::{DescribedReader, DescribedWriter};
 use crate::codec::fault::{Fault, MAX_DEPTH};
 use crate::codec::input::Input;
 use crate::codec::out::Out;
@@ -21,13 +21,13 @@ pub(in crate::codec) fn learn<T: Serialize + DeserializeOwned + 'static>(known_t
     let _ = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut bytes = Vec::new();
         let mut out = Out::new(&mut bytes);
-        let written = Writer::new(&mut out, 0).write(value);
+        let written = DescribedWriter::new(&mut out, 0).write(value);
         out.conclude(written)?;
         depth::on_deep_stack(|| {
             // With names first, which is always correct; then without.
             for positional in [false, true] {
                 let mut input = Input { positional, ..Input::new(&bytes, 2 * MAX_DEPTH) };
-                drop(T::deserialize(Reader::new(&mut input, Some(Recorder::of(known_type.root))))?);
+                drop(T::deserialize(DescribedReader::new(&mut input, Some(Recorder::of(known_type.root))))?);
             }
             Ok::<_, Fault>(())
         })

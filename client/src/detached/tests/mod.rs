@@ -44,7 +44,7 @@ fn pool(server: &Server, reconnect_timeout: Duration, payload_limit: u64) -> Poo
     let open = OpenPool { processes: 7, program: program.packed(), ..OpenPool::default() };
     let detach_settings = caller_driven::own_detach_settings(location(server, reconnect_timeout), open).unwrap();
     let (session, pool): (Arc<FakeSession>, _) =
-        FakeSession::mapping(|n: u64| n).on(detach_settings).pool_with_limit(payload_limit);
+        FakeSession::mapping(|n: u64| n).with_detach_settings(detach_settings).pool_with_limit(payload_limit);
     drop(session);
     pool
 }

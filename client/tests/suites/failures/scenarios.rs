@@ -18,7 +18,7 @@ use crate::report_pipe;
 /// The variable that names the scenario.
 pub(crate) const SCENARIO: &str = "FARPOOL_TEST_SCENARIO";
 /// The variable that names a file: while it exists, workers die on the host that it contains.
-pub(crate) const UNHEALTHY_MARKER: &str = "FARPOOL_TEST_SICKNESS";
+pub(crate) const UNHEALTHY_MARKER: &str = "FARPOOL_TEST_UNHEALTHY";
 /// farpool's own variable, which tells a process that it is a fork server or worker.
 const ROLE: &str = "FARPOOL_ROLE";
 
@@ -54,7 +54,7 @@ pub(crate) fn before_init() {
         }
         Some("leaves before init") if std::env::var_os(ROLE).is_some() => std::process::exit(7),
         Some("threads before init") => drop(thread::spawn(|| thread::sleep(seconds(3600)))),
-        Some("a sick host") => fail_on_unhealthy_host(),
+        Some("an unhealthy host") => fail_on_unhealthy_host(),
         Some("ignores SIGCHLD") if std::env::var_os(ROLE).is_none() => ignore(nix::sys::signal::Signal::SIGCHLD),
         _ => {}
     }

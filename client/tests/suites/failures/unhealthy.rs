@@ -41,7 +41,7 @@ fn hosts() -> Cluster {
 }
 
 fn builder(cluster: &Cluster, marker: &Path) -> Builder {
-    let builder = pools::builder().address(cluster.address()).env(SCENARIO, "a sick host");
+    let builder = pools::builder().address(cluster.address()).env(SCENARIO, "an unhealthy host");
     builder.env(UNHEALTHY_MARKER, marker.to_str().unwrap())
 }
 

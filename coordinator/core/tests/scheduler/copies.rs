@@ -168,13 +168,13 @@ fn nothing_is_copied_while_items_are_queued() {
     world.drain();
 }
 
-/// [`Core::next_look`](farpool_core::Core::next_look) asks for rounds often enough, but not constantly.
+/// [`Core::next_due`](farpool_core::Core::next_due) asks for rounds often enough, but not constantly.
 #[test]
 fn late_chunks_are_looked_at_in_time() {
     let mut world = late(policy(1, 1), 3);
     let (began, mut looks) = (world.now, 0);
     while world.copies == 0 {
-        let next = world.core.next_look().expect("a slot idles and a chunk is late");
+        let next = world.core.next_due().expect("a slot idles and a chunk is late");
         world.now = world.now.max(next);
         world.schedule();
         looks += 1;
@@ -182,7 +182,7 @@ fn late_chunks_are_looked_at_in_time() {
     assert!(world.now - began < 130 * MS, "after {}", world.now - began);
     assert!(looks < 40, "{looks} looks");
     // Every agent has a chunk now.
-    assert_eq!(world.core.next_look(), None);
+    assert_eq!(world.core.next_due(), None);
     world.drain();
 }
 

@@ -26,7 +26,7 @@ enum Step {
     GiveUp {
         agent: usize,
     },
-    ComeBack {
+    Reconnect {
         agent: usize,
     },
     /// The scheduler is restarted.
@@ -178,7 +178,7 @@ fn step() -> impl Strategy<Value = Step> {
             }
         ),
         1 => n.clone().prop_map(|agent| Step::GiveUp { agent }),
-        2 => n.clone().prop_map(|agent| Step::ComeBack { agent }),
+        2 => n.clone().prop_map(|agent| Step::Reconnect { agent }),
         1 => prop::collection::vec(fate, 1..4).prop_map(|fates| Step::Restart { fates }),
         2 => prop_oneof![1..10_000_000u64, Just(10_000_000_000)].prop_map(|ns| Step::Wait { ns }),
         4 => (n.clone(), 0..3u64, 1..12u64).prop_map(|(job, gap, count)| Step::Arrive { job, gap: gap.saturating_sub(1), count }),
@@ -299,7 +299,7 @@ fn take(world: &mut World, step: &Step) -> Option<()> {
             let agent = pick(world.agents.keys().copied(), agent)?;
             world.give_up(agent);
         }
-        Step::ComeBack { agent } => {
+        Step::Reconnect { agent } => {
             let at = pick(0..world.away.len(), agent)?;
             world.reconnect(at);
         }
@@ -422,7 +422,7 @@ fn step_with_copies() -> impl Strategy<Value = Step> {
             1 => (n.clone(), any::<bool>()).prop_map(|(agent, unhealthy)| Step::AgentHealthChanged { agent, unhealthy }),
             1 => n.clone().prop_map(|place| Step::Unfit { place }),
             1 => n.clone().prop_map(|agent| Step::GiveUp { agent }),
-            2 => n.clone().prop_map(|agent| Step::ComeBack { agent }),
+            2 => n.clone().prop_map(|agent| Step::Reconnect { agent }),
             1 => Just(Step::Restart { fates: vec![Fate::InTime, Fate::InTime, Fate::Late] }),
             1 => Just(Step::Cancel { job: 0 }),
             1 => any::<bool>().prop_map(|paused| Step::Pause { pool: 0, paused }),

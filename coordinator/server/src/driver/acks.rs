@@ -19,8 +19,8 @@ use super::clients::Clients;
 use super::round::Round;
 
 /// How many bytes an overdue client may send before its acknowledgement must have arrived: those in flight, and some room.
-const ENOUGH: RangeInclusive<u64> = 3 << 20..=16 << 20;
-const ENOUGH_PART: u64 = 32;
+const MAX_SENT_WHILE_OVERDUE: RangeInclusive<u64> = 3 << 20..=16 << 20;
+const SENT_WHILE_OVERDUE_PART: u64 = 32;
 /// How many overdue clients are read at once if the bound is exceeded by one to two reserves. Beyond that, only the
 /// client whose turn it is.
 const AT_ONCE: usize = 4;
@@ -30,7 +30,7 @@ const TURN_BYTES: u64 = MOST_IN_A_FRAME;
 
 /// Decides which overdue clients are read.
 pub(super) struct Acks {
-    enough: u64,
+    max_sent_while_overdue: u64,
     /// How long a turn lasts, in ns.
     time: u64,
     turn: Option<ReadingTurn>,
@@ -48,8 +48,9 @@ struct ReadingTurn {
 impl Acks {
     /// `patience`: how long a client may be overdue, in ns.
     pub(super) fn new(memory: u64, patience: u64) -> Self {
-        let enough = (memory / ENOUGH_PART).clamp(*ENOUGH.start(), *ENOUGH.end());
-        Self { enough, time: patience / TURNS, turn: None }
+        let max_sent_while_overdue =
+            (memory / SENT_WHILE_OVERDUE_PART).clamp(*MAX_SENT_WHILE_OVERDUE.start(), *MAX_SENT_WHILE_OVERDUE.end());
+        Self { max_sent_while_overdue, time: patience / TURNS, turn: None }
     }
 
     /// Returns which of these clients are read because they are overdue. `beyond`: by how many reserves the bound is exceeded.
@@ -67,7 +68,8 @@ impl Acks {
             1 => AT_ONCE,
             _ => 0,
         };
-        let may_send_more = |&id: &ClientId| clients.get(id).is_some_and(|client| client.acks.sent <= self.enough);
+        let may_send_more =
+            |&id: &ClientId| clients.get(id).is_some_and(|client| client.acks.sent <= self.max_sent_while_overdue);
         let mut chosen: BTreeSet<ClientId> = overdue.iter().copied().filter(may_send_more).take(at_once).collect();
         let others: Vec<ClientId> = overdue.into_iter().filter(|id| !chosen.contains(id)).collect();
         self.give_turn_to_one_of(clients, &others, round.now);

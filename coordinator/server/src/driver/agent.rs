@@ -129,7 +129,7 @@ impl Agent {
     /// Checks whether it has read some of what waited. Call this before more is added.
     pub(super) fn note_reading(&mut self, now: u64) {
         let waiting = self.session.outgoing.waiting();
-        if waiting < self.waited || self.waited == 0 || self.is_stopped() || self.session.is_away() {
+        if waiting < self.waited || self.waited == 0 || self.is_stopped() || self.session.is_disconnected() {
             self.moved_at = now;
         }
         self.waited = waiting;

@@ -20,7 +20,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{NewSession, ResumeRequest, SessionEvent, SessionInput, shown};
+use super::super::link::{NewSession, ResumeRequest, SessionEvent, SessionInput, address_for_log};
 use super::super::settings::Settings;
 use super::agent::Agent;
 use super::delayed::DelayedSends;
@@ -63,7 +63,7 @@ const WINDOW: RangeInclusive<u64> = 1 << 20..=10 << 20;
 const WINDOWS_PART: u64 = 8;
 
 /// The part of the memory that each agent may send while the memory is full of results.
-const LITTLE_PART: u64 = 64;
+const REPORT_PART_WHILE_FULL: u64 = 64;
 
 /// The facts in an agent's first message.
 #[derive(Default)]
@@ -127,7 +127,13 @@ impl Agents {
     pub(super) fn welcome(&mut self, round: &Round, id: AgentId, slots: u32) -> Option<(AgentId, Status)> {
         let agent = self.sessions.get(&id)?;
         agent.welcome();
-        info!(round.link.log, host = agent.host, address = shown(agent.session.address), slots, "agent joined");
+        info!(
+            round.link.log,
+            host = agent.host,
+            address = address_for_log(agent.session.address),
+            slots,
+            "agent joined"
+        );
         let older = self.ids.insert(agent.session.identity?, id)?;
         Some((older, Status::aborted(format!("an agent of the same id has joined from {}", agent.host))))
     }
@@ -144,7 +150,7 @@ impl Agents {
             not_found(&round.link, "agent", request);
             return None;
         };
-        let address = shown(request.address);
+        let address = address_for_log(request.address);
         if let Err(status) = agent.session.resume(id, request) {
             warn!(round.link.log, address, reason = status.message(), "agent refused");
             return None;
@@ -164,11 +170,11 @@ impl Agents {
         is_full: bool,
     ) -> AfterInput {
         let Some(agent) = self.sessions.get_mut(&id) else { return AfterInput::Nothing };
-        let is_on = agent.session.is_on(connection);
+        let is_current = agent.session.is_current(connection);
         let (messages, partial) = match event {
             SessionEvent::Messages { messages, partial } => (messages, partial as u64),
             // The end of a connection that was replaced means nothing.
-            SessionEvent::Gone(_) if !is_on => return AfterInput::Nothing,
+            SessionEvent::Gone(_) if !is_current => return AfterInput::Nothing,
             SessionEvent::Gone(end) => return AfterInput::Ends(end),
         };
         for event in messages {
@@ -177,7 +183,7 @@ impl Agents {
                 return AfterInput::Ends(End::Final(Status::invalid_argument(refused.to_string())));
             }
         }
-        if !is_on {
+        if !is_current {
             return AfterInput::Nothing;
         }
         self.partials.change(agent, partial);
@@ -189,7 +195,7 @@ impl Agents {
     /// The agent that is read alone is read until its message is complete; see [`Partials`].
     pub(super) fn resume_reading(&mut self, round: &Round, id: AgentId, is_full: bool) {
         let Some(agent) = self.sessions.get_mut(&id) else { return };
-        let has_sent_enough = agent.partial + agent.reported_while_full > round.memory.bound / LITTLE_PART;
+        let has_sent_enough = agent.partial + agent.reported_while_full > round.memory.bound / REPORT_PART_WHILE_FULL;
         if is_full && has_sent_enough && !self.partials.is_alone(id) {
             agent.waits_for_clients = true;
         } else {
@@ -293,10 +299,10 @@ impl Agents {
     }
 
     /// Takes the agent whose large message is too slow while others wait.
-    pub(super) fn take_late(&mut self, round: &Round) -> Option<AgentId> {
+    pub(super) fn take_overdue_sender(&mut self, round: &Round) -> Option<AgentId> {
         // A client may wait for it too: see `Memory`.
         let blocks_others = self.partials.blocks_others(round.memory.is_full);
-        blocks_others.then(|| self.partials.take_late(&self.sessions, round.now)).flatten()
+        blocks_others.then(|| self.partials.take_overdue_sender(&self.sessions, round.now)).flatten()
     }
 
     /// Lets the next agents send their large messages if there is room.
@@ -311,8 +317,8 @@ impl Agents {
     }
 
     /// Returns whether this is the agent's current connection, and it is lost.
-    pub(super) fn is_away_from(&self, id: AgentId, connection: u64) -> bool {
-        self.sessions.get(&id).is_some_and(|agent| agent.session.is_away_from(connection))
+    pub(super) fn has_lost(&self, id: AgentId, connection: u64) -> bool {
+        self.sessions.get(&id).is_some_and(|agent| agent.session.has_lost(connection))
     }
 
     /// Returns when to check delayed messages and slow agents.

@@ -54,7 +54,7 @@ pub(super) struct Client {
     pub(super) silent_at: Option<u64>,
     /// Its pool is closed or was never opened, and every message was queued. The session stays until the client ends
     /// it, which shows that all messages arrived.
-    pub(super) over: bool,
+    pub(super) finished: bool,
     // The messages of this round. Kept for its capacity.
     fresh: Vec<ClientEvent>,
 }
@@ -103,7 +103,7 @@ impl Client {
             again,
             favoured_from: None,
             silent_at: None,
-            over: false,
+            finished: false,
             fresh: Vec::new(),
         }
     }
@@ -117,7 +117,7 @@ impl Client {
     /// Returns whether it is still sent the outcomes of a detached job. What waits for it then counts for the detached
     /// jobs.
     pub(super) fn is_served(&self) -> bool {
-        self.role == Role::Reads && !self.over
+        self.role == Role::Reads && !self.finished
     }
 
     /// Returns the part of the held bytes that the client has sent.
@@ -235,7 +235,7 @@ impl Client {
             .iter()
             .zip(bytes)
             .any(|(&before, now)| before.saturating_sub(now) >= LEAST_TAKEN.min(before / 2).max(1));
-        if takes || self.results == 0 || self.session.is_away() {
+        if takes || self.results == 0 || self.session.is_disconnected() {
             self.waited = Some(Waited { bytes, since: now });
         }
         self.waited.is_some_and(|waited| now.saturating_sub(waited.since) > patience)

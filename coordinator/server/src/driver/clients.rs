@@ -14,7 +14,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{NewSession, ResumeRequest, SessionEvent, SessionInput, shown};
+use super::super::link::{NewSession, ResumeRequest, SessionEvent, SessionInput, address_for_log};
 use super::super::meter::Reading;
 use super::super::settings::Settings;
 use super::client::{Client, Role, cost_of};
@@ -95,7 +95,7 @@ impl Clients {
     pub(super) fn has_other_role(&self, by: &Principal, opening: &ClientOpening) -> bool {
         let key = Identity::try_from(&opening.id[..]).ok().map(|own| (by.clone(), own));
         let older = key.and_then(|key| self.sessions.get(self.ids.get(&key)?));
-        older.is_some_and(|older| !older.over && older.role != opening.role)
+        older.is_some_and(|older| !older.finished && older.role != opening.role)
     }
 
     /// Begins a session. Returns its first messages, and an older session of the same secret, which the caller has to end.
@@ -131,7 +131,7 @@ impl Clients {
             not_found(&round.link, "client", request);
             return None;
         };
-        let address = shown(request.address);
+        let address = address_for_log(request.address);
         if let Err(status) = client.session.resume(id, request) {
             warn!(round.link.log, address, reason = status.message(), "client refused");
             return None;
@@ -148,11 +148,11 @@ impl Clients {
         SessionInput { id, connection, event, passed: _passed }: SessionInput<ClientMessage, ClientId>,
         others: impl FnOnce(&mut Round, &Client, ClientId, Vec<ClientMessage>),
     ) -> Option<End> {
-        let is_on = self.sessions.get(&id)?.session.is_on(connection);
+        let is_current = self.sessions.get(&id)?.session.is_current(connection);
         let (messages, partial) = match event {
             SessionEvent::Messages { messages, partial } => (messages, partial as u64),
             // The end of a connection that was replaced means nothing.
-            SessionEvent::Gone(_) if !is_on => return None,
+            SessionEvent::Gone(_) if !is_current => return None,
             SessionEvent::Gone(end) => return Some(end),
         };
         self.note_acknowledged(round, id);
@@ -162,7 +162,7 @@ impl Clients {
         let client = self.sessions.get(&id)?;
         // After the pool's end, only messages that were in flight arrive.
         match client.role {
-            _ if client.over => {}
+            _ if client.finished => {}
             Role::Pool => {
                 for message in messages {
                     if let Err(refused) = round.coordinator.client_message(id, message, round.now, &mut round.out) {
@@ -178,7 +178,7 @@ impl Clients {
         if let Some((sent, more)) = sent {
             client.count_sent(sent, more);
         }
-        if is_on {
+        if is_current {
             client.end_turn(partial);
         }
         self.count(id);
@@ -212,7 +212,7 @@ impl Clients {
         match end {
             Ok(()) => client.session.outgoing.finish(),
             Err(status) => {
-                let address = shown(client.session.address);
+                let address = address_for_log(client.session.address);
                 warn!(round.link.log, address, reason = status.message(), "client session closed");
                 client.session.outgoing.fail(status);
             }
@@ -359,7 +359,7 @@ impl Clients {
         if client.session.identity.is_none() {
             return true;
         }
-        client.over = true;
+        client.finished = true;
         // Its first message is no longer kept.
         self.openings -= std::mem::take(&mut client.opening);
         client.session.outgoing.finish();

@@ -2,16 +2,16 @@
 //!
 //! A round handles all inputs that have arrived, lets the coordinator schedule once, and puts its messages into the sessions' queues.
 //! Nothing here blocks or waits for a peer. The components own their state, and each round calls them in the same order: see
-//! [`Driver::go_round`].
+//! [`Driver::finish_round`].
 
 mod acks;
 mod agent;
 mod agents;
-mod away;
 mod client;
 mod clients;
 mod delayed;
 mod detached;
+mod disconnected;
 mod drain;
 mod memory;
 mod operators;
@@ -38,10 +38,10 @@ use super::refusal::shutting_down;
 use super::services::Health;
 use super::settings::Settings;
 use agents::Agents;
-use away::Away;
 use clients::Clients;
 use detached::Detached;
 pub(super) use detached::Opened;
+use disconnected::DisconnectedSessions;
 use drain::Drain;
 use memory::Memory;
 use operators::PendingRequests;
@@ -62,7 +62,7 @@ pub(super) struct Driver {
     round: Round,
     clients: Clients,
     agents: Agents,
-    away: Away,
+    disconnected: DisconnectedSessions,
     memory: Memory,
     slow_readers: SlowReaders,
     programs: WantedPrograms,
@@ -96,7 +96,7 @@ impl Driver {
             round: Round { now: 0, id: settings.id, coordinator, out, link, memory: room, drains: false },
             clients: Clients::new(settings),
             agents: Agents::new(settings),
-            away: Away::new(settings.reconnect_grace),
+            disconnected: DisconnectedSessions::new(settings.reconnect_grace),
             memory,
             slow_readers: SlowReaders::default(),
             programs,
@@ -139,7 +139,7 @@ impl Driver {
                 self.last_input_at = self.round.now;
             }
             inputs.drain(..of_one_round(&inputs)).for_each(|input| self.handle_input(input));
-            self.go_round(has_drained, was_written);
+            self.finish_round(has_drained, was_written);
         }
         self.detached.dismiss();
         info!(self.round.link.log, "shut down");
@@ -148,7 +148,7 @@ impl Driver {
     }
 
     /// Does the rest of a round, in this order, once its inputs are handled.
-    fn go_round(&mut self, has_drained: bool, was_written: bool) {
+    fn finish_round(&mut self, has_drained: bool, was_written: bool) {
         if has_drained {
             self.check_queues();
         }
@@ -205,7 +205,7 @@ impl Driver {
         let timers = [
             self.next_check(),
             self.round.coordinator.next_deadline(),
-            self.away.next_check(),
+            self.disconnected.next_check(),
             self.agents.next_check(now),
             self.memory.next_check(now),
             self.slow_readers.next_check(now),
@@ -220,7 +220,7 @@ impl Driver {
     /// Returns when to schedule again without any input: while slots are idle, chunks that take too long are taken back. The longer no input
     /// arrives, the less often.
     fn next_check(&self) -> Option<u64> {
-        let (at, now) = (self.round.coordinator.next_look()?, self.round.now);
+        let (at, now) = (self.round.coordinator.next_due()?, self.round.now);
         Some(at.max(now + (now - self.last_input_at) / 4))
     }
 

@@ -26,7 +26,7 @@ impl PendingRequests {
     }
 
     pub(super) fn next_check(&self) -> Option<u64> {
-        self.detached.values().chain([&self.status]).filter_map(Waiting::next_look).min()
+        self.detached.values().chain([&self.status]).filter_map(Waiting::next_check).min()
     }
 
     /// Answers requests for the status, if it is time. `kept` is how many bytes an answer may keep.

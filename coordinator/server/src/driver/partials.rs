@@ -84,7 +84,7 @@ impl Partials {
     }
 
     /// Takes the agent that is read alone, if it takes too long.
-    pub(super) fn take_late(&mut self, agents: &BTreeMap<AgentId, Agent>, now: u64) -> Option<AgentId> {
+    pub(super) fn take_overdue_sender(&mut self, agents: &BTreeMap<AgentId, Agent>, now: u64) -> Option<AgentId> {
         let (id, since) = self.alone?;
         let in_time = |agent: &Agent| agent.partial / LEAST_BYTES_PER_SECOND * 1_000_000_000 + self.patience;
         let is_late = |agent: &Agent| now.saturating_sub(since) > in_time(agent);

@@ -8,13 +8,13 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::super::end::End;
-use super::super::link::{NewSession, ResumeRequest, SessionInput, shown};
+use super::super::link::{NewSession, ResumeRequest, SessionInput, address_for_log};
 use super::super::refusal::shutting_down;
 use super::Driver;
 use super::agents::{self, AfterInput};
-use super::away::Peer;
 use super::client::{Client, Role};
 use super::clients;
+use super::disconnected::Peer;
 use super::memory::{Holders, Memory};
 use super::programs::{Askable, UploadResult, WantedPrograms};
 use super::round::Round;
@@ -22,7 +22,7 @@ use super::session::Lost;
 
 impl Driver {
     pub(super) fn begin_client(&mut self, new: NewSession<ClientEvent, ClientMessage, ClientId>) {
-        let address = shown(new.address);
+        let address = address_for_log(new.address);
         if self.round.drains {
             info!(self.round.link.log, address, reason = "shutting down", "client refused");
             return new.outgoing.fail(shutting_down());
@@ -91,7 +91,7 @@ impl Driver {
     }
 
     pub(super) fn begin_agent(&mut self, new: NewSession<AgentCommand, AgentEvent, AgentId>) {
-        let address = shown(new.address);
+        let address = address_for_log(new.address);
         let opening = agents::AgentOpening::of(&new.messages);
         if let Err(status) = self.admit(opening.bytes, false) {
             warn!(self.round.link.log, address, reason = status.message(), "agent refused");
@@ -148,19 +148,18 @@ impl Driver {
 
     /// Ends the sessions that were not resumed in time.
     pub(super) fn end_expired_sessions(&mut self) {
-        while let Some((peer, connection)) = self.away.take_due(self.round.now) {
+        while let Some((peer, connection)) = self.disconnected.take_due(self.round.now) {
             let lost = || Status::unavailable("its connection was lost, and it did not reconnect in time");
             match peer {
                 Peer::Client(id) => {
-                    if let Some(client) = self.clients.get(id).filter(|client| client.session.is_away_from(connection))
-                    {
+                    if let Some(client) = self.clients.get(id).filter(|client| client.session.has_lost(connection)) {
                         // After its pool was closed, it has no reason to resume.
-                        let end = if client.over { Ok(()) } else { Err(lost()) };
+                        let end = if client.finished { Ok(()) } else { Err(lost()) };
                         self.end_client(id, end);
                     }
                 }
                 Peer::Agent(id) => {
-                    if self.agents.is_away_from(id, connection) {
+                    if self.agents.has_lost(id, connection) {
                         self.end_agent(id, Err(lost()));
                     }
                 }
@@ -189,7 +188,7 @@ impl Driver {
 
     /// Ends agents that are too slow with a large message while others wait, and lets the next ones send.
     pub(super) fn limit_large_messages(&mut self) {
-        while let Some(id) = self.agents.take_late(&self.round) {
+        while let Some(id) = self.agents.take_overdue_sender(&self.round) {
             let message = "the memory is full, and the agent took too long to send the rest of a message";
             self.end_agent(id, Err(Status::resource_exhausted(message)));
         }
@@ -223,7 +222,7 @@ impl Driver {
     fn client_connection_lost(&mut self, id: ClientId, why: Status) {
         match self.clients.lose_connection(id) {
             Lost::Ends => self.end_client(id, Err(why)),
-            Lost::MayResume(connection) => self.away.add(Peer::Client(id), connection, self.round.now),
+            Lost::MayResume(connection) => self.disconnected.add(Peer::Client(id), connection, self.round.now),
             Lost::Known => {}
         }
     }
@@ -231,7 +230,7 @@ impl Driver {
     fn agent_connection_lost(&mut self, id: AgentId, why: Status) {
         match self.agents.lose_connection(&mut self.round, id) {
             Lost::Ends => self.end_agent(id, Err(why)),
-            Lost::MayResume(connection) => self.away.add(Peer::Agent(id), connection, self.round.now),
+            Lost::MayResume(connection) => self.disconnected.add(Peer::Agent(id), connection, self.round.now),
             Lost::Known => {}
         }
     }

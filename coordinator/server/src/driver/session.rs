@@ -10,7 +10,7 @@ use farpool_proto::v1;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::super::link::{Link, ResumeRequest, Resumed, shown};
+use super::super::link::{Link, ResumeRequest, Resumed, address_for_log};
 use super::super::meter::{Meter, Passed, Reading};
 
 /// The id by which a session is resumed, derived from its secret.
@@ -30,7 +30,7 @@ pub(super) struct Session<Out> {
     /// The number of its current connection, from 0.
     connection: u64,
     /// Its current connection is lost.
-    away: bool,
+    disconnected: bool,
     meter: Arc<Meter>,
 }
 
@@ -45,7 +45,7 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
     ) -> Self {
         let (identity, meter) = (id.try_into().ok(), Arc::clone(passed.meter()));
         meter.begin_session();
-        Self { outgoing, turns, address, principal, identity, connection: 0, away: false, meter }
+        Self { outgoing, turns, address, principal, identity, connection: 0, disconnected: false, meter }
     }
 
     /// Returns the key by which a client's session is found. It includes the principal, so that another principal cannot resume the session,
@@ -55,18 +55,18 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
     }
 
     /// Returns whether this is its current connection.
-    pub(super) fn is_on(&self, connection: u64) -> bool {
+    pub(super) fn is_current(&self, connection: u64) -> bool {
         self.connection == connection
     }
 
     /// Returns whether this is its current connection, and it is lost.
-    pub(super) fn is_away_from(&self, connection: u64) -> bool {
-        self.away && self.is_on(connection)
+    pub(super) fn has_lost(&self, connection: u64) -> bool {
+        self.disconnected && self.is_current(connection)
     }
 
     /// Returns whether its connection is lost.
-    pub(super) fn is_away(&self) -> bool {
-        self.away
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.disconnected
     }
 
     /// Lets the next frame be read.
@@ -94,7 +94,7 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
             }
         };
         self.connection += 1;
-        (self.turns, self.address, self.away) = (turns, address, false);
+        (self.turns, self.address, self.disconnected) = (turns, address, false);
         self.meter = Arc::clone(passed.meter());
         self.meter.begin_session();
         let incoming = rest.incoming(&self.outgoing);
@@ -109,7 +109,7 @@ impl<Out: SessionMessage<Handshake = v1::Resumed>> Session<Out> {
         if self.identity.is_none() {
             return Lost::Ends;
         }
-        if std::mem::replace(&mut self.away, true) { Lost::Known } else { Lost::MayResume(self.connection) }
+        if std::mem::replace(&mut self.disconnected, true) { Lost::Known } else { Lost::MayResume(self.connection) }
     }
 }
 
@@ -129,6 +129,6 @@ pub(super) fn not_found<Out: SessionMessage, In: SessionMessage, Id>(
     peer: &str,
     request: ResumeRequest<Out, In, Id>,
 ) {
-    info!(link.log, peer, address = shown(request.address), "asked to resume an unknown session");
+    info!(link.log, peer, address = address_for_log(request.address), "asked to resume an unknown session");
     request.reply.refuse(Status::not_found("the coordinator does not know this session, or has closed it"));
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-pub(crate) use farpool_proto::v1::agent_command::Body as Order;
+pub(crate) use farpool_proto::v1::agent_command::Body as Command;
 pub(crate) use farpool_proto::v1::agent_event::Body as Report;
 
 use crate::client::{cut, secret};
@@ -22,7 +22,7 @@ pub(crate) struct Agent {
     pub(crate) out: Outgoing<AgentEvent>,
     incoming: Incoming<AgentCommand>,
     /// Commands that arrived with the welcome.
-    early: Vec<Order>,
+    early: Vec<Command>,
     /// Each result is its item, repeated this many times.
     pub(crate) times: usize,
 }
@@ -44,9 +44,9 @@ impl Agent {
         let slots = hello.slots;
         agent.send(Report::Hello(Box::new(hello)));
         agent.send(Report::Credit(Credit { chunks: slots * 2, bytes: 0 }));
-        let mut orders = agent.next().await.expect("the session ended").expect("the session ended");
-        assert!(matches!(orders.remove(0), Order::Welcome(_)), "not welcomed");
-        agent.early = orders;
+        let mut commands = agent.next().await.expect("the session ended").expect("the session ended");
+        assert!(matches!(commands.remove(0), Command::Welcome(_)), "not welcomed");
+        agent.early = commands;
         agent
     }
 
@@ -74,7 +74,7 @@ impl Agent {
         self.out.push(AgentEvent { body: Some(body) });
     }
 
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Order>>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Command>>, Status> {
         if !self.early.is_empty() {
             return Ok(Some(std::mem::take(&mut self.early)));
         }
@@ -83,18 +83,18 @@ impl Agent {
     }
 
     /// Makes `next` return these commands first.
-    pub(crate) fn put_back(&mut self, orders: impl Iterator<Item = Order>) {
-        self.early.extend(orders);
+    pub(crate) fn put_back(&mut self, commands: impl Iterator<Item = Command>) {
+        self.early.extend(commands);
     }
 
     /// Waits for a StartPool, reports the pool as started, and returns it.
     pub(crate) async fn pool(&mut self) -> u64 {
         loop {
-            let orders = soon("a pool", self.next()).await.expect("the session ended").expect("the session ended");
-            for order in orders {
-                if let Order::StartPool(start) = &order {
+            let commands = soon("a pool", self.next()).await.expect("the session ended").expect("the session ended");
+            for command in commands {
+                if let Command::StartPool(start) = &command {
                     let pool = start.pool;
-                    self.execute(order);
+                    self.execute(command);
                     return pool;
                 }
             }
@@ -103,27 +103,27 @@ impl Agent {
 
     /// Executes commands until its session ends.
     pub(crate) async fn work(mut self) -> Result<(), Status> {
-        while let Some(orders) = self.next().await? {
-            orders.into_iter().for_each(|order| self.execute(order));
+        while let Some(commands) = self.next().await? {
+            commands.into_iter().for_each(|command| self.execute(command));
         }
         Ok(())
     }
 
     /// Starts and stops pools until its session ends, but runs nothing.
     pub(crate) async fn idle(mut self) -> Result<(), Status> {
-        while let Some(orders) = self.next().await? {
-            let orders = orders.into_iter().filter(|order| !matches!(order, Order::Assign(_)));
-            orders.for_each(|order| self.execute(order));
+        while let Some(commands) = self.next().await? {
+            let commands = commands.into_iter().filter(|command| !matches!(command, Command::Assign(_)));
+            commands.for_each(|command| self.execute(command));
         }
         Ok(())
     }
 
-    pub(crate) fn execute(&self, order: Order) {
-        match order {
-            Order::StartPool(start) => self.send(Report::PoolStarted(PoolStarted { pool: start.pool })),
-            Order::StopPool(stop) => self.send(Report::PoolStopped(PoolStopped { pool: stop.pool })),
-            Order::Assign(assign) => self.run(&assign),
-            Order::Drain(_) => {
+    pub(crate) fn execute(&self, command: Command) {
+        match command {
+            Command::StartPool(start) => self.send(Report::PoolStarted(PoolStarted { pool: start.pool })),
+            Command::StopPool(stop) => self.send(Report::PoolStopped(PoolStopped { pool: stop.pool })),
+            Command::Assign(assign) => self.run(&assign),
+            Command::Drain(_) => {
                 self.send(Report::Draining(Draining {}));
                 self.out.finish();
             }

@@ -6,7 +6,7 @@ use farpool_proto::v1::{
 };
 use tonic::Code;
 
-use crate::agent::{Agent, Order, Report, hello};
+use crate::agent::{Agent, Command, Report, hello};
 use crate::client::{Client, Request, open_pool_as};
 use crate::server::{Server, soon};
 
@@ -69,12 +69,12 @@ async fn delayed_messages_arrive_without_another_call() {
     client.end_items(1);
     let (mut ended, mut settled) = (false, false);
     while !(ended && settled) {
-        let orders = soon("what it may forget", agent.next()).await.expect("the session ended");
-        for order in orders.expect("the session ended") {
-            ended |= matches!(&order, Order::EndJob(end) if !end.kill);
-            settled |= matches!(order, Order::Settled(_));
-            let runs = matches!(order, Order::Assign(_));
-            agent.execute(order);
+        let commands = soon("what it may forget", agent.next()).await.expect("the session ended");
+        for command in commands.expect("the session ended") {
+            ended |= matches!(&command, Command::EndJob(end) if !end.kill);
+            settled |= matches!(command, Command::Settled(_));
+            let runs = matches!(command, Command::Assign(_));
+            agent.execute(command);
             if runs {
                 assert_eq!(client.results(1).await, [b"one"]);
                 client.out.acknowledge();
@@ -143,13 +143,13 @@ async fn items_of_a_lost_agent_run_elsewhere() {
     client.items(1, 0, &[b"one", b"two"]);
     client.end_items(1);
     // It starts the pool and accepts chunks, but runs nothing.
-    let assigned = |order: &crate::agent::Order| matches!(order, crate::agent::Order::Assign(_));
+    let assigned = |command: &crate::agent::Command| matches!(command, crate::agent::Command::Assign(_));
     loop {
-        let orders = idle.next().await.expect("the session ended").expect("the session ended");
-        if orders.iter().any(assigned) {
+        let commands = idle.next().await.expect("the session ended").expect("the session ended");
+        if commands.iter().any(assigned) {
             break;
         }
-        orders.into_iter().for_each(|order| idle.execute(order));
+        commands.into_iter().for_each(|command| idle.execute(command));
     }
     drop(idle);
     let _agent = Agent::echo(&server, 2, 2).await;

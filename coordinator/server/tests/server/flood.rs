@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use crate::agent::{Agent, Order, Report, hello};
+use crate::agent::{Agent, Command, Report, hello};
 use crate::client::{Client, Request, batch, open_pool};
 use crate::process::{Running, with_programs};
 use crate::raw::{begin_at, framed, head};
@@ -302,10 +302,10 @@ async fn one_large_frame_after_hello() {
 /// Answers every chunk with a result of `bytes`, and with a report of `beside` bytes about a chunk that does not exist.
 async fn answers(mut agent: Agent, bytes: usize, beside: usize) {
     agent.send(Report::Credit(Credit { chunks: 60_000, bytes: 0 }));
-    while let Ok(Some(orders)) = agent.next().await {
-        for order in orders {
-            let Order::Assign(assign) = &order else {
-                agent.execute(order);
+    while let Ok(Some(commands)) = agent.next().await {
+        for command in commands {
+            let Command::Assign(assign) = &command else {
+                agent.execute(command);
                 continue;
             };
             for chunk in &assign.chunks {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use farpool_proto::v1::{CancelJob, ClientFrame, Credit, OpenJob, OpenPool, PoolStarted};
 use tokio::task::JoinHandle;
 
-use crate::agent::{Agent, Order, Report};
+use crate::agent::{Agent, Command, Report};
 use crate::client::{Client, Request, batch, open_pool, open_pool_as};
 use crate::flood::{
     AGENTS, CLIENTS, LIMIT_WHILE_AGENTS_IDLE, MIB, agent_floods, check, check_within, client_floods_and_reads, honest,
@@ -29,15 +29,15 @@ async fn agent(server: &mut Running, number: usize, behaviour: Behaviour) -> Joi
     let mut agent = Agent::joined_over(server.connect().await, hostile(number)).await;
     agent.send(Report::Credit(Credit { chunks: 60_000, bytes: 0 }));
     tokio::spawn(async move {
-        while let Ok(Some(orders)) = agent.next().await {
-            for order in orders {
-                match (behaviour, &order) {
-                    (Behaviour::FinishesNothing, Order::StartPool(start)) => {
+        while let Ok(Some(commands)) = agent.next().await {
+            for command in commands {
+                match (behaviour, &command) {
+                    (Behaviour::FinishesNothing, Command::StartPool(start)) => {
                         agent.send(Report::PoolStarted(PoolStarted { pool: start.pool }));
                     }
-                    (Behaviour::StartsNoPool, Order::StartPool(_))
-                    | (Behaviour::StartsNoPool | Behaviour::FinishesNothing, Order::Assign(_)) => {}
-                    _ => agent.execute(order),
+                    (Behaviour::StartsNoPool, Command::StartPool(_))
+                    | (Behaviour::StartsNoPool | Behaviour::FinishesNothing, Command::Assign(_)) => {}
+                    _ => agent.execute(command),
                 }
             }
         }

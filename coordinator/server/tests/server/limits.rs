@@ -6,7 +6,7 @@ use farpool_proto::v1::{
 };
 use tonic::Code;
 
-use crate::agent::{Agent, Order, Report, hello};
+use crate::agent::{Agent, Command, Report, hello};
 use crate::client::{Client, Event, Request, open_pool};
 use crate::server::Server;
 
@@ -49,14 +49,14 @@ async fn a_job_beyond_its_limits_reaches_no_agent() {
     let agent = Agent::joined(&server, 1, 2).await;
     let watched = tokio::spawn(async move {
         let mut agent = agent;
-        while let Some(orders) = agent.next().await? {
-            for order in orders {
-                let function = match &order {
-                    Order::StartJob(start) => start.function.len(),
+        while let Some(commands) = agent.next().await? {
+            for command in commands {
+                let function = match &command {
+                    Command::StartJob(start) => start.function.len(),
                     _ => 0,
                 };
                 assert!(function <= limits::FUNCTION_BYTES, "the function has {function} bytes");
-                agent.execute(order);
+                agent.execute(command);
             }
         }
         Ok::<(), tonic::Status>(())

@@ -15,7 +15,7 @@ use farpool_testkit::cable::Cable;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::agent::{Agent, Order, hello};
+use crate::agent::{Agent, Command, hello};
 use crate::client::{Client, Request, id, open_pool_as, secret};
 use crate::detached::{Scratch, detach, detached_over, detaching, outcomes};
 use crate::restart::{HELD, adopted, result};
@@ -133,9 +133,10 @@ async fn agents_keep_the_owner_of_a_pool() {
     let mut agent = Agent::joined(&server, 1, 1).await;
     let _client = Client::opened_over(connect(&server, ADA).await, open_pool_as(9)).await;
     let start = loop {
-        let orders = soon("a pool", agent.next()).await.expect("the session ended").expect("the session ended");
-        let start =
-            orders.into_iter().find_map(|order| if let Order::StartPool(start) = order { Some(start) } else { None });
+        let commands = soon("a pool", agent.next()).await.expect("the session ended").expect("the session ended");
+        let start = commands
+            .into_iter()
+            .find_map(|command| if let Command::StartPool(start) = command { Some(start) } else { None });
         if let Some(start) = start {
             break start;
         }

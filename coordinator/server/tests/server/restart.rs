@@ -7,7 +7,7 @@ use farpool_proto::v1::{
 };
 use farpool_testkit::cable::Cable;
 
-use crate::agent::{Agent, Order, Report, hello};
+use crate::agent::{Agent, Command, Report, hello};
 use crate::client::{Client, Event, Request, id, open_pool_as};
 use crate::server::{Server, connect, soon};
 
@@ -20,33 +20,33 @@ async fn server() -> Server {
 }
 
 /// Returns the first command that `pick` selects. Starts pools, and ignores other commands.
-async fn until<T>(agent: &mut Agent, what: &str, mut pick: impl FnMut(&Order) -> Option<T>) -> T {
+async fn until<T>(agent: &mut Agent, what: &str, mut pick: impl FnMut(&Command) -> Option<T>) -> T {
     loop {
-        let orders = soon(what, agent.next()).await.expect("the session ended").expect("the session ended");
-        let mut orders = orders.into_iter();
-        while let Some(order) = orders.next() {
-            if let Some(found) = pick(&order) {
-                agent.put_back(orders);
+        let commands = soon(what, agent.next()).await.expect("the session ended").expect("the session ended");
+        let mut commands = commands.into_iter();
+        while let Some(command) = commands.next() {
+            if let Some(found) = pick(&command) {
+                agent.put_back(commands);
                 return found;
             }
-            if matches!(order, Order::StartPool(_)) {
-                agent.execute(order);
+            if matches!(command, Command::StartPool(_)) {
+                agent.execute(command);
             }
         }
     }
 }
 
 pub(crate) async fn assigned(agent: &mut Agent) -> Assign {
-    until(agent, "something to run", |order| match order {
-        Order::Assign(assign) => Some(assign.clone()),
+    until(agent, "something to run", |command| match command {
+        Command::Assign(assign) => Some(assign.clone()),
         _ => None,
     })
     .await
 }
 
 pub(crate) async fn adopted(agent: &mut Agent) -> AdoptPool {
-    until(agent, "the pool's adoption", |order| match order {
-        Order::AdoptPool(adopt) => Some((**adopt).clone()),
+    until(agent, "the pool's adoption", |command| match command {
+        Command::AdoptPool(adopt) => Some((**adopt).clone()),
         _ => None,
     })
     .await
@@ -153,8 +153,8 @@ async fn a_late_agent_keeps_what_is_still_queued() {
 async fn an_unclaimed_pool_is_stopped() {
     let server = server().await;
     let mut agent = Agent::joined_over(server.connect().await, holding(1, vec![held(70, 0)])).await;
-    let stopped = until(&mut agent, "the pool's end", |order| match order {
-        Order::StopPool(stop) => Some((stop.pool, stop.now)),
+    let stopped = until(&mut agent, "the pool's end", |command| match command {
+        Command::StopPool(stop) => Some((stop.pool, stop.now)),
         _ => None,
     });
     assert_eq!(stopped.await, (HELD, true));

@@ -10,7 +10,7 @@ use h2::Reason;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
-use crate::agent::{Agent, Order, hello};
+use crate::agent::{Agent, Command, hello};
 use crate::client::{Client, Event, Request, cut, id, open_pool_as, secret};
 use crate::raw::{begin, framed};
 use crate::server::{Server, connect, soon};
@@ -75,7 +75,7 @@ async fn echo_over_cuts(cable: Cable, mut agent: Agent, cuts: usize) -> Result<(
     let mut left = cuts;
     loop {
         match agent.next().await {
-            Ok(Some(orders)) => orders.into_iter().for_each(|order| agent.execute(order)),
+            Ok(Some(commands)) => commands.into_iter().for_each(|command| agent.execute(command)),
             Ok(None) | Err(_) if left < cuts => {
                 agent.resume(connect(cable.socket()).await, 1).await?;
                 continue;
@@ -287,22 +287,23 @@ async fn reports_are_settled_when_the_client_acknowledges_their_outcomes() {
     client.open_job(1);
     client.items(1, 0, &[b"item"]);
     client.end_items(1);
-    let orders = async |agent: &mut Agent| {
-        soon("an order", agent.next()).await.expect("the session ended").expect("the session ended")
+    let commands = async |agent: &mut Agent| {
+        soon("a command", agent.next()).await.expect("the session ended").expect("the session ended")
     };
     let mut given = false;
     while !given {
-        for order in orders(&mut agent).await {
-            given |= matches!(order, Order::Assign(_));
-            agent.execute(order);
+        for command in commands(&mut agent).await {
+            given |= matches!(command, Command::Assign(_));
+            agent.execute(command);
         }
     }
     assert_eq!(client.results(1).await, [b"item"]);
     // Its next message acknowledges the results.
     client.open_job(2);
     let settled = loop {
-        let orders = orders(&mut agent).await;
-        if let Some(Order::Settled(settled)) = orders.iter().find(|order| matches!(order, Order::Settled(_))) {
+        let commands = commands(&mut agent).await;
+        if let Some(Command::Settled(settled)) = commands.iter().find(|command| matches!(command, Command::Settled(_)))
+        {
             break (settled.pool, settled.report);
         }
     };

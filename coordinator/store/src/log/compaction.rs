@@ -35,14 +35,14 @@ enum Stage {
     Opened,
     Items(u64),
     Outcomes(u64),
-    Said,
+    Summary,
 }
 
 /// The records that must be written.
 #[derive(Debug)]
 pub(super) enum Move {
     Copy(Part, RecordLocation),
-    Say(Body),
+    Restate(Body),
 }
 
 impl Compaction {
@@ -86,7 +86,7 @@ impl Compaction {
             }
             bytes >= STEP_BYTES || looks >= STEP_LOOKS
         };
-        let mut said = Vec::new();
+        let mut restated = Vec::new();
         'full: {
             while let Some(pool) = self.pools.pop() {
                 if let Some(location) = index.pools.get(&pool).and_then(|pool| pool.opened)
@@ -97,7 +97,7 @@ impl Compaction {
             }
             while let Some(&number) = self.jobs.last() {
                 let Some(located) = index.jobs.get(&number) else {
-                    said.extend(forgotten(index, number, segment));
+                    restated.extend(forgotten(index, number, segment));
                     self.jobs.pop();
                     self.stage = Stage::Opened;
                     continue;
@@ -116,9 +116,9 @@ impl Compaction {
                             Some((&at, piece)) => {
                                 (look(Part::Outcomes(number, at), piece.location), Stage::Outcomes(at + 1))
                             }
-                            None => (false, Stage::Said),
+                            None => (false, Stage::Summary),
                         },
-                        Stage::Said => break,
+                        Stage::Summary => break,
                     };
                     self.stage = next;
                     if full {
@@ -126,16 +126,16 @@ impl Compaction {
                     }
                 }
                 if located.state.is_none_or(|location| location.segment <= segment) {
-                    said.push(Body::JobState(Box::new(state(&located.job))));
+                    restated.push(Body::JobState(Box::new(state(&located.job))));
                 }
                 self.jobs.pop();
                 self.stage = Stage::Opened;
-                if said.len() >= STEP_LOOKS {
+                if restated.len() >= STEP_LOOKS {
                     break;
                 }
             }
         }
-        moves.extend(said.into_iter().map(Move::Say));
+        moves.extend(restated.into_iter().map(Move::Restate));
         moves
     }
 

@@ -80,7 +80,7 @@ impl Index {
     }
 
     /// The record that made a job complete was withdrawn.
-    pub(super) fn is_incomplete(&mut self, number: u64) {
+    pub(super) fn mark_incomplete(&mut self, number: u64) {
         if let Some(Located { job, .. }) = self.jobs.get_mut(&number) {
             (job.items_ended, job.complete_ms) = (false, 0);
         }
@@ -169,7 +169,7 @@ impl Index {
             self.segments.all.get_mut(&to.segment).expect("the segment has no entry").pools.insert(pool);
         }
         if let Some(number) = part.job()
-            && self.segments.has_job(to, number)
+            && self.segments.note_job(to, number)
         {
             self.jobs.get_mut(&number).expect("the copied record belongs to no job").segments += 1;
         }
@@ -271,7 +271,7 @@ impl Index {
     fn forgotten(&mut self, number: u64, location: RecordLocation) {
         if let Some(forgotten) = self.forgotten.get_mut(&number) {
             // It was stated again because the segment with the old record is removed.
-            forgotten.segments += u32::from(self.segments.has_job(location, number));
+            forgotten.segments += u32::from(self.segments.note_job(location, number));
             let before = std::mem::replace(&mut forgotten.record, location);
             self.segments.keep(location);
             self.segments.release(before);
@@ -371,7 +371,7 @@ impl Index {
             return false;
         }
         self.last_job = self.last_job.max(number);
-        let first_here = self.segments.has_job(location, number);
+        let first_here = self.segments.note_job(location, number);
         let located = self.jobs.entry(number).or_insert_with(|| Located::new(number));
         located.segments += u32::from(first_here);
         true

@@ -137,12 +137,12 @@ impl Journal {
         damage.truncate(DAMAGE_SHOWN);
         damage.extend((more > 0).then(|| format!("{more} more; the coordinator logged all of them when it started")));
         journal.damage = damage;
-        journal.settle();
+        journal.clean_up();
         Ok(journal)
     }
 
     /// Drops pools without jobs, and begins to empty damaged segments.
-    fn settle(&mut self) {
+    fn clean_up(&mut self) {
         for pool in self.index.pools.keys().copied().collect::<Vec<_>>() {
             self.index.release_pool(pool);
         }
@@ -283,7 +283,7 @@ impl Journal {
     fn take_withdrawn(&mut self, locations: &[RecordLocation]) -> Vec<u64> {
         let jobs = self.completing.iter().filter(|(_, record)| locations.contains(&record.location));
         let jobs: Vec<u64> = jobs.map(|(job, _)| *job).collect();
-        jobs.iter().for_each(|job| self.index.is_incomplete(*job));
+        jobs.iter().for_each(|job| self.index.mark_incomplete(*job));
         let durable = self.durable;
         self.completing.retain(|job, record| record.number > durable && !jobs.contains(job));
         if self.failed.is_none() {
@@ -349,7 +349,7 @@ impl Journal {
                     let to = self.tail.copy(&mut self.index, part, from);
                     self.copies.push_back((self.tail.number, part, from, to));
                 }
-                Move::Say(body) => {
+                Move::Restate(body) => {
                     self.tail.append(&mut self.index, &body, &[]);
                 }
             }

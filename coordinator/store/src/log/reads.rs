@@ -97,7 +97,7 @@ impl Reads {
                 Stop::Unread(wanted, error) => return Some(wanted.unread(error)),
                 Stop::Moved(rest) => {
                     let first = *rest.first()?;
-                    wanted = self.found(rest).await;
+                    wanted = self.relocated(rest).await;
                     if wanted.first().is_some_and(|found| found.location == first.location) {
                         return Some(first.unread(ReadError::Lost("its segment is not there".to_owned())));
                     }
@@ -107,7 +107,7 @@ impl Reads {
     }
 
     /// Returns them with their current locations, up to the first that is no longer kept.
-    async fn found(&self, mut wanted: Vec<Wanted>) -> Vec<Wanted> {
+    async fn relocated(&self, mut wanted: Vec<Wanted>) -> Vec<Wanted> {
         let locations = self.shared.find(wanted.iter().map(|wanted| wanted.part).collect()).await;
         wanted.truncate(locations.len());
         wanted.iter_mut().zip(locations).for_each(|(wanted, location)| wanted.location = location);

@@ -204,7 +204,7 @@ impl Replay<'_> {
                 self.replayed.index.segments.remove(segment);
             } else if damage.is_set_aside {
                 end.closed = true;
-                self.replayed.index.segments.is_damaged(segment, end.offset);
+                self.replayed.index.segments.mark_damaged(segment, end.offset);
             }
             let is_gone = damage.aside.is_some();
             warn(damage.to_string());

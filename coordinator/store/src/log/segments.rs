@@ -46,7 +46,7 @@ impl Segments {
     }
 
     /// It is damaged, and its file has this length.
-    pub(super) fn is_damaged(&mut self, segment: u32, length: u64) {
+    pub(super) fn mark_damaged(&mut self, segment: u32, length: u64) {
         let damaged = self.all.get_mut(&segment).expect("the segment has no entry");
         damaged.damaged = true;
         let unread = length.saturating_sub(damaged.bytes);
@@ -75,7 +75,7 @@ impl Segments {
     }
 
     /// Notes a record of this job. Returns whether it is the segment's first.
-    pub(super) fn has_job(&mut self, location: RecordLocation, job: u64) -> bool {
+    pub(super) fn note_job(&mut self, location: RecordLocation, job: u64) -> bool {
         self.at(location).jobs.insert(job)
     }
 

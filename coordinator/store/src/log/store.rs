@@ -121,8 +121,8 @@ impl JobStore for Journal {
         self.shared.wakeup.clone()
     }
 
-    fn try_again(&self) {
-        self.shared.try_again();
+    fn retry_now(&self) {
+        self.shared.retry_now();
     }
 
     fn read_opening(&self, job: u64) -> Reading<Result<Opening, ReadError>> {

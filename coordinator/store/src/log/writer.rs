@@ -100,21 +100,21 @@ impl Shared {
 
     /// Has the thread retry at once, and withdraw a record if that fails. Does nothing if writing works again.
     pub(super) fn withdraw(&self, withdrawal: Withdrawal) {
-        self.retry_now(|report| report.withdrawals.push(withdrawal));
+        self.retry_with(|report| report.withdrawals.push(withdrawal));
     }
 
     /// Has the thread leave out the items of a job, as they may be what the disk has no room for.
     pub(super) fn refuse(&self, job: u64) {
         self.report().refused.push(job);
-        self.try_again();
+        self.retry_now();
     }
 
     /// Has the thread retry at once, if writing fails.
-    pub(super) fn try_again(&self) {
-        self.retry_now(|_| ());
+    pub(super) fn retry_now(&self) {
+        self.retry_with(|_| ());
     }
 
-    fn retry_now(&self, change: impl FnOnce(&mut Report)) {
+    fn retry_with(&self, change: impl FnOnce(&mut Report)) {
         let mut report = self.report();
         if report.failed.is_some() {
             change(&mut report);

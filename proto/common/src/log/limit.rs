@@ -42,7 +42,7 @@ struct Cause {
 
 impl Limit {
     /// Returns the lines to write: this one, after a note on how many were left out before it; or none.
-    pub(super) fn admits(&mut self, line: Line, now: Instant) -> Vec<Line> {
+    pub(super) fn admit(&mut self, line: Line, now: Instant) -> Vec<Line> {
         let cause = cause(&line);
         if let Some(known) = self.causes.iter_mut().find(|known| known.line == cause) {
             known.count += 1;
@@ -97,7 +97,7 @@ impl Limit {
     }
 
     /// The clock could not be started.
-    pub(super) fn clock_is_missing(&mut self) {
+    pub(super) fn clock_failed(&mut self) {
         self.has_clock = false;
     }
 
@@ -157,7 +157,7 @@ mod tests {
         for at in 0..100u32 {
             let now = start + Duration::from_millis(100 * u64::from(at));
             written.extend(limit.repeated(now));
-            written.extend(limit.admits(refused(40_000 + at), now));
+            written.extend(limit.admit(refused(40_000 + at), now));
         }
         let counted = |port: u32, count: u32, within: &str| {
             let line = refused(port).with("repeated", Value::Bare(count.to_string()));
@@ -170,14 +170,14 @@ mod tests {
         // If it does not recur it is forgotten, and the next one is written at once.
         let later = over + LONGEST_WINDOW;
         assert_eq!((limit.repeated(later), limit.causes.len()), (vec![], 0));
-        assert_eq!(limit.admits(refused(1), later), [refused(1)]);
+        assert_eq!(limit.admit(refused(1), later), [refused(1)]);
     }
 
     #[test]
     fn a_count_reads_as_a_field() {
         let (mut limit, start) = (Limit::default(), Instant::now());
-        limit.admits(refused(1), start);
-        limit.admits(refused(2), start);
+        limit.admit(refused(1), start);
+        limit.admit(refused(2), start);
         let line = limit.repeated(start + FIRST_WINDOW).pop().expect("the line is counted");
         let text = "INFO refused a client address=10.0.0.1:2 reason=\"wrong version\" repeated=1 within=1s";
         assert_eq!(Format::Text.write(None, &line), text);
@@ -189,9 +189,9 @@ mod tests {
         let lost =
             |level, host: &str| Line::new(level, "agent lost".to_owned()).with("host", Value::Text(host.to_owned()));
         for other in [lost(Level::INFO, "a"), lost(Level::WARN, "a"), lost(Level::INFO, "b")] {
-            assert_eq!(limit.admits(other.clone(), now), [other]);
+            assert_eq!(limit.admit(other.clone(), now), [other]);
         }
-        assert!(limit.admits(lost(Level::WARN, "a"), now).is_empty());
+        assert!(limit.admit(lost(Level::WARN, "a"), now).is_empty());
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
         for at in 0..10u64 {
             let now = start + Duration::from_secs(2 * at);
             assert_eq!(limit.repeated(now), []);
-            assert_eq!(limit.admits(line("connected again"), now), [line("connected again")]);
+            assert_eq!(limit.admit(line("connected again"), now), [line("connected again")]);
         }
     }
 
@@ -208,9 +208,9 @@ mod tests {
     fn a_flood_of_different_lines_is_cut_off_and_counted() {
         let (mut limit, start) = (Limit::default(), Instant::now());
         let lines = (0..100).map(|at| line(&format!("job {at} has finished")));
-        let admitted = lines.filter(|line| !limit.admits(line.clone(), start).is_empty()).count();
+        let admitted = lines.filter(|line| !limit.admit(line.clone(), start).is_empty()).count();
         assert_eq!((admitted, limit.left_out), (LINES as usize, 100 - u64::from(LINES)));
-        let next = limit.admits(line("another"), start + Duration::from_secs(1));
+        let next = limit.admit(line("another"), start + Duration::from_secs(1));
         assert_eq!(next, [note(80), line("another")]);
     }
 
@@ -218,7 +218,7 @@ mod tests {
     fn the_number_of_remembered_lines_is_bounded() {
         let (mut limit, start) = (Limit::default(), Instant::now());
         for at in 0..10_000u32 {
-            limit.admits(line(&format!("line {at}")), start + Duration::from_millis(u64::from(at)));
+            limit.admit(line(&format!("line {at}")), start + Duration::from_millis(u64::from(at)));
         }
         assert!(limit.causes.len() <= REMEMBERED);
     }

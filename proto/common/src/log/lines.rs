@@ -45,7 +45,7 @@ impl Lines {
             let mut limit = lock(limit);
             let now = Instant::now();
             let mut lines = limit.repeated(now);
-            lines.extend(limit.admits(line, now));
+            lines.extend(limit.admit(line, now));
             (lines, limit.needs_clock())
         };
         this.write(&lines);
@@ -69,7 +69,7 @@ impl Lines {
         let started = thread::Builder::new().name("farpool-log".to_owned()).spawn(clock);
         if let (Err(_), Some(limit)) = (started, &this.limit) {
             // The counts are written with the next line.
-            lock(limit).clock_is_missing();
+            lock(limit).clock_failed();
         }
     }
 

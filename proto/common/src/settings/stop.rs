@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process;
 
-use super::Given;
+use super::SettingsReport;
 
 /// Why a program ends before it has started.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub enum Stop {
     /// Its settings are invalid, or it was asked for its help or version.
     Usage(clap::Error),
     /// It was asked to show its settings.
-    Shows(Given),
+    PrintConfig(SettingsReport),
 }
 
 impl Stop {
@@ -20,9 +20,9 @@ impl Stop {
     pub fn exit(self) -> ! {
         match self {
             Self::Usage(error) => error.exit(),
-            Self::Shows(given) => {
+            Self::PrintConfig(report) => {
                 let mut stdout = io::stdout().lock();
-                let shown = write!(stdout, "{given}").and_then(|()| stdout.flush());
+                let shown = write!(stdout, "{report}").and_then(|()| stdout.flush());
                 process::exit(shown.is_err().into())
             }
         }
@@ -39,7 +39,7 @@ impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(error) => error.fmt(f),
-            Self::Shows(given) => given.fmt(f),
+            Self::PrintConfig(report) => report.fmt(f),
         }
     }
 }

@@ -61,7 +61,7 @@ fn a_connection_ends_when_another_one_takes_its_place() {
     drop(std::mem::replace(&mut received, queue.incoming(inbound, LIMIT)));
     let newer = queue.resume(Bytes::new());
     let status = now(received.next()).expect("there is a frame").expect_err("the session was resumed elsewhere");
-    assert_eq!((status.code(), received.is_garbled(), queue.received()), (Code::Aborted, false, 0));
+    assert_eq!((status.code(), received.peer_broke_protocol(), queue.received()), (Code::Aborted, false, 0));
     drop(newer);
     assert!(queue.is_gone());
     drop(new);

@@ -48,7 +48,7 @@ fn on_a_connection() {
             }
         };
         check(&status, words);
-        assert!(incoming.is_garbled());
+        assert!(incoming.peer_broke_protocol());
         assert!(queue.received() < last, "the last frame is not accepted");
         assert!(queue.acknowledged() <= 3);
         // The queue continues.

@@ -103,7 +103,7 @@ impl Pair {
         connection.down.cut();
         assert!(self.client.is_gone() && self.coordinator.is_gone());
         assert!(now(connection.client.next()).expect("the stream ends").is_err());
-        assert!(!connection.client.is_garbled());
+        assert!(!connection.client.peer_broke_protocol());
     }
 
     /// Resumes on another connection, unless this breaks too after this many frames. The old one need not be cut.

@@ -56,7 +56,7 @@ impl Iterator for DetachedInput<'_> {
         }
         let (command, input) = (self.plan.command(&item, index), item.take_content());
         let Plan { timeout, grace, .. } = *self.plan;
-        let work = Work { index, command, input, timeout, grace, keeping: OutputMode::InMemory };
+        let work = Work { index, command, input, timeout, grace, output_mode: OutputMode::InMemory };
         Some(Entry(Some(DetachedItem { item: item.name, work })))
     }
 }

@@ -130,7 +130,7 @@ impl DetachingJob {
     }
 
     /// Withdraws the job: it is no longer wanted.
-    pub fn abandon(&self) {
+    pub fn withdraw(&self) {
         self.0.withdraw();
     }
 

@@ -83,8 +83,8 @@ impl Detacher {
         }
         if gives_up_at.is_some() {
             sleep(self.random.millis(0..pause + 1)).await;
-            trace::log(format_args!("{} is abandoned", self.name));
-            detaching_job.abandon();
+            trace::log(format_args!("{} is withdrawn", self.name));
+            detaching_job.withdraw();
             return false;
         }
         self.plan.allow(tag);

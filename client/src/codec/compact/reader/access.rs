@@ -2,7 +2,7 @@
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess};
 
-use super::Reader;
+use super::CompactReader;
 use crate::codec::fault::Fault;
 use crate::codec::input::Input;
 
@@ -32,7 +32,7 @@ impl<'de> SeqAccess<'de> for &mut Elements<'de, '_> {
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
-        let element = seed.deserialize(Reader { input: &mut *self.input, depth: self.depth });
+        let element = seed.deserialize(CompactReader { input: &mut *self.input, depth: self.depth });
         element.map(Some).map_err(|fault| match self.names {
             [.., _] if self.names.len() > left => fault.in_field(self.names[self.names.len() - 1 - left]),
             _ => fault,
@@ -64,11 +64,11 @@ impl<'de> MapAccess<'de> for &mut Entries<'de, '_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
-        seed.deserialize(Reader { input: &mut *self.input, depth: self.depth }).map(Some)
+        seed.deserialize(CompactReader { input: &mut *self.input, depth: self.depth }).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        seed.deserialize(Reader { input: &mut *self.input, depth: self.depth })
+        seed.deserialize(CompactReader { input: &mut *self.input, depth: self.depth })
     }
 
     fn size_hint(&self) -> Option<usize> {

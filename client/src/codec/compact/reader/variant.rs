@@ -3,28 +3,28 @@
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, EnumAccess, VariantAccess, Visitor};
 
-use super::Reader;
+use super::CompactReader;
 use crate::codec::fault::Fault;
 use crate::codec::shape::part;
 
 /// Identifies a variant by its name, as self-describing formats do. If serde skips a variant,
 /// Serialize and Deserialize number the others differently.
 pub(super) struct Variant<'de, 'r> {
-    pub(super) reader: Reader<'de, 'r>,
+    pub(super) reader: CompactReader<'de, 'r>,
     pub(super) name: &'static str,
 }
 
 impl<'de, 'r> EnumAccess<'de> for Variant<'de, 'r> {
     type Error = Fault;
-    type Variant = Reader<'de, 'r>;
+    type Variant = CompactReader<'de, 'r>;
 
     #[inline]
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Reader<'de, 'r>), Fault> {
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, CompactReader<'de, 'r>), Fault> {
         Ok((seed.deserialize(BorrowedStrDeserializer::new(self.name))?, self.reader))
     }
 }
 
-impl<'de> VariantAccess<'de> for Reader<'de, '_> {
+impl<'de> VariantAccess<'de> for CompactReader<'de, '_> {
     type Error = Fault;
 
     #[inline]

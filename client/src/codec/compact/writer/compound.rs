@@ -6,7 +6,7 @@ use serde::ser::{
     SerializeTupleVariant,
 };
 
-use super::Writer;
+use super::CompactWriter;
 use crate::codec::fault::Fault;
 use crate::codec::out::Out;
 use crate::codec::shape::{Fields, Node, same};
@@ -62,7 +62,7 @@ impl<S: Sink> SerializeSeq for Seq<'_, '_, S> {
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
         let Some(left) = self.left.checked_sub(1) else { return self.out.fail(Fault::Differs) };
         self.left = left;
-        Writer::part(self.out, self.node, self.depth, value)
+        CompactWriter::part(self.out, self.node, self.depth, value)
     }
 
     #[inline]
@@ -78,11 +78,11 @@ impl<S: Sink> SerializeMap for Map<'_, '_, S> {
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
         let Some(left) = self.left.checked_sub(1) else { return self.out.fail(Fault::Differs) };
         self.left = left;
-        Writer::part(self.out, self.key, self.depth, key)
+        CompactWriter::part(self.out, self.key, self.depth, key)
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        Writer::part(self.out, self.value, self.depth, value)
+        CompactWriter::part(self.out, self.value, self.depth, value)
     }
 
     fn end(self) -> Result<(), Fault> {
@@ -100,7 +100,7 @@ macro_rules! tuples {
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
                 let Some(node) = self.nodes.get(self.index) else { return self.out.fail(Fault::Differs) };
                 self.index += 1;
-                Writer::part(self.out, node, self.depth, value)
+                CompactWriter::part(self.out, node, self.depth, value)
             }
 
             #[inline]
@@ -131,7 +131,7 @@ macro_rules! structs {
                 };
                 self.at += 1;
                 self.left = left;
-                Writer::part(self.out, node, self.depth, value).map_err(|fault| fault.in_field(key))
+                CompactWriter::part(self.out, node, self.depth, value).map_err(|fault| fault.in_field(key))
             }
 
             fn skip_field(&mut self, _: &'static str) -> Result<(), Fault> {

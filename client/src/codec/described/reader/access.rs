@@ -2,7 +2,7 @@
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess};
 
-use super::Reader;
+use super::DescribedReader;
 use super::parts::Parts;
 use super::skip::skip;
 use crate::codec::described::tag;
@@ -25,7 +25,7 @@ impl<'de> SeqAccess<'de> for Elements<'de, '_> {
         }
         let recorder = self.parts.part(self.index, None);
         self.index += 1;
-        seed.deserialize(Reader { input: self.input, depth: self.depth, recorder }).map(Some)
+        seed.deserialize(DescribedReader { input: self.input, depth: self.depth, recorder }).map(Some)
     }
 }
 
@@ -61,12 +61,12 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
         }
         self.key = self.input.bytes;
         let recorder = self.parts.key();
-        seed.deserialize(Reader { input: self.input, depth: self.depth, recorder }).map(Some)
+        seed.deserialize(DescribedReader { input: self.input, depth: self.depth, recorder }).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let recorder = self.parts.part(0, self.parts.struct_fields().and_then(|_| self.name()));
-        let value = seed.deserialize(Reader { input: self.input, depth: self.depth, recorder });
+        let value = seed.deserialize(DescribedReader { input: self.input, depth: self.depth, recorder });
         value.map_err(|fault| match self.name() {
             Some(name) => fault.in_field(name),
             None => fault,
@@ -96,6 +96,6 @@ impl<'de> SeqAccess<'de> for &mut Positional<'de, '_> {
         self.asked += 1;
         let recorder = self.parts.part(0, name(self.input.bytes));
         skip(self.input)?;
-        seed.deserialize(Reader { input: self.input, depth: self.depth, recorder }).map(Some)
+        seed.deserialize(DescribedReader { input: self.input, depth: self.depth, recorder }).map(Some)
     }
 }

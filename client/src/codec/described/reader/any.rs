@@ -3,7 +3,7 @@
 use serde::de::value::SeqDeserializer;
 use serde::de::{Deserializer, Visitor};
 
-use super::Reader;
+use super::DescribedReader;
 use super::access::{Elements, Entries, Positional};
 use super::parts::Parts;
 use super::skip::skip;
@@ -18,7 +18,7 @@ fn is_buffer<V>() -> bool {
     std::any::type_name::<V>().contains("ContentVisitor")
 }
 
-impl<'de> Reader<'de, '_> {
+impl<'de> DescribedReader<'de, '_> {
     /// Calls the visitor's method for what the input contains.
     pub(super) fn visit_any<V: Visitor<'de>>(self, visitor: V, parts: Parts<'_>) -> Result<V::Value, Fault> {
         let input = self.input;
@@ -44,7 +44,7 @@ impl<'de> Reader<'de, '_> {
             tag::SOME => {
                 let depth = input.descend(self.depth)?;
                 let ambiguous = matches!(input.bytes.first(), Some(&(tag::UNIT | tag::NONE | tag::SOME)));
-                let content = Reader { input, depth, recorder: None };
+                let content = DescribedReader { input, depth, recorder: None };
                 if ambiguous && is_buffer::<V>() {
                     visitor.visit_some(content)
                 } else {

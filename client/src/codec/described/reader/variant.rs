@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, EnumAccess, Error, Unexpected, VariantAccess, Visitor};
 
-use super::Reader;
+use super::DescribedReader;
 use super::access::name;
 use super::parts::Parts;
 use crate::codec::described::tag;
@@ -40,7 +40,7 @@ impl<'de, 'r> EnumAccess<'de> for Variant<'de, 'r> {
             _ => None,
         });
         let Self { input, depth, name_only, recorded } = self;
-        let variant = seed.deserialize(Reader { input: &mut *input, depth, recorder: None })?;
+        let variant = seed.deserialize(DescribedReader { input: &mut *input, depth, recorder: None })?;
         let recorded = recorded.filter(|_| index.is_some());
         Ok((variant, VariantContent { input, depth, name_only, recorded, index: index.unwrap_or(0) }))
     }
@@ -57,9 +57,13 @@ impl<'de, 'r> VariantContent<'de, 'r> {
     }
 
     /// Reads the content and the END after it.
-    fn content<T>(self, parts: Parts<'_>, read: impl FnOnce(Reader<'de, '_>) -> Result<T, Fault>) -> Result<T, Fault> {
+    fn content<T>(
+        self,
+        parts: Parts<'_>,
+        read: impl FnOnce(DescribedReader<'de, '_>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let recorder = parts.part(0, None);
-        let value = read(Reader { input: &mut *self.input, depth: self.depth, recorder })?;
+        let value = read(DescribedReader { input: &mut *self.input, depth: self.depth, recorder })?;
         match self.input.byte()? {
             tag::END => Ok(value),
             _ => Err(Fault::custom("a variant has more than one entry")),

@@ -6,7 +6,7 @@ use serde::ser::{
     SerializeTupleVariant,
 };
 
-use super::Writer;
+use super::DescribedWriter;
 use crate::codec::described::tag;
 use crate::codec::fault::Fault;
 use crate::codec::out::Out;
@@ -43,7 +43,7 @@ macro_rules! sequences {
             type Error = Fault;
 
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-                Writer::part(self.out, self.depth, value)
+                DescribedWriter::part(self.out, self.depth, value)
             }
 
             fn end(self) -> Result<(), Fault> {
@@ -65,11 +65,11 @@ impl<S: Sink> SerializeMap for Map<'_, '_, S> {
     type Error = Fault;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
-        Writer::part(self.out, self.depth, key)
+        DescribedWriter::part(self.out, self.depth, key)
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        Writer::part(self.out, self.depth, value)
+        DescribedWriter::part(self.out, self.depth, value)
     }
 
     fn end(self) -> Result<(), Fault> {
@@ -86,7 +86,7 @@ macro_rules! structs {
             fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), Fault> {
                 self.out.sink.push(tag::STR)?;
                 self.out.sink.counted(key.as_bytes())?;
-                Writer::part(self.out, self.depth, value).map_err(|fault| fault.in_field(key))
+                DescribedWriter::part(self.out, self.depth, value).map_err(|fault| fault.in_field(key))
             }
 
             fn skip_field(&mut self, _: &'static str) -> Result<(), Fault> {

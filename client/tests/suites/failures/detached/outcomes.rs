@@ -72,7 +72,7 @@ fn items_that_fail() {
 }
 
 /// Item 3 counts as failed in its first run, and item 5 in every run.
-fn poor((log, item): (String, u64)) -> u64 {
+fn counts_as_failed((log, item): (String, u64)) -> u64 {
     log::note(&log, item);
     let runs = fs::read_to_string(&log).unwrap().lines().filter(|line| *line == item.to_string()).count();
     if item == 5 || item == 3 && runs == 1 {
@@ -85,7 +85,7 @@ fn items_that_count_as_failed() {
     let (mut cluster, log) = (cluster(), Log::new("runs"));
     let pool = pool(cluster.address());
     let items = (0..10_u64).map(|item| (log.path(), item)).collect::<Vec<_>>();
-    let job = pool.job(poor).retries(2).retry_failed(true).detach("poor").map(items).unwrap();
+    let job = pool.job(counts_as_failed).retries(2).retry_failed(true).detach("counted").map(items).unwrap();
     drop(pool);
     let expected = [100, 101, 102, 203, 104, 305, 106, 107, 108, 109];
     assert_eq!(within(seconds(20), || job.get().unwrap()), expected);

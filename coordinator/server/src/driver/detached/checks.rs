@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farpool_coordinator::Principal;
-use farpool_coordinator::convert::of_one_job;
+use farpool_coordinator::convert::check_job_message;
 use farpool_programs::Digest;
 use farpool_proto::text;
 use farpool_proto::v1::{ClientMessage, Detach, OpenJob, OpenPool, Program, client_message};
@@ -46,7 +46,7 @@ pub(super) fn payload_limit_of(pool: &OpenPool) -> u64 {
 pub(super) fn check_opening(pool: &OpenPool, job: &OpenJob) -> Result<(), Status> {
     for body in [client_message::Body::OpenPool(pool.clone().into()), client_message::Body::OpenJob(job.clone().into())]
     {
-        of_one_job(ClientMessage { body: Some(body) })
+        check_job_message(ClientMessage { body: Some(body) })
             .map_err(|refused| Status::invalid_argument(refused.to_string()))?;
     }
     Ok(())

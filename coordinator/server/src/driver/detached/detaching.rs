@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use farpool_coordinator::convert::{Batch, OfOneJob, of_one_job};
+use farpool_coordinator::convert::{Batch, OfOneJob, check_job_message};
 use farpool_coordinator::{Principal, Refused, RefusedKind};
 use farpool_net::Outgoing;
 use farpool_proto::v1::client_event::Body;
@@ -127,7 +127,7 @@ impl Detaching {
             Some(Body::ClosePool(close)) if close.now || self.wire_number.is_none() => return Ok(Handled::Withdrawn),
             Some(Body::ClosePool(_) | Body::PoolReopened(_)) => {}
             body @ (None | Some(Body::Items(_) | Body::EndItems(_))) => {
-                match of_one_job(ClientMessage { body }).map_err(refusal)? {
+                match check_job_message(ClientMessage { body }).map_err(refusal)? {
                     OfOneJob::Items(of, batch) if self.wire_number == Some(of) => self.handle_batch(of, batch)?,
                     OfOneJob::End(of) if self.wire_number == Some(of) => {
                         self.check_input()?;

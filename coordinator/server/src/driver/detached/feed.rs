@@ -28,7 +28,7 @@ pub(super) struct Feed {
     pub(super) reading: Option<u64>,
     /// Items that were read and wait: for room, and until it is durable that they may have been given out.
     pub(super) ready: VecDeque<Batch>,
-    pub(super) noting: bool,
+    pub(super) awaits_durable_note: bool,
     pub(super) input_ended: bool,
 }
 
@@ -70,7 +70,7 @@ impl Feed {
         room: impl FnOnce() -> Option<u64>,
     ) -> Option<Step> {
         if !self.is_empty() {
-            let may_go = self.reading.is_none() && !self.noting && has_room();
+            let may_go = self.reading.is_none() && !self.awaits_durable_note && has_room();
             return may_go.then_some(Step::Give);
         }
         let missing = job.done.gap(self.next, job.end);

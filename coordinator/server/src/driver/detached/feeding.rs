@@ -27,23 +27,23 @@ const CHECK_NS: u64 = 50_000_000;
 impl Runner {
     /// Returns whether another round has something to do, even without input.
     pub(super) fn has_more(&self) -> bool {
-        !self.hungry.is_empty()
+        !self.to_feed.is_empty()
     }
 
     /// Feeds all jobs that may have room.
     pub(super) fn feed_all(&mut self, tracked: &mut TrackedStore, round: &mut Round) {
         if self.check_at.is_some_and(|at| at <= round.now) {
             self.check_at = None;
-            self.hungry.append(&mut self.starved);
+            self.to_feed.append(&mut self.waiting_for_memory);
         }
-        if self.hungry.is_empty() {
+        if self.to_feed.is_empty() {
             return;
         }
         self.update_total(round);
-        let mut hungry = std::mem::take(&mut self.hungry);
-        hungry.sort_unstable();
-        hungry.dedup();
-        hungry.into_iter().for_each(|id| self.feed(tracked, round, id));
+        let mut to_feed = std::mem::take(&mut self.to_feed);
+        to_feed.sort_unstable();
+        to_feed.dedup();
+        to_feed.into_iter().for_each(|id| self.feed(tracked, round, id));
     }
 
     /// Handles items that were read.
@@ -56,7 +56,7 @@ impl Runner {
     ) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.feed.reading = None;
-        let Some(job) = tracked.job(run.job).filter(|_| !run.ended) else { return self.hungry.push(id) };
+        let Some(job) = tracked.job(run.job).filter(|_| !run.ended) else { return self.to_feed.push(id) };
         let unavailable = run.feed.take(read, &job.done);
         if let Some(error) = unavailable {
             warn!(round.link.log, job = job.name(), %error, "cannot read items of a detached job; retrying");
@@ -66,7 +66,7 @@ impl Runner {
                 let reason = &run.feed.why_lost;
                 error!(round.link.log, job = job.name(), reason, "items of a detached job are lost");
             }
-            self.hungry.push(id);
+            self.to_feed.push(id);
         }
         self.note_fed(tracked, round, id);
     }
@@ -74,7 +74,7 @@ impl Runner {
     /// Gives out items once it is durable that they may have been given out.
     pub(super) fn give_noted(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId) {
         if let Some(run) = self.runs.get_mut(&id) {
-            run.feed.noting = false;
+            run.feed.awaits_durable_note = false;
             self.give(tracked, round, id);
         }
     }
@@ -82,19 +82,19 @@ impl Runner {
     /// Feeds a job as far as possible now.
     fn feed(&mut self, tracked: &mut TrackedStore, round: &mut Round, id: ClientId) {
         for _ in 0..STEPS {
-            let Some(step) = self.next_step(tracked, round, id) else { return self.recheck_if_starved(round, id) };
+            let Some(step) = self.next_step(tracked, round, id) else { return self.recheck_if_waiting(round, id) };
             self.take_step(tracked, round, id, step);
         }
-        self.hungry.push(id);
+        self.to_feed.push(id);
     }
 
     /// Schedules another check of a job that has nothing in memory and may not read: it waits until other jobs have less in memory, or until
     /// slots are idle.
-    fn recheck_if_starved(&mut self, round: &Round, id: ClientId) {
+    fn recheck_if_waiting(&mut self, round: &Round, id: ClientId) {
         let Some(run) = self.runs.get(&id) else { return };
         let waits = !run.ended && !run.feed.input_ended && run.feed.is_empty();
         if waits && round.coordinator.stored_bytes_of(id) == 0 {
-            self.starved.push(id);
+            self.waiting_for_memory.push(id);
             self.check_at.get_or_insert(round.now.saturating_add(CHECK_NS));
         }
     }
@@ -176,7 +176,7 @@ impl Runner {
             // An error means that the job is gone.
             let _ = tracked.store_mut().append(run.job, Entry::Fed { end: run.feed.next });
             if run.at_most_once {
-                run.feed.noting = true;
+                run.feed.awaits_durable_note = true;
                 return tracked.when_durable(OnDurable::Give(id));
             }
         }
@@ -194,6 +194,6 @@ impl Runner {
             let items = v1::Items { job: run.wire_number, first, data, ends };
             self.send_as(tracked, round, id, ask::Body::Items(items));
         }
-        self.hungry.push(id);
+        self.to_feed.push(id);
     }
 }

@@ -40,12 +40,12 @@ pub(super) fn find_or_open(
     received: &BTreeMap<u64, Receiving>,
 ) -> Result<FoundJob, Status> {
     let Detaching { owner, id, pool, .. } = session;
-    let is_unwanted = |job| received.get(&job).is_some_and(|receiving| receiving.unwanted);
+    let is_withdrawn = |job| received.get(&job).is_some_and(|receiving| receiving.withdrawn);
     let has_other_pool =
         |job| received.get(&job).and_then(|receiving| receiving.pool).is_some_and(|pool| pool != facts);
     match tracked.store().find(owner.tenant(), &detach.name) {
         Some(existing)
-            if existing.known.id != *id || existing.known.owner != *owner || is_unwanted(existing.number) =>
+            if existing.known.id != *id || existing.known.owner != *owner || is_withdrawn(existing.number) =>
         {
             Err(Status::already_exists(format!("there already is a job {:?}", detach.name)))
         }

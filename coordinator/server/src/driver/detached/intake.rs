@@ -102,13 +102,13 @@ impl Intake {
     /// Retries parts that wait for room: there may be some now.
     pub(super) fn take_parked(&mut self, tracked: &mut TrackedStore, round: &mut Round) -> Vec<u64> {
         let cannot_keep = tracked.cannot_keep(round.now);
-        let mut gone = self.forget_unwanted(tracked, round);
+        let mut gone = self.forget_withdrawn(tracked, round);
         let waits = |(_, session): &(&ClientId, &Detaching)| session.has_parked();
         let waiting: Vec<ClientId> = self.sessions.iter().filter(waits).map(|(id, _)| *id).collect();
         for id in waiting {
             gone.extend(self.store_parked(tracked, round, id, cannot_keep.as_ref()));
         }
-        let whole = self.jobs_where(|receiving| receiving.input_ended && !receiving.completes);
+        let whole = self.jobs_where(|receiving| receiving.input_ended && !receiving.completion_appended);
         whole.into_iter().for_each(|job| self.try_to_complete(tracked, round.now, job));
         if tracked.is_failing() {
             self.answer_withdrawals(tracked);
@@ -155,7 +155,7 @@ impl Intake {
     /// Handles that a job's completion is durable. Returns whether it has to be started.
     pub(super) fn handle_complete(&mut self, tracked: &mut TrackedStore, round: &Round, number: u64) -> bool {
         tracked.note_complete(number);
-        if self.jobs.get(&number).is_none_or(|receiving| receiving.unwanted) {
+        if self.jobs.get(&number).is_none_or(|receiving| receiving.withdrawn) {
             return false;
         }
         let client = self.jobs.remove(&number).and_then(|receiving| receiving.client);
@@ -180,8 +180,8 @@ impl Intake {
         // It never runs now, even if the coordinator ends before it is dropped.
         self.sessions_that_withdraw(number).into_iter().for_each(|id| self.report_withdrawn(id));
         let receiving = self.jobs.get_mut(&number)?;
-        receiving.completes = false;
-        if receiving.unwanted {
+        receiving.completion_appended = false;
+        if receiving.withdrawn {
             tracked.store_mut().forget_incomplete(number).ok()?;
             self.drop_job(tracked, round, number);
             return Some(number);
@@ -240,11 +240,11 @@ impl Intake {
     /// Appends the record that completes a job, if all its items and its program have arrived.
     pub(super) fn try_to_complete(&mut self, tracked: &mut TrackedStore, now: u64, number: u64) {
         let Some(receiving) = self.jobs.get_mut(&number) else { return };
-        let is_whole = receiving.input_ended && !receiving.completes;
+        let is_whole = receiving.input_ended && !receiving.completion_appended;
         let Some(job) = tracked.job(number).filter(|_| is_whole && tracked.is_pinned(number)) else { return };
         let items = job.end;
         // While nothing can be written, this is retried whenever the store makes progress.
-        receiving.completes = tracked.complete(number, items, now);
+        receiving.completion_appended = tracked.complete(number, items, now);
     }
 
     /// Ends a session: the job, if it has begun, waits for its client to continue.
@@ -338,7 +338,7 @@ impl Intake {
     fn receive(&mut self, tracked: &TrackedStore, round: &Round, number: u64, id: ClientId, pool: PoolFacts) {
         let receiving = self.jobs.entry(number).or_default();
         let older = receiving.client.replace(id);
-        (receiving.input_ended, receiving.pool) = (receiving.completes, Some(pool));
+        (receiving.input_ended, receiving.pool) = (receiving.completion_appended, Some(pool));
         if let Some(older) = older
             && self.sessions.remove(&older).is_some()
         {
@@ -367,9 +367,9 @@ impl Intake {
             return None;
         };
         receiving.lose_client(round.now);
-        if receiving.completes {
+        if receiving.completion_appended {
             // The record that completes it may be on disk: the job is dropped when that is known.
-            (receiving.unwanted, session.withdrawal) = (true, Some(Withdrawal::Of(number)));
+            (receiving.withdrawn, session.withdrawal) = (true, Some(Withdrawal::Of(number)));
             if tracked.is_failing() {
                 tracked.store_mut().withdraw_end(number);
             }
@@ -406,9 +406,9 @@ impl Intake {
     }
 
     /// Drops withdrawn jobs whose completing record may have been on disk, once it is known whether it is.
-    fn forget_unwanted(&mut self, tracked: &mut TrackedStore, round: &Round) -> Vec<u64> {
-        let unwanted = self.jobs_where(|receiving| receiving.unwanted).into_iter();
-        let known: Vec<u64> = unwanted.filter(|job| !tracked.is_completing(*job)).collect();
+    fn forget_withdrawn(&mut self, tracked: &mut TrackedStore, round: &Round) -> Vec<u64> {
+        let withdrawn = self.jobs_where(|receiving| receiving.withdrawn).into_iter();
+        let known: Vec<u64> = withdrawn.filter(|job| !tracked.is_completing(*job)).collect();
         known.into_iter().filter_map(|job| self.forget(tracked, round, job)).collect()
     }
 
@@ -438,7 +438,7 @@ fn store(
     let (first, end, bytes) = (batch.first, batch.first + batch.count, batch.bytes());
     let next = tracked.job(job).map_or(0, |job| job.end);
     // If the job's end is stored, all items were stored before.
-    if end > next && !receiving.completes {
+    if end > next && !receiving.completion_appended {
         if first > next {
             return Err(NotStored::Refused(gap(first, next)));
         }

@@ -31,7 +31,7 @@ pub(super) struct Readers {
     /// How many bytes they hold together, as of this round.
     held: u64,
     /// When they were last checked.
-    seen_at: u64,
+    checked_at: u64,
 }
 
 /// A session that is sent a job's outcomes.
@@ -166,7 +166,7 @@ impl Readers {
 
     /// Checks queues after some have run low.
     pub(super) fn check_queues(&mut self, tracked: &TrackedStore, round: &Round) {
-        (self.held, self.seen_at) = (self.held(), round.now);
+        (self.held, self.checked_at) = (self.held(), round.now);
         if self.held > 2 * share(round.memory.bound) {
             self.end_stalled(round);
         }
@@ -175,7 +175,7 @@ impl Readers {
 
     /// Returns when to check the sessions, if they fill their share of this much memory.
     pub(super) fn next_check(&self, memory: u64) -> Option<u64> {
-        (self.held > share(memory)).then_some(self.seen_at.saturating_add(CHECK_NS))
+        (self.held > share(memory)).then_some(self.checked_at.saturating_add(CHECK_NS))
     }
 
     /// Checks queues when it is time.

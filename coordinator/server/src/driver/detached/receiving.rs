@@ -26,9 +26,9 @@ pub(super) struct Receiving {
     pub(super) wants: Option<Digest>,
     /// The input has ended. The record that completes the job was appended to the store.
     pub(super) input_ended: bool,
-    pub(super) completes: bool,
+    pub(super) completion_appended: bool,
     /// Its client has withdrawn it, and the withdrawal is not in the store.
-    pub(super) unwanted: bool,
+    pub(super) withdrawn: bool,
 }
 
 impl PoolFacts {
@@ -41,11 +41,11 @@ impl PoolFacts {
 impl Receiving {
     /// Notes that its client has left.
     pub(super) fn lose_client(&mut self, now: u64) {
-        (self.client, self.since, self.input_ended) = (None, now, self.completes);
+        (self.client, self.since, self.input_ended) = (None, now, self.completion_appended);
     }
 
     /// Returns since when no client has been detaching it; `None` if one is, or if it completes.
     pub(super) fn away_since(&self) -> Option<u64> {
-        (self.client.is_none() && !self.completes).then_some(self.since)
+        (self.client.is_none() && !self.completion_appended).then_some(self.since)
     }
 }

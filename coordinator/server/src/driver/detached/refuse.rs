@@ -29,7 +29,7 @@ impl Intake {
         let Some(why) = tracked.cannot_keep(round.now) else { return Vec::new() };
         let mut gone = Vec::new();
         for job in self.jobs_that_wait(tracked) {
-            if self.all()[&job].completes {
+            if self.all()[&job].completion_appended {
                 tracked.store_mut().withdraw_end(job);
             } else {
                 gone.extend(self.refuse(tracked, round, job, why.clone()));

@@ -37,9 +37,9 @@ pub(super) struct Runner {
     /// Runs that got events in this round.
     pub(super) notified: Vec<ClientId>,
     /// Runs that may be fed.
-    pub(super) hungry: Vec<ClientId>,
+    pub(super) to_feed: Vec<ClientId>,
     /// Runs that had no room, and when to check them again.
-    pub(super) starved: Vec<ClientId>,
+    pub(super) waiting_for_memory: Vec<ClientId>,
     pub(super) check_at: Option<u64>,
     /// How many bytes of items all runs have in memory.
     pub(super) total_held: u64,
@@ -133,7 +133,7 @@ impl Runner {
         self.send_as(tracked, round, id, ask::Body::OpenPool(Box::new(pool)));
         self.send_as(tracked, round, id, ask::Body::OpenJob(Box::new(OpenJob { label, ..*opened })));
         self.review_pause(round, id);
-        self.hungry.push(id);
+        self.to_feed.push(id);
     }
 
     /// Sends a message as the client of a job's pool. If it is refused, the job ends.
@@ -243,7 +243,7 @@ impl Runner {
         }
         let has_room = std::mem::replace(&mut self.memory_was_full, round.memory.is_full) && !round.memory.is_full;
         if again || has_room {
-            self.hungry.extend(self.runs.keys());
+            self.to_feed.extend(self.runs.keys());
         }
         again
     }
@@ -265,18 +265,18 @@ impl Runner {
         match body {
             Body::Welcome(welcome) => {
                 run.feed.limit = welcome.window;
-                self.hungry.push(id);
+                self.to_feed.push(id);
             }
             Body::Window(window) => {
                 run.feed.limit = run.feed.limit.max(window.limit);
-                self.hungry.push(id);
+                self.to_feed.push(id);
             }
             Body::ItemsDone(done) if !run.ended => {
-                self.hungry.push(id);
+                self.to_feed.push(id);
                 take_results(tracked, round, run.job, done);
             }
             Body::ItemsFailed(failed) if !run.ended => {
-                self.hungry.push(id);
+                self.to_feed.push(id);
                 let failure = failed.failure.unwrap_or_default();
                 let failed = Entry::Failed { first: failed.first, count: failed.count, failure: &failure };
                 if let Err(error) = tracked.store_mut().append(run.job, failed) {

@@ -250,7 +250,7 @@ impl TrackedStore {
     pub(super) fn try_now(&mut self, now: u64) {
         if let Some(failing) = &mut self.failing {
             failing.tried(now);
-            self.store.try_again();
+            self.store.retry_now();
         }
     }
 

@@ -7,7 +7,7 @@ use tokio_stream::StreamExt;
 use tonic::Code;
 
 use super::*;
-use crate::agent::{Agent, Order, Report};
+use crate::agent::{Agent, Command, Report};
 use crate::client::{id, secret};
 use crate::restart::{assigned, result_of};
 use crate::server::connect;
@@ -155,10 +155,10 @@ async fn an_invalid_attach_is_refused() {
 /// Waits for the next LendSlot; returns a byte of its ticket and whether to lend.
 async fn lends(agent: &mut Agent) -> (u8, bool) {
     loop {
-        for order in soon("an order", agent.next()).await.expect("the session ended").expect("the session ended") {
-            match order {
-                Order::LendSlot(lend) => return (lend.ticket[0], lend.lend),
-                order => agent.execute(order),
+        for command in soon("a command", agent.next()).await.expect("the session ended").expect("the session ended") {
+            match command {
+                Command::LendSlot(lend) => return (lend.ticket[0], lend.lend),
+                command => agent.execute(command),
             }
         }
     }

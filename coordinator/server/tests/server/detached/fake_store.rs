@@ -392,7 +392,7 @@ impl JobStore for FakeStore {
         self.disk.wakeup.clone()
     }
 
-    fn try_again(&self) {
+    fn retry_now(&self) {
         self.disk.try_to_write();
     }
 

@@ -10,7 +10,7 @@ use farpool_proto::v1::StatusReply;
 use tonic::Code;
 
 use super::*;
-use crate::agent::{Agent, Order, hello};
+use crate::agent::{self, Agent, hello};
 use crate::process::Running;
 use crate::programs::put_over;
 
@@ -193,12 +193,12 @@ async fn jobs_wait_while_the_disk_is_full_and_nothing_is_lost() {
     agent.times = 1000;
     let (settled, mut last) = tokio::sync::watch::channel(0);
     let agent = tokio::spawn(async move {
-        while let Ok(Some(orders)) = agent.next().await {
-            for order in orders {
-                if let Order::Settled(order) = &order {
-                    settled.send_replace(order.report);
+        while let Ok(Some(commands)) = agent.next().await {
+            for command in commands {
+                if let agent::Command::Settled(command) = &command {
+                    settled.send_replace(command.report);
                 }
-                agent.execute(order);
+                agent.execute(command);
             }
         }
     });

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use tonic::Status;
 
 use super::*;
-use crate::agent::{Agent, Order, hello};
+use crate::agent::{self, Agent, hello};
 use crate::process::{Running, command};
 
 impl Scratch {
@@ -57,14 +57,14 @@ async fn continue_detaching(channel: &Channel, before: u64, items: u64, stop_at:
 /// An agent that runs this many items, or a few more, and then does nothing.
 async fn run_some(mut agent: Agent, items: usize) {
     let mut ran = 0;
-    while let Ok(Some(orders)) = agent.next().await {
-        for order in orders {
-            let count = match &order {
-                Order::Assign(assign) => assign.segments.iter().map(|segment| segment.ends.len() / 4).sum(),
+    while let Ok(Some(commands)) = agent.next().await {
+        for command in commands {
+            let count = match &command {
+                agent::Command::Assign(assign) => assign.segments.iter().map(|segment| segment.ends.len() / 4).sum(),
                 _ => 0,
             };
             if count == 0 || ran < items {
-                agent.execute(order);
+                agent.execute(command);
             }
             ran += count;
         }

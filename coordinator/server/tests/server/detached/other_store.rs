@@ -7,7 +7,7 @@ use tonic::Code;
 
 use super::fake_store::{Disk, Mode};
 use super::*;
-use crate::agent::{Agent, Order};
+use crate::agent::{Agent, Command};
 use crate::restart::{assigned, result_of};
 
 const WHY: &str = "the database is gone";
@@ -64,10 +64,10 @@ async fn a_stalled_store_stops_only_those_who_wait_for_it() {
     let request = CancelDetachedRequest { name: "one".to_owned(), ..CancelDetachedRequest::default() };
     let cancelled = tokio::spawn(async move { asking.cancel(request).await });
     'told: loop {
-        for order in
+        for command in
             soon("the cancellation", agent.next()).await.expect("the session ended").expect("the session ended")
         {
-            if matches!(order, Order::EndJob(_)) {
+            if matches!(command, Command::EndJob(_)) {
                 break 'told;
             }
         }
@@ -138,12 +138,12 @@ async fn acknowledged_outcomes_survive_a_failed_store_and_its_coordinator() {
     let (settled, last) = tokio::sync::watch::channel(0);
     let fails_at = disk.clone();
     let agent = tokio::spawn(async move {
-        while let Ok(Some(orders)) = agent.next().await {
-            for order in orders {
-                if let Order::Settled(settle) = &order {
+        while let Ok(Some(commands)) = agent.next().await {
+            for command in commands {
+                if let Command::Settled(settle) = &command {
                     settled.send_replace(settle.report);
                 }
-                agent.execute(order);
+                agent.execute(command);
             }
             if fails_at.outcomes("one") >= 50 {
                 fails_at.set(Mode::Fails(WHY));

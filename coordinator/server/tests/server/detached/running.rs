@@ -3,7 +3,7 @@
 use farpool_proto::v1::{AgentHello, DetachedState, Failure, FailureKind, HeldChunk, HeldPool, Label, PoolFault};
 
 use super::*;
-use crate::agent::{Agent, Order, Report, hello};
+use crate::agent::{Agent, Command, Report, hello};
 use crate::client::id;
 use crate::restart::{HELD, adopted, assigned, result, result_of};
 
@@ -107,12 +107,12 @@ async fn at_most_once_items_do_not_run_twice_if_agent_and_coordinator_are_lost()
     let mut other = Agent::joined(&server, 2, 1).await;
     let other = tokio::spawn(async move {
         let mut ran = Vec::new();
-        while let Ok(Some(orders)) = other.next().await {
-            for order in orders {
-                if let Order::Assign(assign) = &order {
+        while let Ok(Some(commands)) = other.next().await {
+            for command in commands {
+                if let Command::Assign(assign) = &command {
                     ran.extend(assign.chunks.iter().map(|chunk| chunk.first));
                 }
-                other.execute(order);
+                other.execute(command);
             }
         }
         ran

@@ -11,8 +11,8 @@ use super::file::{FromFile, NOT_IN_FILES};
 
 /// The settings of a program, one by one. They are shown as a file that `--config` accepts.
 #[derive(Debug)]
-pub struct Given {
-    is_wanted: bool,
+pub struct SettingsReport {
+    print_requested: bool,
     settings: Vec<Setting>,
 }
 
@@ -39,19 +39,19 @@ enum Source {
     Default,
 }
 
-impl Given {
-    pub(super) fn new(command: &Command, matches: &ArgMatches, file: Option<&FromFile>, is_wanted: bool) -> Self {
+impl SettingsReport {
+    pub(super) fn new(command: &Command, matches: &ArgMatches, file: Option<&FromFile>, print_requested: bool) -> Self {
         let is_setting = |arg: &&Arg| arg.get_long().is_some_and(|key| !NOT_IN_FILES.contains(&key));
         let settings = command.get_arguments().filter(is_setting).map(|arg| {
             let key = arg.get_long().unwrap_or_default().to_owned();
             Setting { value: value(arg, matches), source: source(arg, &key, matches, file), key }
         });
-        Self { is_wanted, settings: settings.collect() }
+        Self { print_requested, settings: settings.collect() }
     }
 
     /// Whether the settings are to be shown instead of running the program.
-    pub fn is_wanted(&self) -> bool {
-        self.is_wanted
+    pub fn print_requested(&self) -> bool {
+        self.print_requested
     }
 
     /// Shows this value of a setting: the one that the program uses, derived from what was given, if anything.
@@ -78,7 +78,7 @@ impl Given {
     }
 }
 
-impl fmt::Display for Given {
+impl fmt::Display for SettingsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.settings.iter().try_for_each(|Setting { key, value, source }| match value {
             Value::Toml(value) => writeln!(f, "{key} = {value} # {source}"),

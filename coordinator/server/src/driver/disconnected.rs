@@ -8,7 +8,7 @@ use farpool_coordinator::{AgentId, ClientId};
 use super::super::clock::nanos;
 
 /// When to end sessions that were not resumed.
-pub(super) struct Away {
+pub(super) struct DisconnectedSessions {
     /// How long they are kept, in ns.
     grace: u64,
     /// The time to end each session, its peer, and the lost connection, since a resumed session has a new one. Ordered by time.
@@ -21,7 +21,7 @@ pub(super) enum Peer {
     Agent(AgentId),
 }
 
-impl Away {
+impl DisconnectedSessions {
     pub(super) fn new(grace: Duration) -> Self {
         Self { grace: nanos(grace), waiting: VecDeque::new() }
     }
