@@ -10,7 +10,7 @@ use crate::pools::host::{Event, Gate, Host, is_alive};
 
 crate::pools::cases![all_pools_are_stopped_at_once, nothing_survives_an_agent_that_is_killed];
 
-/// The variable that makes this program run as an agent with two pools.
+/// The variable that makes this program run as an agent with two pools. Its value is the gate at which their workers wait.
 pub(crate) const AGENT_VARIABLE: &str = "FARPOOL_TEST_AGENT";
 
 fn all_pools_are_stopped_at_once() {
@@ -36,8 +36,12 @@ fn pid_of(event: &Event) -> Option<String> {
 }
 
 fn nothing_survives_an_agent_that_is_killed() {
-    let mut agent =
-        Command::new(std::env::current_exe().unwrap()).env(AGENT_VARIABLE, "1").stdout(Stdio::piped()).spawn().unwrap();
+    let gate = Gate::new("never-opened");
+    let mut agent = Command::new(std::env::current_exe().unwrap())
+        .env(AGENT_VARIABLE, gate.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
     let workers = [0; 2].map(|_| {
         let pid = lines.next().unwrap().unwrap();
@@ -52,15 +56,15 @@ fn nothing_survives_an_agent_that_is_killed() {
     }
 }
 
-/// Starts two pools, prints their workers' process ids, and drives them for longer than the test takes.
-pub(crate) fn run_agent() {
+/// Starts two pools, prints the process id of a worker of each, and drives them for longer than the test takes.
+pub(crate) fn run_agent(gate: &str) {
     let mut host = Host::new(2);
     for pool in [1, 2] {
         host.pool(pool);
-        println!("{}", host.run(pool, "pid"));
-    }
-    for pool in [1, 2] {
-        host.assign(pool, ["sleep 60000"]);
+        // An idle worker might end to make room for one of the other pool.
+        host.assign(pool, [&format!("hear {gate}")]);
+        host.wait_for_output(pool, "listening");
+        println!("{}", host.events.iter().rev().find_map(pid_of).expect("the worker printed something"));
     }
     host.drive_for(std::time::Duration::from_secs(60));
 }

@@ -25,8 +25,10 @@ pub(crate) fn run_role(role: &str) -> bool {
         ROLE_FORK_SERVER => program::serve(),
         ROLE_WORKER => program::work(),
         claims::ROLE => claims::claim(),
-        _ if std::env::var_os(end::AGENT_VARIABLE).is_some() => end::run_agent(),
-        _ => return false,
+        _ => match std::env::var(end::AGENT_VARIABLE) {
+            Ok(gate) => end::run_agent(&gate),
+            Err(_) => return false,
+        },
     }
     true
 }
