@@ -13,10 +13,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
 
 use crate::background;
 use crate::errors;
+use crate::memory::Memory;
 
 const NONE: u8 = 0;
 const FALSE: u8 = 1;
@@ -44,8 +45,6 @@ pub(crate) struct Encoder {
     by_value: Option<Py<PyAny>>,
     /// The names that the function has published in the workers' `__main__`.
     known: Arc<HashSet<String>>,
-    /// Whether buffers are kept out of pickles.
-    buffers: bool,
 }
 
 /// A decoded value, or the exception that took its place.
@@ -56,15 +55,13 @@ pub(crate) enum Decoded<'py> {
 
 impl Encoder {
     pub(crate) fn new(py: Python<'_>, by_value: Option<Py<PyAny>>, known: Arc<HashSet<String>>) -> PyResult<Encoder> {
-        // Asking every value for its buffers costs up to a third of the time. Types that have any come with NumPy, or use it.
-        let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
-        if modules.contains(intern!(py, "multiprocessing.connection"))? {
+        if is_loaded(py, intern!(py, "multiprocessing.connection"))? {
             static PREPARED: PyOnceLock<()> = PyOnceLock::new();
             PREPARED.get_or_try_init(py, || {
                 py.import(intern!(py, "farpool._worker"))?.call_method0(intern!(py, "reduce_connections")).map(drop)
             })?;
         }
-        Ok(Encoder { by_value, known, buffers: modules.contains(intern!(py, "numpy"))? })
+        Ok(Encoder { by_value, known })
     }
 
     /// Appends a value; after an error `out` is as it was.
@@ -90,7 +87,9 @@ impl Encoder {
         let py = value.py();
         let buffers = PyList::empty(py);
         let named = PyDict::new(py);
-        if self.buffers {
+        // Asking every value for its buffers costs up to a third of the time. Types that have any come with NumPy, or use it. An item
+        // may have loaded it just now.
+        if is_loaded(py, intern!(py, "numpy"))? {
             named.set_item(intern!(py, "buffer_callback"), buffers.getattr(intern!(py, "append"))?)?;
         }
         let dumps = pickle_function(py, &DUMPS, "dumps")?;
@@ -118,20 +117,47 @@ impl Encoder {
             out.extend_from_slice(pickled.as_bytes());
             return Ok(());
         }
+        let raw = |buffer: Bound<'_, PyAny>| PyBuffer::<u8>::get(&buffer.call_method0(intern!(py, "raw"))?);
+        let buffers = buffers.iter().map(raw).collect::<PyResult<Vec<_>>>()?;
+        let pickled = pickled.as_bytes();
+        out.reserve(17 + pickled.len() + buffers.iter().map(|buffer| 9 + buffer.len_bytes()).sum::<usize>());
         out.push(PICKLE_AND_BUFFERS);
         out.extend_from_slice(&(buffers.len() as u64).to_le_bytes());
-        out.extend_from_slice(&(pickled.as_bytes().len() as u64).to_le_bytes());
-        out.extend_from_slice(pickled.as_bytes());
-        for buffer in buffers.iter() {
-            let bytes = PyBuffer::<u8>::get(&buffer.call_method0(intern!(py, "raw"))?)?;
-            out.push(u8::from(bytes.readonly()));
-            out.extend_from_slice(&(bytes.len_bytes() as u64).to_le_bytes());
-            let start = out.len();
-            out.resize(start + bytes.len_bytes(), 0);
-            bytes.copy_to_slice(py, &mut out[start..])?;
+        out.extend_from_slice(&(pickled.len() as u64).to_le_bytes());
+        out.extend_from_slice(pickled);
+        for buffer in buffers {
+            out.push(u8::from(buffer.readonly()));
+            out.extend_from_slice(&(buffer.len_bytes() as u64).to_le_bytes());
+            append(&buffer, out)?;
         }
         Ok(())
     }
+}
+
+/// Appends the bytes of a buffer without gaps.
+#[expect(
+    unsafe_code,
+    reason = "the safe copy needs memory that is filled with zeros first, which costs as much as the copy"
+)]
+fn append(buffer: &PyBuffer<u8>, out: &mut Vec<u8>) -> PyResult<()> {
+    if !buffer.is_c_contiguous() {
+        return Err(PyValueError::new_err("farpool: a raw buffer has gaps"));
+    }
+    let (start, length) = (out.len(), buffer.len_bytes());
+    out.reserve(length);
+    // SAFETY: the view holds `length` bytes in a row, and so does the reserved part of `out`, which overlaps with nothing. No reference to
+    // the view's bytes is made: another thread may write to them, as with every copy that the interpreter makes.
+    unsafe {
+        std::ptr::copy_nonoverlapping(buffer.buf_ptr().cast(), out.as_mut_ptr().add(start), length);
+        out.set_len(start + length);
+    }
+    Ok(())
+}
+
+fn is_loaded(py: Python<'_>, module: &Bound<'_, PyString>) -> PyResult<bool> {
+    static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let modules = MODULES.get_or_try_init(py, || py.import("sys")?.getattr("modules").map(Bound::unbind))?;
+    modules.bind(py).contains(module)
 }
 
 /// Returns the only global that a pickle names, if it is one of `__main__`. `None` if there may be others.
@@ -223,10 +249,8 @@ pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Decoded<'py
                 let length = rest.length()?;
                 let bytes = rest.take(length)?;
                 // Writable buffers stay writable.
-                match readonly {
-                    0 => buffers.append(PyByteArray::new(py, bytes))?,
-                    _ => buffers.append(PyBytes::new(py, bytes))?,
-                }
+                let memory = Memory::copy(py, bytes, readonly != 0)?;
+                buffers.append(PyMemoryView::from(memory.as_any())?)?;
             }
             unpickle(py, pickled, Some(buffers))?
         }

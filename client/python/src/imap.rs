@@ -327,7 +327,7 @@ impl State {
 }
 
 /// Replaces a task's StopIteration, which would look like the end of the results.
-fn not_the_end(py: Python<'_>, error: PyErr) -> PyErr {
+pub(crate) fn not_the_end(py: Python<'_>, error: PyErr) -> PyErr {
     if !error.is_instance_of::<PyStopIteration>(py) {
         return error;
     }

@@ -3,9 +3,10 @@
 //! It is a front of `farpool-session` and a language of `farpool-worker`; scheduling, retries and supervision are theirs. The other
 //! half, in `python/farpool`, has the API of `multiprocessing.Pool` and packs functions.
 //!
-//! - `codec.rs` turns Python values into bytes and back.
-//! - `session.rs` has the pool, `task.rs` a packed function and the options of a call.
+//! - `codec.rs` turns Python values into bytes and back, `memory.rs` holds the contents of arrays.
+//! - `session.rs` has the pool, `task.rs` a packed function and the options of a call, `progress.rs` the count for its progress bar.
 //! - `feeder.rs` pulls and encodes input, `collector.rs` decodes outcomes. `map.rs`, `async_result.rs` and `imap.rs` have the calls.
+//! - `detached.rs` has jobs that a coordinator keeps.
 //! - `background.rs` lets threads of this module run Python code until the interpreter shuts down.
 //! - `callbacks.rs` has the thread that runs callbacks and prints the output of workers on clusters.
 //! - `worker.rs` runs in fork servers and workers.
@@ -17,10 +18,13 @@ mod background;
 mod callbacks;
 mod codec;
 mod collector;
+mod detached;
 mod errors;
 mod feeder;
 mod imap;
 mod map;
+mod memory;
+mod progress;
 mod session;
 mod task;
 mod waiting;
@@ -34,9 +38,13 @@ fn _farpool(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<session::Session>()?;
     module.add_class::<task::Task>()?;
     module.add_class::<task::Options>()?;
+    module.add_class::<progress::Progress>()?;
     module.add_class::<async_result::AsyncResult>()?;
     module.add_class::<imap::IMapIterator>()?;
+    module.add_class::<detached::DetachedJob>()?;
+    module.add_class::<detached::Outcomes>()?;
     module.add_function(wrap_pyfunction!(session::open, module)?)?;
+    module.add_function(wrap_pyfunction!(detached::attach, module)?)?;
     module.add_function(wrap_pyfunction!(session::end_threads, module)?)?;
     module.add_function(wrap_pyfunction!(codec::encode_value, module)?)?;
     module.add_function(wrap_pyfunction!(codec::decode_value, module)?)?;

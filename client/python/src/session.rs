@@ -3,9 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread;
 use std::time::Duration;
 
 use farpool_proto::limits;
@@ -17,11 +15,12 @@ use pyo3::types::{PyIterator, PyList};
 use crate::async_result::{AsyncResult, Ending};
 use crate::callbacks::Shown;
 use crate::collector::list;
+use crate::detached::DetachedJob;
 use crate::feeder::Feeder;
 use crate::imap::{Beginning, IMapIterator};
 use crate::task::{Options, Task, required, seconds};
-use crate::waiting::{SLICE, deadline, wait_until};
-use crate::{async_result, background, errors, imap, map};
+use crate::waiting::{deadline, interruptibly, wait_until};
+use crate::{async_result, background, detached, errors, imap, map};
 
 /// An open pool.
 #[pyclass(frozen, module = "farpool._farpool")]
@@ -101,32 +100,11 @@ pub(crate) fn open(
         };
         farpool_session::Session::open(target, settings, Arc::new(Shown))
     };
-    let opened = if is_here { py.detach(open) } else { interruptibly(py, open)? };
-    let session = opened.map_err(|error: Error| errors::to_python(py, &error))?;
+    let session = match is_here {
+        true => py.detach(open).map_err(|error| errors::to_python(py, &error))?,
+        false => interruptibly(py, open)?,
+    };
     Ok(Session { session, payload_limit, closing: Arc::default(), jobs: Mutex::default() })
-}
-
-/// Opens a pool on another thread. If this one is interrupted meanwhile, the pool is closed again.
-fn interruptibly(
-    py: Python<'_>,
-    open: impl FnOnce() -> Result<farpool_session::Session, Error> + Send + 'static,
-) -> PyResult<Result<farpool_session::Session, Error>> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    // Without a receiver, the session is dropped and so ends.
-    let opening = move || drop(sender.send(open()));
-    thread::Builder::new().name("farpool-opening".to_owned()).stack_size(farpool_session::STACK).spawn(opening)?;
-    // The receiver is for one thread only.
-    let receiver = Mutex::new(receiver);
-    let receive = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SLICE);
-    loop {
-        match py.detach(receive) {
-            Ok(opened) => return Ok(opened),
-            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
-            Err(RecvTimeoutError::Disconnected) => {
-                return Ok(Err(Error::protocol("the thread that opens the pool ended unexpectedly")));
-            }
-        }
-    }
 }
 
 /// Ends the threads of this module before the interpreter shuts down. Waits for those that run Python code, for at most this many
@@ -208,6 +186,21 @@ impl Session {
         imap::start(py, call, feeder, Beginning { ordered, buffersize, chunksize, sized, closing, pool })
     }
 
+    /// Hands a whole job to the coordinator, which keeps it under this name. Returns when all of it is on disk there.
+    fn detach(
+        &self,
+        py: Python<'_>,
+        name: String,
+        task: &Task,
+        values: Bound<'_, PyIterator>,
+        options: &Options,
+    ) -> PyResult<DetachedJob> {
+        let settings = self.check_labels(options).and_then(|()| detached::settings(&self.session, &name));
+        let settings = settings.map_err(|error| errors::to_python(py, &error))?;
+        let items = detached::Items::new(values, task.encoder(py)?, self.payload_limit);
+        detached::detach(py, settings, name, task.open_job(options), items)
+    }
+
     /// Refuses further calls; with `now`, also ends open ones.
     fn close(&self, py: Python<'_>, now: bool) {
         self.closing.store(true, Ordering::SeqCst);
@@ -262,12 +255,21 @@ impl Session {
         options: &Options,
         interest: Interest,
     ) -> PyResult<farpool_session::Call> {
-        let checked = match &options.require[..] {
+        let call = self
+            .check_labels(options)
+            .and_then(|()| self.session.begin(verb, task.label(), task.open_job(options), interest));
+        let call = call.map_err(|error| errors::to_python(py, &error))?;
+        if let Some(progress) = &options.progress {
+            progress.get().count_items_of(&call);
+        }
+        Ok(call)
+    }
+
+    fn check_labels(&self, options: &Options) -> Result<(), Error> {
+        match &options.require[..] {
             [] => Ok(()),
-            require => self.session.here().and_then(|carrier| carrier.check_labels(require)),
-        };
-        let call = checked.and_then(|()| self.session.begin(verb, task.label(), task.open_job(options), interest));
-        call.map_err(|error| errors::to_python(py, &error))
+            require => self.session.here()?.check_labels(require),
+        }
     }
 
     /// Begins a job that continues after the call has returned, and adds it to `open_jobs`.

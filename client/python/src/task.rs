@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::codec::Encoder;
 use crate::errors;
+use crate::progress::Progress;
 
 /// A packed function, ready to send.
 #[pyclass(frozen, module = "farpool._farpool")]
@@ -79,13 +80,15 @@ pub(crate) struct Options {
     priority: i32,
     /// The labels that a host needs to run it.
     pub(crate) require: Vec<Label>,
+    /// What is told the call when it begins.
+    pub(crate) progress: Option<Py<Progress>>,
 }
 
 #[pymethods]
 impl Options {
     /// Checks and converts them. `timeout`: seconds that one item may run. `require`: keys and values of labels.
     #[new]
-    #[pyo3(signature = (chunksize, timeout, retries, priority, require))]
+    #[pyo3(signature = (chunksize, timeout, retries, priority, require, progress=None))]
     fn new(
         py: Python<'_>,
         chunksize: Option<u64>,
@@ -93,6 +96,7 @@ impl Options {
         retries: &Bound<'_, PyAny>,
         priority: &Bound<'_, PyAny>,
         require: Vec<(String, String)>,
+        progress: Option<Py<Progress>>,
     ) -> PyResult<Self> {
         let require = required(require);
         labels::check(&require).map_err(|error| errors::to_python(py, &error))?;
@@ -105,7 +109,7 @@ impl Options {
             return invalid(format!("priority must be from {} to {}, not {priority}", i32::MIN, i32::MAX));
         };
         let timeout_ns = seconds(py, "timeout", timeout)?.unwrap_or(0);
-        Ok(Self { chunksize: chunksize.unwrap_or(0), timeout_ns, retries, priority, require })
+        Ok(Self { chunksize: chunksize.unwrap_or(0), timeout_ns, retries, priority, require, progress })
     }
 }
 

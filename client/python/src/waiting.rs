@@ -1,9 +1,14 @@
 //! Waits that Ctrl-C interrupts.
 
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use farpool_session::{Inbox, Session};
+use farpool_session::{Error, Inbox, Session};
 use pyo3::prelude::*;
+
+use crate::errors;
 
 /// How long a thread waits before it looks for signals: Python's handlers run only when the main thread asks for them.
 pub(crate) const SLICE: Duration = Duration::from_millis(50);
@@ -38,4 +43,30 @@ pub(crate) fn wait_until(
 pub(crate) fn wait_for_news(py: Python<'_>, session: &Session, inbox: &Inbox) -> PyResult<()> {
     py.detach(|| session.wait(inbox, Some(Instant::now() + SLICE)));
     py.check_signals()
+}
+
+/// Runs a blocking call on another thread, and returns its result. If this thread is interrupted meanwhile, the result is dropped there.
+pub(crate) fn interruptibly<T: Send + 'static>(
+    py: Python<'_>,
+    call: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> PyResult<T> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let run = move || drop(sender.send(call()));
+    thread::Builder::new().name("farpool-waiting".to_owned()).stack_size(farpool_session::STACK).spawn(run)?;
+    receive(py, &Mutex::new(receiver))
+}
+
+/// Receives a result from another thread. `receiver` is used by one thread at a time.
+pub(crate) fn receive<T: Send>(py: Python<'_>, receiver: &Mutex<Receiver<Result<T, Error>>>) -> PyResult<T> {
+    let receive = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SLICE);
+    let received = loop {
+        match py.detach(receive) {
+            Ok(received) => break received,
+            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                break Err(Error::protocol("a thread of this call ended unexpectedly"));
+            }
+        }
+    };
+    received.map_err(|error| errors::to_python(py, &error))
 }

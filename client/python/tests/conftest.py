@@ -3,11 +3,14 @@
 FARPOOL_BINARIES names the folder with `farpool-coordinator` and `farpool-agent`; without it only this machine is tested.
 """
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -31,7 +34,7 @@ def cluster(tmp_path_factory):
             command = [os.path.join(BINARIES, name), "--programs", programs, *arguments]
             daemons.append(subprocess.Popen(command, stdout=out, stderr=out))
 
-    start("farpool-coordinator", "coordinator", "--listen", "127.0.0.1:0")
+    start("farpool-coordinator", "coordinator", "--listen", "127.0.0.1:0", "--journal", str(folder / "journal"))
     until = time.monotonic() + 20
     while not (found := re.search(r"listening address=(\S+)", (folder / "coordinator").read_text())):
         assert time.monotonic() < until, (folder / "coordinator").read_text()
@@ -82,3 +85,19 @@ def run_script(tmp_path):
         return done.stdout + (done.stderr if expect else "")
 
     return run
+
+
+@pytest.fixture
+def interrupted():
+    """A context that a Ctrl-C must end soon."""
+
+    @contextlib.contextmanager
+    def interrupted():
+        pressed = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        pressed.start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            yield
+        assert time.monotonic() - began < 2
+
+    return interrupted

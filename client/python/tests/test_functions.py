@@ -6,6 +6,7 @@ import enum
 import functools
 import math
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -161,6 +162,24 @@ def test_numpy(pool):
     assert not pool.apply(is_writable, (frozen,))
     assert pool.apply(is_writable, (array,))
     assert pool.map(total, [{"a": array, "b": [array]}]) == [2 * array.sum()]
+
+
+def test_arrays_are_aligned_and_of_any_size(pool):
+    numpy = pytest.importorskip("numpy")
+    for shape in [(0,), (1,), (63,), (64, 3), (1, 2, 3), (1 << 20,)]:
+        array = numpy.ones(shape, dtype="u1")
+        misalignment, result = pool.apply(misaligned, (array,))
+        assert misalignment == misaligned(result)[0] == 0
+        assert result.shape == shape and (result == 1).all()
+    assert pool.apply(length_of_each, ([pickle.PickleBuffer(b"abc"), pickle.PickleBuffer(bytearray(70))],)) == [3, 70]
+
+
+def misaligned(array):
+    return array.ctypes.data % 64, array
+
+
+def length_of_each(buffers):
+    return [len(memoryview(buffer)) for buffer in buffers]
 
 
 def test_numpy_arrays_beside_objects_that_travel_by_value(run_script):

@@ -13,7 +13,7 @@ pub(super) fn collect<R: Data>(mut reader: JobReader, name: &str) -> Result<Vec<
     let (mut values, mut failed) = (Vec::new(), None);
     loop {
         match reader.step(decode) {
-            Step::Wait => reader.wait(),
+            Step::Wait => reader.wait(None),
             // Items without an outcome are skipped: the job's end becomes the error.
             Step::Missing(_) => {}
             Step::Outcome(_, Ok(value)) if failed.is_none() => {

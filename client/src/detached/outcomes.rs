@@ -68,7 +68,7 @@ impl<R: Data> Iterator for Outcomes<R> {
         loop {
             match self.step() {
                 Poll::Ready(outcome) => return outcome,
-                Poll::Pending => self.reader.wait(),
+                Poll::Pending => self.reader.wait(None),
             }
         }
     }

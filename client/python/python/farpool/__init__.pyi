@@ -1,8 +1,10 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from multiprocessing import TimeoutError as TimeoutError
 from multiprocessing.pool import ThreadPool as ThreadPool
-from types import GenericAlias, TracebackType
-from typing import Any, Generic, TypeVar, final
+from os import PathLike
+from types import GenericAlias, ModuleType, TracebackType
+from typing import Any, Generic, NamedTuple, TypeVar, final
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -11,6 +13,10 @@ __all__ = [
     "Pool",
     "AsyncResult",
     "IMapIterator",
+    "attach",
+    "Detach",
+    "DetachedJob",
+    "DetachedStatus",
     "Error",
     "WorkerDied",
     "TimedOut",
@@ -26,6 +32,7 @@ __all__ = [
 __version__: str
 
 def slot() -> int | None: ...
+def attach(name: str, address: str | None = None) -> DetachedJob[Any]: ...
 
 class Pool:
     def __init__(
@@ -42,6 +49,7 @@ class Pool:
         require: Mapping[str, str] | None = None,
         initializer_timeout: float | None = 600,
         preload: Iterable[str] = (),
+        py_modules: Iterable[ModuleType | str | PathLike[str]] = (),
     ) -> None: ...
     def apply(
         self,
@@ -77,6 +85,7 @@ class Pool:
         retries: int = 2,
         priority: int = 0,
         require: Mapping[str, str] | None = None,
+        progress: bool = False,
     ) -> list[_T]: ...
     def map_async(
         self,
@@ -90,6 +99,7 @@ class Pool:
         retries: int = 2,
         priority: int = 0,
         require: Mapping[str, str] | None = None,
+        progress: bool = False,
     ) -> AsyncResult[list[_T]]: ...
     def starmap(
         self,
@@ -101,6 +111,7 @@ class Pool:
         retries: int = 2,
         priority: int = 0,
         require: Mapping[str, str] | None = None,
+        progress: bool = False,
     ) -> list[_T]: ...
     def starmap_async(
         self,
@@ -114,6 +125,7 @@ class Pool:
         retries: int = 2,
         priority: int = 0,
         require: Mapping[str, str] | None = None,
+        progress: bool = False,
     ) -> AsyncResult[list[_T]]: ...
     def imap(
         self,
@@ -125,6 +137,7 @@ class Pool:
         retries: int = 2,
         priority: int = 0,
         require: Mapping[str, str] | None = None,
+        progress: bool = False,
         buffersize: int | None = None,
     ) -> IMapIterator[_T]: ...
     def imap_unordered(
@@ -137,8 +150,10 @@ class Pool:
         retries: int = 2,
         priority: int = 0,
         require: Mapping[str, str] | None = None,
+        progress: bool = False,
         buffersize: int | None = None,
     ) -> IMapIterator[_T]: ...
+    def detach(self, name: str) -> Detach: ...
     def close(self) -> None: ...
     def terminate(self) -> None: ...
     def join(self) -> None: ...
@@ -163,6 +178,62 @@ class IMapIterator(Iterator[_T]):
     def __next__(self) -> _T: ...
     def __iter__(self) -> IMapIterator[_T]: ...
     def __class_getitem__(cls, item: Any) -> GenericAlias: ...
+
+class Detach:
+    def __init__(self, pool: Pool, name: str) -> None: ...
+    def map(
+        self,
+        func: Callable[[_S], _T],
+        iterable: Iterable[_S],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
+    ) -> DetachedJob[_T]: ...
+    def starmap(
+        self,
+        func: Callable[..., _T],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
+    ) -> DetachedJob[_T]: ...
+    def apply(
+        self,
+        func: Callable[..., _T],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        *,
+        timeout: float | None = None,
+        retries: int = 2,
+        priority: int = 0,
+        require: Mapping[str, str] | None = None,
+    ) -> DetachedJob[_T]: ...
+
+@final
+class DetachedJob(Generic[_T]):
+    @property
+    def name(self) -> str: ...
+    def status(self) -> DetachedStatus: ...
+    def get(self) -> list[_T]: ...
+    def __iter__(self) -> Iterator[_T]: ...
+    def cancel(self) -> None: ...
+    def discard(self) -> None: ...
+    def __class_getitem__(cls, item: Any) -> GenericAlias: ...
+
+class DetachedStatus(NamedTuple):
+    state: str
+    items: int
+    done: int
+    failed: int
+    detached_at: datetime | None
+    ended_at: datetime | None
+    expires_at: datetime | None
 
 class Error(Exception):
     item: int | None

@@ -59,7 +59,9 @@ class Pool:
     equal share of the CPUs, unless one of them is set. `name` is shown in process lists and by `farpool status`. `require`: labels
     that a host needs to run the pool's calls, such as {"gpu": "a100"}. This machine has only `host`, `arch` and `os`. `preload`: names
     of modules, such as ["numpy"], that are imported once on each host, before the workers are forked; so workers start quickly and share
-    their memory. A module that starts threads makes every worker start, and import, on its own.
+    their memory. A module that starts threads makes every worker start, and import, on its own. `py_modules`: modules and packages that
+    are sent to the hosts of a cluster, for tasks to import: each is a module, its name, or the path of a .py file or of a package's
+    directory, all of whose files are sent. Modules next to the script that are loaded already are sent in any case.
 
     Leaving `with` terminates the pool; `close()` and `join()` let it finish. A pool belongs to the process that opened it: in a fork
     of that process its calls raise an exception.
@@ -79,6 +81,7 @@ class Pool:
         require=None,
         initializer_timeout=600,
         preload=(),
+        py_modules=(),
     ):
         self._state = INIT
         if processes is not None and processes < 1:
@@ -97,7 +100,8 @@ class Pool:
         self._views = []
         self._maxtasksperchild = maxtasksperchild
         packed, arguments = _initializer(initializer, tuple(initargs), _functions.surroundings(is_here))
-        file, program_arguments = (_program.for_this_machine if is_here else _program.for_cluster)(_names(preload))
+        program = _program.for_this_machine if is_here else _program.for_cluster
+        file, program_arguments = program(_names(preload), py_modules)
         self._session = _farpool.open(
             processes=min(processes, 2**32 - 1),
             address=None if is_here else address,
@@ -148,18 +152,19 @@ class Pool:
         options = _options(None, timeout, retries, priority, require)
         return self._session.start("apply_async", task, iter((value,)), self, True, options, callback, error_callback)
 
-    def map(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None):
+    def map(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None, progress=False):
         """Calls `func` with each element and returns a list of the results, in the order of the elements.
 
         Every element is run. If some fail, the exception of the first of them in the input is raised, with its traceback as the
         cause. `chunksize`: how many consecutive elements run on one worker, one after another; by default farpool adapts it to how
         long elements take. `timeout` and `retries` are for each element, `priority` and `require` for the call; see `apply`.
+        `progress`: whether to show how many elements are done, with a bar of the package tqdm.
         """
-        return self._map("map", b"1", func, iterable, chunksize, (timeout, retries, priority, require))
+        return self._map("map", b"1", func, iterable, chunksize, progress, (timeout, retries, priority, require))
 
-    def starmap(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None):
+    def starmap(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None, progress=False):
         """As `map`, but each element has the arguments of one call: (a, b) becomes func(a, b)."""
-        return self._map("starmap", b"*", func, iterable, chunksize, (timeout, retries, priority, require))
+        return self._map("starmap", b"*", func, iterable, chunksize, progress, (timeout, retries, priority, require))
 
     def map_async(
         self,
@@ -173,10 +178,11 @@ class Pool:
         retries=2,
         priority=0,
         require=None,
+        progress=False,
     ):
         """As `map`, but returns an `AsyncResult` at once. `callback` and `error_callback` are those of `apply_async`."""
         options = timeout, retries, priority, require
-        return self._start("map_async", b"1", func, iterable, chunksize, options, callback, error_callback)
+        return self._start("map_async", b"1", func, iterable, chunksize, progress, options, callback, error_callback)
 
     def starmap_async(
         self,
@@ -190,12 +196,25 @@ class Pool:
         retries=2,
         priority=0,
         require=None,
+        progress=False,
     ):
         """As `starmap`, but returns an `AsyncResult` at once. `callback` and `error_callback` are those of `apply_async`."""
         options = timeout, retries, priority, require
-        return self._start("starmap_async", b"*", func, iterable, chunksize, options, callback, error_callback)
+        return self._start("starmap_async", b"*", func, iterable, chunksize, progress, options, callback, error_callback)
 
-    def imap(self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None, buffersize=None):
+    def imap(
+        self,
+        func,
+        iterable,
+        chunksize=None,
+        *,
+        timeout=None,
+        retries=2,
+        priority=0,
+        require=None,
+        progress=False,
+        buffersize=None,
+    ):
         """As `map`, but returns an iterator over the results, in the order of the elements.
 
         A thread reads `iterable`, at most `buffersize` elements ahead of the results that were taken, so `iterable` may be endless. If
@@ -203,13 +222,38 @@ class Pool:
         before its end, the other elements still run; but an `iterable` without a length, such as a generator, is not
         read further if you have taken a result.
         """
-        return self._imap("imap", func, iterable, chunksize, (timeout, retries, priority, require), buffersize)
+        options = timeout, retries, priority, require
+        return self._imap("imap", func, iterable, chunksize, progress, options, buffersize)
 
     def imap_unordered(
-        self, func, iterable, chunksize=None, *, timeout=None, retries=2, priority=0, require=None, buffersize=None
+        self,
+        func,
+        iterable,
+        chunksize=None,
+        *,
+        timeout=None,
+        retries=2,
+        priority=0,
+        require=None,
+        progress=False,
+        buffersize=None,
     ):
         """As `imap`, but yields results as they arrive."""
-        return self._imap("imap_unordered", func, iterable, chunksize, (timeout, retries, priority, require), buffersize)
+        options = timeout, retries, priority, require
+        return self._imap("imap_unordered", func, iterable, chunksize, progress, options, buffersize)
+
+    def detach(self, name):
+        """Hands the next call's whole job to the cluster, which keeps its items and outcomes under this name.
+
+        >>> job = pool.detach("nightly").map(simulate, range(1_000_000))  # doctest: +SKIP
+        >>> farpool.attach("nightly").get()  # later, in any process  # doctest: +SKIP
+
+        The job survives this process, and restarts of the coordinator. It runs in a pool of its own, with the options of this one; what
+        its workers print is discarded. The coordinator must have been started with `--journal DIR`.
+        """
+        from farpool._detached import Detach
+
+        return Detach(self, name)
 
     # ---- shutdown
 
@@ -282,27 +326,29 @@ class Pool:
             raise ValueError("Pool not running")
 
     def _call(self, func, args, kwds):
-        if kwds:
-            value = (tuple(args), dict(kwds))
-            return self._task(b"k", func, value), value
-        value = tuple(args)
-        return self._task(b"*", func, value), value
+        how, value = arguments(args, kwds)
+        return self._task(how, func, value), value
 
-    def _map(self, verb, how, func, iterable, chunksize, options):
+    def _map(self, verb, how, func, iterable, chunksize, progress, options):
         self._check_running()
-        options = _options(self._chunks(chunksize, iterable), *options)
+        chunksize = self._chunks(chunksize, iterable)
         task = self._task(how, func, _first(iterable))
-        return self._session.map(verb, task, iter(iterable), options)
+        with _bar(progress, func, iterable) as bar:
+            return self._session.map(verb, task, iter(iterable), _options(chunksize, *options, bar.call))
 
-    def _start(self, verb, how, func, iterable, chunksize, options, callback, error_callback):
+    def _start(self, verb, how, func, iterable, chunksize, progress, options, callback, error_callback):
         self._check_running()
         if not hasattr(iterable, "__len__"):
             iterable = list(iterable)
-        options = _options(self._chunks(chunksize, iterable), *options)
+        chunksize = self._chunks(chunksize, iterable)
         task = self._task(how, func, _first(iterable))
-        return self._session.start(verb, task, iter(iterable), self, False, options, callback, error_callback)
+        with _bar(progress, func, iterable) as bar:
+            options = _options(chunksize, *options, bar.call)
+            result = self._session.start(verb, task, iter(iterable), self, False, options, callback, error_callback)
+            bar.detach()
+        return result
 
-    def _imap(self, verb, func, iterable, chunksize, options, buffersize):
+    def _imap(self, verb, func, iterable, chunksize, progress, options, buffersize):
         self._check_running()
         chunksize = self._chunks(chunksize, None)
         if buffersize is not None and buffersize < max(1, chunksize or 1):
@@ -310,10 +356,18 @@ class Pool:
             raise ValueError(f"buffersize must be at least 1 and at least the chunksize, not {buffersize}")
         if buffersize is not None:
             buffersize = min(buffersize, _ENDLESS)
-        options = _options(chunksize, *options)
         task = self._task(b"1", func, _first(iterable))
-        ordered = verb == "imap"
-        return self._session.imap(verb, task, iter(iterable), _is_sized(iterable), self, ordered, options, buffersize)
+        ordered, sized = verb == "imap", _length(iterable) is not None
+        with _bar(progress, func, iterable) as bar:
+            options = _options(chunksize, *options, bar.call)
+            results = self._session.imap(verb, task, iter(iterable), sized, self, ordered, options, buffersize)
+            bar.detach()
+        return results
+
+    def _detach(self, name, how, func, iterable, chunksize, options):
+        self._check_running()
+        options = _options(self._chunks(chunksize, iterable), *options)
+        return self._session.detach(name, self._task(how, func, _first(iterable)), iter(iterable), options)
 
     def _chunks(self, chunksize, iterable):
         """Returns how many elements a chunk has; None if farpool adapts it."""
@@ -341,9 +395,8 @@ class Pool:
         else:
             known = (_functions.dump(func, classes, surroundings), {})
         packed, tasks = known
-        name = getattr(func, "__qualname__", None) or type(func).__qualname__
         task = tasks[how] = _farpool.Task(
-            how + packed.data, name, _functions.ItemPickler(packed.published), packed.published
+            how + packed.data, _name(func), _functions.ItemPickler(packed.published), packed.published
         )
         if keeps:
             self._kept_bytes += len(packed.data)
@@ -352,6 +405,13 @@ class Pool:
                 self._kept_bytes = len(packed.data)
             self._tasks[func] = known
         return task
+
+
+def arguments(args, kwds):
+    """Returns the arguments of a call as one value, and the letter that says how it is passed."""
+    if kwds:
+        return b"k", (tuple(args), dict(kwds))
+    return b"*", tuple(args)
 
 
 class _Worker:
@@ -385,8 +445,39 @@ class _Worker:
         return f"<{type(self).__name__} name={self.name!r} pid={self.pid}>"
 
 
-def _options(chunksize, timeout, retries, priority, require):
-    return _farpool.Options(chunksize, timeout, retries, priority, _labels(require))
+def _options(chunksize, timeout, retries, priority, require, progress=None):
+    return _farpool.Options(chunksize, timeout, retries, priority, _labels(require), progress)
+
+
+class _NoBar:
+    """Stands for the progress bar of a call without one."""
+
+    call = None
+
+    def detach(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+
+_NO_BAR = _NoBar()
+
+
+def _bar(progress, func, iterable):
+    """Shows a progress bar, if the call asks for one."""
+    if not progress:
+        return _NO_BAR
+    from farpool._progress import Bar
+
+    return Bar(_name(func), _length(iterable))
+
+
+def _name(func):
+    return getattr(func, "__qualname__", None) or type(func).__qualname__
 
 
 def _labels(require):
@@ -446,12 +537,13 @@ def _first(iterable):
     return iterable[0] if type(iterable) in (list, tuple) and iterable else None
 
 
-def _is_sized(iterable):
-    """Returns whether it is known how many elements this has."""
+def _length(iterable):
+    """Returns how many elements this has; None if that is not known."""
     try:
-        return operator.length_hint(iterable, -1) >= 0
+        length = operator.length_hint(iterable, -1)
     except Exception:
-        return False
+        return None
+    return None if length < 0 else length
 
 
 def _usable_cpus():

@@ -3,10 +3,12 @@
 import os
 import sys
 
-# `sys.path`, the modules to import and this program's arguments follow it on the command line. It defines no names in `__main__`,
+from farpool import _modules
+
+# `sys.path`, the modules to import, their times of change and this program's arguments follow it on the command line. It defines no names in `__main__`,
 # where tasks find their globals.
 _LOCAL_BOOTSTRAP = (
-    "(lambda sys: (sys.path.__setitem__(slice(None), eval(sys.argv.pop(1))), "
+    "(lambda sys: (sys.path.__setitem__(slice(None), eval(sys.argv.pop(1))), sys.argv.pop(2), "
     "__import__('farpool._worker', None, None, ['serve']).serve(eval(sys.argv.pop(1)))))(__import__('sys'))"
 )
 
@@ -26,23 +28,28 @@ __import__("farpool._worker", None, None, ["serve"]).serve({preload!r})
 """
 
 
-def for_this_machine(preload):
-    """Returns the program's file and arguments for workers on this machine. `preload`: names of modules that are imported first."""
+def for_this_machine(preload, py_modules):
+    """Returns the program's file and arguments for workers on this machine. `preload`: names of modules that are imported first.
+    `py_modules`: modules that tasks can import, see `Pool`."""
     interpreter = _interpreter()
     path = [entry for entry in sys.path if isinstance(entry, str)]
+    path += [folder for folder in _modules.folders(py_modules) if folder not in path]
     arguments = [os.path.basename(interpreter), *_flags(), "-c", _LOCAL_BOOTSTRAP, repr(path), repr(preload)]
+    # A fork server that was kept is used again only if its arguments are the same.
+    arguments.append(_modules.times(preload))
     arguments += _own_arguments()
     return interpreter, arguments
 
 
-def for_cluster(preload):
+def for_cluster(preload, py_modules):
     """Returns the same for a cluster. Its `#!` line names the interpreter, which has the same path on each host."""
     from farpool import _farpool
 
     version = tuple(sys.version_info[:2])
     name = ".".join(map(str, version))
     main = _CLUSTER_BOOTSTRAP.format(version=version, name=name, farpool=_farpool.__version__, preload=preload)
-    return _file(f"#!{_interpreter()}\n".encode(), main, _local_modules()), ["python", *_own_arguments()]
+    modules = _modules.next_to_the_script() | _modules.named(py_modules)
+    return _file(f"#!{_interpreter()}\n".encode(), main, modules), ["python", *_own_arguments()]
 
 
 def _own_arguments():
@@ -83,23 +90,6 @@ def _flags():
     return given
 
 
-def _local_modules():
-    """Returns the loaded modules that lie in the script's directory or below: their contents by their names in an archive."""
-    root = os.path.abspath(sys.path[0]) if sys.path and isinstance(sys.path[0], str) else os.getcwd()
-    if root == os.path.dirname(os.__file__):
-        return {}
-    found = {}
-    for module in list(sys.modules.values()):
-        file, loader = getattr(module, "__file__", None), getattr(module, "__loader__", None)
-        if not isinstance(file, str) or not file.endswith(".py") or not hasattr(loader, "get_data"):
-            continue
-        parts = os.path.relpath(os.path.abspath(file), root).split(os.sep)
-        # Installed packages must exist on the hosts, and workers never import the script itself.
-        if module.__name__ != "__main__" and not {"..", "site-packages", "dist-packages"}.intersection(parts):
-            found["/".join(parts)] = loader.get_data(file)
-    return found
-
-
 def _file(shebang, main, modules):
     """Writes the program, unless its file exists. Equal contents give equal digests, so that hosts may already have it."""
     import hashlib
@@ -109,7 +99,9 @@ def _file(shebang, main, modules):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo("__main__.py"), main)
-        for name, data in sorted(modules.items()):
+        # Without its entry, a directory is no package unless it has an __init__.py.
+        folders = {name[: at + 1]: b"" for name in modules for at, letter in enumerate(name) if letter == "/"}
+        for name, data in sorted((folders | modules).items()):
             archive.writestr(zipfile.ZipInfo(name), data)
     contents = shebang + packed.getvalue()
     path = os.path.join(_folder(), hashlib.blake2b(contents, digest_size=16).hexdigest())

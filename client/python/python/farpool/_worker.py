@@ -156,12 +156,26 @@ def describe(error):
     """Packs an exception: its pickle, traceback and text."""
     import traceback
 
+    if isinstance(error, ModuleNotFoundError):
+        _say_where(error)
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
         pickled = dumps(error, 5)
     except Exception as why:
         return describe_unsendable(why, error)
     return _packed(pickled, lines, error)
+
+
+def _say_where(error):
+    """Adds to the exception for a missing module on which host of a cluster it is missing, and what to do."""
+    host = os.environ.get("FARPOOL_HOST")
+    if host and error.name and isinstance(error.msg, str) and sys.executable not in error.msg:
+        package = error.name.partition(".")[0]
+        error.msg += (
+            f" on host {host}, for {sys.executable}: install {package} there, or send a module of your own "
+            f"with Pool(py_modules=[{package!r}])"
+        )
+        error.args = (error.msg, *error.args[1:])
 
 
 def describe_unsendable(why, value):

@@ -44,6 +44,6 @@ impl Outcomes {
 
     /// Blocks until there is an outcome or the end.
     pub fn wait(&self) {
-        self.reader.wait();
+        self.reader.wait(None);
     }
 }

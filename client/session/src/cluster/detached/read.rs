@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use farpool_net::Secret;
 use farpool_proto::v1::Attach;
@@ -191,11 +192,11 @@ impl JobReader {
         }
     }
 
-    /// Blocks until something has arrived.
-    pub fn wait(&self) {
+    /// Blocks until something has arrived, or until the deadline.
+    pub fn wait(&self, deadline: Option<Instant>) {
         let inbox = &self.incoming.session.inbox;
         if self.incoming.owner().is_here() && !inbox.has_arrivals() {
-            inbox.park(None);
+            inbox.park(deadline);
         }
     }
 
