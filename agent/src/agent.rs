@@ -364,7 +364,7 @@ impl Agent {
             .filter(|pool| pool.is_stopped())
             .map(|pool| (pool.id(), pool.stop_was_requested()))
             .collect();
-        self.pools.retain(|pool| !pool.is_stopped());
+        self.pools.extract_if(.., |pool| pool.is_stopped()).for_each(WorkerPool::keep_fork_server);
         self.sharing.pools_changed = true;
         for (id, expected) in over {
             if expected { self.forget_jobs_of(id) } else { self.remember(id) }

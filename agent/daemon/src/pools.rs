@@ -191,6 +191,7 @@ impl Pools {
             // These are last: of two variables with the same name, the last one wins.
             environment: Some(chosen.chain(own).collect()),
             directory: Some(resources.workplace.path().to_owned()),
+            keep: false,
         }
     }
 }

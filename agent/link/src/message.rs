@@ -28,7 +28,7 @@ const PACKET_BYTES: usize = 13;
 pub enum Request {
     /// Start a worker with this number. Four descriptors are attached: shared memory, socket, stdout, stderr.
     Spawn {
-        /// The number, chosen by the agent and never reused.
+        /// The number, chosen by the agent and not reused before [`Reply::Cleared`].
         worker: u32,
     },
     /// Send a signal to a worker, its process group and its descendants. SIGKILL ends all of them. Unknown or exited
@@ -39,6 +39,8 @@ pub enum Request {
         /// The signal's number.
         signal: i32,
     },
+    /// Kill and reap all that is left of a pool, and answer [`Reply::Cleared`]: another pool will use the fork server.
+    Clear,
 }
 
 /// From the fork server to the agent.
@@ -67,6 +69,8 @@ pub enum Reply {
         /// Its wait status, as waitpid(2) gives it.
         status: i32,
     },
+    /// The fork server has no children. Worker numbers may be used again.
+    Cleared,
 }
 
 impl Request {
@@ -75,6 +79,7 @@ impl Request {
         match self {
             Request::Spawn { worker } => send(socket, packet(1, worker, 0, 0), fds),
             Request::Kill { worker, signal } => send(socket, packet(2, worker, 0, signal), fds),
+            Request::Clear => send(socket, packet(3, 0, 0, 0), fds),
         }
     }
 
@@ -87,6 +92,7 @@ impl Request {
         match kind {
             1 => Ok(Some((Request::Spawn { worker }, fds))),
             2 => Ok(Some((Request::Kill { worker, signal: number }, fds))),
+            3 => Ok(Some((Request::Clear, fds))),
             _ => Err(Errno::EBADMSG),
         }
     }
@@ -100,6 +106,7 @@ impl Reply {
             Reply::Spawned { worker, pid } => packet(2, worker, pid, 0),
             Reply::SpawnFailed { worker, errno } => packet(3, worker, 0, errno),
             Reply::Exited { worker, status } => packet(4, worker, 0, status),
+            Reply::Cleared => packet(5, 0, 0, 0),
         };
         send(socket, packet, &[])
     }
@@ -124,6 +131,7 @@ impl Reply {
             2 => Ok(Some(Reply::Spawned { worker, pid })),
             3 => Ok(Some(Reply::SpawnFailed { worker, errno: number })),
             4 => Ok(Some(Reply::Exited { worker, status: number })),
+            5 => Ok(Some(Reply::Cleared)),
             _ => Err(Errno::EBADMSG),
         }
     }

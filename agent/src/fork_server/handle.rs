@@ -88,6 +88,17 @@ impl ForkServer {
         Request::Kill { worker, signal: signal as i32 }.send(self.connection()?, &[])
     }
 
+    /// Requests that it kills and reaps all that is left of its pool; it answers [`Reply::Cleared`].
+    pub(crate) fn clear(&self) -> nix::Result<()> {
+        Request::Clear.send(self.connection()?, &[])
+    }
+
+    /// Returns whether its process has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        let Some(process) = &self.process else { return true };
+        poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(0)
+    }
+
     /// Returns the next reply; `Ok(None)` if there is none now.
     ///
     /// # Errors

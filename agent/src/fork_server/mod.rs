@@ -8,6 +8,7 @@
 
 mod elf;
 mod handle;
+pub(crate) mod kept;
 mod program;
 
 pub use handle::ForkServer;

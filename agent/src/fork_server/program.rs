@@ -23,6 +23,8 @@ pub struct Program {
     pub environment: Option<Vec<(OsString, OsString)>>,
     /// Its working directory; `None`: that of the agent.
     pub directory: Option<PathBuf>,
+    /// Whether its fork server is kept for a while, for the next pool of this process, if its output is not captured.
+    pub keep: bool,
 }
 
 /// Describes an error with [`OWN_EXECUTABLE`].
@@ -37,7 +39,7 @@ pub fn own_executable_failed(error: &io::Error) -> String {
 impl Program {
     /// Returns the program of this process, even if its file has been replaced since it started, with these arguments.
     pub fn current(arguments: Vec<OsString>) -> Program {
-        Program { path: PathBuf::from(OWN_EXECUTABLE), arguments, environment: None, directory: None }
+        Program { path: PathBuf::from(OWN_EXECUTABLE), arguments, environment: None, directory: None, keep: false }
     }
 
     /// Returns the name by which its user knows it, wherever the file is on this host.

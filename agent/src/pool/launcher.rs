@@ -11,6 +11,7 @@ use super::death::format_nanoseconds;
 use super::round::Round;
 use super::stream::Stream;
 use super::wait::Token;
+use crate::fork_server::kept::{self, Origin};
 use crate::fork_server::{ForkServer, Program};
 
 /// Most invalid replies of one fork server. A few late ones are normal.
@@ -23,6 +24,10 @@ pub(super) struct Launcher {
     /// The program came with the pool; otherwise it is the program of this process.
     shipped: bool,
     fork_server: ForkServer,
+    /// What the fork server was started from, if it may be kept for the next pool.
+    origin: Option<Origin>,
+    /// Nothing of this pool is left in it.
+    cleared: bool,
     /// When it was started.
     since: u64,
     /// Whether the program has reached `farpool::init()`.
@@ -35,13 +40,16 @@ pub(super) struct Launcher {
 }
 
 impl Launcher {
-    pub(super) fn new(program: Program, shipped: bool, fork_server: ForkServer, now: u64) -> Launcher {
+    pub(super) fn new(program: Program, shipped: bool, started: Started, now: u64) -> Launcher {
+        let Started { fork_server, origin, up } = started;
         Launcher {
             program,
             shipped,
             fork_server,
+            origin,
+            cleared: false,
             since: now,
-            up: false,
+            up,
             invalid_replies: 0,
             next_number: 0,
             restart_at: None,
@@ -112,9 +120,29 @@ impl Launcher {
         self.invalid_replies > MAX_INVALID_REPLIES
     }
 
-    /// Tells the fork server to exit.
+    /// Tells the fork server to exit, or to prepare for the next pool.
     pub(super) fn close(&mut self) {
-        self.fork_server.close();
+        if self.origin.is_none() || !self.up || self.fork_server.clear().is_err() {
+            self.origin = None;
+            self.fork_server.close();
+        }
+    }
+
+    /// Records that nothing of this pool is left in the fork server, which was told to prepare for the next one.
+    pub(super) fn mark_cleared(&mut self) {
+        self.cleared = true;
+    }
+
+    /// Keeps the fork server for the next pool, if it is prepared for it.
+    pub(super) fn keep(self) {
+        if let (true, Some(origin)) = (self.cleared, self.origin) {
+            kept::keep(self.fork_server, origin);
+        }
+    }
+
+    /// Returns the connection to the fork server.
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.fork_server.socket()
     }
 
     /// Kills the fork server; its workers die with it.
@@ -140,8 +168,8 @@ impl Launcher {
     /// Restarts the fork server. Returns its stderr, if it is to be captured.
     pub(super) fn restart(&mut self, capture: bool, now: u64) -> io::Result<Option<Stream>> {
         self.restart_at = None;
-        let (fork_server, stderr) = start_fork_server(&self.program, capture)?;
-        self.fork_server = fork_server;
+        let (started, stderr) = start_fork_server(&self.program, capture)?;
+        (self.fork_server, self.origin, self.up) = (started.fork_server, started.origin, started.up);
         (self.since, self.invalid_replies) = (now, 0);
         Ok(stderr)
     }
@@ -166,8 +194,21 @@ impl Launcher {
     }
 }
 
-/// Starts the program. Returns its stderr, too, if it is captured.
-pub(super) fn start_fork_server(program: &Program, capture: bool) -> io::Result<(ForkServer, Option<Stream>)> {
+/// A fork server that was started, for this pool or an earlier one.
+pub(super) struct Started {
+    fork_server: ForkServer,
+    /// What it was started from, if it may be kept for the next pool.
+    origin: Option<Origin>,
+    /// Whether it has reached `farpool::init()`.
+    up: bool,
+}
+
+/// Starts the program, unless its fork server was kept. Returns its stderr, too, if it is captured.
+pub(super) fn start_fork_server(program: &Program, capture: bool) -> io::Result<(Started, Option<Stream>)> {
+    let origin = (program.keep && !capture).then(|| Origin::of(program));
+    if let Some(fork_server) = origin.as_ref().and_then(kept::take) {
+        return Ok((Started { fork_server, origin, up: true }, None));
+    }
     let (stream, theirs) = if capture { Some(Stream::new()?) } else { None }.unzip();
-    Ok((ForkServer::start(program, theirs)?, stream))
+    Ok((Started { fork_server: ForkServer::start(program, theirs)?, origin, up: false }, stream))
 }

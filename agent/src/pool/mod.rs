@@ -92,7 +92,7 @@ impl WorkerPool {
         farpool_link::check_file_limit().map_err(|why| not_started::no_memory(host, &why))?;
         let now = clock::now();
         let forwards = host.settings.forward_output;
-        let (fork_server, stderr) = launcher::start_fork_server(&program, forwards)
+        let (started, stderr) = launcher::start_fork_server(&program, forwards)
             .map_err(|error| not_started::spawn_error(host, &program, shipped, &error))?;
         let mut round = Round {
             now,
@@ -106,7 +106,7 @@ impl WorkerPool {
             host: Arc::clone(host),
         };
         round.report.other(Body::PoolStarted(PoolStarted { pool: round.id }));
-        let launcher = Launcher::new(program, shipped, fork_server, now);
+        let launcher = Launcher::new(program, shipped, started, now);
         launcher.watch(&round);
         Ok(WorkerPool {
             work: Work::default(),

@@ -78,6 +78,10 @@ impl WorkerPool {
                     None => false,
                 },
                 Ok(Some(Reply::SpawnFailed { worker, errno })) => self.spawn_failed(worker, Errno::from_raw(errno)),
+                Ok(Some(Reply::Cleared)) if matches!(self.stop.stage(), Stopping::Closing { .. }) => {
+                    return self.fork_server_cleared();
+                }
+                Ok(Some(Reply::Cleared)) => false,
                 Ok(Some(Reply::Exited { worker, status })) => {
                     let at = self.crew.position(worker);
                     if let Some(at) = at {
@@ -101,6 +105,15 @@ impl WorkerPool {
         self.fail(self.round.failure(FailureKind::ProgramRejected, message));
         self.launcher.kill();
         self.fork_server_gone();
+    }
+
+    /// The fork server is ready for the next pool.
+    fn fork_server_cleared(&mut self) {
+        if let Some(socket) = self.launcher.socket() {
+            self.round.unwatch(socket);
+        }
+        self.launcher.mark_cleared();
+        self.stopped();
     }
 
     fn fork_server_gone(&mut self) {
@@ -347,7 +360,11 @@ impl WorkerPool {
                     self.terminate(at, Reason::Stopped);
                 }
             }
-            Stopping::Closing { since } if now >= since + CLOSE_GRACE_NS => self.launcher.kill(),
+            Stopping::Closing { since } if now >= since + CLOSE_GRACE_NS => {
+                self.launcher.kill();
+                // Its end is reported by its connection. Until then nothing is due.
+                self.stop.close(now);
+            }
             _ => {}
         }
         let leaving = matches!(self.stop.stage(), Stopping::WhenIdle | Stopping::Now);
@@ -355,6 +372,11 @@ impl WorkerPool {
             self.launcher.close();
             self.stop.close(now);
         }
+    }
+
+    /// Keeps its fork server for the next pool, if it is prepared for it; after the stop.
+    pub(crate) fn keep_fork_server(self) {
+        self.launcher.keep();
     }
 
     /// Records and reports that all processes have ended.

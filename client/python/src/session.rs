@@ -91,7 +91,7 @@ pub(crate) fn open(
         let reconnect_timeout = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
         let settings = Settings {
             processes,
-            program: Program { file, arguments },
+            program: Program { file, arguments, keep: true },
             settings,
             require,
             weight: 1,

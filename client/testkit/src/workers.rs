@@ -28,6 +28,7 @@ pub fn serve(misbehaviour: &str) {
     let flood = match misbehaviour {
         "hello-flood" => Some(Reply::Hello),
         "unknown-workers-end-flood" => Some(Reply::Exited { worker: 4711, status: KILLED }),
+        "cleared-flood" => Some(Reply::Cleared),
         "spawn-flood" => Some(Reply::Spawned { worker: 0, pid: 0 }),
         _ => None,
     };
@@ -72,6 +73,7 @@ pub fn serve(misbehaviour: &str) {
                 }
                 None => Vec::new(),
             },
+            Request::Clear => vec![Reply::Cleared],
         };
         for reply in replies {
             reply.send(agent.as_fd()).expect("the agent has closed its connection");

@@ -85,6 +85,11 @@ impl ForkServer {
                 match Request::receive(self.agent.as_fd()) {
                     Ok(Some((Request::Spawn { worker }, fds))) => self.spawn(worker, fds),
                     Ok(Some((Request::Kill { worker, signal }, _))) => self.kill(worker, signal),
+                    Ok(Some((Request::Clear, _))) => {
+                        self.kill_everything();
+                        self.children.clear();
+                        self.send_reply(Reply::Cleared);
+                    }
                     Ok(None) | Err(_) => break,
                 }
             }

@@ -71,6 +71,7 @@ const CASES: &[Case] = &[
     Case { misbehaviour: "hello-flood", expected: Expected::PoolFault("broke the protocol") },
     Case { misbehaviour: "unknown-workers-end-flood", expected: Expected::PoolFault("broke the protocol") },
     Case { misbehaviour: "spawn-flood", expected: Expected::PoolFault("broke the protocol") },
+    Case { misbehaviour: "cleared-flood", expected: Expected::PoolFault("broke the protocol") },
     Case { misbehaviour: "spawn-fails", expected: Expected::PoolFault("starting a worker") },
 ];
 

@@ -44,8 +44,12 @@ impl Host {
     }
 
     pub(crate) fn pool_with(&mut self, start: StartPool, does: &str) {
+        self.pool_of_program(start, program(does));
+    }
+
+    pub(crate) fn pool_of_program(&mut self, start: StartPool, program: Program) {
         let pool = start.pool;
-        self.agent.start_pool(start, program(does)).expect("the pool is new");
+        self.agent.start_pool(start, program).expect("the pool is new");
         self.wait_for_event(|event| matches!(event, Event::PoolStarted(started) if started.pool == pool));
         self.send(Command::StartJob(StartJob { pool, job: pool, function: vec![1].into(), ..StartJob::default() }));
     }
@@ -198,6 +202,7 @@ pub(crate) fn program(does: &str) -> Program {
         arguments: ["/far/away/worker-program", does].map(OsString::from).to_vec(),
         environment: Some(Vec::new()),
         directory: None,
+        keep: false,
     }
 }
 

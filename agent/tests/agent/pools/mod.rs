@@ -6,6 +6,7 @@ mod cancel;
 mod claims;
 mod end;
 pub(crate) mod host;
+mod kept;
 mod lending;
 mod nonsense;
 mod output;
@@ -38,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("unhealthy", unhealthy::CASES),
         ("cancel", cancel::CASES),
         ("end", end::CASES),
+        ("kept", kept::CASES),
         ("lending", lending::CASES),
         ("nonsense", nonsense::CASES),
         ("output", output::CASES),

@@ -50,6 +50,8 @@ fn fork() {
                     let _ = killpg(*pid, Signal::try_from(signal).expect("a signal"));
                 }
             }
+            Request::Clear if std::env::args().nth(1).as_deref() == Some("ignores-clear") => {}
+            Request::Clear => Reply::Cleared.send(agent.as_fd()).expect("the agent listens"),
         }
     }
     for pid in workers.lock().unwrap().values() {
@@ -184,6 +186,7 @@ impl Worker {
         match verb {
             "echo" => rest.to_owned(),
             "pid" => std::process::id().to_string(),
+            "parent" => std::os::unix::process::parent_id().to_string(),
             "environment" => std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect(),
             "directory" => std::env::current_dir().unwrap().display().to_string(),
             "out" => print(std::io::stdout(), rest),

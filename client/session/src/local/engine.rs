@@ -196,5 +196,5 @@ impl Engine {
 /// Converts the workers' program for the agent.
 fn program(program: crate::Program, added: Vec<(OsString, OsString)>) -> Program {
     let environment = (!added.is_empty()).then(|| env::vars_os().chain(added).collect());
-    Program { path: program.file, arguments: program.arguments, environment, directory: None }
+    Program { path: program.file, arguments: program.arguments, environment, directory: None, keep: program.keep }
 }
