@@ -131,7 +131,7 @@ impl fmt::Display for Refused {
             EndsFall(at) => write!(f, "the item at position {at} ends before it starts"),
             EndsMissData { last, len } => write!(f, "the last item ends at {last} and the data at {len}"),
             IndexTooHigh(first) => write!(f, "items from {first} on go beyond the highest index"),
-            IndexTooLow { first, next } => write!(f, "item {first} comes where {next} is the lowest that may come"),
+            IndexTooLow { first, next } => write!(f, "item {first} came, but {next} is the lowest allowed"),
             Program(why) => write!(f, "the pool's program: {why}"),
             ItemTooLarge { item, bytes, limit } => {
                 write!(f, "item {item} has {bytes} bytes, and the pool's limit is {limit}")
@@ -153,7 +153,7 @@ impl fmt::Display for Refused {
             Repeated(what) => write!(f, "second {what} in a session"),
             UnknownJob(job) => write!(f, "job {job} was never opened"),
             JobNumberUsed(job) => write!(f, "job number {job} was used before"),
-            InputEnded(job) => write!(f, "items for job {job} behind the end of its input"),
+            InputEnded(job) => write!(f, "items for job {job} after the end of its input"),
             NotReopening => write!(f, "PoolReopened, but no pool is being reopened"),
             Elsewhere(what) => write!(f, "{what} in a pool's session; it needs one of its own"),
             PoolClosed => write!(f, "a job for a pool that was closed"),

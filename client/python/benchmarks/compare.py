@@ -108,7 +108,8 @@ class Side:
     """A process that runs one workload on one pool, whenever it is asked to."""
 
     def __init__(self, workload, side, python, address):
-        environment = dict(os.environ, BENCHMARK_START=repr(time.monotonic()))
+        # joblib warns about every folder that it leaves.
+        environment = dict(os.environ, BENCHMARK_START=repr(time.monotonic()), PYTHONWARNINGS="ignore")
         environment.pop("FARPOOL_ADDRESS", None)
         if address:
             environment["FARPOOL_ADDRESS"] = address

@@ -70,7 +70,7 @@ fn serve(settings: Settings) -> io::Result<ExitCode> {
         let hangups = async {
             // A closed terminal does not end the daemon.
             while hangup.recv().await.is_some() {
-                info!(log, "SIGHUP: there is nothing to reload");
+                info!(log, "SIGHUP ignored; there is nothing to reload");
             }
             std::future::pending().await
         };

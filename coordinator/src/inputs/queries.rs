@@ -85,8 +85,12 @@ pub(crate) fn find_job(parts: &Parts, text: &str) -> Result<JobId, String> {
     if let Some((id, _)) = parts.jobs.iter().find(|(_, job)| Some(job.spec().name) == name) {
         return Ok(id);
     }
+    if parts.pools.iter().any(|(_, pool)| Some(pool.spec().name) == name) {
+        return Err(format!("{text} is the number of a pool, not of a job"));
+    }
+    // Pools have numbers of the same kind.
     if name.is_some_and(|name| parts.names.was_given(name)) {
-        return Err(format!("job {text} is no longer open: it has ended"));
+        return Err(format!("number {text} is no longer in use: its job or pool has ended"));
     }
     if parts.jobs.is_empty() {
         return Err(format!("there is no job {text:?}: no job is open"));

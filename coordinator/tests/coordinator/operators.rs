@@ -155,7 +155,11 @@ fn jobs_are_found_and_cancelled() {
     wire.expect(&[]);
     // Its number is not used again.
     wire.send(0, named_job(50, "", 0));
-    assert_eq!(wire.coordinator.find_job("5"), Err("job 5 is no longer open: it has ended".to_owned()));
+    assert_eq!(
+        wire.coordinator.find_job("5"),
+        Err("number 5 is no longer in use: its job or pool has ended".to_owned())
+    );
+    assert_eq!(wire.coordinator.find_job("1"), Err("1 is the number of a pool, not of a job".to_owned()));
     assert!(wire.coordinator.find_job("14").is_ok());
 }
 

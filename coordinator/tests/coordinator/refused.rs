@@ -57,10 +57,10 @@ fn clients() {
     check_client(job(), items(0, u64::MAX, &["a"]), IndexTooHigh(u64::MAX), high);
     check_client(vec![open()], open_job(u64::MAX, 0, 0), IndexTooHigh(u64::MAX), high);
     let some = vec![open(), open_job(0, 0, 0), items(0, 5, &["a", "b"])];
-    let low = "item 6 comes where 7 is the lowest that may come";
+    let low = "item 6 came, but 7 is the lowest allowed";
     check_client(some, items(0, 6, &["a"]), IndexTooLow { first: 6, next: 7 }, low);
     let ended = || vec![open(), open_job(0, 0, 0), items(0, 0, &["a"]), end_items(0)];
-    let behind = "items for job 0 behind the end of its input";
+    let behind = "items for job 0 after the end of its input";
     check_client(ended(), items(0, 1, &["a"]), InputEnded(0), behind);
     check_client(ended(), end_items(0), InputEnded(0), behind);
     let largest = "x".repeat(PAYLOAD_LIMIT as usize);

@@ -19,8 +19,8 @@ pub enum End {
 pub(super) enum Failure {
     /// A retry may succeed.
     Lost(String),
-    /// The coordinator does not know the session.
-    UnknownSession,
+    /// The coordinator does not resume the session, for this reason.
+    NotResumed(String),
     /// The coordinator sent malformed data, so earlier commands of the session may be wrong too.
     Malformed(String),
     /// A retry would fail in the same way.
@@ -40,9 +40,8 @@ impl Failure {
     /// Returns the failure for a status of an attempt to resume a session.
     pub(super) fn of_resume(status: &Status) -> Failure {
         match (status.code(), Failure::of(status)) {
-            (Code::NotFound, _) => Failure::UnknownSession,
-            // The two sides disagree about the messages; they may agree about what is held.
-            (Code::InvalidArgument, _) => Failure::UnknownSession,
+            // Invalid: the two sides disagree about the messages. They may agree about what is held.
+            (Code::NotFound | Code::InvalidArgument, _) => Failure::NotResumed(reason(status)),
             (_, failure) => failure,
         }
     }

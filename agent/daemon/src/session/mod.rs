@@ -178,8 +178,8 @@ impl<C: Connect, W: Workers> Session<C, W> {
         match failure {
             Failure::Lost(_) if self.may_leave_unconnected() => return Err(Interrupt::Ended(End::Left)),
             Failure::Lost(reason) => self.connection_lost(reason),
-            Failure::UnknownSession => {
-                self.begin_new_session();
+            Failure::NotResumed(reason) => {
+                self.begin_new_session(&reason);
                 self.leaving.restart_draining();
                 if self.may_leave_unconnected() {
                     return Err(Interrupt::Ended(End::Left));
@@ -226,9 +226,9 @@ impl<C: Connect, W: Workers> Session<C, W> {
     }
 
     /// Begins a new session: the coordinator does not know this one. Its pools are held.
-    fn begin_new_session(&mut self) {
+    fn begin_new_session(&mut self, reason: &str) {
         let SessionSettings { coordinator, log, .. } = &self.settings;
-        warn!(log, coordinator, "session unknown to the coordinator; starting a new one");
+        warn!(log, coordinator, reason, "the coordinator does not resume the session; starting a new one");
         self.outgoing = None;
         self.ledger.session_lost();
         // These steps only stop pools, which cannot fail.

@@ -172,7 +172,7 @@ fn a_number_does_not_end_a_detached_job_nor_a_name_another_one() {
     on(&cluster, &["cancel", "--number", &number]).run().assert_prints(&format!("job {number} is cancelled\n"));
     assert_eq!(running.end().code, Some(125));
     let ended = on(&cluster, &["cancel", "--number", &number]).run();
-    assert!(ended.code == Some(1) && ended.stderr().contains("it has ended"), "{ended:?}");
+    assert!(ended.code == Some(1) && ended.stderr().contains("its job or pool has ended"), "{ended:?}");
     cluster.end();
 }
 

@@ -51,7 +51,10 @@ async fn a_job_can_be_cancelled() {
     let again =
         operators.cancel_job(CancelJobRequest { job: job.clone() }).await.expect_err("the ended job was cancelled");
     assert_eq!(again.code(), Code::NotFound);
-    assert!(again.message().contains(&format!("job {job} is no longer open: it has ended")), "{again}");
+    assert!(
+        again.message().contains(&format!("number {job} is no longer in use: its job or pool has ended")),
+        "{again}"
+    );
     for job in ["99", "nonsense", ""] {
         let error =
             operators.cancel_job(CancelJobRequest { job: job.to_owned() }).await.expect_err("a missing job was found");

@@ -204,7 +204,7 @@ async fn leaves_without_a_session_while_it_holds_items() {
     let program = running.program();
     running.session.cut();
     running.coordinator.arrival().await.refuse_resume().await;
-    running.daemon.wait_for_line("session unknown to the coordinator").await;
+    running.daemon.wait_for_line("does not resume the session").await;
     running.daemon.signal(Signal::SIGTERM);
     assert_eq!(running.daemon.ended().await.code, Some(0));
     assert!(program.is_over());
