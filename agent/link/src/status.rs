@@ -3,7 +3,7 @@
 //! The worker writes here which item it is about to begin. If it dies, the agent reads what was running.
 //!
 //! Both sides can write to all of it at any time, and a faulty worker does. So it consists of atomics, for which every
-//! value is valid. The agent loads a number once per decision, and trusts it only within the bounds of what it gave the
+//! value is valid. The agent loads a number once per decision, and accepts only numbers of items that it gave the
 //! worker. A faulty worker can make its own items run twice or not at all, and nothing else.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

@@ -45,9 +45,9 @@ struct Kept {
 #[derive(Debug, Default)]
 struct State {
     idle: Option<Idle>,
-    /// Those to end.
+    /// Fork servers that the thread will end.
     discarded: Vec<ForkServer>,
-    /// A thread ends fork servers.
+    /// Whether the thread that ends fork servers is running.
     has_thread: bool,
 }
 
@@ -93,7 +93,8 @@ pub(crate) fn take(origin: &Origin) -> Option<ForkServer> {
     if idle.origin == *origin && !idle.server.has_ended() {
         return Some(idle.server);
     }
-    kept.discard(&mut state, idle.server);
+    state.discarded.push(idle.server);
+    kept.wake_thread(&mut state);
     None
 }
 
@@ -113,12 +114,7 @@ impl Kept {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a fork server on the thread: it may take a moment.
-    fn discard(&'static self, state: &mut State, server: ForkServer) {
-        state.discarded.push(server);
-        self.wake_thread(state);
-    }
-
+    /// Lets the thread end those that were discarded, which may take a moment, and the idle one when its time is over.
     fn wake_thread(&'static self, state: &mut State) {
         if !state.has_thread {
             let thread = thread::Builder::new().name("farpool-keeper".to_owned());

@@ -165,7 +165,7 @@ impl Crew {
             return Vec::new();
         }
         self.yields_slot = excess > 0;
-        // First the workers that were chosen before, then those that have the least to return.
+        // Prefer workers that were chosen before, then those with the fewest items to return.
         let mut order: Vec<usize> = (0..self.workers.len()).collect();
         order.sort_by_key(|&at| (!self.workers[at].yields_slot(), self.workers[at].outstanding()));
         let mut taken = Vec::new();

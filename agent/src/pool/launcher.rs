@@ -129,7 +129,10 @@ impl Launcher {
     }
 
     /// Records that nothing of this pool is left in the fork server, which was told to prepare for the next one.
-    pub(super) fn mark_cleared(&mut self) {
+    pub(super) fn mark_cleared(&mut self, round: &Round) {
+        if let Some(socket) = self.fork_server.socket() {
+            round.unwatch(socket);
+        }
         self.cleared = true;
     }
 
@@ -138,11 +141,6 @@ impl Launcher {
         if let (true, Some(origin)) = (self.cleared, self.origin) {
             kept::keep(self.fork_server, origin);
         }
-    }
-
-    /// Returns the connection to the fork server.
-    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.fork_server.socket()
     }
 
     /// Kills the fork server; its workers die with it.

@@ -271,7 +271,7 @@ impl Streams {
         stdout.chain([(Token::Stderr(number), OutputStream::Stderr, &mut self.stderr)])
     }
 
-    /// Returns the tail of what the worker wrote to stderr.
+    /// Returns the end of the worker's stderr.
     pub(super) fn stderr_tail(&mut self) -> String {
         self.stderr.tail()
     }

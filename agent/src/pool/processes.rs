@@ -109,10 +109,7 @@ impl WorkerPool {
 
     /// The fork server is ready for the next pool.
     fn fork_server_cleared(&mut self) {
-        if let Some(socket) = self.launcher.socket() {
-            self.round.unwatch(socket);
-        }
-        self.launcher.mark_cleared();
+        self.launcher.mark_cleared(&self.round);
         self.stopped();
     }
 
@@ -335,7 +332,7 @@ impl WorkerPool {
         self.crew.exiting_slowly()
     }
 
-    /// Returns the number of its workers, including those that are exiting.
+    /// Returns the number of workers, exiting ones included.
     pub(crate) fn workers(&self) -> usize {
         self.crew.len()
     }

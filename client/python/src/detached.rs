@@ -17,6 +17,7 @@ use pyo3::types::{PyIterator, PyList, PyType};
 use crate::codec::Encoder;
 use crate::collector::{decode, list};
 use crate::errors;
+use crate::feeder::check_size;
 use crate::imap::not_the_end;
 use crate::waiting::{SLICE, interruptibly, receive};
 
@@ -141,7 +142,7 @@ impl DetachedJob {
 
     #[classmethod]
     fn __class_getitem__<'py>(class: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        class.py().import("types")?.getattr("GenericAlias")?.call1((class, item))
+        crate::generic_alias(class, item)
     }
 
     fn __repr__(&self) -> String {
@@ -304,12 +305,8 @@ impl Items {
         for value in values {
             let before = data.len();
             self.encoder.encode(&value?, &mut data)?;
-            let bytes = data.len() - before;
-            if bytes as u64 > self.payload_limit {
-                let message = format!("the encoded item has {bytes} bytes, and the limit is {}", self.payload_limit);
-                let error = Error::new(ErrorKind::PayloadTooLarge, message).of_item(self.pulled);
-                return Err(errors::to_python(py, &error.of_job("detach", name)));
-            }
+            check_size(data.len() - before, self.payload_limit)
+                .map_err(|error| errors::to_python(py, &error.of_item(self.pulled).of_job("detach", name)))?;
             self.pulled += 1;
             // A batch is at most full plus one item, whose size is limited to 2 GiB.
             ends.extend_from_slice(&(data.len() as u32).to_le_bytes());

@@ -143,7 +143,8 @@ impl Feeder {
             let (item, before) = (self.pulled, data.len());
             self.pulled += 1;
             let encoded = self.encoder.encode(&value, &mut data).map_err(Refused::Raised);
-            let encoded = encoded.and_then(|()| self.check_size(data.len() - before));
+            let encoded =
+                encoded.and_then(|()| check_size(data.len() - before, self.payload_limit).map_err(Refused::Failed));
             match encoded {
                 // A batch is at most full plus one item, whose size is limited to 2 GiB.
                 Ok(()) => ends.extend_from_slice(&(data.len() as u32).to_le_bytes()),
@@ -170,15 +171,6 @@ impl Feeder {
         Ok(())
     }
 
-    fn check_size(&self, bytes: usize) -> Result<(), Refused> {
-        let limit = self.payload_limit;
-        if bytes as u64 <= limit {
-            return Ok(());
-        }
-        let message = format!("the encoded item has {bytes} bytes, and the limit is {limit}");
-        Err(Refused::Failed(Error::new(ErrorKind::PayloadTooLarge, message)))
-    }
-
     fn adapt(&mut self, items: u64, took: Duration) {
         if took >= SLOW {
             self.batch = (self.batch / GROWTH).max(1);
@@ -186,6 +178,15 @@ impl Feeder {
             self.batch = (self.batch * GROWTH).min(MOST_ITEMS);
         }
     }
+}
+
+/// Checks the size in bytes of an encoded item.
+pub(crate) fn check_size(bytes: usize, limit: u64) -> Result<(), Error> {
+    if bytes as u64 <= limit {
+        return Ok(());
+    }
+    let message = format!("the encoded item has {bytes} bytes, and the limit is {limit}");
+    Err(Error::new(ErrorKind::PayloadTooLarge, message))
 }
 
 /// Why an item is not sent.

@@ -31,6 +31,7 @@ mod waiting;
 mod worker;
 
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 #[pymodule]
 fn _farpool(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -50,4 +51,9 @@ fn _farpool(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(codec::decode_value, module)?)?;
     module.add_function(wrap_pyfunction!(worker::slot, module)?)?;
     module.add_function(wrap_pyfunction!(worker::serve, module)?)
+}
+
+/// Returns `class[item]`, for annotations.
+fn generic_alias<'py>(class: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    class.py().import("types")?.getattr("GenericAlias")?.call1((class, item))
 }

@@ -28,7 +28,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Copies these bytes. `readonly`: whether nobody may change the copy.
+    /// Copies the bytes. `readonly`: the copy cannot be changed.
     pub(crate) fn copy<'py>(py: Python<'py>, bytes: &[u8], readonly: bool) -> PyResult<Bound<'py, Self>> {
         // An allocation has at least one byte.
         let layout = Layout::from_size_align(bytes.len().max(1), ALIGNMENT);

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from farpool import Pool
+from farpool._pool import _Worker
 
 
 def forker(**options):
@@ -18,18 +19,12 @@ def forker(**options):
 
 
 def is_running(pid):
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
-        return False
+    return _Worker(pid).is_alive()
 
 
 def wait_until_gone(pid):
-    until = time.monotonic() + 10
-    while is_running(pid):
-        assert time.monotonic() < until, f"process {pid} is left"
-        time.sleep(0.01)
+    _Worker(pid).join(10)
+    assert not is_running(pid), f"process {pid} is left"
 
 
 def test_the_next_pool_uses_it():

@@ -1,4 +1,4 @@
-"""Modules that workers import: those that are named, and those that are missing."""
+"""Modules named with py_modules, and missing modules."""
 
 import sys
 

@@ -23,7 +23,7 @@ pub fn check(require: &[Label]) -> Result<(), Error> {
     }
 }
 
-/// Checks that this machine has the required labels. In local mode it has only those that every host has.
+/// Checks that this machine has the required labels. In local mode there are only `host`, `arch` and `os`.
 pub fn check_here(require: &[Label]) -> Result<(), Error> {
     check(require)?;
     if require.is_empty() {

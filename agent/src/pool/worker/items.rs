@@ -388,7 +388,7 @@ impl Items {
 
     /// Returns the first timeout of the items that the worker should have begun, in case it was stopped.
     ///
-    /// An item's time counts from when it became one of those that the worker's threads would begin next. (For an item
+    /// An item's time starts when it is among the next items that the worker's threads will begin. (For an item
     /// that has just begun, the worker may not have recorded the time yet.)
     fn first_timeout_of_next(&self, status: &Status, threads: usize) -> Option<(u64, Reason)> {
         let claimed = status.claimed();

@@ -56,7 +56,7 @@ class DetachedStatus(NamedTuple):
     #: "receiving" (not yet complete on the coordinator's disk), "running", "finished", "cancelled" or "failed" (its pool cannot run).
     state: str
     items: int
-    #: How many items have an outcome, including those that failed.
+    #: The number of items with an outcome, failed ones included.
     done: int
     failed: int
     #: When it was detached, when it ended, and when it will be dropped. None if that is not known yet.

@@ -26,7 +26,7 @@ pub(crate) async fn connect(address: &str) -> Channel {
     panic!("the coordinator does not listen on {address}");
 }
 
-/// Returns a queue; nobody waits until it has drained.
+/// Returns a queue of messages to send; nothing waits for it to drain.
 pub(crate) fn queue<M: SessionMessage>() -> (Outgoing<M>, Frames<M>) {
     outgoing(0, Arc::new(Notify::new()))
 }

@@ -99,7 +99,7 @@ impl World {
         self.send(Event::Returned { agent: id, chunk: chunk.id, attempt: chunk.attempt, first, count });
     }
 
-    /// An agent reports about these items. Returns the runs of those that have no outcome yet.
+    /// Counts one copy less of these reported items that have no outcome yet, and returns their runs.
     fn take_off(&mut self, job: u32, first: u64, count: u64) -> Vec<(u64, u64)> {
         let items = &mut self.jobs.get_mut(&job).expect("the job exists").items;
         let all = items.range_mut(first..first + count);
