@@ -1,8 +1,8 @@
 //! The messages that farpool's parts exchange: package `farpool.v1`.
 //!
 //! Everything here is generated from `farpool/v1/*.proto` and committed, so that a build needs neither protoc
-//! nor a code generator; `cargo test -p farpool-proto` fails when the two have drifted apart and
-//! `FARPOOL_REGENERATE=1 cargo test -p farpool-proto` brings them together again.
+//! nor a code generator. `cargo run --manifest-path proto/generate/Cargo.toml` generates it, and
+//! `cargo test -p farpool-proto` fails when that was forgotten.
 //!
 //! On a cluster these messages travel over gRPC; in local mode the same structs are passed by value.
 
