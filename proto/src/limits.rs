@@ -8,8 +8,8 @@ use std::fmt;
 
 use crate::v1::{Label, OpenJob, Program, WorkerSettings};
 
-/// Bytes of what a program needs to find a function: it must fit into a worker's ring in one piece.
-pub const FUNCTION_BYTES: usize = 1_000_000;
+/// Bytes of what a program needs to find a function, with the data that it uses.
+pub const FUNCTION_BYTES: usize = 1 << 30;
 /// How often an item may be run again.
 pub const RETRIES: u32 = 10_000;
 /// The weight of a pool relative to others.
@@ -204,7 +204,7 @@ mod tests {
         };
         check(with(|_| {}), "");
         check(with(|all| all.function = vec![0; FUNCTION_BYTES].into()), "");
-        check(with(|all| all.function = vec![0; 1_100_000].into()), "job's function: 1100000, the limit is 1000000");
+        check(with(|all| all.function = vec![0; FUNCTION_BYTES + 1].into()), "the limit is 1073741824");
         check(with(|all| all.retries = u32::MAX), "retries");
         check(with(|all| all.label = "x".repeat(65_536)), "job's label");
         check(with(|all| all.require = vec![Label::default(); LABELS + 1]), "labels");

@@ -7,9 +7,10 @@
 //! | Setup | - | - | `WorkerSettings` (protobuf) |
 //! | LargeSetup | - | - | instead of Setup: [`LargeHeader`]; the settings follow as Piece records |
 //! | Function | function | - | what the program needs to find it |
+//! | LargeFunction | function | - | instead of Function: [`LargeHeader`]; the function follows as Piece records |
 //! | Run | function | of the first item | [`RunHeader`], `ends` (u32 each), the items |
 //! | Large | function | of the item | [`LargeHeader`]; its bytes follow as Piece records |
-//! | Piece | - | - | bytes of the Large or LargeSetup before it |
+//! | Piece | - | - | bytes of the record before them whose name begins with Large |
 //! | Resume | - | - | none: all revoked items are before this record |
 //! | Forget | function | - | none: the job is over |
 //! | Stop | - | - | none: exit |
@@ -39,6 +40,7 @@ pub enum Kind {
     Forget = 7,
     Stop = 8,
     LargeSetup = 9,
+    LargeFunction = 10,
     Ready = 16,
     InitFailed = 17,
     Ok = 18,
@@ -59,6 +61,7 @@ impl Kind {
             7 => Kind::Forget,
             8 => Kind::Stop,
             9 => Kind::LargeSetup,
+            10 => Kind::LargeFunction,
             16 => Kind::Ready,
             17 => Kind::InitFailed,
             18 => Kind::Ok,

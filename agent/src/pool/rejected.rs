@@ -2,14 +2,10 @@
 //!
 //! The coordinator checks its clients' settings, too. If it lets something pass, other pools must not suffer.
 
-use farpool_link::record::MAX_PAYLOAD;
 use farpool_proto::limits;
 use farpool_proto::v1::{Failure, FailureKind, StartJob, StartPool};
 
 use crate::Host;
-
-// A function must fit into a worker's ring together with other records.
-const _: () = assert!(limits::FUNCTION_BYTES <= MAX_PAYLOAD / 2);
 
 /// Checks the number and settings of a pool's workers.
 pub(super) fn check_pool(start: &StartPool, host: &Host) -> Result<(), Failure> {

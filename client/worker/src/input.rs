@@ -76,12 +76,15 @@ impl Input {
                 }
                 Kind::Function => {
                     let found = self.language.find(payload).map_err(Arc::from);
-                    let tag = header.tag as usize;
-                    if self.functions.len() <= tag {
-                        self.functions.resize(tag + 1, None);
-                    }
-                    self.functions[tag] = Some(found);
                     self.take(header);
+                    self.remember(header.tag, found);
+                }
+                Kind::LargeFunction => {
+                    let Some(large) = LargeHeader::read(payload) else { leave::broken_link() };
+                    self.take(header);
+                    let function = self.pieces(large.length);
+                    let found = self.language.find(&function).map_err(Arc::from);
+                    self.remember(header.tag, found);
                 }
                 Kind::Forget => {
                     if let Some(function) = self.functions.get_mut(header.tag as usize) {
@@ -131,12 +134,20 @@ impl Input {
         }
     }
 
+    fn remember(&mut self, tag: u32, found: FoundTask) {
+        let tag = tag as usize;
+        if self.functions.len() <= tag {
+            self.functions.resize(tag + 1, None);
+        }
+        self.functions[tag] = Some(found);
+    }
+
     fn function(&self, tag: u32) -> FoundTask {
         let known = self.functions.get(tag as usize).cloned().flatten();
         known.unwrap_or_else(|| Err("the agent never announced this function".into()))
     }
 
-    /// Reads a large item from the pieces that follow.
+    /// Reads a large item, a large function or large settings from the pieces that follow.
     fn pieces(&mut self, length: u64) -> Vec<u8> {
         let mut item = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
         while (item.len() as u64) < length {

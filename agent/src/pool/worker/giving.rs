@@ -125,7 +125,7 @@ impl Worker {
         };
         // Orders are short and the ring reserves room for them. If there is none, the link is broken: the worker
         // gets no more items and is terminated when that is noticed.
-        if self.items.begin_revoking() && self.link.order_or_defer(Kind::Resume).unwrap_or(false) {
+        if self.items.begin_revoking() && self.link.order_or_defer(Kind::Resume, 0).unwrap_or(false) {
             self.link.publish();
         }
         Some(self.items.cut_off(first))

@@ -25,10 +25,10 @@ pub(super) struct Link {
     socket: OwnedFd,
     /// For each job number of the pool, whether the worker has the job's function.
     known_functions: Vec<bool>,
-    /// The unsent rest of a large item, or of the settings.
+    /// The unsent rest of a large item, of a large function, or of the settings.
     sending: Option<Bytes>,
-    /// Orders to send after the large item that is being sent.
-    deferred_orders: Vec<Kind>,
+    /// Orders to send after what is being sent, each with its tag.
+    deferred_orders: Vec<(Kind, u32)>,
     /// Not everything could be written, for lack of room.
     wants_room: bool,
     /// Something was written and not published to the worker.
@@ -89,11 +89,26 @@ impl Link {
             return self.order(Kind::Setup, 0, &settings);
         }
         // Settings contain the arguments of the initializer, and may be large.
-        let head = LargeHeader { length: settings.len() as u64, timed: false }.to_bytes();
-        let begun = self.order(Kind::LargeSetup, 0, &head)?;
-        self.sending = Some(settings.into());
+        self.begin_sending(Kind::LargeSetup, 0, settings.into())
+    }
+
+    /// Writes a function. Returns false if there is no room even for its header.
+    fn write_function(&mut self, job: u32, function: &Bytes) -> Result<bool, Corrupt> {
+        if function.len() <= RUN_BYTES {
+            return self.order(Kind::Function, job, function);
+        }
+        self.begin_sending(Kind::LargeFunction, job, function.clone())
+    }
+
+    /// Begins to send something in pieces. Returns false if there is no room even for its header.
+    fn begin_sending(&mut self, kind: Kind, tag: u32, bytes: Bytes) -> Result<bool, Corrupt> {
+        let head = LargeHeader { length: bytes.len() as u64, timed: false }.to_bytes();
+        if !self.order(kind, tag, &head)? {
+            return Ok(false);
+        }
+        self.sending = Some(bytes);
         self.continue_sending()?;
-        Ok(begun)
+        Ok(true)
     }
 
     /// Writes a short order. Returns false if even the reserve is used up.
@@ -107,13 +122,13 @@ impl Link {
         Ok(true)
     }
 
-    /// Writes an order without payload. If a large item is being sent, the order follows it.
-    pub(super) fn order_or_defer(&mut self, kind: Kind) -> Result<bool, Corrupt> {
+    /// Writes an order without payload. If something is being sent in pieces, the order follows it.
+    pub(super) fn order_or_defer(&mut self, kind: Kind, tag: u32) -> Result<bool, Corrupt> {
         if self.sending.is_some() {
-            self.deferred_orders.push(kind);
+            self.deferred_orders.push((kind, tag));
             return Ok(true);
         }
-        self.order(kind, 0, &[])
+        self.order(kind, tag, &[])
     }
 
     /// Tells the worker to forget the function of a job that has ended.
@@ -123,7 +138,7 @@ impl Link {
             // The worker is not woken: it reads this with its next order. If there is no room for it, the next function
             // with this number replaces this one.
             let unpublished = self.unpublished;
-            let _ = self.order(Kind::Forget, job, &[]);
+            let _ = self.order_or_defer(Kind::Forget, job);
             self.unpublished = unpublished;
         }
     }
@@ -132,7 +147,7 @@ impl Link {
     pub(super) fn give(&mut self, assignment: &Assignment<'_>, position: u32, most: u64) -> Result<u32, Corrupt> {
         let &Assignment { job, function, ref stretch, .. } = assignment;
         if !self.known_functions.get(job as usize).copied().unwrap_or(false) {
-            if !self.order(Kind::Function, job, function)? {
+            if !self.write_function(job, function)? {
                 self.wants_room = true;
                 return Ok(0);
             }
@@ -140,6 +155,10 @@ impl Link {
                 self.known_functions.resize(job as usize + 1, false);
             }
             self.known_functions[job as usize] = true;
+            if self.sending.is_some() {
+                self.wants_room = true;
+                return Ok(0);
+            }
         }
         let timed = assignment.timeout_ns > 0;
         let count = if is_large(stretch) {
@@ -198,7 +217,7 @@ impl Link {
         Ok(true)
     }
 
-    /// Returns whether a large item, or the settings, are being sent.
+    /// Returns whether something is being sent in pieces.
     pub(super) fn is_sending(&self) -> bool {
         self.sending.is_some()
     }
@@ -214,7 +233,7 @@ impl Link {
         sent
     }
 
-    /// Sends as much of a large item as there is room for. Returns whether anything was written.
+    /// Sends as many pieces as there is room for. Returns whether anything was written.
     fn continue_sending(&mut self) -> Result<bool, Corrupt> {
         let Some(mut item) = self.sending.take() else { return Ok(false) };
         let mut any = false;
@@ -232,8 +251,8 @@ impl Link {
             any = true;
         }
         if self.sending.is_none() {
-            for kind in std::mem::take(&mut self.deferred_orders) {
-                self.order(kind, 0, &[])?;
+            for (kind, tag) in std::mem::take(&mut self.deferred_orders) {
+                self.order(kind, tag, &[])?;
             }
             self.publish();
         }

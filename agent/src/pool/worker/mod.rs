@@ -181,7 +181,7 @@ impl Worker {
             Stage::Ready => all,
             _ => false,
         };
-        if self.items.is_idle() && may_exit && self.link.order_or_defer(Kind::Stop).unwrap_or(false) {
+        if self.items.is_idle() && may_exit && self.link.order_or_defer(Kind::Stop, 0).unwrap_or(false) {
             self.link.publish();
             self.life.told_to_exit(now);
         }

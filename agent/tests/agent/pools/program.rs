@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use farpool_link::message::{ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
-use farpool_link::record::{HEADER_BYTES, Header, Kind, RunHeader};
+use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, RunHeader};
 use farpool_link::{Direction, Memory, Reader, Writer};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -150,10 +150,42 @@ impl Worker {
                     self.write(Kind::Resumed, 0, &[]);
                 }
                 Kind::Run => self.run(position, &payload),
+                Kind::Large => {
+                    let item = self.pieces(&payload);
+                    self.run_one(position, &String::from_utf8(item).expect("items are text"));
+                    self.memory.status().idle(0);
+                    self.write(Kind::RunEnd, position, &1_000_000_u64.to_le_bytes());
+                }
+                Kind::LargeFunction => assert!(self.pieces(&payload).iter().all(|byte| *byte == 1)),
+                Kind::Piece => panic!("the piece of nothing"),
                 Kind::Stop => return linger(),
                 _ => {}
             }
         }
+    }
+
+    /// Reads the pieces of what this header announces.
+    fn pieces(&mut self, head: &[u8]) -> Vec<u8> {
+        let head = LargeHeader::read(head).expect("the agent writes headers");
+        let mut all = Vec::new();
+        while (all.len() as u64) < head.length {
+            let (kind, _, piece) = self.next().expect("the agent writes all pieces");
+            assert_eq!(kind, Kind::Piece, "between the pieces");
+            all.extend(piece);
+        }
+        all
+    }
+
+    /// Runs an item, unless it was taken back. Returns whether it ran.
+    fn run_one(&mut self, position: u32, item: &str) -> bool {
+        if !self.memory.status().claim(position) {
+            return false;
+        }
+        self.memory.status().begin(0, position, 0);
+        let result = self.perform(item);
+        self.finished += 1;
+        self.write(Kind::Ok, position, result.as_bytes());
+        true
     }
 
     fn run(&mut self, position: u32, payload: &[u8]) {
@@ -165,13 +197,9 @@ impl Worker {
             let end = u32::from_le_bytes(ends[4 * at as usize..][..4].try_into().unwrap()) - head.start;
             let item = String::from_utf8(items[start..end as usize].to_vec()).expect("items are text");
             start = end as usize;
-            if !self.memory.status().claim(position + at) {
+            if !self.run_one(position + at, &item) {
                 break;
             }
-            self.memory.status().begin(0, position + at, 0);
-            let result = self.perform(&item);
-            self.finished += 1;
-            self.write(Kind::Ok, position + at, result.as_bytes());
             last = Some(position + at);
         }
         self.memory.status().idle(0);
@@ -185,6 +213,7 @@ impl Worker {
         let (verb, rest) = item.split_once(' ').unwrap_or((item, ""));
         match verb {
             "echo" => rest.to_owned(),
+            "length" => rest.len().to_string(),
             "pid" => std::process::id().to_string(),
             "parent" => std::os::unix::process::parent_id().to_string(),
             "environment" => std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect(),

@@ -1,10 +1,16 @@
 //! Valid and invalid commands of a coordinator.
 
+use std::time::Duration;
+
+use farpool_proto::limits;
 pub(crate) use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::{
     Assign, CancelChunks, Chunk, Drain, EndJob, FailureKind, ResizePool, Retract, StartJob, StartPool, StopPool,
     Version, WorkerSettings,
 };
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::pools::host::{Event, Gate, Host, is_alive, program, segment, start};
 
@@ -13,6 +19,8 @@ crate::pools::cases![
     invalid_commands_are_refused,
     a_bad_pool_fails_alone,
     a_bad_job_fails_alone,
+    a_large_function_arrives,
+    a_job_ends_while_a_large_item_is_being_sent,
     commands_about_a_failed_pool_are_valid,
     stopped_pools_forget_their_jobs,
     fewer_workers_and_more,
@@ -82,7 +90,7 @@ fn a_bad_pool_fails_alone() {
         (|start| settings(start).payload_limit = u64::MAX, "(payload_limit): 18446744073709551615"),
         (|start| settings(start).threads = 1025, "threads in a worker: 1025"),
         (|start| settings(start).name = "x".repeat(1025), "the pool's name: 1025"),
-        (|start| settings(start).initializer = vec![0; 1_000_001].into(), "the initializer's function: 1000001"),
+        (|start| settings(start).initializer = vec![0; (1 << 30) + 1].into(), "the initializer's function: 1073741825"),
         (|start| start.weight = 10_001, "(weight): 10001"),
         (|start| start.weight = u32::MAX, "(weight): 4294967295"),
         (|start| start.processes = (1 << 20) + 1, "workers in the pool: 1048577"),
@@ -105,7 +113,7 @@ fn a_bad_job_fails_alone() {
     let mut host = Host::new(1);
     host.pool(1);
     let worker = host.run(1, "pid");
-    let function = vec![0; 1_100_000].into();
+    let function = vec![0; limits::FUNCTION_BYTES + 1].into();
     host.send(Command::StartJob(StartJob { pool: 1, job: 5, function, ..StartJob::default() }));
     // More items than are reported in one turn, and another chunk that is no longer wanted.
     let many = vec!["echo"; 3000];
@@ -122,13 +130,47 @@ fn a_bad_job_fails_alone() {
     let events = host.wait(|events| (faults(events).len() >= 3000).then(|| faults(events)));
     for (at, (chunk, item, failure)) in (700..).zip(&events) {
         assert_eq!((*chunk, *item, failure.kind()), (70, at, FailureKind::InvalidArgument), "{failure:?}");
-        assert!(failure.message.contains(": 1100000"), "{failure:?}");
+        assert!(failure.message.contains(": 1073741825"), "{failure:?}");
     }
     assert_eq!(host.run(1, "pid"), worker, "the other job keeps its worker");
     assert_eq!(faults(&host.events).len(), 3000);
     host.send(Command::EndJob(EndJob { job: 5, kill: false }));
     host.agent.drain();
     host.wait_until(|agent| agent.is_drained());
+    host.end();
+}
+
+fn a_large_function_arrives() {
+    let mut host = Host::new(2);
+    host.pool(1);
+    for (job, bytes) in [(5, 300_000), (6, 5 << 20), (7, 33 << 20)] {
+        let function = vec![1; bytes].into();
+        host.send(Command::StartJob(StartJob { pool: 1, job, function, ..StartJob::default() }));
+    }
+    let segments = ["echo a", "echo b", "echo c", "echo d"].map(segment).to_vec();
+    let chunks = vec![chunk(7, 7, 1), chunk(8, 5, 1), chunk(9, 7, 1), chunk(10, 6, 1)];
+    host.send(Command::Assign(Assign { chunks, segments }));
+    assert_eq!([7, 8, 9, 10].map(|chunk| host.result(chunk)), ["a", "b", "c", "d"]);
+    host.end();
+}
+
+/// The worker is told to forget the function of the job that has ended, but not between the pieces of the item.
+fn a_job_ends_while_a_large_item_is_being_sent() {
+    let mut host = Host::new(1);
+    let settings = WorkerSettings { payload_limit: 64 << 20, ..WorkerSettings::default() };
+    host.pool_of(StartPool { pool: 1, settings: Some(settings), ..start() });
+    let worker = Pid::from_raw(host.run(1, "pid").parse().expect("a process id"));
+    host.send(start_job(1, 11));
+    kill(worker, Signal::SIGSTOP).expect("the worker runs");
+    let item = format!("length {}", "x".repeat(9 << 20));
+    host.send(Command::Assign(Assign { chunks: vec![chunk(7, 11, 1)], segments: vec![segment(&item)] }));
+    host.drive_for(Duration::from_millis(20));
+    host.send(Command::EndJob(EndJob { job: 1, kill: false }));
+    host.drive_for(Duration::from_millis(20));
+    kill(worker, Signal::SIGCONT).expect("the worker runs");
+    assert_eq!(host.result(7), (9 << 20).to_string());
+    host.send(Command::Assign(Assign { chunks: vec![chunk(8, 11, 1)], segments: vec![segment("pid")] }));
+    assert_eq!(host.result(8), worker.to_string(), "the worker was not replaced");
     host.end();
 }
 

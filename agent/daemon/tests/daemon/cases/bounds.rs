@@ -2,7 +2,7 @@
 
 use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::agent_event::Body as Event;
-use farpool_proto::v1::{FailureKind, StartJob, StartPool, WorkerSettings};
+use farpool_proto::v1::{FailureKind, StartPool, WorkerSettings};
 use farpool_testkit::coordinator::agents::Session;
 use farpool_testkit::folder::Folder;
 
@@ -31,19 +31,6 @@ async fn a_bad_pool_or_job_fails_alone() {
     let bad = StartPool { settings: Some(settings), ..start(2, &program, scratch.path(), "none") };
     session.send(Command::StartPool(Box::new(bad)));
     session.refused(2, FailureKind::InvalidArgument, &["payload_limit"]).await;
-    // A job whose function fits nowhere, in a pool with another job.
-    session.send(Command::StartPool(Box::new(start(3, &program, scratch.path(), "none"))));
-    session.started(3).await;
-    let function = vec![1; 1_100_000].into();
-    session.send(Command::StartJob(StartJob { pool: 3, job: 30, function, ..StartJob::default() }));
-    session.send(start_job(3, 31));
-    session.send(assign(30, 300..302));
-    session.send(assign(31, 310..320));
-    for chunk in [300, 301] {
-        let failure = fault_of(&mut session, chunk).await;
-        assert_eq!(failure.kind(), FailureKind::InvalidArgument, "{failure:?}");
-    }
-    session.results(10).await;
     // The item that ran all the time still runs.
     drop(item);
     session.results(1).await;
