@@ -1,9 +1,10 @@
 //! Turns Python values into bytes and back.
 //!
 //! Pickling is the largest cost of a small call. So common values have native encodings, which a tag byte tells apart: None, bool,
-//! int, float, str, bytes, and tuples of these. A list or dict of these has one only if it is the whole value: inside others, two
-//! references to one list must stay references to one list. Everything else is pickled, with its buffers next to the pickle. Only
-//! exact types count, so that an instance of a subclass keeps its class.
+//! int, float, str, bytes, and tuples of these (`native.rs`). A list or dict of these has one only if it is the whole value: inside
+//! others, two references to one list must stay references to one list. So has an instance of a plain class, alone or as the only one
+//! in a tuple (`instance.rs`). Everything else is pickled, with its buffers next to the pickle. Only exact types count, so that an
+//! instance of a subclass keeps its class. What many items have in common they only refer to (`common.rs`).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,38 +14,29 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList, PyMemoryView, PyString, PyTuple};
 
 use crate::background;
+use crate::common::Common;
 use crate::errors;
+use crate::instance::{self, Classes};
 use crate::memory::Memory;
+use crate::native::{
+    BYTES, DEPTH, DICT, FALSE, FLOAT, INSTANCE, INT, LIST, NONE, PICKLE, PICKLE_AND_BUFFERS, RAISED, REFERENCE, STR,
+    TRUE, TUPLE, WITH_COMMON, count, plain,
+};
 
-const NONE: u8 = 0;
-const FALSE: u8 = 1;
-const TRUE: u8 = 2;
-const INT: u8 = 3;
-const FLOAT: u8 = 4;
-const STR: u8 = 5;
-const BYTES: u8 = 6;
-const TUPLE: u8 = 7;
-const LIST: u8 = 8;
-const DICT: u8 = 9;
-const PICKLE: u8 = 10;
-/// A pickle, and its buffers next to it.
-const PICKLE_AND_BUFFERS: u8 = 11;
-/// A raised exception, packed by `farpool._worker.describe`.
-const RAISED: u8 = 12;
-
-/// How deep tuples with a native encoding may be nested.
-const DEPTH: usize = 32;
 const PROTOCOL: u8 = 5;
 
 /// Encodes values: natively where possible, otherwise as pickles.
 pub(crate) struct Encoder {
     /// Pickles a value that refers to `__main__`, which workers do not import.
     by_value: Option<Py<PyAny>>,
-    /// The names that the function has published in the workers' `__main__`.
-    known: Arc<HashSet<String>>,
+    /// The names that the function has published in the workers' `__main__`. `None` in a worker: the client has all of `__main__`.
+    published: Option<Arc<HashSet<String>>>,
+    classes: Classes,
+    /// What the items have in common.
+    common: Option<Common>,
 }
 
 /// A decoded value, or the exception that took its place.
@@ -54,24 +46,73 @@ pub(crate) enum Decoded<'py> {
 }
 
 impl Encoder {
-    pub(crate) fn new(py: Python<'_>, by_value: Option<Py<PyAny>>, known: Arc<HashSet<String>>) -> PyResult<Encoder> {
+    pub(crate) fn new(
+        py: Python<'_>,
+        by_value: Option<Py<PyAny>>,
+        published: Option<Arc<HashSet<String>>>,
+    ) -> PyResult<Encoder> {
         if is_loaded(py, intern!(py, "multiprocessing.connection"))? {
             static PREPARED: PyOnceLock<()> = PyOnceLock::new();
             PREPARED.get_or_try_init(py, || {
                 py.import(intern!(py, "farpool._worker"))?.call_method0(intern!(py, "reduce_connections")).map(drop)
             })?;
         }
-        Ok(Encoder { by_value, known })
+        let classes = Classes::new(published.clone());
+        Ok(Encoder { by_value, published, classes, common: None })
+    }
+
+    /// From now on, items only refer to these.
+    pub(crate) fn set_common(&mut self, common: Common) {
+        self.common = Some(common);
     }
 
     /// Appends a value; after an error `out` is as it was.
-    pub(crate) fn encode(&self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    pub(crate) fn encode(&mut self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
         let start = out.len();
+        if self.with_common(value, out) {
+            return Ok(());
+        }
+        out.truncate(start);
         if plain(value, out, DEPTH + 1) {
             return Ok(());
         }
         out.truncate(start);
+        if self.with_instance(value, out, false) {
+            return Ok(());
+        }
+        out.truncate(start);
         self.pickle(value, out).inspect_err(|_| out.truncate(start))
+    }
+
+    /// Appends an item that refers to common arguments. Otherwise returns false, and may have appended a part.
+    fn with_common(&mut self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+        let Some(common) = &self.common else { return false };
+        out.push(WITH_COMMON);
+        if common.refer(value, out) {
+            return true;
+        }
+        value.cast_exact::<PyTuple>().is_ok_and(|values| values.iter().any(|each| common.has(&each)))
+            && self.with_instance(value, out, true)
+    }
+
+    /// Appends an instance of a plain class, or a tuple in which all but one such instance have native encodings. `refers`: the
+    /// tuple's values may also be references. Otherwise returns false, and may have appended a part.
+    fn with_instance(&mut self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>, refers: bool) -> bool {
+        let Ok(values) = value.cast_exact::<PyTuple>() else { return self.classes.encode(value, out) };
+        // Of two references to one instance, the second must stay one.
+        let mut instances = 0;
+        count(TUPLE, values.len(), out)
+            && values.iter().all(|each| {
+                let start = out.len();
+                if (refers && self.common.as_ref().is_some_and(|common| common.refer(&each, out)))
+                    || plain(&each, out, DEPTH)
+                {
+                    return true;
+                }
+                out.truncate(start);
+                instances += 1;
+                instances == 1 && self.classes.encode(&each, out)
+            })
     }
 
     /// Returns whether the value was pickled, and workers can find every name in its pickle.
@@ -79,7 +120,8 @@ impl Encoder {
         let bytes = pickled.as_ref().ok().and_then(|pickled| pickled.cast::<PyBytes>().ok());
         bytes.map(|bytes| bytes.as_bytes()).is_some_and(|bytes| {
             memchr::memmem::find(bytes, b"__main__").is_none()
-                || only_global(bytes).is_some_and(|name| self.known.contains(name))
+                || only_global(bytes)
+                    .is_some_and(|name| self.published.as_ref().is_none_or(|published| published.contains(name)))
         })
     }
 
@@ -176,71 +218,13 @@ pub(crate) fn encode_raised(description: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(description);
 }
 
-/// Appends a value that has a native encoding. Otherwise returns false, and may have appended a part. `depth`: how deep tuples may
-/// still be nested; above [`DEPTH`] for the whole value.
-fn plain(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> bool {
-    if let Ok(value) = value.cast_exact::<PyInt>() {
-        let Some(number) = small_int(value) else { return false };
-        out.push(INT);
-        out.extend_from_slice(&number.to_le_bytes());
-    } else if let Ok(value) = value.cast_exact::<PyString>() {
-        // UTF-8 cannot encode lone surrogates.
-        let Ok(text) = value.to_str() else { return false };
-        return sized(STR, text.as_bytes(), out);
-    } else if let Ok(value) = value.cast_exact::<PyFloat>() {
-        out.push(FLOAT);
-        out.extend_from_slice(&value.value().to_le_bytes());
-    } else if let Ok(value) = value.cast_exact::<PyTuple>() {
-        return depth > 0 && count(TUPLE, value.len(), out) && value.iter().all(|each| plain(&each, out, depth - 1));
-    } else if value.is_none() {
-        out.push(NONE);
-    } else if let Ok(value) = value.cast_exact::<PyBool>() {
-        out.push(if value.is_true() { TRUE } else { FALSE });
-    } else if let Ok(value) = value.cast_exact::<PyBytes>() {
-        return sized(BYTES, value.as_bytes(), out);
-    } else if depth <= DEPTH {
-        return false;
-    } else if let Ok(value) = value.cast_exact::<PyList>() {
-        return count(LIST, value.len(), out) && value.iter().all(|each| plain(&each, out, depth - 1));
-    } else if let Ok(value) = value.cast_exact::<PyDict>() {
-        return count(DICT, value.len(), out)
-            && value.iter().all(|(key, each)| plain(&key, out, depth - 1) && plain(&each, out, depth - 1));
-    } else {
-        return false;
-    }
-    true
-}
-
-#[expect(unsafe_code, reason = "a failed conversion would create an exception for every larger number")]
-fn small_int(value: &Bound<'_, PyInt>) -> Option<i64> {
-    let mut overflow = 0;
-    // SAFETY: it is an int, and this thread is attached.
-    let number = unsafe { pyo3::ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &raw mut overflow) };
-    (overflow == 0).then_some(number)
-}
-
-fn sized(tag: u8, bytes: &[u8], out: &mut Vec<u8>) -> bool {
-    let fits = count(tag, bytes.len(), out);
-    if fits {
-        out.extend_from_slice(bytes);
-    }
-    fits
-}
-
-fn count(tag: u8, count: usize, out: &mut Vec<u8>) -> bool {
-    let Ok(count) = u32::try_from(count) else { return false };
-    out.push(tag);
-    out.extend_from_slice(&count.to_le_bytes());
-    true
-}
-
 /// Decodes one value from all of these bytes.
 pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Decoded<'py>> {
-    let mut rest = Rest(bytes);
+    let mut rest = Rest(bytes, None);
     let value = match bytes.split_first() {
         Some((&PICKLE, pickled)) => unpickle(py, pickled, None)?,
         Some((&PICKLE_AND_BUFFERS, parts)) => {
-            let mut rest = Rest(parts);
+            let mut rest = Rest(parts, None);
             let (count, length) = (rest.length()?, rest.length()?);
             let pickled = rest.take(length)?;
             let buffers = PyList::empty(py);
@@ -260,6 +244,16 @@ pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Decoded<'py
     Ok(Decoded::Value(value))
 }
 
+/// Decodes an item that refers to these common arguments.
+pub(crate) fn decode_with_common<'py>(common: &Bound<'py, PyTuple>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    Rest(bytes, Some(common)).value(common.py())
+}
+
+/// Returns the rest of an item that refers to common arguments; `None` if it refers to none.
+pub(crate) fn refers_to_common(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.split_first().filter(|(tag, _)| **tag == WITH_COMMON).map(|(_, rest)| rest)
+}
+
 fn unpickle<'py>(py: Python<'py>, pickled: &[u8], buffers: Option<Bound<'py, PyList>>) -> PyResult<Bound<'py, PyAny>> {
     let named = PyDict::new(py);
     if let Some(buffers) = buffers {
@@ -276,10 +270,10 @@ fn pickle_function<'py>(py: Python<'py>, known: &PyOnceLock<Py<PyAny>>, name: &s
     Ok(known.get_or_try_init(py, found)?.bind(py).clone())
 }
 
-/// Bytes that are not decoded yet.
-struct Rest<'a>(&'a [u8]);
+/// Bytes that are not decoded yet, and the common arguments to which they refer.
+struct Rest<'a, 'py>(&'a [u8], Option<&'a Bound<'py, PyTuple>>);
 
-impl<'a> Rest<'a> {
+impl<'a, 'py> Rest<'a, 'py> {
     fn take(&mut self, length: usize) -> PyResult<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or_else(cut_off)?;
         self.0 = rest;
@@ -300,7 +294,18 @@ impl<'a> Rest<'a> {
         usize::try_from(u64::from_le_bytes(self.array()?)).map_err(|_| cut_off())
     }
 
-    fn value<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn text(&mut self) -> PyResult<&'a str> {
+        let length = self.count()?;
+        std::str::from_utf8(self.take(length)?).map_err(|_| cut_off())
+    }
+
+    /// Decodes a text with its tag.
+    fn named(&mut self) -> PyResult<&'a str> {
+        let [tag] = self.array()?;
+        if tag == STR { self.text() } else { Err(cut_off()) }
+    }
+
+    fn value(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let [tag] = self.array()?;
         Ok(match tag {
             NONE => py.None().into_bound(py),
@@ -308,11 +313,7 @@ impl<'a> Rest<'a> {
             TRUE => PyBool::new(py, true).to_owned().into_any(),
             INT => i64::from_le_bytes(self.array()?).into_pyobject(py)?.into_any(),
             FLOAT => PyFloat::new(py, f64::from_le_bytes(self.array()?)).into_any(),
-            STR => {
-                let length = self.count()?;
-                let text = std::str::from_utf8(self.take(length)?).map_err(|_| cut_off())?;
-                PyString::new(py, text).into_any()
-            }
+            STR => PyString::new(py, self.text()?).into_any(),
             BYTES => {
                 let length = self.count()?;
                 PyBytes::new(py, self.take(length)?).into_any()
@@ -327,11 +328,24 @@ impl<'a> Rest<'a> {
                 }
                 dict.into_any()
             }
+            INSTANCE => {
+                let (instance, attributes) = instance::make(py, self.named()?, self.named()?)?;
+                for _ in 0..self.count()? {
+                    // As pickle does: each instance of a class has the same names.
+                    let name = PyString::intern(py, self.named()?);
+                    attributes.set_item(name, self.value(py)?)?;
+                }
+                instance
+            }
+            REFERENCE => {
+                let index = self.count()?;
+                self.1.ok_or_else(cut_off)?.get_item(index)?
+            }
             _ => return Err(PyValueError::new_err(format!("farpool: a value begins with the unknown byte {tag}"))),
         })
     }
 
-    fn values<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn values(&mut self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         // Each value has at least one byte, so a wrong count cannot reserve too much memory.
         let count = self.count()?;
         let mut values = Vec::with_capacity(count.min(self.0.len()));
@@ -354,7 +368,7 @@ pub(crate) fn encode_value<'py>(
     by_value: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let mut out = Vec::new();
-    Encoder::new(value.py(), by_value, Arc::default())?.encode(value, &mut out)?;
+    Encoder::new(value.py(), by_value, Some(Arc::default()))?.encode(value, &mut out)?;
     Ok(PyBytes::new(value.py(), &out))
 }
 

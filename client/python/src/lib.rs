@@ -3,7 +3,8 @@
 //! It is a front of `farpool-session` and a language of `farpool-worker`; scheduling, retries and supervision are theirs. The other
 //! half, in `python/farpool`, has the API of `multiprocessing.Pool` and packs functions.
 //!
-//! - `codec.rs` turns Python values into bytes and back, `memory.rs` holds the contents of arrays.
+//! - `codec.rs` turns Python values into bytes and back: `native.rs` common ones, `instance.rs` instances of classes, `common.rs` what
+//!   many items have in common. `memory.rs` holds the contents of arrays.
 //! - `session.rs` has the pool, `task.rs` a packed function and the options of a call, `progress.rs` the count for its progress bar.
 //! - `feeder.rs` pulls and encodes input, `collector.rs` decodes outcomes. `map.rs`, `async_result.rs` and `imap.rs` have the calls.
 //! - `detached.rs` has jobs that a coordinator keeps.
@@ -18,12 +19,15 @@ mod background;
 mod callbacks;
 mod codec;
 mod collector;
+mod common;
 mod detached;
 mod errors;
 mod feeder;
 mod imap;
+mod instance;
 mod map;
 mod memory;
+mod native;
 mod progress;
 mod session;
 mod task;

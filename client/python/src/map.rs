@@ -53,7 +53,7 @@ pub(crate) fn flush(py: Python<'_>, call: &mut Call) -> PyResult<()> {
 pub(crate) fn run_one(
     py: Python<'_>,
     mut call: Call,
-    encoder: &Encoder,
+    mut encoder: Encoder,
     value: &Bound<'_, PyAny>,
     payload_limit: u64,
 ) -> PyResult<Py<PyAny>> {

@@ -14,6 +14,7 @@ use pyo3::types::{PyIterator, PyList};
 
 use crate::async_result::{AsyncResult, Ending};
 use crate::callbacks::Shown;
+use crate::codec::Encoder;
 use crate::collector::list;
 use crate::detached::DetachedJob;
 use crate::feeder::Feeder;
@@ -127,8 +128,8 @@ impl Drop for Session {
 impl Session {
     /// Calls the task with one value, and returns its result.
     fn apply(&self, py: Python<'_>, task: &Task, value: &Bound<'_, PyAny>, options: &Options) -> PyResult<Py<PyAny>> {
-        let call = self.begin(py, "apply", task, options, Interest::Outcomes)?;
-        map::run_one(py, call, &task.encoder(py)?, value, self.payload_limit)
+        let (call, encoder) = self.begin(py, "apply", task, options, Interest::Outcomes)?;
+        map::run_one(py, call, encoder, value, self.payload_limit)
     }
 
     /// Calls the task with each value, and returns the results in order. `verb` is the name of the call in errors.
@@ -140,8 +141,8 @@ impl Session {
         values: Bound<'py, PyIterator>,
         options: &Options,
     ) -> PyResult<Bound<'py, PyList>> {
-        let call = self.begin(py, verb_of(verb), task, options, Interest::Outcomes)?;
-        let feeder = self.feeder(py, task, values, options)?;
+        let (call, encoder) = self.begin(py, verb_of(verb), task, options, Interest::Outcomes)?;
+        let feeder = self.feeder(values, encoder, options);
         list(py, map::run_all(py, call, feeder)?)
     }
 
@@ -197,8 +198,9 @@ impl Session {
     ) -> PyResult<DetachedJob> {
         let settings = self.check_labels(options).and_then(|()| detached::settings(&self.session, &name));
         let settings = settings.map_err(|error| errors::to_python(py, &error))?;
-        let items = detached::Items::new(values, task.encoder(py)?, self.payload_limit);
-        detached::detach(py, settings, name, task.open_job(options), items)
+        let (open, encoder) = task.prepare(py, options)?;
+        let items = detached::Items::new(values, encoder, self.payload_limit);
+        detached::detach(py, settings, name, open, items)
     }
 
     /// Refuses further calls; with `now`, also ends open ones.
@@ -254,15 +256,14 @@ impl Session {
         task: &Task,
         options: &Options,
         interest: Interest,
-    ) -> PyResult<farpool_session::Call> {
-        let call = self
-            .check_labels(options)
-            .and_then(|()| self.session.begin(verb, task.label(), task.open_job(options), interest));
+    ) -> PyResult<(farpool_session::Call, Encoder)> {
+        let (open, encoder) = task.prepare(py, options)?;
+        let call = self.check_labels(options).and_then(|()| self.session.begin(verb, task.label(), open, interest));
         let call = call.map_err(|error| errors::to_python(py, &error))?;
         if let Some(progress) = &options.progress {
             progress.get().count_items_of(&call);
         }
-        Ok(call)
+        Ok((call, encoder))
     }
 
     fn check_labels(&self, options: &Options) -> Result<(), Error> {
@@ -282,19 +283,13 @@ impl Session {
         options: &Options,
         interest: Interest,
     ) -> PyResult<(farpool_session::Call, Feeder)> {
-        let call = self.begin(py, verb_of(verb), task, options, interest)?;
+        let (call, encoder) = self.begin(py, verb_of(verb), task, options, interest)?;
         self.remember(&call.inbox);
-        Ok((call, self.feeder(py, task, values, options)?))
+        Ok((call, self.feeder(values, encoder, options)))
     }
 
-    fn feeder(
-        &self,
-        py: Python<'_>,
-        task: &Task,
-        values: Bound<'_, PyIterator>,
-        options: &Options,
-    ) -> PyResult<Feeder> {
-        Ok(Feeder::new(values, task.encoder(py)?, options.chunksize, self.payload_limit))
+    fn feeder(&self, values: Bound<'_, PyIterator>, encoder: Encoder, options: &Options) -> Feeder {
+        Feeder::new(values, encoder, options.chunksize, self.payload_limit)
     }
 
     fn remember(&self, inbox: &Arc<Inbox>) {

@@ -10,8 +10,10 @@ use farpool_proto::v1::{Label, OpenJob};
 use farpool_session::{Error, labels};
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::codec::Encoder;
+use crate::common::{self, Common};
 use crate::errors;
 use crate::progress::Progress;
 
@@ -38,7 +40,7 @@ impl Task {
     ) -> PyResult<Self> {
         limits::function("bytes of the function with the globals and defaults that it uses", function.len()).map_err(
             |beyond| {
-                let advice = "pass large data in the items, or once to each worker with initializer= and initargs=";
+                let advice = "pass less with each call: initializer= and initargs= send data once to each worker";
                 errors::to_python(py, &Error::invalid(format!("{beyond}; {advice}")))
             },
         )?;
@@ -52,13 +54,29 @@ impl Task {
         &self.label
     }
 
-    pub(crate) fn encoder(&self, py: Python<'_>) -> PyResult<Encoder> {
-        Encoder::new(py, self.by_value.as_ref().map(|hook| hook.clone_ref(py)), Arc::clone(&self.published))
+    /// Returns the message that opens a job, and what encodes its items.
+    pub(crate) fn prepare(&self, py: Python<'_>, options: &Options) -> PyResult<(OpenJob, Encoder)> {
+        let by_value = self.by_value.as_ref().map(|hook| hook.clone_ref(py));
+        let mut encoder = Encoder::new(py, by_value, Some(Arc::clone(&self.published)))?;
+        let mut function = self.function.clone();
+        if let Some((arguments, items)) = &options.common {
+            let mut encoded = Vec::new();
+            match encoder.encode(PyTuple::new(py, arguments)?.as_any(), &mut encoded) {
+                Ok(()) if limits::function("", function.len() + encoded.len() + common::HEAD_BYTES).is_ok() => {
+                    function = common::put_before(&function, *items, &encoded).into();
+                    encoder.set_common(Common::new(py, arguments));
+                }
+                Err(error) if errors::interrupts(py, &error) => return Err(error),
+                // They travel with each item, or fail with it.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok((self.open_job(function, options), encoder))
     }
 
-    pub(crate) fn open_job(&self, options: &Options) -> OpenJob {
+    fn open_job(&self, function: Bytes, options: &Options) -> OpenJob {
         OpenJob {
-            function: self.function.clone(),
+            function,
             label: self.label.clone(),
             chunksize: options.chunksize,
             timeout_ns: options.timeout_ns,
@@ -82,13 +100,17 @@ pub(crate) struct Options {
     pub(crate) require: Vec<Label>,
     /// What is told the call when it begins.
     pub(crate) progress: Option<Py<Progress>>,
+    /// Arguments that the items have in common, and how many items may share a copy of them.
+    common: Option<(Vec<Py<PyAny>>, u64)>,
 }
 
 #[pymethods]
 impl Options {
-    /// Checks and converts them. `timeout`: seconds that one item may run. `require`: keys and values of labels.
+    /// Checks and converts them. `timeout`: seconds that one item may run. `require`: keys and values of labels. `common`: arguments
+    /// that the items have in common, and how many items may share a copy of them.
     #[new]
-    #[pyo3(signature = (chunksize, timeout, retries, priority, require, progress=None))]
+    #[pyo3(signature = (chunksize, timeout, retries, priority, require, progress=None, common=None))]
+    #[expect(clippy::too_many_arguments, reason = "the options of a call")]
     fn new(
         py: Python<'_>,
         chunksize: Option<u64>,
@@ -97,6 +119,7 @@ impl Options {
         priority: &Bound<'_, PyAny>,
         require: Vec<(String, String)>,
         progress: Option<Py<Progress>>,
+        common: Option<(Vec<Py<PyAny>>, u64)>,
     ) -> PyResult<Self> {
         let require = required(require);
         labels::check(&require).map_err(|error| errors::to_python(py, &error))?;
@@ -109,7 +132,7 @@ impl Options {
             return invalid(format!("priority must be from {} to {}, not {priority}", i32::MIN, i32::MAX));
         };
         let timeout_ns = seconds(py, "timeout", timeout)?.unwrap_or(0);
-        Ok(Self { chunksize: chunksize.unwrap_or(0), timeout_ns, retries, priority, require, progress })
+        Ok(Self { chunksize: chunksize.unwrap_or(0), timeout_ns, retries, priority, require, progress, common })
     }
 }
 

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "tells the interpreter about forks that it did not make; argued at each block")]
 
 use std::cell::Cell;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use farpool_proto::v1::{Failure, FailureKind};
 use farpool_worker::{Done, Encoded, Items, Language};
@@ -14,6 +14,7 @@ use pyo3::sync::OnceLockExt;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::codec::{self, Decoded, Encoder};
+use crate::common::{self, Packed};
 
 /// Serves a pool, if this process was started for one, and does not return. Otherwise returns.
 #[pyfunction]
@@ -29,7 +30,8 @@ pub(crate) fn slot() -> Option<u32> {
     farpool_worker::slot()
 }
 
-/// Finds Python functions. Their bytes are a letter for how they are called, then those from `farpool._functions.dump`.
+/// Finds Python functions. Their bytes are a letter for how they are called, then those from `farpool._functions.dump`. Common
+/// arguments may be before them.
 struct PythonFunctions;
 
 /// How a function is called with a decoded item.
@@ -52,6 +54,7 @@ thread_local! {
 
 impl Language for PythonFunctions {
     fn find(&self, function: &[u8]) -> Result<farpool_worker::Task, String> {
+        let (common, function) = common::take_from(function)?;
         let (letter, function) = function.split_first().ok_or("it has no bytes")?;
         let how = match letter {
             b'1' => How::One,
@@ -60,7 +63,7 @@ impl Language for PythonFunctions {
             b'i' => How::Initializer,
             _ => return Err(format!("its first byte is {letter}")),
         };
-        let function = Function { packed: function.to_vec(), loaded: OnceLock::new() };
+        let function = Function { common, packed: Mutex::new(function.to_vec()), loaded: OnceLock::new() };
         Ok(Arc::new(move |items| Python::attach(|py| run(py, items, how, &function))))
     }
 
@@ -119,7 +122,9 @@ fn call_worker(call: impl for<'py> Fn(Python<'py>) -> PyResult<Bound<'py, PyAny>
 /// A function, which is loaded when its first item runs. Loading may import modules for many seconds. The agent must see the worker
 /// run an item in that time, or the worker counts as stuck.
 struct Function {
-    packed: Vec<u8>,
+    common: Option<Packed>,
+    /// Empty once it is loaded.
+    packed: Mutex<Vec<u8>>,
     loaded: OnceLock<Result<Loaded, Described>>,
 }
 
@@ -136,7 +141,8 @@ impl Function {
 
     fn load(&self, py: Python<'_>) -> PyResult<Loaded> {
         let worker = py.import(intern!(py, "farpool._worker"))?;
-        let loaded = worker.call_method1(intern!(py, "load"), (PyBytes::new(py, &self.packed),))?;
+        let packed = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
+        let loaded = worker.call_method1(intern!(py, "load"), (PyBytes::new(py, &packed),))?;
         let (function, globals) = loaded.extract()?;
         let loaded = Loaded { function, globals };
         loaded.set_globals(py)?;
@@ -194,31 +200,39 @@ fn described<'py>(
 }
 
 fn run(py: Python<'_>, items: &mut dyn Items, how: How, function: &Function) {
-    let encoder = match Encoder::new(py, None, Arc::default()) {
+    let mut encoder = match Encoder::new(py, None, None) {
         Ok(encoder) => encoder,
         Err(error) => return error.print(py),
     };
     function.resume(py);
-    farpool_worker::run(items, |items| one(py, items, how, function, &encoder));
+    let mut common = None;
+    farpool_worker::run(items, |items| one(py, items, how, function, &mut encoder, &mut common));
     call_worker(|py| py.import(intern!(py, "farpool._worker"))?.call_method0(intern!(py, "flush")));
 }
 
-/// Runs the next item; `None` if there is none.
-fn one(
-    py: Python<'_>,
+/// Runs the next item; `None` if there is none. `common`: a copy of the common arguments, if an item has used them.
+fn one<'py>(
+    py: Python<'py>,
     items: &mut dyn Items,
     how: How,
     function: &Function,
-    encoder: &Encoder,
+    encoder: &mut Encoder,
+    common: &mut Option<common::Copy<'py>>,
 ) -> Option<Result<Done, Failure>> {
     let item = items.next()?;
-    let function = match function.get(py) {
+    let loaded = match function.get(py) {
         Ok(loaded) => loaded.function.bind(py),
         Err(described) => return Some(fail(items, how, described)),
     };
-    let argument = codec::decode(py, item);
+    let argument = match (&function.common, codec::refers_to_common(item)) {
+        (Some(packed), Some(item)) => packed
+            .for_next_item(common, |bytes| decode_common(py, bytes))
+            .and_then(|common| codec::decode_with_common(common, item))
+            .map(Decoded::Value),
+        _ => codec::decode(py, item),
+    };
     let result = argument.and_then(|argument| match argument {
-        Decoded::Value(argument) => call(function, how, argument),
+        Decoded::Value(argument) => call(loaded, how, argument),
         Decoded::Raised(error) => Err(error),
     });
     let result = match result {
@@ -234,6 +248,13 @@ fn one(
             let described = describe_unsendable(py, &error, &result);
             Some(fail(items, how, &described))
         }
+    }
+}
+
+fn decode_common<'py>(py: Python<'py>, arguments: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
+    match codec::decode(py, arguments)? {
+        Decoded::Value(arguments) => Ok(arguments.cast_into()?),
+        Decoded::Raised(error) => Err(error),
     }
 }
 

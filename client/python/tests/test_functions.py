@@ -331,9 +331,9 @@ def test_functions_of_modules_that_workers_cannot_import(pool):
         del sys.modules["made_up"]
 
 
-def test_too_much_in_a_function_is_refused(pool):
-    data = bytes(2 << 20)
-    with pytest.raises(ValueError, match="initializer"):
+def test_too_much_in_a_function_is_refused():
+    data = bytes((1 << 30) + 1)
+    with Pool(1) as pool, pytest.raises(ValueError, match="initializer"):
         pool.map(lambda n: data[n], [1])
 
 

@@ -44,6 +44,7 @@ class Options:
         priority: int,
         require: Sequence[tuple[str, str]],
         progress: Progress | None = None,
+        common: tuple[Sequence[Any], int] | None = None,
     ) -> Options: ...
 
 @final

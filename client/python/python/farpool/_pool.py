@@ -333,8 +333,9 @@ class Pool:
         self._check_running()
         chunksize = self._chunks(chunksize, iterable)
         task = self._task(how, func, _first(iterable))
+        common = self._common(iterable, chunksize)
         with _bar(progress, func, iterable) as bar:
-            return self._session.map(verb, task, iter(iterable), _options(chunksize, *options, bar.call))
+            return self._session.map(verb, task, iter(iterable), _options(chunksize, *options, bar.call, common))
 
     def _start(self, verb, how, func, iterable, chunksize, progress, options, callback, error_callback):
         self._check_running()
@@ -343,7 +344,7 @@ class Pool:
         chunksize = self._chunks(chunksize, iterable)
         task = self._task(how, func, _first(iterable))
         with _bar(progress, func, iterable) as bar:
-            options = _options(chunksize, *options, bar.call)
+            options = _options(chunksize, *options, bar.call, self._common(iterable, chunksize))
             result = self._session.start(verb, task, iter(iterable), self, False, options, callback, error_callback)
             bar.detach()
         return result
@@ -366,7 +367,8 @@ class Pool:
 
     def _detach(self, name, how, func, iterable, chunksize, options):
         self._check_running()
-        options = _options(self._chunks(chunksize, iterable), *options)
+        chunksize = self._chunks(chunksize, iterable)
+        options = _options(chunksize, *options, None, self._common(iterable, chunksize))
         return self._session.detach(name, self._task(how, func, _first(iterable)), iter(iterable), options)
 
     def _chunks(self, chunksize, iterable):
@@ -380,6 +382,20 @@ class Pool:
             length = len(iterable) if hasattr(iterable, "__len__") else 0
             chunksize = max(1, -(-length // (4 * self._processes)))
         return chunksize
+
+    def _common(self, iterable, chunksize):
+        """Returns the arguments that the first elements have in common, so that they need not travel with each element, and how many
+        elements may share a copy of them; None if there are none.
+
+        In multiprocessing, those of a chunk share one."""
+        if type(iterable) not in (list, tuple) or len(iterable) < 2:
+            return None
+        first, second = iterable[0], iterable[1]
+        pairs = zip(first, second) if type(first) is type(second) is tuple else ((first, second),)
+        common = [one for one, other in pairs if one is other and not _is_small(one)]
+        if not common:
+            return None
+        return common, min(chunksize or -(-len(iterable) // (4 * max(1, self._processes))), _ENDLESS)
 
     def _task(self, how, func, sample):
         """Packs a function, or returns it from the cache if the globals that it uses have not changed."""
@@ -445,8 +461,8 @@ class _Worker:
         return f"<{type(self).__name__} name={self.name!r} pid={self.pid}>"
 
 
-def _options(chunksize, timeout, retries, priority, require, progress=None):
-    return _farpool.Options(chunksize, timeout, retries, priority, _labels(require), progress)
+def _options(chunksize, timeout, retries, priority, require, progress=None, common=None):
+    return _farpool.Options(chunksize, timeout, retries, priority, _labels(require), progress, common)
 
 
 class _NoBar:
@@ -530,6 +546,14 @@ def _is_constant(func):
 def _is_plain(sample):
     kind = type(sample)
     return kind in _PLAIN or (kind in (tuple, list) and all(type(each) in _PLAIN for each in sample))
+
+
+def _is_small(value):
+    """Returns whether a value takes no more room than a reference to it."""
+    kind = type(value)
+    if kind in (str, bytes, tuple, list):
+        return len(value) < 16 and _is_plain(value)
+    return kind in _PLAIN
 
 
 def _first(iterable):

@@ -3,6 +3,7 @@
 The compiled half calls it. Each of these processes imports it first, so it imports little itself.
 """
 
+import copyreg
 import gc
 import os
 import sys
@@ -13,6 +14,8 @@ from farpool import _farpool
 
 # The data of the function that was loaded last, and the function: consecutive calls often use the same one.
 _latest: tuple = None, None
+# Larger data is not kept.
+_MOST_LATEST = 1 << 20
 # The function whose globals are set.
 _active = None
 # While a function is loaded, the globals that travel with it, each with the name of its home.
@@ -105,15 +108,18 @@ def load(data):
     global _latest, _loading
     if _not_preloaded is not None:
         raise _not_preloaded
-    if data != _latest[0]:
-        _latest = None, None
-        _loading = globals_used = []
-        try:
-            function = loads(data)[1]
-        finally:
-            _loading = None
-        _latest = data, (function, _Globals(globals_used) if globals_used else None)
-    return _latest[1]
+    if data == _latest[0]:
+        return _latest[1]
+    _latest = None, None
+    _loading = globals_used = []
+    try:
+        function = loads(data)[1]
+    finally:
+        _loading = None
+    loaded = function, _Globals(globals_used) if globals_used else None
+    if len(data) <= _MOST_LATEST:
+        _latest = data, loaded
+    return loaded
 
 
 class _Globals:
@@ -393,6 +399,31 @@ def set_class(set_state, qualname, version, cls, state):
     cls.__qualname__ = qualname
     if version is not None:
         _define("__main__", namespace("__main__"), {qualname: (version, cls)})
+
+
+def plain_class(cls):
+    """Returns the module and the qualified name of a class if pickle takes its instances apart into these and their attributes;
+    otherwise None."""
+    if (
+        cls.__reduce_ex__ is not object.__reduce_ex__
+        or cls.__reduce__ is not object.__reduce__
+        or cls.__new__ is not object.__new__
+        or cls.__getattribute__ is not object.__getattribute__
+        or getattr(cls, "__getstate__", None) is not getattr(object, "__getstate__", None)
+        or any(hasattr(cls, name) for name in ("__getattr__", "__setstate__", "__getnewargs__", "__getnewargs_ex__"))
+        or cls in copyreg.dispatch_table
+        or type(cls) in copyreg.dispatch_table
+        or copyreg._slotnames(cls)
+        or not cls.__dictoffset__
+    ):
+        return None
+    module, qualname = cls.__module__, cls.__qualname__
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        return None
+    found = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return (module, qualname) if found is cls else None
 
 
 def attribute(value, names):
