@@ -130,8 +130,11 @@ fn record_route() {
     let _ = ROUTE.set(route);
 }
 
-/// Cargo builds test harnesses into directories named `deps`, and runs nothing else from there.
+/// Cargo builds test harnesses into directories named `deps`, and runs nothing else from there. rustdoc calls the harness that has
+/// all examples `rust_out`. It runs them as threads of one process if another program, such as a debugger, is to run the harness.
 fn is_test_harness() -> bool {
-    let executable = env::current_exe();
-    executable.is_ok_and(|path| path.parent().and_then(|folder| folder.file_name()).is_some_and(|name| name == "deps"))
+    env::current_exe().is_ok_and(|path| {
+        let folder = path.parent().and_then(|folder| folder.file_name());
+        folder.is_some_and(|name| name == "deps") || path.file_name().is_some_and(|name| name == "rust_out")
+    })
 }
