@@ -22,8 +22,8 @@ use crate::errors;
 use crate::instance::{self, Classes};
 use crate::memory::Memory;
 use crate::native::{
-    BYTES, DEPTH, DICT, FALSE, FLOAT, INSTANCE, INT, LIST, NONE, PICKLE, PICKLE_AND_BUFFERS, RAISED, REFERENCE, STR,
-    TRUE, TUPLE, WITH_COMMON, count, plain,
+    BYTES, DEPTH, DICT, FALSE, FLOAT, INSTANCE, INT, LIST, NONE, PICKLE, PICKLE_AND_BUFFERS, RAISED, RECORDS,
+    REFERENCE, STR, TRUE, TUPLE, WITH_COMMON, count, plain,
 };
 
 const PROTOCOL: u8 = 5;
@@ -210,6 +210,31 @@ fn only_global(pickled: &[u8]) -> Option<&str> {
     let (name, rest) = strings.as_slice().split_at_checked(length)?;
     let alone = rest.starts_with(b"\x94\x93") && memchr::memchr_iter(0x93, pickled).count() == 1;
     std::str::from_utf8(name).ok().filter(|_| alone)
+}
+
+/// Appends what was logged while an item ran; its result follows.
+pub(crate) fn put_records(records: &[u8], out: &mut Vec<u8>) {
+    out.push(RECORDS);
+    out.extend_from_slice(&(records.len() as u64).to_le_bytes());
+    out.extend_from_slice(records);
+}
+
+/// Handles what was logged while an item ran, and returns its encoded result. What a handler raises is printed.
+///
+/// # Errors
+/// The exception that interrupts this thread meanwhile, if any.
+pub(crate) fn handle_records<'a>(py: Python<'_>, bytes: &'a [u8]) -> PyResult<&'a [u8]> {
+    let Some((&RECORDS, rest)) = bytes.split_first() else { return Ok(bytes) };
+    let mut rest = Rest(rest, None);
+    let length = rest.length()?;
+    let records = PyBytes::new(py, rest.take(length)?);
+    let handle = py.import(intern!(py, "farpool._logging"))?.getattr(intern!(py, "handle"))?;
+    match background::call(&handle, &[records.as_any()], None) {
+        Err(error) if errors::interrupts(py, &error) => return Err(error),
+        Err(error) => error.write_unraisable(py, None),
+        Ok(_) => {}
+    }
+    Ok(rest.0)
 }
 
 /// Appends the description of an exception.

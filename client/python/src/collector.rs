@@ -41,7 +41,8 @@ impl Collector {
                     let (item, bytes) = next.map_err(to_exception)?;
                     // Only the failure with the lowest index counts, and no result after it.
                     if self.failed.as_ref().is_some_and(|(failed, _)| *failed <= item) {
-                        break;
+                        codec::handle_records(py, bytes)?;
+                        continue;
                     }
                     match decode(py, bytes)? {
                         Ok(value) => self.keep(item, value),
@@ -90,11 +91,12 @@ impl Collector {
     }
 }
 
-/// Decodes a result, or the exception that takes its place.
+/// Decodes a result, or the exception that takes its place. Handles what its item has logged.
 ///
 /// # Errors
 /// The exception that interrupts this thread meanwhile, if any. Then the result can be decoded again.
 pub(crate) fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<PyResult<Py<PyAny>>> {
+    let bytes = codec::handle_records(py, bytes)?;
     Ok(match codec::decode(py, bytes) {
         Ok(Decoded::Value(value)) => Ok(value.unbind()),
         Ok(Decoded::Raised(error)) => Err(error),

@@ -169,6 +169,7 @@ impl Loaded {
 }
 
 /// A described exception. Its text and traceback are for initializers.
+#[derive(Clone)]
 struct Described {
     description: Vec<u8>,
     text: String,
@@ -200,53 +201,81 @@ fn described<'py>(
 }
 
 fn run(py: Python<'_>, items: &mut dyn Items, how: How, function: &Function) {
-    let mut encoder = match Encoder::new(py, None, None) {
-        Ok(encoder) => encoder,
+    let mut runner = match Runner::new(py, how, function) {
+        Ok(runner) => runner,
         Err(error) => return error.print(py),
     };
     function.resume(py);
-    let mut common = None;
-    farpool_worker::run(items, |items| one(py, items, how, function, &mut encoder, &mut common));
+    farpool_worker::run(items, |items| runner.next(items));
     call_worker(|py| py.import(intern!(py, "farpool._worker"))?.call_method0(intern!(py, "flush")));
 }
 
-/// Runs the next item; `None` if there is none. `common`: a copy of the common arguments, if an item has used them.
-fn one<'py>(
+/// Runs items of a function.
+struct Runner<'a, 'py> {
     py: Python<'py>,
-    items: &mut dyn Items,
     how: How,
-    function: &Function,
-    encoder: &mut Encoder,
-    common: &mut Option<common::Copy<'py>>,
-) -> Option<Result<Done, Failure>> {
-    let item = items.next()?;
-    let loaded = match function.get(py) {
-        Ok(loaded) => loaded.function.bind(py),
-        Err(described) => return Some(fail(items, how, described)),
-    };
-    let argument = match (&function.common, codec::refers_to_common(item)) {
-        (Some(packed), Some(item)) => packed
-            .for_next_item(common, |bytes| decode_common(py, bytes))
-            .and_then(|common| codec::decode_with_common(common, item))
-            .map(Decoded::Value),
-        _ => codec::decode(py, item),
-    };
-    let result = argument.and_then(|argument| match argument {
-        Decoded::Value(argument) => call(loaded, how, argument),
-        Decoded::Raised(error) => Err(error),
-    });
-    let result = match result {
-        Ok(result) => result,
-        Err(error) => return Some(fail(items, how, &describe(py, error))),
-    };
-    if how == How::Initializer {
-        return Some(Ok(Done { result: Encoded::InScratch, failed: false }));
+    function: &'a Function,
+    encoder: Encoder,
+    /// A copy of the common arguments, if an item has used them.
+    common: Option<common::Copy<'py>>,
+    /// Takes what items have logged, if that goes to the client.
+    take_records: Option<Bound<'py, PyAny>>,
+}
+
+impl<'a, 'py> Runner<'a, 'py> {
+    fn new(py: Python<'py>, how: How, function: &'a Function) -> PyResult<Self> {
+        let encoder = Encoder::new(py, None, None)?;
+        let take = py.import(intern!(py, "farpool._worker"))?.getattr(intern!(py, "take_records"))?;
+        let take_records = Some(take).filter(|take| !take.is_none() && how != How::Initializer);
+        Ok(Self { py, how, function, encoder, common: None, take_records })
     }
-    match encoder.encode(&result, items.scratch()) {
-        Ok(()) => Some(Ok(Done { result: Encoded::InScratch, failed: false })),
-        Err(error) => {
-            let described = describe_unsendable(py, &error, &result);
-            Some(fail(items, how, &described))
+
+    /// Runs the next item; `None` if there is none.
+    fn next(&mut self, items: &mut dyn Items) -> Option<Result<Done, Failure>> {
+        let result = self.call(items.next()?);
+        if self.how == How::Initializer {
+            return Some(initialized(result));
+        }
+        let out = items.scratch();
+        if let Some(records) = self.records() {
+            codec::put_records(records.as_bytes(), out);
+        }
+        let result = result.and_then(|result| {
+            let encoded = self.encoder.encode(&result, out);
+            encoded.map_err(|error| describe_unsendable(self.py, &error, &result))
+        });
+        if let Err(described) = &result {
+            codec::encode_raised(&described.description, out);
+        }
+        Some(Ok(Done { result: Encoded::InScratch, failed: result.is_err() }))
+    }
+
+    /// Calls the function with an item.
+    fn call(&mut self, item: &[u8]) -> Result<Bound<'py, PyAny>, Described> {
+        let py = self.py;
+        let function = self.function.get(py).as_ref().map_err(Described::clone)?.function.bind(py);
+        let argument = match (&self.function.common, codec::refers_to_common(item)) {
+            (Some(packed), Some(item)) => packed
+                .for_next_item(&mut self.common, |bytes| decode_common(py, bytes))
+                .and_then(|common| codec::decode_with_common(common, item))
+                .map(Decoded::Value),
+            _ => codec::decode(py, item),
+        };
+        let result = argument.and_then(|argument| match argument {
+            Decoded::Value(argument) => call(function, self.how, argument),
+            Decoded::Raised(error) => Err(error),
+        });
+        result.map_err(|error| describe(py, error))
+    }
+
+    /// Returns what was logged since the previous item.
+    fn records(&self) -> Option<Bound<'py, PyBytes>> {
+        match self.take_records.as_ref()?.call0() {
+            Ok(records) => records.cast_into().ok(),
+            Err(error) => {
+                error.print(self.py);
+                None
+            }
         }
     }
 }
@@ -285,16 +314,15 @@ fn as_tuple(arguments: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyTuple>> {
     }
 }
 
-/// Reports an exception in place of a result; for an initializer, as a failure.
-fn fail(items: &mut dyn Items, how: How, described: &Described) -> Result<Done, Failure> {
-    if how == How::Initializer {
-        return Err(Failure {
+/// Returns the outcome of an initializer.
+fn initialized(result: Result<Bound<'_, PyAny>, Described>) -> Result<Done, Failure> {
+    match result {
+        Ok(_) => Ok(Done { result: Encoded::InScratch, failed: false }),
+        Err(described) => Err(Failure {
             kind: FailureKind::InitializerFailed.into(),
             message: format!("the initializer raised {}", described.text),
-            backtrace: described.traceback.clone(),
+            backtrace: described.traceback,
             ..Failure::default()
-        });
+        }),
     }
-    codec::encode_raised(&described.description, items.scratch());
-    Ok(Done { result: Encoded::InScratch, failed: true })
 }

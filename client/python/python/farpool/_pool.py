@@ -61,7 +61,9 @@ class Pool:
     of modules, such as ["numpy"], that are imported once on each host, before the workers are forked; so workers start quickly and share
     their memory. A module that starts threads makes every worker start, and import, on its own. `py_modules`: modules and packages that
     are sent to the hosts of a cluster, for tasks to import: each is a module, its name, or the path of a .py file or of a package's
-    directory, all of whose files are sent. Modules next to the script that are loaded already are sent in any case.
+    directory, all of whose files are sent. Modules next to the script that are loaded already are sent in any case. `logging=True`: what
+    tasks log is handled here, by the loggers of the same names, when the outcome of the item arrives. Its `processName` says which worker
+    it is from. Workers log at the levels that the loggers here have when the pool is opened.
 
     Leaving `with` terminates the pool; `close()` and `join()` let it finish. A pool belongs to the process that opened it: in a fork
     of that process its calls raise an exception.
@@ -82,6 +84,7 @@ class Pool:
         initializer_timeout=600,
         preload=(),
         py_modules=(),
+        logging=False,
     ):
         self._state = INIT
         if processes is not None and processes < 1:
@@ -107,7 +110,7 @@ class Pool:
             address=None if is_here else address,
             file=file,
             arguments=program_arguments,
-            environment=_environment(env, processes if is_here else None),
+            environment=_environment(env, processes if is_here else None, logging),
             initializer=packed,
             initargs=arguments,
             initializer_timeout=initializer_timeout,
@@ -509,14 +512,19 @@ def _names(modules):
     return modules
 
 
-def _environment(env, processes):
-    """Returns the environment variables to add for the workers. `processes`: how many share this machine, or None on a cluster."""
+def _environment(env, processes, logging):
+    """Returns the environment variables to add for the workers. `processes`: how many share this machine, or None on a cluster.
+    `logging`: whether what they log comes here."""
     added = {str(key): str(value) for key, value in dict(env or {}).items()}
     # All workers compute the same hashes of strings, on all hosts. They are also those of this process if it has the variable itself.
     added.setdefault("PYTHONHASHSEED", os.environ.get("PYTHONHASHSEED") or _hash_seed)
     if processes is not None and not any(name in added or name in os.environ for name in _THREADS):
         share = max(1, _usable_cpus() // processes)
         added.update(dict.fromkeys(_THREADS, str(share)))
+    if logging:
+        from farpool import _logging
+
+        added[_logging.VARIABLE] = _logging.levels()
     return list(added.items())
 
 

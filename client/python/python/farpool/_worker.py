@@ -31,6 +31,10 @@ _prepared = False
 _surroundings: tuple = None, None
 # This worker's number in its pool, from 0.
 _number = 0
+# The levels of the client's loggers, if what is logged goes to the client.
+_levels = None
+# Returns what was logged since it was last called; see `farpool._logging.collect`. The compiled half calls it.
+take_records = None
 # Globals of functions that belong to no module.
 _private: dict = {}
 _MOST_PRIVATE = 256
@@ -64,6 +68,10 @@ def before_fork():
         # A program that a task starts inherits the environment. It must not take itself for a part of this pool.
         for name in ("FARPOOL_ROLE", "FARPOOL_PROGRAM"):
             os.environ.pop(name, None)
+        global _levels
+        _levels = os.environ.pop("FARPOOL_LOGGING", None)
+        if _levels is not None:
+            _import("farpool._logging")
         # The collector would write to these objects, and so copy the pages that workers share with this process.
         gc.freeze()
     flush()
@@ -71,8 +79,12 @@ def before_fork():
 
 def begin(number):
     """Prepares a new worker with this number."""
-    global _number
+    global _number, take_records
     _number = number
+    if _levels is not None:
+        from farpool import _logging
+
+        take_records = _logging.collect(_levels, _name())
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)
@@ -82,6 +94,10 @@ def begin(number):
     if "numpy.random" in sys.modules:
         # Otherwise all workers would draw the same numbers.
         sys.modules["numpy.random"].seed()
+
+
+def _name():
+    return f"PoolWorker-{_number + 1}"
 
 
 def flush():
@@ -227,7 +243,7 @@ class _Late:
 def _prepare_process(module):
     own = module.current_process()
     # Programs use these to tell workers apart.
-    own.name, own._identity = f"PoolWorker-{_number + 1}", (_number + 1,)
+    own.name, own._identity = _name(), (_number + 1,)
     if _surroundings[0]:
         # With this key, manager proxies and other connections authenticate to the client's processes.
         own.authkey = _surroundings[0]
