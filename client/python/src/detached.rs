@@ -3,7 +3,7 @@
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farpool_proto::v1::{self, DetachedState, OpenJob};
@@ -29,6 +29,8 @@ const FORMAT: u32 = 1;
 const JOB: u64 = 1;
 /// A message of items has about this many bytes.
 const FULL_BYTES: usize = 256 << 10;
+/// How long an exception is held back until the coordinator has dropped the job. It may be away: then it drops the job later.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A handle to a job that a coordinator keeps.
 #[pyclass(frozen, module = "farpool")]
@@ -258,14 +260,32 @@ pub(crate) fn detach(
     thread::Builder::new().name("farpool-detaching".to_owned()).spawn(send)?;
     let answered = Mutex::new(answered);
     // Each message is answered before the next one is made. `receive` reports it if that thread has ended.
-    receive(py, &answered)?;
-    while let Some(batch) = items.next_batch(py, &name)? {
-        let _ = batches.send(Some(batch));
+    let mut hand_over = || {
         receive(py, &answered)?;
-    }
-    let _ = batches.send(None);
-    let job = receive(py, &answered)?.unwrap_or_else(|| JobRef::by_name(&name));
+        while let Some(batch) = items.next_batch(py, &name)? {
+            let _ = batches.send(Some(batch));
+            receive(py, &answered)?;
+        }
+        let _ = batches.send(None);
+        receive(py, &answered)
+    };
+    let job = match hand_over() {
+        Ok(job) => job.unwrap_or_else(|| JobRef::by_name(&name)),
+        Err(error) => {
+            drop(batches);
+            py.detach(|| wait_until_withdrawn(&answered));
+            return Err(error);
+        }
+    };
     Ok(DetachedJob { location, job })
+}
+
+/// Waits until the thread that sends has ended, and with it the job: a caller who catches the exception finds its name free.
+fn wait_until_withdrawn<T>(answered: &Mutex<Receiver<T>>) {
+    let (answered, deadline) =
+        (answered.lock().unwrap_or_else(PoisonError::into_inner), Instant::now() + WITHDRAW_TIMEOUT);
+    // An answer that nobody waits for any more may come first.
+    while answered.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
 }
 
 /// Sends the batches of a job until `None`, the end of its items. If its caller is gone before that, the job is withdrawn.
