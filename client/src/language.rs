@@ -1,5 +1,6 @@
 //! Finds this program's functions in its workers, and turns the program into a worker.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use farpool_worker::{Language, Task};
@@ -61,8 +62,8 @@ pub fn slot() -> Option<u32> {
 struct Rust;
 
 impl Language for Rust {
-    fn find(&self, function: &[u8]) -> Result<Task, String> {
-        match function::resolve(function) {
+    fn find(&self, function: Cow<'_, [u8]>) -> Result<Task, String> {
+        match function::resolve(&function) {
             Ok(entry) => Ok(Arc::new(entry)),
             Err(why) => Err(why.into_owned()),
         }

@@ -81,6 +81,11 @@ impl Crew {
         self.workers.iter().filter(|worker| worker.runs()).count()
     }
 
+    /// Returns the number of workers that get a large function, and take an item after it.
+    pub(super) fn awaiting_function(&self) -> usize {
+        self.workers.iter().filter(|worker| worker.awaits_function()).count()
+    }
+
     /// Returns the number of workers that are ready or starting.
     pub(super) fn serving(&self) -> usize {
         self.workers.iter().filter(|worker| worker.serves()).count()

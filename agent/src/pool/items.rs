@@ -115,18 +115,23 @@ impl WorkerPool {
             while self.crew[at].takes_rest() && self.give_next(at) {}
         }
         // First each worker gets something, breadth first; then more in advance. No more workers run at once than the
-        // pool may use. A retiring worker counts while it runs.
-        let mut busy = self.crew.running();
+        // pool may use. A retiring worker counts while it runs. Pieces for which workers have the function on its way stay
+        // queued for them.
+        let mut promised = self.crew.awaiting_function();
+        let mut busy = self.crew.running() + promised;
         for level in 1..=self.round.threads {
             for at in 0..self.crew.len() {
-                if self.work.queue_is_empty() {
+                if self.work.queued() <= promised {
                     return;
                 }
                 let idle = self.crew[at].runs_of_items() == 0;
                 if !self.crew[at].takes_up_to(level) || (idle && busy >= self.quota.may_run()) {
                     continue;
                 }
-                if self.give_next(at) && idle {
+                let given = self.give_next(at);
+                let awaits = self.crew[at].awaits_function();
+                promised += usize::from(awaits);
+                if idle && (given || awaits) {
                     busy += 1;
                 }
             }

@@ -77,6 +77,8 @@ pub(crate) struct Ending {
     pub(crate) success: Option<Py<PyAny>>,
     /// Called with the exception.
     pub(crate) failure: Option<Py<PyAny>>,
+    /// Whether what the items have logged is to be handled even if nobody asks for the result.
+    pub(crate) logging: bool,
 }
 
 /// Starts a job. Returns when its input is encoded, or when a thread encodes the rest.
@@ -87,8 +89,8 @@ pub(crate) fn start(
     single: bool,
     ending: Ending,
 ) -> PyResult<AsyncResult> {
-    let Ending { pool, success, failure } = ending;
-    let callbacks = (success.is_some() || failure.is_some()).then(|| Callbacks {
+    let Ending { pool, success, failure, logging } = ending;
+    let callbacks = (success.is_some() || failure.is_some() || logging).then(|| Callbacks {
         calls: Mutex::new((success, failure)),
         progress: Mutex::default(),
         changed: Condvar::new(),

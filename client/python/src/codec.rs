@@ -4,7 +4,7 @@
 //! int, float, str, bytes, and tuples of these (`native.rs`). A list or dict of these has one only if it is the whole value: inside
 //! others, two references to one list must stay references to one list. So has an instance of a plain class, alone or as the only one
 //! in a tuple (`instance.rs`). Everything else is pickled, with its buffers next to the pickle. Only exact types count, so that an
-//! instance of a subclass keeps its class. What many items have in common they only refer to (`common.rs`).
+//! instance of a subclass keeps its class. Items refer to what they have in common (`common.rs`).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -77,42 +77,57 @@ impl Encoder {
             return Ok(());
         }
         out.truncate(start);
-        if self.with_instance(value, out, false) {
+        if self.with_instance(value, out).inspect_err(|_| out.truncate(start))? {
             return Ok(());
         }
         out.truncate(start);
         self.pickle(value, out).inspect_err(|_| out.truncate(start))
     }
 
-    /// Appends an item that refers to common arguments. Otherwise returns false, and may have appended a part.
-    fn with_common(&mut self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+    /// Appends an item that is a common argument, or a tuple of such and of values with native encodings. Other values may refer to
+    /// parts of a common argument, which they would no longer share with it. Otherwise returns false, and may have appended a part.
+    fn with_common(&self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
         let Some(common) = &self.common else { return false };
         out.push(WITH_COMMON);
         if common.refer(value, out) {
             return true;
         }
-        value.cast_exact::<PyTuple>().is_ok_and(|values| values.iter().any(|each| common.has(&each)))
-            && self.with_instance(value, out, true)
+        value.cast_exact::<PyTuple>().is_ok_and(|values| {
+            count(TUPLE, values.len(), out)
+                && values.iter().all(|each| {
+                    let start = out.len();
+                    common.refer(&each, out) || {
+                        out.truncate(start);
+                        plain(&each, out, DEPTH)
+                    }
+                })
+        })
     }
 
-    /// Appends an instance of a plain class, or a tuple in which all but one such instance have native encodings. `refers`: the
-    /// tuple's values may also be references. Otherwise returns false, and may have appended a part.
-    fn with_instance(&mut self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>, refers: bool) -> bool {
+    /// Appends an instance of a plain class, or a tuple in which all but one such instance have native encodings. Otherwise returns
+    /// false, and may have appended a part.
+    ///
+    /// # Errors
+    /// What interrupts this thread.
+    fn with_instance(&mut self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
         let Ok(values) = value.cast_exact::<PyTuple>() else { return self.classes.encode(value, out) };
+        if !count(TUPLE, values.len(), out) {
+            return Ok(false);
+        }
         // Of two references to one instance, the second must stay one.
         let mut instances = 0;
-        count(TUPLE, values.len(), out)
-            && values.iter().all(|each| {
-                let start = out.len();
-                if (refers && self.common.as_ref().is_some_and(|common| common.refer(&each, out)))
-                    || plain(&each, out, DEPTH)
-                {
-                    return true;
-                }
-                out.truncate(start);
-                instances += 1;
-                instances == 1 && self.classes.encode(&each, out)
-            })
+        for each in values {
+            let start = out.len();
+            if plain(&each, out, DEPTH) {
+                continue;
+            }
+            out.truncate(start);
+            instances += 1;
+            if instances > 1 || !self.classes.encode(&each, out)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns whether the value was pickled, and workers can find every name in its pickle.
@@ -267,6 +282,11 @@ pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Decoded<'py
         _ => rest.value(py)?,
     };
     Ok(Decoded::Value(value))
+}
+
+/// Returns whether it contains something that can be decoded once only: a socket or a connection, which one process takes over.
+pub(crate) fn decodes_once(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b"resource_sharer").is_some()
 }
 
 /// Decodes an item that refers to these common arguments.

@@ -1,6 +1,6 @@
 //! Instances of plain classes: those that pickle takes apart into their class and their attributes.
 //!
-//! Pickled one by one, each instance would repeat what pickle finds out about its class, which takes longer than the rest.
+//! Pickle asks each instance's class again how to take it apart, which takes longer than the rest.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
 
 use crate::background;
+use crate::errors;
 use crate::native::{DEPTH, INSTANCE, STR, plain, sized};
 
-/// Of how many classes it is remembered whether they are plain.
+/// Of how many classes an encoder remembers whether they are plain.
 const MOST_CLASSES: usize = 32;
 
 /// The classes whose instances were encoded.
@@ -30,35 +31,44 @@ impl Classes {
 
     /// Appends an instance of a plain class whose attributes all have native encodings: the names of the class's module and of the
     /// class, how many attributes it has, and their names and values. Otherwise returns false, and may have appended a part.
-    pub(crate) fn encode(&mut self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+    ///
+    /// # Errors
+    /// What interrupts this thread.
+    pub(crate) fn encode(&mut self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
         let py = value.py();
-        let Some(names) = self.names(&value.get_type()) else { return false };
-        let Ok(attributes) = value.getattr(intern!(py, "__dict__")) else { return false };
-        let Ok(attributes) = attributes.cast_exact::<PyDict>() else { return false };
-        let Ok(length) = u32::try_from(attributes.len()) else { return false };
+        let Some(names) = self.names(&value.get_type())? else { return Ok(false) };
+        let Ok(attributes) = value.getattr(intern!(py, "__dict__")) else { return Ok(false) };
+        let Ok(attributes) = attributes.cast_exact::<PyDict>() else { return Ok(false) };
+        let Ok(length) = u32::try_from(attributes.len()) else { return Ok(false) };
         out.push(INSTANCE);
         out.extend_from_slice(names);
         out.extend_from_slice(&length.to_le_bytes());
-        attributes.iter().all(|(name, value)| {
+        Ok(attributes.iter().all(|(name, value)| {
             let Ok(name) = name.cast_exact::<PyString>() else { return false };
             // An instance may have methods of its own, which pickle would call.
             let name = name.to_str().ok().filter(|name| !name.starts_with("__"));
             name.is_some_and(|name| sized(STR, name.as_bytes(), out)) && plain(&value, out, DEPTH)
-        })
+        }))
     }
 
     /// Returns the encoded names of a class, if it is plain.
-    fn names(&mut self, class: &Bound<'_, PyType>) -> Option<&[u8]> {
+    fn names(&mut self, class: &Bound<'_, PyType>) -> PyResult<Option<&[u8]>> {
         let known = self.examined.iter().position(|(known, _)| known.as_ptr() == class.as_ptr());
-        let at = known.unwrap_or_else(|| {
-            if self.examined.len() >= MOST_CLASSES {
-                self.examined.clear();
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let names = match self.examine(class) {
+                    Err(error) if errors::interrupts(class.py(), &error) => return Err(error),
+                    examined => examined.unwrap_or(None),
+                };
+                if self.examined.len() >= MOST_CLASSES {
+                    self.examined.clear();
+                }
+                self.examined.push((class.clone().unbind(), names));
+                self.examined.len() - 1
             }
-            let names = self.examine(class).unwrap_or(None);
-            self.examined.push((class.clone().unbind(), names));
-            self.examined.len() - 1
-        });
-        self.examined[at].1.as_deref()
+        };
+        Ok(self.examined[at].1.as_deref())
     }
 
     fn examine(&self, class: &Bound<'_, PyType>) -> PyResult<Option<Vec<u8>>> {

@@ -24,7 +24,7 @@ pub(crate) const INSTANCE: u8 = 13;
 pub(crate) const WITH_COMMON: u8 = 14;
 /// A reference: the index (u32) of a common argument.
 pub(crate) const REFERENCE: u8 = 15;
-/// What was logged while an item ran: the number of bytes (u64), and what `farpool._logging` makes of them. The result follows.
+/// What an item has logged: its size in bytes (u64), and the bytes that `farpool._logging` reads. The result follows.
 pub(crate) const RECORDS: u8 = 16;
 
 /// How deep tuples with a native encoding may be nested.

@@ -28,6 +28,8 @@ use crate::{async_result, background, detached, errors, imap, map};
 pub(crate) struct Session {
     session: farpool_session::Session,
     payload_limit: u64,
+    /// Whether what tasks log is handled here.
+    logging: bool,
     closing: Arc<AtomicBool>,
     jobs: Mutex<Jobs>,
 }
@@ -42,9 +44,9 @@ struct Jobs {
 
 /// Opens a pool. `address`: the address of a cluster's coordinator, or `None` for this machine. `initializer`: a function as in `Task`;
 /// `initargs`: its encoded arguments; `initializer_timeout`: how many seconds it may run. `environment`: variables for the workers.
-/// `require`: keys and values of the labels that its hosts must have. `payload_limit`: bytes of an item or a result, for tests.
+/// `require`: keys and values of the labels that its hosts must have. `logging`: whether workers return what tasks log. `payload_limit`: bytes of an item or a result, for tests.
 #[pyfunction]
-#[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, initializer_timeout, max_chunks_per_child, name, require, payload_limit=limits::PAYLOAD_BYTES))]
+#[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, initializer_timeout, max_chunks_per_child, name, require, logging=false, payload_limit=limits::PAYLOAD_BYTES))]
 #[expect(clippy::too_many_arguments, reason = "each is named by its only caller")]
 pub(crate) fn open(
     py: Python<'_>,
@@ -59,6 +61,7 @@ pub(crate) fn open(
     max_chunks_per_child: u64,
     name: &str,
     require: Vec<(String, String)>,
+    logging: bool,
     payload_limit: u64,
 ) -> PyResult<Session> {
     let is_here = address.is_none();
@@ -105,7 +108,7 @@ pub(crate) fn open(
         true => py.detach(open).map_err(|error| errors::to_python(py, &error))?,
         false => interruptibly(py, open)?,
     };
-    Ok(Session { session, payload_limit, closing: Arc::default(), jobs: Mutex::default() })
+    Ok(Session { session, payload_limit, logging, closing: Arc::default(), jobs: Mutex::default() })
 }
 
 /// Ends the threads of this module before the interpreter shuts down. Waits for those that run Python code, for at most this many
@@ -162,7 +165,7 @@ impl Session {
         error_callback: Option<Py<PyAny>>,
     ) -> PyResult<AsyncResult> {
         let (call, feeder) = self.begin_in_background(py, verb, task, values, options, Interest::End)?;
-        let ending = Ending { pool, success: callback, failure: error_callback };
+        let ending = Ending { pool, success: callback, failure: error_callback, logging: self.logging };
         async_result::start(py, call, feeder, single, ending)
     }
 

@@ -12,7 +12,7 @@ use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::codec::Encoder;
+use crate::codec::{self, Encoder};
 use crate::common::{self, Common};
 use crate::errors;
 use crate::progress::Progress;
@@ -62,7 +62,10 @@ impl Task {
         if let Some((arguments, items)) = &options.common {
             let mut encoded = Vec::new();
             match encoder.encode(PyTuple::new(py, arguments)?.as_any(), &mut encoded) {
-                Ok(()) if limits::function("", function.len() + encoded.len() + common::HEAD_BYTES).is_ok() => {
+                Ok(())
+                    if !codec::decodes_once(&encoded)
+                        && limits::function("", function.len() + encoded.len() + common::HEAD_BYTES).is_ok() =>
+                {
                     function = common::put_before(&function, *items, &encoded).into();
                     encoder.set_common(Common::new(py, arguments));
                 }

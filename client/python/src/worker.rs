@@ -2,9 +2,11 @@
 
 #![expect(unsafe_code, reason = "tells the interpreter about forks that it did not make; argued at each block")]
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use bytes::Bytes;
 use farpool_proto::v1::{Failure, FailureKind};
 use farpool_worker::{Done, Encoded, Items, Language};
 use pyo3::ffi;
@@ -30,8 +32,8 @@ pub(crate) fn slot() -> Option<u32> {
     farpool_worker::slot()
 }
 
-/// Finds Python functions. Their bytes are a letter for how they are called, then those from `farpool._functions.dump`. Common
-/// arguments may be before them.
+/// Finds Python functions: the arguments that the items have in common, if there are any, a letter for how the function is called, and
+/// its bytes from `farpool._functions.dump`.
 struct PythonFunctions;
 
 /// How a function is called with a decoded item.
@@ -53,9 +55,9 @@ thread_local! {
 }
 
 impl Language for PythonFunctions {
-    fn find(&self, function: &[u8]) -> Result<farpool_worker::Task, String> {
-        let (common, function) = common::take_from(function)?;
-        let (letter, function) = function.split_first().ok_or("it has no bytes")?;
+    fn find(&self, function: Cow<'_, [u8]>) -> Result<farpool_worker::Task, String> {
+        let (common, function) = common::take_from(function.into_owned().into())?;
+        let letter = function.first().ok_or("it has no bytes")?;
         let how = match letter {
             b'1' => How::One,
             b'*' => How::Several,
@@ -63,7 +65,7 @@ impl Language for PythonFunctions {
             b'i' => How::Initializer,
             _ => return Err(format!("its first byte is {letter}")),
         };
-        let function = Function { common, packed: Mutex::new(function.to_vec()), loaded: OnceLock::new() };
+        let function = Function { common, packed: Mutex::new(function.slice(1..)), loaded: OnceLock::new() };
         Ok(Arc::new(move |items| Python::attach(|py| run(py, items, how, &function))))
     }
 
@@ -90,11 +92,21 @@ impl Language for PythonFunctions {
     fn after_fork_in_worker(&self, worker: u32) {
         // SAFETY: this thread was attached before the fork, and is the only one of the child.
         unsafe { ffi::PyOS_AfterFork_Child() };
-        call_worker(|py| py.import("farpool._worker")?.call_method1("begin", (worker,)));
-        // SAFETY: the function has the signature that atexit(3) asks for, and lives as long as the process.
-        unsafe { libc::atexit(at_exit) };
+        begin(worker);
         release();
     }
+
+    fn started_again(&self, worker: u32) {
+        call_worker(|py| py.import("farpool._worker")?.call_method0("before_fork"));
+        begin(worker);
+    }
+}
+
+/// Prepares the worker with this number.
+fn begin(worker: u32) {
+    call_worker(|py| py.import("farpool._worker")?.call_method1("begin", (worker,)));
+    // SAFETY: the function has the signature that atexit(3) asks for, and lives as long as the process.
+    unsafe { libc::atexit(at_exit) };
 }
 
 /// Detaches this thread as it was before the fork.
@@ -124,7 +136,7 @@ fn call_worker(call: impl for<'py> Fn(Python<'py>) -> PyResult<Bound<'py, PyAny>
 struct Function {
     common: Option<Packed>,
     /// Empty once it is loaded.
-    packed: Mutex<Vec<u8>>,
+    packed: Mutex<Bytes>,
     loaded: OnceLock<Result<Loaded, Described>>,
 }
 
@@ -132,6 +144,13 @@ struct Loaded {
     function: Py<PyAny>,
     /// Sets the globals that travel with it, if there are any.
     globals: Option<Py<PyAny>>,
+}
+
+impl Drop for Function {
+    /// Frees what it refers to at once. Otherwise this process would keep it until it attaches next, for the next item.
+    fn drop(&mut self) {
+        Python::try_attach(|_| drop((self.common.take(), self.loaded.take())));
+    }
 }
 
 impl Function {
@@ -216,9 +235,7 @@ struct Runner<'a, 'py> {
     how: How,
     function: &'a Function,
     encoder: Encoder,
-    /// A copy of the common arguments, if an item has used them.
-    common: Option<common::Copy<'py>>,
-    /// Takes what items have logged, if that goes to the client.
+    /// Takes what an item has logged, if that goes to the client.
     take_records: Option<Bound<'py, PyAny>>,
 }
 
@@ -227,7 +244,7 @@ impl<'a, 'py> Runner<'a, 'py> {
         let encoder = Encoder::new(py, None, None)?;
         let take = py.import(intern!(py, "farpool._worker"))?.getattr(intern!(py, "take_records"))?;
         let take_records = Some(take).filter(|take| !take.is_none() && how != How::Initializer);
-        Ok(Self { py, how, function, encoder, common: None, take_records })
+        Ok(Self { py, how, function, encoder, take_records })
     }
 
     /// Runs the next item; `None` if there is none.
@@ -256,8 +273,8 @@ impl<'a, 'py> Runner<'a, 'py> {
         let function = self.function.get(py).as_ref().map_err(Described::clone)?.function.bind(py);
         let argument = match (&self.function.common, codec::refers_to_common(item)) {
             (Some(packed), Some(item)) => packed
-                .for_next_item(&mut self.common, |bytes| decode_common(py, bytes))
-                .and_then(|common| codec::decode_with_common(common, item))
+                .for_next_item(py, |bytes| decode_common(py, bytes))
+                .and_then(|common| codec::decode_with_common(&common, item))
                 .map(Decoded::Value),
             _ => codec::decode(py, item),
         };

@@ -3,9 +3,11 @@
 import abc
 import copyreg
 import dataclasses
+import multiprocessing
 import os
 import pickle
 import signal
+import time
 
 import pytest
 
@@ -332,6 +334,64 @@ def at_of(table, index):
 class Unsendable:
     def __init__(self):
         self.lock = open(os.devnull)  # noqa: SIM115
+
+
+class Node:
+    pass
+
+
+class Graph:
+    def __init__(self):
+        self.nodes = [Node() for _ in range(20)]
+
+
+def is_part(graph, node):
+    return node in graph.nodes
+
+
+def test_an_argument_that_is_a_part_of_another_one_stays_so(pool):
+    graph = Graph()
+    assert all(pool.starmap(is_part, [(graph, node) for node in graph.nodes]))
+    # Only later ones are.
+    pairs = [(graph, 0), (graph, 1), *((graph, node) for node in graph.nodes)]
+    assert pool.starmap(is_part, pairs) == [False, False, *[True] * 20]
+
+
+class CountsCopies:
+    copies = 0
+
+    def __setstate__(self, state):
+        CountsCopies.copies += 1
+        self.pad = state
+
+    def __getstate__(self):
+        return "x" * 100
+
+
+def copies_so_far(_, number):
+    time.sleep(0.003)
+    return os.getpid(), CountsCopies.copies
+
+
+def test_slow_items_share_a_copy_too(address):
+    with Pool(1, address=address) as pool:
+        shared = CountsCopies()
+        seen = pool.starmap(copies_so_far, [(shared, number) for number in range(40)], chunksize=20)
+    # One of them is made where the items are checked for what they have in common.
+    assert max(copies for _, copies in seen) <= 3
+
+
+def send(connection, number):
+    connection.send(number)
+
+
+def test_a_connection_in_common(address):
+    if address != "local":
+        pytest.skip("connections stay on one machine")
+    reader, writer = multiprocessing.Pipe()
+    with Pool(2, address=address) as pool:
+        pool.starmap(send, [(writer, number) for number in range(40)], chunksize=1)
+    assert sorted(reader.recv() for _ in range(40)) == list(range(40))
 
 
 def test_common_arguments_that_cannot_travel(pool):

@@ -1,10 +1,11 @@
 """`Pool(logging=True)`."""
 
 import logging
+from _pickle import dumps
 
 import pytest
 
-from farpool import Pool
+from farpool import Pool, _logging
 
 logger = logging.getLogger("test_logging.work")
 
@@ -136,3 +137,113 @@ def test_records_of_the_initializer(address, records):
     with Pool(1, flood, (1,), address=address, logging=True) as pool:
         assert pool.map(abs, [-1]) == [1]
     assert len(messages(records)) == 1
+
+
+def log_with_own_handlers(path):
+    own = logging.getLogger("test_logging.own")
+    own.propagate = False
+    for handled in (own, logging.root):
+        handled.addHandler(logging.FileHandler(path))
+    own.warning("own")
+    logger.warning("root")
+
+
+def test_only_the_clients_handlers_are_called(logging_pool, records, tmp_path):
+    path = tmp_path / "log"
+    logging_pool.apply(log_with_own_handlers, (str(path),))
+    assert messages(records) == ["own", "root"]
+    assert path.read_text() == ""
+
+
+def test_records_of_a_result_that_nobody_asks_for(logging_pool, records):
+    result = logging_pool.apply_async(work, (1,))
+    result.wait()
+    assert messages(records) == ["item 1"]
+    assert result.ready() and result.get() == 1
+    assert messages(records) == ["item 1"]
+
+
+def test_one_record_that_is_too_large(logging_pool, records):
+    logging_pool.apply(log_text, (2 << 20,))
+    assert messages(records) == []
+    assert [record.getMessage()[:20] for record in records] == ["1 log records of an "]
+
+
+def log_text(length):
+    logger.warning("x" * length)
+
+
+def log_at_level(level):
+    logger.log(level, "loud")
+
+
+def test_levels_have_the_names_of_this_process(logging_pool, records):
+    logging.addLevelName(37, "LOUD")
+    logging_pool.apply(log_at_level, (37,))
+    assert [record.levelname for record in records] == ["LOUD"]
+
+
+def test_records_are_handled_once_although_ctrl_c_interrupts(records):
+    class Interrupts(logging.Handler):
+        def emit(self, record):
+            if record.getMessage() == "second" and not interrupted:
+                interrupted.append(True)
+                raise KeyboardInterrupt
+
+    def record(message):
+        return dumps(vars(logging.makeLogRecord({"name": "test_logging.work", "levelno": 30, "msg": message})), 5)
+
+    interrupted, handler = [], Interrupts()
+    data = dumps(([record("first"), record("second"), record("third")], 0), 5)
+    logging.getLogger("test_logging.work").addHandler(handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _logging.handle(data)
+        _logging.handle(data)
+    finally:
+        logging.getLogger("test_logging.work").removeHandler(handler)
+    # The handler that was interrupted comes before the one that keeps them.
+    assert messages(records) == ["first", "third"]
+
+
+def test_what_no_outcome_brings_is_printed(address, run_script):
+    text = """
+    import logging, sys, farpool
+
+    def begin(fails):
+        logging.getLogger("work").warning("begins")
+        if fails:
+            raise OSError("no")
+
+    for fails in (True, False):
+        try:
+            with farpool.Pool(1, begin, (fails,), logging=True) as pool:
+                print(pool.map(abs, [-1]))
+        except farpool.InitializerFailed:
+            print("failed")
+    sys.exit(3)
+    """
+    shown = run_script(text, expect=3, FARPOOL_ADDRESS=address)
+    assert shown.startswith("failed\n[1]\n")
+    # Of the first pool a worker has printed it, of the second one a handler of this process.
+    assert [line.partition("WARNING:")[1:] for line in shown.splitlines() if "begins" in line] == [("WARNING:", "work:begins"), ("", "")]
+
+
+def test_workers_that_cannot_be_forked(tmp_path, run_script):
+    (tmp_path / "far_threads.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    )
+    text = """
+    import logging, multiprocessing, os
+    from farpool import Pool
+
+    def work(number):
+        logging.getLogger("work").warning("here")
+        return multiprocessing.current_process().name, os.environ.get("FARPOOL_LOGGING")
+
+    logging.basicConfig(format="%(processName)s %(message)s", handlers=[logging.FileHandler("log")])
+    with Pool(1, address="local", preload=["far_threads"], logging=True) as pool:
+        print(pool.apply(work, (0,)))
+    print(open("log").read(), end="")
+    """
+    assert run_script(text) == "('PoolWorker-1', None)\nPoolWorker-1 here\n"

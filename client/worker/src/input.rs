@@ -1,5 +1,6 @@
 //! Reads functions, items and orders in a worker, in the order in which the agent wrote them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, RunHeader};
@@ -75,15 +76,15 @@ impl Input {
                     };
                 }
                 Kind::Function => {
-                    let found = self.language.find(payload).map_err(Arc::from);
+                    let found = self.language.find(Cow::Borrowed(payload)).map_err(Arc::from);
                     self.take(header);
                     self.remember(header.tag, found);
                 }
                 Kind::LargeFunction => {
                     let Some(large) = LargeHeader::read(payload) else { leave::broken_link() };
                     self.take(header);
-                    let function = self.pieces(large.length);
-                    let found = self.language.find(&function).map_err(Arc::from);
+                    let function = Cow::Owned(self.pieces(large.length));
+                    let found = self.language.find(function).map_err(Arc::from);
                     self.remember(header.tag, found);
                 }
                 Kind::Forget => {

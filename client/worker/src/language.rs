@@ -1,5 +1,6 @@
 //! The language that functions are written in.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::items::Items;
@@ -14,7 +15,7 @@ pub trait Language: Send + Sync {
     ///
     /// # Errors
     /// Why it was not found: each of the job's items fails with this message.
-    fn find(&self, function: &[u8]) -> Result<Task, String>;
+    fn find(&self, function: Cow<'_, [u8]>) -> Result<Task, String>;
 
     /// Returns the stack size of each thread that runs items, in bytes, if a worker has several. The first one is the
     /// program's main thread.
@@ -36,4 +37,7 @@ pub trait Language: Send + Sync {
 
     /// Called in the forked worker. `worker`: its number, which no other worker of its pool on this host has had.
     fn after_fork_in_worker(&self, _worker: u32) {}
+
+    /// Called in a worker that was not forked but started again, because the fork server has threads. `worker`: as above.
+    fn started_again(&self, _worker: u32) {}
 }

@@ -36,8 +36,9 @@ pub(crate) fn work(descriptors: Descriptors, parent: nix::unistd::Pid, language:
 pub(crate) fn started_again(fork_server: nix::unistd::Pid, language: &'static dyn Language) -> ! {
     descriptors::forget(ROLE_VARIABLE);
     let Ok(socket) = descriptors::take_stdin() else { exit(code::BROKEN_LINK) };
-    let Ok(Some((Request::Spawn { .. }, fds))) = Request::receive(socket.as_fd()) else { exit(code::BROKEN_LINK) };
+    let Ok(Some((Request::Spawn { worker }, fds))) = Request::receive(socket.as_fd()) else { exit(code::BROKEN_LINK) };
     let Some(descriptors) = Descriptors::from_received(fds) else { exit(code::BROKEN_LINK) };
     drop(socket);
+    language.started_again(worker);
     work(descriptors, fork_server, language)
 }

@@ -130,8 +130,8 @@ fn record_route() {
     let _ = ROUTE.set(route);
 }
 
-/// Cargo builds test harnesses into directories named `deps`, and runs nothing else from there. rustdoc calls the harness that has
-/// all examples `rust_out`. It runs them as threads of one process if another program, such as a debugger, is to run the harness.
+/// Cargo builds test harnesses into directories named `deps`, and runs nothing else from there. `rust_out` is rustdoc's harness: if a
+/// runner is set, it runs all examples as threads of one process.
 fn is_test_harness() -> bool {
     env::current_exe().is_ok_and(|path| {
         let folder = path.parent().and_then(|folder| folder.file_name());

@@ -29,12 +29,16 @@ pub(in crate::pool) struct Taken {
 impl Worker {
     /// Returns whether it takes items now.
     fn takes_items(&self) -> bool {
-        self.life.stage() == Stage::Ready
-            && !self.link.is_sending()
-            && !self.items.is_revoking()
-            && !self.lending.is_lent()
-            && !self.lending.yields()
-            && !self.items.has_rest()
+        self.may_take_items() && !self.link.is_sending() && !self.items.is_revoking() && !self.items.has_rest()
+    }
+
+    fn may_take_items(&self) -> bool {
+        self.life.stage() == Stage::Ready && !self.lending.is_lent() && !self.lending.yields()
+    }
+
+    /// Returns whether it gets a large function, and takes an item after it.
+    pub(in crate::pool) fn awaits_function(&self) -> bool {
+        self.may_take_items() && self.link.is_sending() && self.items.is_idle()
     }
 
     /// Returns whether it takes items now, while it has fewer than `most` runs of items.

@@ -23,8 +23,8 @@ pub(super) struct Link {
     to: Writer,
     from: Reader,
     socket: OwnedFd,
-    /// For each job number of the pool, whether the worker has the job's function.
-    known_functions: Vec<bool>,
+    /// For each job number of the pool, whether the worker has the job's function, or gets it in pieces.
+    known_functions: Vec<Known>,
     /// The unsent rest of a large item, of a large function, or of the settings.
     sending: Option<Bytes>,
     /// Orders to send after what is being sent, each with its tag.
@@ -39,6 +39,16 @@ pub(super) struct Link {
     broken: bool,
     /// The number of finished items at which the worker wakes the agent.
     armed_at: Option<u64>,
+}
+
+/// What a worker knows of a job's function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Known {
+    #[default]
+    Nothing,
+    Small,
+    /// One that takes so much memory that an idle worker must not keep it.
+    Large,
 }
 
 impl Link {
@@ -94,10 +104,10 @@ impl Link {
 
     /// Writes a function. Returns false if there is no room even for its header.
     fn write_function(&mut self, job: u32, function: &Bytes) -> Result<bool, Corrupt> {
-        if function.len() <= RUN_BYTES {
-            return self.order(Kind::Function, job, function);
+        if is_large_function(function) {
+            return self.begin_sending(Kind::LargeFunction, job, function.clone());
         }
-        self.begin_sending(Kind::LargeFunction, job, function.clone())
+        self.order(Kind::Function, job, function)
     }
 
     /// Begins to send something in pieces. Returns false if there is no room even for its header.
@@ -133,12 +143,15 @@ impl Link {
 
     /// Tells the worker to forget the function of a job that has ended.
     pub(super) fn forget_function(&mut self, job: u32) {
-        let knows = self.known_functions.get_mut(job as usize).is_some_and(std::mem::take);
-        if knows {
-            // The worker is not woken: it reads this with its next order. If there is no room for it, the next function
-            // with this number replaces this one.
-            let unpublished = self.unpublished;
-            let _ = self.order_or_defer(Kind::Forget, job);
+        let known = self.known_functions.get_mut(job as usize).map(std::mem::take).unwrap_or_default();
+        if known == Known::Nothing {
+            return;
+        }
+        // If there is no room for it, the next function with this number replaces this one.
+        let unpublished = self.unpublished;
+        let _ = self.order_or_defer(Kind::Forget, job);
+        if known == Known::Small {
+            // The worker is not woken: it reads this with its next order.
             self.unpublished = unpublished;
         }
     }
@@ -146,15 +159,15 @@ impl Link {
     /// Writes as many of the assigned items as fit, up to `most`, and their function before them. Returns how many.
     pub(super) fn give(&mut self, assignment: &Assignment<'_>, position: u32, most: u64) -> Result<u32, Corrupt> {
         let &Assignment { job, function, ref stretch, .. } = assignment;
-        if !self.known_functions.get(job as usize).copied().unwrap_or(false) {
+        if self.known_functions.get(job as usize).is_none_or(|known| *known == Known::Nothing) {
             if !self.write_function(job, function)? {
                 self.wants_room = true;
                 return Ok(0);
             }
             if self.known_functions.len() <= job as usize {
-                self.known_functions.resize(job as usize + 1, false);
+                self.known_functions.resize(job as usize + 1, Known::Nothing);
             }
-            self.known_functions[job as usize] = true;
+            self.known_functions[job as usize] = if is_large_function(function) { Known::Large } else { Known::Small };
             if self.sending.is_some() {
                 self.wants_room = true;
                 return Ok(0);
@@ -383,6 +396,11 @@ impl Link {
             Ok(0) | Err(nix::errno::Errno::ECONNRESET)
         )
     }
+}
+
+/// Returns whether a function is sent in pieces.
+fn is_large_function(function: &Bytes) -> bool {
+    function.len() > RUN_BYTES
 }
 
 /// Returns whether the first item of `stretch` is too large for a run.

@@ -219,7 +219,7 @@ fn outcome_of(event: &Event, chunk: u64) -> Option<Result<String, Failure>> {
     }
 }
 
-fn output_of(events: &[Event], pool: u64, stream: OutputStream) -> String {
+pub(crate) fn output_of(events: &[Event], pool: u64, stream: OutputStream) -> String {
     let parts = events.iter().filter_map(|event| match event {
         Event::Output(output) if output.pool == pool && output.stream() == stream => Some(&output.data[..]),
         _ => None,

@@ -122,7 +122,7 @@ pub(crate) fn work() {
     let memory = Arc::new(Memory::open(memory.as_fd()).expect("the memory can be mapped"));
     let input = Reader::new(Arc::clone(&memory), Direction::ToWorker);
     let output = Writer::new(Arc::clone(&memory), Direction::ToAgent);
-    Worker { memory, socket, input, output, finished: 0 }.work();
+    Worker { memory, socket, input, output, finished: 0, has_large_function: false }.work();
 }
 
 /// Delays its exit if configured to.
@@ -138,6 +138,7 @@ struct Worker {
     input: Reader,
     output: Writer,
     finished: u64,
+    has_large_function: bool,
 }
 
 impl Worker {
@@ -156,7 +157,15 @@ impl Worker {
                     self.memory.status().idle(0);
                     self.write(Kind::RunEnd, position, &1_000_000_u64.to_le_bytes());
                 }
-                Kind::LargeFunction => assert!(self.pieces(&payload).iter().all(|byte| *byte == 1)),
+                Kind::LargeFunction => {
+                    print(std::io::stderr(), "learns\n");
+                    let function = self.pieces(&payload);
+                    assert!(function == vec![1; function.len()]);
+                    self.has_large_function = true;
+                }
+                Kind::Forget if std::mem::take(&mut self.has_large_function) => {
+                    print(std::io::stderr(), "forgets\n");
+                }
                 Kind::Piece => panic!("the piece of nothing"),
                 Kind::Stop => return linger(),
                 _ => {}
@@ -278,6 +287,9 @@ impl Worker {
                 self.input.copy_into(HEADER_BYTES, header.length as usize, &mut payload)?;
                 self.input.consume(record);
                 self.input.publish();
+                if self.memory.status().room_to_worker_is_wanted() {
+                    self.ring();
+                }
                 return Some((header.kind, header.position, payload));
             }
             self.memory.status().worker_sleeps();

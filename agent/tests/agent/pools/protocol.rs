@@ -5,14 +5,14 @@ use std::time::Duration;
 use farpool_proto::limits;
 pub(crate) use farpool_proto::v1::agent_command::Body as Command;
 use farpool_proto::v1::{
-    Assign, CancelChunks, Chunk, Drain, EndJob, FailureKind, ResizePool, Retract, StartJob, StartPool, StopPool,
-    Version, WorkerSettings,
+    Assign, CancelChunks, Chunk, Drain, EndJob, FailureKind, OutputStream, ResizePool, Retract, StartJob, StartPool,
+    StopPool, Version, WorkerSettings,
 };
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::pools::host::{Event, Gate, Host, is_alive, program, segment, start};
+use crate::pools::host::{Event, Gate, Host, is_alive, output_of, program, segment, start};
 
 crate::pools::cases![
     one_assign_for_several_pools,
@@ -20,6 +20,7 @@ crate::pools::cases![
     a_bad_pool_fails_alone,
     a_bad_job_fails_alone,
     a_large_function_arrives,
+    a_large_function_goes_only_where_it_is_needed,
     a_job_ends_while_a_large_item_is_being_sent,
     commands_about_a_failed_pool_are_valid,
     stopped_pools_forget_their_jobs,
@@ -151,6 +152,39 @@ fn a_large_function_arrives() {
     let chunks = vec![chunk(7, 7, 1), chunk(8, 5, 1), chunk(9, 7, 1), chunk(10, 6, 1)];
     host.send(Command::Assign(Assign { chunks, segments }));
     assert_eq!([7, 8, 9, 10].map(|chunk| host.result(chunk)), ["a", "b", "c", "d"]);
+    host.end();
+}
+
+/// A worker that gets it takes the item after it: no other worker needs it. Workers that are idle afterwards do not keep it.
+fn a_large_function_goes_only_where_it_is_needed() {
+    let mut host = Host::new(2);
+    host.pool_of(StartPool { pool: 1, processes: 2, ..start() });
+    let gates = [Gate::new("needed-1"), Gate::new("needed-2")];
+    let waiting_items = gates.each_ref().map(|gate| format!("hear {}", gate.path()));
+    let running = host.assign(1, [&waiting_items[0], &waiting_items[1]]);
+    host.wait_for_output(1, "listening\nlistening\n");
+    gates.iter().for_each(Gate::open);
+    running.into_iter().for_each(|chunk| drop(host.result(chunk)));
+
+    let function = vec![1; 33 << 20].into();
+    host.send(Command::StartJob(StartJob { pool: 1, job: 5, function, ..StartJob::default() }));
+    host.send(Command::Assign(Assign { chunks: vec![chunk(70, 5, 1)], segments: vec![segment("echo a")] }));
+    assert_eq!(host.result(70), "a");
+    host.send(Command::EndJob(EndJob { job: 5, kill: false }));
+    let forgets = |events: &[Event]| output_of(events, 1, OutputStream::Stderr).contains("forgets");
+    host.wait(|events| forgets(events).then_some(()));
+    assert_eq!(host.output(1, OutputStream::Stderr), "learns\nforgets\n");
+
+    // Both workers need it if there is an item for each.
+    let gates = [Gate::new("needed-3"), Gate::new("needed-4")];
+    let waiting_items = gates.each_ref().map(|gate| segment(&format!("hear {}", gate.path())));
+    host.events.clear();
+    let function = vec![1; 33 << 20].into();
+    host.send(Command::StartJob(StartJob { pool: 1, job: 6, function, ..StartJob::default() }));
+    let chunks = vec![chunk(80, 6, 1), chunk(81, 6, 1)];
+    host.send(Command::Assign(Assign { chunks, segments: waiting_items.to_vec() }));
+    host.wait_for_output(1, "listening\nlistening\n");
+    gates.iter().for_each(Gate::open);
     host.end();
 }
 

@@ -3,13 +3,17 @@
 import json
 import logging
 import os
+import sys
 from _pickle import dumps, loads
 from copy import copy
 
-# Workers find here which loggers have which levels in the client.
+# The environment variable that tells workers the levels of the client's loggers.
 VARIABLE = "FARPOOL_LOGGING"
-# Of each item, so many bytes of records are kept.
+# An item's records may have this many bytes; more are dropped.
 _MOST_BYTES = 1 << 20
+
+# If a Ctrl-C interrupted the handling of records: these, and how many of them were handled.
+_interrupted: dict = {}
 
 
 def levels():
@@ -26,7 +30,8 @@ def collect(levels, worker):
         logging.getLogger(name or None).setLevel(level)
     host = os.environ.get("FARPOOL_HOST")
     collector = _Collector(f"{worker} on {host}" if host else worker)
-    logging.root.addHandler(collector)
+    # The client's handlers get the record. Modules that are imported here add the same ones, which would handle it again.
+    logging.Logger.callHandlers = lambda logger, record: collector.handle(record)
     return collector.take
 
 
@@ -34,18 +39,38 @@ def handle(data):
     """Handles records that a worker kept as if they had been logged here. Raises the last exception of a handler, if any."""
     records, dropped = loads(data)
     failed = None
-    for attributes in records:
+    for at in range(_interrupted.pop(data, 0), len(records)):
         try:
-            record = logging.makeLogRecord(loads(attributes))
-            logger = logging.getLogger(record.name)
-            if logger.isEnabledFor(record.levelno):
-                logger.handle(record)
+            _handle(records[at])
         except Exception as error:
             failed = error
+        except BaseException:
+            # The outcome of the item will be read again, with these records.
+            _interrupted.clear()
+            _interrupted[data] = at + 1
+            raise
+    if dropped:
+        logging.getLogger("farpool").warning("%s log records of an item were dropped: they had more than 1 MiB", dropped)
     if failed is not None:
         raise failed
-    if dropped:
-        logging.getLogger("farpool").warning("%s log records of an item were dropped: it logged more than 1 MiB", dropped)
+
+
+def _handle(attributes):
+    record = logging.makeLogRecord(loads(attributes))
+    name = logging.getLevelName(record.levelno)
+    if not name.startswith("Level "):
+        record.levelname = name
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
+
+
+def show(data):
+    """Prints records that cannot reach the client with an outcome."""
+    if data is not None:
+        formatter = logging.Formatter(logging.BASIC_FORMAT)
+        for attributes in loads(data)[0]:
+            print(formatter.format(logging.makeLogRecord(loads(attributes))), file=sys.stderr)
 
 
 class _Collector(logging.Handler):
@@ -56,19 +81,19 @@ class _Collector(logging.Handler):
         self._bytes = self._dropped = 0
 
     def emit(self, record):
-        if self._bytes >= _MOST_BYTES:
-            self._dropped += 1
-            return
         try:
             packed = self._packed(record)
         except Exception:
             self.handleError(record)
             return
+        if self._bytes + len(packed) > _MOST_BYTES:
+            self._dropped += 1
+            return
         self._records.append(packed)
         self._bytes += len(packed)
 
     def _packed(self, record):
-        # Other handlers get the record, too.
+        # Filters and the caller may use it again.
         record = copy(record)
         record.msg, record.args = record.getMessage(), None
         if record.exc_info and not record.exc_text:
@@ -82,7 +107,7 @@ class _Collector(logging.Handler):
             return dumps({name: value if _is_plain(value) else repr(value) for name, value in vars(record).items()}, 5)
 
     def take(self):
-        if not self._records:
+        if not self._records and not self._dropped:
             return None
         with self.lock:
             records, dropped = self._records, self._dropped

@@ -62,8 +62,8 @@ class Pool:
     their memory. A module that starts threads makes every worker start, and import, on its own. `py_modules`: modules and packages that
     are sent to the hosts of a cluster, for tasks to import: each is a module, its name, or the path of a .py file or of a package's
     directory, all of whose files are sent. Modules next to the script that are loaded already are sent in any case. `logging=True`: what
-    tasks log is handled here, by the loggers of the same names, when the outcome of the item arrives. Its `processName` says which worker
-    it is from. Workers log at the levels that the loggers here have when the pool is opened.
+    tasks log is handled here, by the loggers of the same names, when the outcome of their item is read; handlers in workers are not
+    called. The `processName` of a record names its worker. Workers log at the levels that the loggers here have when the pool is opened.
 
     Leaving `with` terminates the pool; `close()` and `join()` let it finish. A pool belongs to the process that opened it: in a fork
     of that process its calls raise an exception.
@@ -117,6 +117,7 @@ class Pool:
             max_chunks_per_child=min(maxtasksperchild or 0, _ENDLESS),
             name=name,
             require=_labels(require),
+            logging=bool(logging),
         )
         self._processes = processes or self._session.processes()
         self._state = RUN
@@ -388,15 +389,15 @@ class Pool:
 
     def _common(self, iterable, chunksize):
         """Returns the arguments that the first elements have in common, so that they need not travel with each element, and how many
-        elements may share a copy of them; None if there are none.
+        elements may share a copy of them; None if there are none. Arguments beside them must be plain: objects may be part of them.
 
         In multiprocessing, those of a chunk share one."""
         if type(iterable) not in (list, tuple) or len(iterable) < 2:
             return None
         first, second = iterable[0], iterable[1]
-        pairs = zip(first, second) if type(first) is type(second) is tuple else ((first, second),)
+        pairs = list(zip(first, second)) if type(first) is type(second) is tuple else [(first, second)]
         common = [one for one, other in pairs if one is other and not _is_small(one)]
-        if not common:
+        if not common or not all(one is other or (_is_plain(one) and type(one) is not list) for one, other in pairs):
             return None
         return common, min(chunksize or -(-len(iterable) // (4 * max(1, self._processes))), _ENDLESS)
 

@@ -112,10 +112,14 @@ def flush():
 
 
 def end():
-    """Runs the exit handlers of a worker."""
+    """Runs the exit handlers of a worker, and prints what was logged after its last item."""
     import atexit
 
     atexit._run_exitfuncs()
+    if take_records is not None:
+        from farpool import _logging
+
+        _logging.show(take_records())
     flush()
 
 
