@@ -43,10 +43,11 @@ struct Jobs {
 }
 
 /// Opens a pool. `address`: the address of a cluster's coordinator, or `None` for this machine. `initializer`: a function as in `Task`;
-/// `initargs`: its encoded arguments; `initializer_timeout`: how many seconds it may run. `environment`: variables for the workers.
-/// `require`: keys and values of the labels that its hosts must have. `logging`: whether workers return what tasks log. `payload_limit`: bytes of an item or a result, for tests.
+/// `initargs`: its encoded arguments; `initializer_timeout`: how many seconds it may run. `directory`: where workers start, on the
+/// hosts of a cluster that have it. `environment`: variables for the workers. `require`: keys and values of the labels that its hosts
+/// must have. `logging`: whether workers return what tasks log. `payload_limit`: bytes of an item or a result, for tests.
 #[pyfunction]
-#[pyo3(signature = (*, processes, address, file, arguments, environment, initializer, initargs, initializer_timeout, max_chunks_per_child, name, require, logging=false, payload_limit=limits::PAYLOAD_BYTES))]
+#[pyo3(signature = (*, processes, address, file, arguments, directory, environment, initializer, initargs, initializer_timeout, max_chunks_per_child, name, require, logging=false, payload_limit=limits::PAYLOAD_BYTES))]
 #[expect(clippy::too_many_arguments, reason = "each is named by its only caller")]
 pub(crate) fn open(
     py: Python<'_>,
@@ -54,6 +55,7 @@ pub(crate) fn open(
     address: Option<String>,
     file: PathBuf,
     arguments: Vec<OsString>,
+    directory: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
     initializer: Vec<u8>,
     initargs: Vec<u8>,
@@ -95,7 +97,7 @@ pub(crate) fn open(
         let reconnect_timeout = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
         let settings = Settings {
             processes,
-            program: Program { file, arguments, keep: true },
+            program: Program { file, arguments, keep: true, directory },
             settings,
             require,
             weight: 1,

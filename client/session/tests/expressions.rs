@@ -32,7 +32,7 @@ fn expressions() -> PathBuf {
 fn open(target: Target, threads: u32) -> Session {
     let settings = Settings {
         processes: 2,
-        program: Program { file: expressions(), arguments: vec!["expressions".into()], keep: false },
+        program: Program { file: expressions(), arguments: vec!["expressions".into()], keep: false, directory: None },
         settings: WorkerSettings { payload_limit: 1 << 30, threads, ..WorkerSettings::default() },
         require: Vec::new(),
         weight: 1,

@@ -50,6 +50,7 @@ class Pool:
         initializer_timeout: float | None = 600,
         preload: Iterable[str] = (),
         py_modules: Iterable[ModuleType | str | PathLike[str]] = (),
+        working_dir: str | PathLike[str] | None = None,
         logging: bool = False,
     ) -> None: ...
     def apply(

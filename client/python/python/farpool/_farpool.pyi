@@ -144,6 +144,7 @@ def open(
     address: str | None,
     file: str,
     arguments: Sequence[str],
+    directory: str | None,
     environment: Sequence[tuple[str, str]],
     initializer: bytes,
     initargs: bytes,

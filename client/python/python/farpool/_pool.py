@@ -12,7 +12,7 @@ import types
 import warnings
 import weakref
 
-from farpool import _farpool, _functions, _program
+from farpool import _directory, _farpool, _functions, _program
 
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 
@@ -61,13 +61,17 @@ class Pool:
     of modules, such as ["numpy"], that are imported once on each host, before the workers are forked; so workers start quickly and share
     their memory. A module that starts threads makes every worker start, and import, on its own. `py_modules`: modules and packages that
     are sent to the hosts of a cluster, for tasks to import: each is a module, its name, or the path of a .py file or of a package's
-    directory, all of whose files are sent. Modules next to the script that are loaded already are sent in any case. `logging=True`: what
-    tasks log is handled here, by the loggers of the same names, when the outcome of their item is read; handlers in workers are not
-    called. The `processName` of a record names its worker. Workers log at the levels that the loggers here have when the pool is opened.
+    directory, all of whose files are sent. Modules next to the script that are loaded already are sent in any case. `working_dir`: a
+    directory in which tasks run, and from which they can import. The hosts of a cluster get a copy of the files in it that git tracks,
+    at most 256 MiB; what tasks write there is lost with the pool. `logging=True`: what tasks log is handled here, by the loggers of the
+    same names, when the outcome of their item is read; handlers in workers are not called. The `processName` of a record names its
+    worker. Workers log at the levels that the loggers here have when the pool is opened.
 
     Leaving `with` terminates the pool; `close()` and `join()` let it finish. A pool belongs to the process that opened it: in a fork
     of that process its calls raise an exception.
     """
+
+    _state = INIT
 
     def __init__(
         self,
@@ -84,9 +88,9 @@ class Pool:
         initializer_timeout=600,
         preload=(),
         py_modules=(),
+        working_dir=None,
         logging=False,
     ):
-        self._state = INIT
         if processes is not None and processes < 1:
             raise ValueError("Number of processes must be at least 1")
         if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
@@ -104,12 +108,15 @@ class Pool:
         self._maxtasksperchild = maxtasksperchild
         packed, arguments = _initializer(initializer, tuple(initargs), _functions.surroundings(is_here))
         program = _program.for_this_machine if is_here else _program.for_cluster
-        file, program_arguments = program(_names(preload), py_modules)
+        directory = _directory.path(working_dir)
+        file, program_arguments = program(_names(preload), py_modules, directory)
         self._session = _farpool.open(
             processes=min(processes, 2**32 - 1),
             address=None if is_here else address,
             file=file,
             arguments=program_arguments,
+            # Otherwise agents that have the directory would start workers there, and not in a copy.
+            directory=_own_directory() if directory is None else None,
             environment=_environment(env, processes if is_here else None, logging),
             initializer=packed,
             initargs=arguments,
@@ -568,6 +575,14 @@ def _is_small(value):
 def _first(iterable):
     """Returns the first element as a sample of the others, if that is cheap; otherwise None."""
     return iterable[0] if type(iterable) in (list, tuple) and iterable else None
+
+
+def _own_directory():
+    try:
+        return os.getcwd()
+    except OSError:
+        # It was removed.
+        return None
 
 
 def _length(iterable):

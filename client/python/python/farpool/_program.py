@@ -3,13 +3,13 @@
 import os
 import sys
 
-from farpool import _modules
+from farpool import _directory, _modules
 
-# `sys.path`, the modules to import, their times of change and this program's arguments follow it on the command line. It defines no names in `__main__`,
-# where tasks find their globals.
+# `sys.path`, the arguments of `_worker.serve`, the times when modules changed, and this program's arguments follow it on the command line.
+# It defines no names in `__main__`, where tasks find their globals.
 _LOCAL_BOOTSTRAP = (
     "(lambda sys: (sys.path.__setitem__(slice(None), eval(sys.argv.pop(1))), sys.argv.pop(2), "
-    "__import__('farpool._worker', None, None, ['serve']).serve(eval(sys.argv.pop(1)))))(__import__('sys'))"
+    "__import__('farpool._worker', None, None, ['serve']).serve(*eval(sys.argv.pop(1)))))(__import__('sys'))"
 )
 
 _CLUSTER_BOOTSTRAP = """\
@@ -24,32 +24,37 @@ except ImportError as error:
 if _farpool.__version__ != {farpool!r}:
     sys.exit(f"farpool: the client has farpool {farpool}, but {{sys.executable}} on this host has {{_farpool.__version__}}")
 del sys, _farpool
-__import__("farpool._worker", None, None, ["serve"]).serve({preload!r})
+__import__("farpool._worker", None, None, ["serve"]).serve({preload!r}, is_archive={is_archive})
 """
 
 
-def for_this_machine(preload, py_modules):
+def for_this_machine(preload, py_modules, directory):
     """Returns the program's file and arguments for workers on this machine. `preload`: names of modules that are imported first.
-    `py_modules`: modules that tasks can import, see `Pool`."""
+    `py_modules`: modules that tasks can import, see `Pool`. `directory`: where tasks run; None: where this process is."""
     interpreter = _interpreter()
     path = [entry for entry in sys.path if isinstance(entry, str)]
     path += [folder for folder in _modules.folders(py_modules) if folder not in path]
-    arguments = [os.path.basename(interpreter), *_flags(), "-c", _LOCAL_BOOTSTRAP, repr(path), repr(preload)]
+    if directory is not None and directory not in path:
+        path.insert(0, directory)
+    arguments = [os.path.basename(interpreter), *_flags(), "-c", _LOCAL_BOOTSTRAP, repr(path), repr((preload, directory))]
     # A fork server that was kept is used again only if its arguments are the same.
     arguments.append(_modules.times(preload))
     arguments += _own_arguments()
     return interpreter, arguments
 
 
-def for_cluster(preload, py_modules):
-    """Returns the same for a cluster. Its `#!` line names the interpreter, which has the same path on each host."""
+def for_cluster(preload, py_modules, directory):
+    """Returns the same for a cluster, where tasks run in a copy of the directory. The file's `#!` line names the interpreter, which has
+    the same path on each host."""
     from farpool import _farpool
 
+    copied = {} if directory is None else _directory.tracked(directory)
     version = tuple(sys.version_info[:2])
     name = ".".join(map(str, version))
-    main = _CLUSTER_BOOTSTRAP.format(version=version, name=name, farpool=_farpool.__version__, preload=preload)
-    modules = _modules.next_to_the_script() | _modules.named(py_modules)
-    return _file(f"#!{_interpreter()}\n".encode(), main, modules), ["python", *_own_arguments()]
+    main = _CLUSTER_BOOTSTRAP.format(version=version, name=name, farpool=_farpool.__version__, preload=preload, is_archive=bool(copied))
+    files = _modules.next_to_the_script() | _modules.named(py_modules)
+    files = {file: (data, False) for file, data in files.items()} | copied
+    return _file(f"#!{_interpreter()}\n".encode(), main, files), ["python", *_own_arguments()]
 
 
 def _own_arguments():
@@ -90,8 +95,9 @@ def _flags():
     return given
 
 
-def _file(shebang, main, modules):
-    """Writes the program, unless its file exists. Equal contents give equal digests, so that hosts may already have it."""
+def _file(shebang, main, files):
+    """Writes the program, unless its file exists. Equal contents give equal digests, so that hosts may already have it. `files`: the
+    contents of each, and whether it can be executed, by its name."""
     import hashlib
     import io
     import zipfile
@@ -100,9 +106,12 @@ def _file(shebang, main, modules):
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo("__main__.py"), main)
         # Without its entry, a directory is no package unless it has an __init__.py.
-        folders = {name[: at + 1]: b"" for name in modules for at, letter in enumerate(name) if letter == "/"}
-        for name, data in sorted((folders | modules).items()):
-            archive.writestr(zipfile.ZipInfo(name), data)
+        folders = {name[: at + 1]: (b"", False) for name in files for at, letter in enumerate(name) if letter == "/"}
+        for name, (data, is_executable) in sorted((folders | files).items()):
+            entry = zipfile.ZipInfo(name)
+            if is_executable:
+                entry.external_attr = 0o755 << 16
+            archive.writestr(entry, data)
     contents = shebang + packed.getvalue()
     path = os.path.join(_folder(), hashlib.blake2b(contents, digest_size=16).hexdigest())
     if not os.path.exists(path):

@@ -40,14 +40,19 @@ _private: dict = {}
 _MOST_PRIVATE = 256
 
 
-def serve(preload=()):
+def serve(preload=(), directory=None, is_archive=False):
     """Imports these modules, then runs a fork server and its workers. Never returns: exits if this process was not started for
-    that."""
+    that. `directory`: where tasks run; None: where this process is. `is_archive`: this program contains that directory."""
     sys.argv[:] = sys.argv[1:] or [""]
     # In a process of multiprocessing, the client's script has this name.
     sys.modules["__mp_main__"] = sys.modules["__main__"]
     global _not_preloaded
     try:
+        if is_archive:
+            directory = _import("farpool._directory").unpack(sys.path[0])
+            sys.path.insert(0, directory)
+        if directory is not None:
+            os.chdir(directory)
         for name in preload:
             _import(name)
     except Exception as error:

@@ -26,7 +26,6 @@ mod state;
 mod subject;
 mod upload;
 
-use std::env;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, mpsc};
@@ -44,6 +43,7 @@ use crate::error::Error;
 use crate::front::Front;
 use crate::gate::Gate;
 use crate::inbox::Inbox;
+use crate::program::Program;
 use crate::settings::Settings;
 use borrower::Borrower;
 use conversation::{Opener, Terms};
@@ -75,7 +75,7 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
         processes,
         settings: Some(settings),
         version: Some(farpool_proto::version()),
-        program: describe(&executable, program.arguments, environment).packed(),
+        program: describe(&executable, program, environment).packed(),
         require,
         weight,
         secret: secret.to_bytes(),
@@ -109,7 +109,8 @@ fn open_session(address: Address, settings: Settings, front: Arc<dyn Front>) -> 
 }
 
 /// Describes the program for agents, with this environment.
-fn describe(executable: &Executable, arguments: Vec<OsString>, environment: Vec<(OsString, OsString)>) -> v1::Program {
+fn describe(executable: &Executable, program: Program, environment: Vec<(OsString, OsString)>) -> v1::Program {
+    let Program { arguments, directory, .. } = program;
     let bytes = |text: OsString| Bytes::from(text.into_vec());
     let variable = |(name, value)| v1::Variable { name: bytes(name), value: bytes(value) };
     v1::Program {
@@ -117,7 +118,7 @@ fn describe(executable: &Executable, arguments: Vec<OsString>, environment: Vec<
         size: executable.size,
         arguments: arguments.into_iter().map(bytes).collect(),
         environment: environment.into_iter().map(variable).collect(),
-        directory: env::current_dir().map(|path| bytes(path.into_os_string())).unwrap_or_default(),
+        directory: directory.map(|path| bytes(path.into_os_string())).unwrap_or_default(),
     }
 }
 
