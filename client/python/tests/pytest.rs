@@ -65,6 +65,8 @@ fn pytest(selected: &str, daemons: Option<&Path>) {
     let mut command = Command::new(&package.python);
     command.args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-m", selected]);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env("PYTHONPYCACHEPREFIX", folder().join("bytecode"));
+    // Each worker imports pytest: without its bytecode that takes longer than the tests.
+    command.env_remove("PYTHONDONTWRITEBYTECODE");
     command.env_remove("FARPOOL_ADDRESS").env_remove("FARPOOL_BINARIES");
     if let Some(daemons) = daemons {
         command.env("FARPOOL_BINARIES", daemons);

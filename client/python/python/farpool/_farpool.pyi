@@ -152,6 +152,7 @@ def open(
     max_chunks_per_child: int,
     name: str,
     require: Sequence[tuple[str, str]],
+    logging: bool = False,
     payload_limit: int = ...,
 ) -> Session: ...
 def encode_value(value: Any, by_value: Callable[..., bytes] | None = None) -> bytes: ...
