@@ -1,5 +1,5 @@
-//! Builds the package, and runs its tests, `test_*.py`, with pytest: on this machine and on a cluster. The wheel is built with the
-//! development profile, because a release build takes minutes.
+//! Builds the package, and runs its tests, `test_*.py`, with pytest: on this machine and on a cluster. The wheel is built with a profile of
+//! its own, because a release build takes minutes.
 //!
 //! This needs a python3 that can make virtual environments and, for the first run, PyPI. If anything is missing, the tests are skipped
 //! and print that; with FARPOOL_REQUIRE_TOOLS, which `.ci/run` sets, they fail.
@@ -117,7 +117,7 @@ fn build(python: PathBuf) -> Result<Package, String> {
     let wheels = folder().join("wheels");
     let _ = fs::remove_dir_all(&wheels);
     let mut maturin = Command::new(python.with_file_name("maturin"));
-    maturin.args(["build", "--locked", "--profile", "dev", "--interpreter"]).arg(&python).arg("--out").arg(&wheels);
+    maturin.args(["build", "--locked", "--profile", "wheel", "--interpreter"]).arg(&python).arg("--out").arg(&wheels);
     // maturin and cargo configure pyo3 differently, so in one folder each would rebuild what the other has built.
     maturin.arg("--target-dir").arg(folder().join("build")).current_dir(env!("CARGO_MANIFEST_DIR"));
     let printed = run(&mut maturin, "maturin")?;
