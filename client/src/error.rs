@@ -234,6 +234,9 @@ fn call(remedy: Remedy) -> Option<&'static str> {
         Remedy::ReconnectLonger => Some("to allow more time, call Builder::reconnect_timeout"),
         Remedy::NameLabel => Some("write require(\"gpu\", \"a100\")"),
         Remedy::CallAgain => Some("call it again, or attach(..) to the job here"),
+        Remedy::MoreMemory => {
+            Some("split it, or start the coordinator with a larger --memory: the limit is half of that")
+        }
         // For the others, the session's own advice is used.
         _ => None,
     }

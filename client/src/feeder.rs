@@ -8,7 +8,7 @@ mod whole;
 
 use farpool_proto::v1::EndItems;
 use farpool_proto::v1::client_message::Body;
-use farpool_session::{Inbox, Room};
+use farpool_session::{Inbox, ItemLimit, Room};
 
 use crate::args::Args;
 use crate::error::Error;
@@ -25,21 +25,21 @@ pub(crate) struct Feeder<I> {
     pulled: u64,
     /// Items in a chunk, if that was set; otherwise 0.
     chunksize: u64,
-    payload_limit: u64,
+    limit: ItemLimit,
     pace: Pace,
     sent_items: u64,
     sent_bytes: u64,
 }
 
 impl<I> Feeder<I> {
-    pub(crate) fn new(input: I, job: u64, chunksize: u64, payload_limit: u64) -> Self {
+    pub(crate) fn new(input: I, job: u64, chunksize: u64, limit: ItemLimit) -> Self {
         Self {
             input,
             exhausted: false,
             job,
             pulled: 0,
             chunksize,
-            payload_limit,
+            limit,
             pace: Pace::new(),
             sent_items: 0,
             sent_bytes: 0,
@@ -121,7 +121,7 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
             };
             let item = self.pulled;
             self.pulled += 1;
-            if let Err(error) = batch.push(&args, self.payload_limit) {
+            if let Err(error) = batch.push(&args, self.limit) {
                 inbox.refuse(item, error);
                 if batch.items() > 0 {
                     break;
@@ -158,8 +158,8 @@ impl<A: Args, I: Iterator<Item = A>> Feeder<I> {
 }
 
 /// Encodes the only item of a job, as messages that open and end its input.
-pub(crate) fn feed_one<A: Args>(args: &A, job: u64, payload_limit: u64, messages: &mut Vec<Body>) -> Result<(), Error> {
-    let items = batch::only_item(args, job, payload_limit).map_err(|error| error.of_item(0))?;
+pub(crate) fn feed_one<A: Args>(args: &A, job: u64, limit: ItemLimit, messages: &mut Vec<Body>) -> Result<(), Error> {
+    let items = batch::only_item(args, job, limit).map_err(|error| error.of_item(0))?;
     messages.push(Body::Items(items));
     messages.push(Body::EndItems(EndItems { job }));
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use farpool_session::{Call, Delivery, Inbox, Results};
+use farpool_session::{Call, Delivery, Inbox, ItemLimit, Results};
 
 use crate::args::{Args, Data};
 use crate::codec;
@@ -42,8 +42,8 @@ pub(crate) fn run_all<A: Args, R: Data>(
 }
 
 /// Runs one item and returns its result.
-pub(crate) fn run_one<A: Args, R: Data>(mut call: Call, args: &A, payload_limit: u64) -> Result<R, Error> {
-    feeder::feed_one(args, call.inbox.job(), payload_limit, &mut call.messages)
+pub(crate) fn run_one<A: Args, R: Data>(mut call: Call, args: &A, limit: ItemLimit) -> Result<R, Error> {
+    feeder::feed_one(args, call.inbox.job(), limit, &mut call.messages)
         .map_err(|error| call.inbox.add_context::<Error>(error))?;
     call.inbox.set_pulled(1);
     call.flush_and_wait()?;

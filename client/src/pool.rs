@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 #[cfg(feature = "cluster")]
 use farpool_session::detached::DetachSettings;
-use farpool_session::{Call, Interest, Session, fork};
+use farpool_session::{Call, Interest, ItemLimit, Session, fork};
 
 use crate::error::{Error, ErrorKind};
 use crate::options::Options;
@@ -150,8 +150,8 @@ impl Pool {
         })
     }
 
-    pub(crate) fn payload_limit(&self) -> u64 {
-        self.payload_limit
+    pub(crate) fn item_limit(&self) -> ItemLimit {
+        self.session.item_limit(self.payload_limit)
     }
 
     fn check(&self, options: &Options) -> Result<(), Error> {

@@ -468,6 +468,9 @@ pub struct Welcome {
     /// 16 random bytes, chosen when the coordinator's process starts; none in local mode.
     #[prost(bytes = "bytes", tag = "3")]
     pub coordinator: ::prost::bytes::Bytes,
+    /// The most bytes of an item, a result or a function, whatever the pool allows. A larger message ends the session.
+    #[prost(uint64, tag = "4")]
+    pub payload_limit: u64,
 }
 /// The pool runs at an agent from now on, or no longer runs there. A client that opens its pool again lists these agents.
 /// The pool starts there when the client has acknowledged this message (`received`), which it does at once.
@@ -1234,8 +1237,7 @@ pub mod journal_record {
     /// from the segment's end, so that damage inside the segment does not hide whose records it had.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Sealed {
-        /// The jobs with records in the segment: those that existed when it was sealed, and those that had been forgotten.
-        /// And its pools.
+        /// Whose records are in the segment: jobs that existed when it was sealed, jobs that had been forgotten, and pools.
         #[prost(uint64, repeated, tag = "1")]
         pub jobs: ::prost::alloc::vec::Vec<u64>,
         #[prost(uint64, repeated, tag = "2")]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use farpool_proto::v1::{self, DetachedState, OpenJob};
 use farpool_session::detached::{self, DetachSettings, JobLocation, JobReader, JobRef, JobSender, ReadEnd, Step};
-use farpool_session::{Error, ErrorKind};
+use farpool_session::{Error, ErrorKind, ItemLimit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
@@ -17,7 +17,6 @@ use pyo3::types::{PyIterator, PyList, PyType};
 use crate::codec::Encoder;
 use crate::collector::{decode, list};
 use crate::errors;
-use crate::feeder::check_size;
 use crate::imap::not_the_end;
 use crate::waiting::{SLICE, interruptibly, receive};
 
@@ -47,7 +46,7 @@ pub(crate) struct Outcomes(Mutex<Reading>);
 pub(crate) struct Items {
     values: Py<PyIterator>,
     encoder: Encoder,
-    payload_limit: u64,
+    limit: ItemLimit,
     /// How many were pulled.
     pulled: u64,
 }
@@ -310,8 +309,8 @@ fn send(
 }
 
 impl Items {
-    pub(crate) fn new(values: Bound<'_, PyIterator>, encoder: Encoder, payload_limit: u64) -> Self {
-        Self { values: values.unbind(), encoder, payload_limit, pulled: 0 }
+    pub(crate) fn new(values: Bound<'_, PyIterator>, encoder: Encoder, limit: ItemLimit) -> Self {
+        Self { values: values.unbind(), encoder, limit, pulled: 0 }
     }
 
     /// Pulls and encodes items; `None` after the last one. `name`: the job's.
@@ -325,7 +324,8 @@ impl Items {
         for value in values {
             let before = data.len();
             self.encoder.encode(&value?, &mut data)?;
-            check_size(data.len() - before, self.payload_limit)
+            self.limit
+                .check(data.len() - before)
                 .map_err(|error| errors::to_python(py, &error.of_item(self.pulled).of_job("detach", name)))?;
             self.pulled += 1;
             // A batch is at most full plus one item, whose size is limited to 2 GiB.

@@ -77,6 +77,9 @@ fn argument(remedy: Remedy) -> Option<&'static str> {
             "is farpool-coordinator running there? the address comes from FARPOOL_ADDRESS, or from Pool(address=...)",
         ),
         Remedy::ReconnectLonger => Some("to allow more time, set FARPOOL_RECONNECT_TIMEOUT"),
+        Remedy::MoreMemory => {
+            Some("split it, or start the coordinator with a larger --memory: the limit is half of that")
+        }
         // Use the session's own advice.
         _ => None,
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{EndItems, Items};
-use farpool_session::{Error, ErrorKind, Inbox, Room};
+use farpool_session::{Error, ErrorKind, Inbox, ItemLimit, Room};
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
@@ -30,7 +30,7 @@ pub(crate) struct Feeder {
     exhausted: bool,
     pulled: u64,
     chunksize: u64,
-    payload_limit: u64,
+    limit: ItemLimit,
     sent_bytes: u64,
     /// How many items the next batch may have. The first batch has one item, so that a worker starts at once.
     batch: u64,
@@ -72,14 +72,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Feeder {
-    pub(crate) fn new(input: Bound<'_, PyIterator>, encoder: Encoder, chunksize: u64, payload_limit: u64) -> Self {
+    pub(crate) fn new(input: Bound<'_, PyIterator>, encoder: Encoder, chunksize: u64, limit: ItemLimit) -> Self {
         Self {
             input: input.unbind(),
             encoder,
             exhausted: false,
             pulled: 0,
             chunksize,
-            payload_limit,
+            limit,
             sent_bytes: 0,
             batch: 1,
             on_its_own: false,
@@ -143,8 +143,7 @@ impl Feeder {
             let (item, before) = (self.pulled, data.len());
             self.pulled += 1;
             let encoded = self.encoder.encode(&value, &mut data).map_err(Refused::Raised);
-            let encoded =
-                encoded.and_then(|()| check_size(data.len() - before, self.payload_limit).map_err(Refused::Failed));
+            let encoded = encoded.and_then(|()| self.limit.check(data.len() - before).map_err(Refused::Failed));
             match encoded {
                 // A batch is at most full plus one item, whose size is limited to 2 GiB.
                 Ok(()) => ends.extend_from_slice(&(data.len() as u32).to_le_bytes()),
@@ -181,14 +180,6 @@ impl Feeder {
 }
 
 /// Checks the size in bytes of an encoded item.
-pub(crate) fn check_size(bytes: usize, limit: u64) -> Result<(), Error> {
-    if bytes as u64 <= limit {
-        return Ok(());
-    }
-    let message = format!("the encoded item has {bytes} bytes, and the limit is {limit}");
-    Err(Error::new(ErrorKind::PayloadTooLarge, message))
-}
-
 /// Why an item is not sent.
 enum Refused {
     Raised(PyErr),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use farpool_proto::v1::client_message::Body;
 use farpool_proto::v1::{EndItems, Items};
-use farpool_session::{Call, Error, ErrorKind};
+use farpool_session::{Call, ItemLimit};
 use pyo3::prelude::*;
 
 use crate::codec::Encoder;
@@ -55,14 +55,13 @@ pub(crate) fn run_one(
     mut call: Call,
     mut encoder: Encoder,
     value: &Bound<'_, PyAny>,
-    payload_limit: u64,
+    limit: ItemLimit,
 ) -> PyResult<Py<PyAny>> {
     let mut data = Vec::new();
     encoder.encode(value, &mut data)?;
-    let Some(end) = u32::try_from(data.len()).ok().filter(|_| data.len() as u64 <= payload_limit) else {
-        let message = format!("the encoded arguments have {} bytes, and the limit is {payload_limit}", data.len());
-        return Err(errors::to_python(py, &call.inbox.add_context(Error::new(ErrorKind::PayloadTooLarge, message))));
-    };
+    limit.check(data.len()).map_err(|error| errors::to_python(py, &call.inbox.add_context(error)))?;
+    // A pool's limit is at most 2 GiB.
+    let end = data.len() as u32;
     let job = call.inbox.job();
     let ends = Bytes::copy_from_slice(&end.to_le_bytes());
     call.messages.push(Body::Items(Items { job, first: 0, data: data.into(), ends }));

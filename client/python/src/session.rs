@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use farpool_proto::limits;
 use farpool_proto::v1::WorkerSettings;
-use farpool_session::{Error, Inbox, Interest, Program, RECONNECT_TIMEOUT, Settings, Target, environment, labels};
+use farpool_session::{
+    Error, Inbox, Interest, ItemLimit, Program, RECONNECT_TIMEOUT, Settings, Target, environment, labels,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
@@ -134,7 +136,7 @@ impl Session {
     /// Calls the task with one value, and returns its result.
     fn apply(&self, py: Python<'_>, task: &Task, value: &Bound<'_, PyAny>, options: &Options) -> PyResult<Py<PyAny>> {
         let (call, encoder) = self.begin(py, "apply", task, options, Interest::Outcomes)?;
-        map::run_one(py, call, encoder, value, self.payload_limit)
+        map::run_one(py, call, encoder, value, self.limit())
     }
 
     /// Calls the task with each value, and returns the results in order. `verb` is the name of the call in errors.
@@ -203,8 +205,8 @@ impl Session {
     ) -> PyResult<DetachedJob> {
         let settings = self.check_labels(options).and_then(|()| detached::settings(&self.session, &name));
         let settings = settings.map_err(|error| errors::to_python(py, &error))?;
-        let (open, encoder) = task.prepare(py, options)?;
-        let items = detached::Items::new(values, encoder, self.payload_limit);
+        let (open, encoder) = task.prepare(py, options, self.session.item_limit(u64::MAX))?;
+        let items = detached::Items::new(values, encoder, self.limit());
         detached::detach(py, settings, name, open, items)
     }
 
@@ -262,13 +264,17 @@ impl Session {
         options: &Options,
         interest: Interest,
     ) -> PyResult<(farpool_session::Call, Encoder)> {
-        let (open, encoder) = task.prepare(py, options)?;
+        let (open, encoder) = task.prepare(py, options, self.session.item_limit(u64::MAX))?;
         let call = self.check_labels(options).and_then(|()| self.session.begin(verb, task.label(), open, interest));
         let call = call.map_err(|error| errors::to_python(py, &error))?;
         if let Some(progress) = &options.progress {
             progress.get().count_items_of(&call);
         }
         Ok((call, encoder))
+    }
+
+    fn limit(&self) -> ItemLimit {
+        self.session.item_limit(self.payload_limit)
     }
 
     fn check_labels(&self, options: &Options) -> Result<(), Error> {
@@ -294,7 +300,7 @@ impl Session {
     }
 
     fn feeder(&self, values: Bound<'_, PyIterator>, encoder: Encoder, options: &Options) -> Feeder {
-        Feeder::new(values, encoder, options.chunksize, self.payload_limit)
+        Feeder::new(values, encoder, options.chunksize, self.limit())
     }
 
     fn remember(&self, inbox: &Arc<Inbox>) {

@@ -28,11 +28,12 @@ impl Session {
     /// started it, and `label`.
     ///
     /// # Errors
-    /// In a fork of the process that has opened the pool.
+    /// In a fork of the process that has opened the pool, and if the function is too large for its coordinator.
     pub fn begin(&self, verb: &'static str, label: &str, open: OpenJob, interest: Interest) -> Result<Call, Error> {
         let carrier = self.here()?;
         let open = OpenJob { job: self.next_job(), ..open };
         let inbox = Inbox::new(open.job, verb, label, interest).in_session(carrier.window(), carrier.gate());
+        self.item_limit(u64::MAX).check_function(open.function.len()).map_err(|error| inbox.add_context(error))?;
         Ok(Call::new(self.clone(), inbox, open))
     }
 }

@@ -61,6 +61,11 @@ pub trait Carrier: Send + Sync + 'static {
     /// Returns the bytes of items that each job may send before its inbox is granted more.
     fn window(&self) -> u64;
 
+    /// Returns the most bytes of an item or a function, whatever the pool allows.
+    fn payload_limit(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Returns why the pool can no longer run anything, if it failed.
     fn failure(&self) -> Option<Error>;
 

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::fork::{self, Owned, Owner};
 use crate::front::Front;
 use crate::inbox::Inbox;
+use crate::item_limit::ItemLimit;
 use crate::local;
 use crate::settings::{Settings, Target};
 
@@ -106,6 +107,11 @@ impl Session {
     pub fn here(&self) -> Result<&dyn Carrier, Error> {
         fork::check_pool(self.owner())?;
         Ok(&**self.carrier)
+    }
+
+    /// Returns how large an item may be in a pool with this limit.
+    pub fn item_limit(&self, payload_limit: u64) -> ItemLimit {
+        ItemLimit::new(payload_limit, self.carrier.payload_limit())
     }
 
     /// See [`Carrier::processes`]; a fork may ask it too.

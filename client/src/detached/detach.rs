@@ -170,7 +170,7 @@ impl<F: Captureless> Detach<'_, F> {
             durable: 0,
         };
         let open = v1::OpenJob { job: JOB, detach: Some(detach), ..options.open_job(function) };
-        let mut whole = WholeInput::new(input, JOB, pool.payload_limit());
+        let mut whole = WholeInput::new(input, JOB, pool.item_limit());
         let mut sending = JobSender::start(&detach_settings, open)?;
         let _progress = match options.progress() {
             true => Progress::show(&sending.durable(), &self.name, whole.size()),

@@ -3,6 +3,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 use farpool_proto::ends;
 use farpool_proto::v1::Items;
+use farpool_session::ItemLimit;
 
 use crate::args::Args;
 use crate::error::{Error, ErrorKind};
@@ -29,8 +30,8 @@ impl Batch {
 
     /// Appends an item; on an error the batch is unchanged.
     #[inline]
-    pub(super) fn push<A: Args>(&mut self, args: &A, payload_limit: u64) -> Result<(), Error> {
-        encode(args, &mut self.data, payload_limit)?;
+    pub(super) fn push<A: Args>(&mut self, args: &A, limit: ItemLimit) -> Result<(), Error> {
+        encode(args, &mut self.data, limit)?;
         // A batch is at most full plus one item, and the limit on items keeps that below 4 GiB.
         self.ends.extend_from_slice(&(self.data.len() as u32).to_le_bytes());
         Ok(())
@@ -63,11 +64,11 @@ const SMALL_ITEM: usize = 4 << 10;
 
 /// Returns the message with the only item of a job.
 #[inline]
-pub(super) fn only_item<A: Args>(args: &A, job: u64, payload_limit: u64) -> Result<Items, Error> {
+pub(super) fn only_item<A: Args>(args: &A, job: u64, limit: ItemLimit) -> Result<Items, Error> {
     // A thread that is ending may have no buffer.
     let mut data = SPARE.try_with(Cell::take).unwrap_or_default();
     data.clear();
-    encode(args, &mut data, payload_limit)?;
+    encode(args, &mut data, limit)?;
     let ends = ends::of_single(1, data.len());
     let ends = ends.unwrap_or_else(|| Bytes::copy_from_slice(&(data.len() as u32).to_le_bytes()));
     if data.len() > SMALL_ITEM {
@@ -80,18 +81,8 @@ pub(super) fn only_item<A: Args>(args: &A, job: u64, payload_limit: u64) -> Resu
 
 /// Appends an item; on an error `data` is unchanged.
 #[inline]
-fn encode<A: Args>(args: &A, data: &mut Vec<u8>, payload_limit: u64) -> Result<(), Error> {
+fn encode<A: Args>(args: &A, data: &mut Vec<u8>, limit: ItemLimit) -> Result<(), Error> {
     let start = data.len();
     args.encode(data).map_err(|error| Error::new(ErrorKind::Codec, error.0))?;
-    let bytes = (data.len() - start) as u64;
-    if bytes > payload_limit {
-        data.truncate(start);
-        return Err(too_large(bytes, payload_limit));
-    }
-    Ok(())
-}
-
-#[cold]
-fn too_large(bytes: u64, limit: u64) -> Error {
-    Error::new(ErrorKind::PayloadTooLarge, format!("the encoded item has {bytes} bytes, and the limit is {limit}"))
+    limit.check(data.len() - start).inspect_err(|_| data.truncate(start)).map_err(Error::from)
 }

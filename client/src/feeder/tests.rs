@@ -13,7 +13,7 @@ fn inbox() -> Inbox {
 /// Feeds everything and returns each message: its first item and how many; `None` for the end.
 fn feed_all<A: Args>(input: impl Iterator<Item = A>, room: u64, payload_limit: u64) -> Vec<Option<(u64, usize)>> {
     let (inbox, mut messages) = (inbox(), Vec::new());
-    let mut feeder = Feeder::new(input, 1, 0, payload_limit);
+    let mut feeder = Feeder::new(input, 1, 0, payload_limit.into());
     while !feeder.exhausted() {
         let before = feeder.pulled();
         feeder.feed(room, &inbox, &mut messages);
@@ -58,7 +58,7 @@ fn an_item_above_the_limit_leaves_a_gap() {
 fn at_most_one_message_is_made_at_a_time() {
     let (inbox, mut messages) = (inbox(), Vec::new());
     let items = [1, 9, 9, 1, 9, 1, 1].map(|bytes| (vec![0_u8; bytes],));
-    let mut feeder = Feeder::new(items.into_iter().cycle().take(7000), 1, 0, 5);
+    let mut feeder = Feeder::new(items.into_iter().cycle().take(7000), 1, 0, 5.into());
     while !feeder.exhausted() {
         feeder.feed(u64::MAX, &inbox, &mut messages);
         assert!(messages.drain(..).filter(|message| matches!(message, Body::Items(_))).count() <= 1);
@@ -70,7 +70,7 @@ fn at_most_one_message_is_made_at_a_time() {
 fn the_limit_is_respected_except_to_complete_a_chunk() {
     let check = |chunksize, limit, held, finished: usize, expected| {
         let inbox = Inbox::new(1, "map", "", Interest::Outcomes).in_session(limit, None);
-        let mut feeder = Feeder::new((0..1000_u64).map(|n| (vec![n as u8; 95],)), 1, chunksize, 1000);
+        let mut feeder = Feeder::new((0..1000_u64).map(|n| (vec![n as u8; 95],)), 1, chunksize, 1000.into());
         let mut messages = Vec::new();
         // Three messages of one item each: 100 bytes including its length and its end.
         for _ in 0..3 {
@@ -97,7 +97,7 @@ fn measure_caller() {
     const ITEMS: u64 = 4_000_000;
     for round in 0..3 {
         let (inbox, mut messages) = (inbox(), Vec::new());
-        let mut feeder = Feeder::new((0..ITEMS).map(|n| (n,)), 1, 0, 1 << 30);
+        let mut feeder = Feeder::new((0..ITEMS).map(|n| (n,)), 1, 0, (1 << 30).into());
         let mut collector = crate::collector::Collector::<u64>::new(feeder.size().0);
         let mut feeding = std::time::Duration::ZERO;
         let start = Instant::now();

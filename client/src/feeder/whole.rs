@@ -1,4 +1,5 @@
 use farpool_proto::v1::Items;
+use farpool_session::ItemLimit;
 
 use super::Batch;
 use super::pace::Pace;
@@ -12,13 +13,13 @@ pub(crate) struct WholeInput<I> {
     job: u64,
     pulled: u64,
     bytes: u64,
-    payload_limit: u64,
+    limit: ItemLimit,
     pace: Pace,
 }
 
 impl<A: Args, I: Iterator<Item = A>> WholeInput<I> {
-    pub(crate) fn new(input: I, job: u64, payload_limit: u64) -> Self {
-        Self { input, exhausted: false, job, pulled: 0, bytes: 0, payload_limit, pace: Pace::new() }
+    pub(crate) fn new(input: I, job: u64, limit: ItemLimit) -> Self {
+        Self { input, exhausted: false, job, pulled: 0, bytes: 0, limit, pace: Pace::new() }
     }
 
     /// Returns the exact number of items if the input knows it.
@@ -40,7 +41,7 @@ impl<A: Args, I: Iterator<Item = A>> WholeInput<I> {
                 self.exhausted = true;
                 break;
             };
-            batch.push(&args, self.payload_limit).map_err(|error| error.of_item(self.pulled))?;
+            batch.push(&args, self.limit).map_err(|error| error.of_item(self.pulled))?;
             self.pulled += 1;
         }
         self.pace.record_batch(self.pulled - first);
@@ -57,7 +58,7 @@ mod tests {
 
     #[test]
     fn all_items_come_without_gaps() {
-        let mut whole = WholeInput::new(Singles(0..100_000_u64), 1, 1 << 20);
+        let mut whole = WholeInput::new(Singles(0..100_000_u64), 1, (1 << 20).into());
         assert_eq!(whole.size(), Some(100_000));
         let mut next = 0;
         while let Some(items) = whole.next_batch().unwrap() {
@@ -70,7 +71,7 @@ mod tests {
 
     #[test]
     fn an_item_that_cannot_be_sent_is_reported_by_its_index() {
-        let mut whole = WholeInput::new(Singles([vec![0_u8; 5], vec![0; 50]].into_iter()), 1, 10);
+        let mut whole = WholeInput::new(Singles([vec![0_u8; 5], vec![0; 50]].into_iter()), 1, 10.into());
         let first = whole.next_batch().unwrap().unwrap();
         assert_eq!(first.first, 0);
         let error = whole.next_batch().unwrap_err();

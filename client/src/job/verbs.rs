@@ -40,7 +40,7 @@ impl<F: Captureless> Job<'_, F> {
         R: Data,
     {
         let call = self.call("apply", self.describe::<A, R>(), Interest::Outcomes)?;
-        map::run_one(call, &args, self.pool.payload_limit())
+        map::run_one(call, &args, self.pool.item_limit())
     }
 
     /// Calls the function with `args` in a worker, without waiting for the result. If an option is invalid, that error is
@@ -62,7 +62,7 @@ impl<F: Captureless> Job<'_, F> {
     {
         const VERB: &str = "apply_async";
         let started = self.call(VERB, self.describe::<A, R>(), Interest::End).and_then(|mut call| {
-            feeder::feed_one(&args, call.inbox.job(), self.pool.payload_limit(), &mut call.messages)?;
+            feeder::feed_one(&args, call.inbox.job(), self.pool.item_limit(), &mut call.messages)?;
             call.inbox.set_pulled(1);
             call.flush_soon()?;
             call.settle();
@@ -320,7 +320,7 @@ impl<F> Job<'_, F> {
     }
 
     fn feeder<I>(&self, call: &Call, input: I) -> Feeder<I> {
-        Feeder::new(input, call.inbox.job(), self.options.chunksize(), self.pool.payload_limit())
+        Feeder::new(input, call.inbox.job(), self.options.chunksize(), self.pool.item_limit())
     }
 
     fn show_progress(&self, call: &Call, total: Option<u64>) -> Option<Progress> {

@@ -195,7 +195,7 @@ impl Settings {
 
     /// Returns the largest message that a client may send: all of it must arrive before it is handled.
     pub(super) fn max_message(&self) -> u64 {
-        self.memory / 2
+        self.memory / 2 + MESSAGE_BESIDE
     }
 
     /// Returns the largest first message of a client.
@@ -226,6 +226,9 @@ const LEAST_RESULT: u64 = 8 << 20;
 
 /// Room in a message, in bytes, for the results before the largest one, and for the ends of all.
 const REPORT_BESIDE: u64 = 4 << 20;
+
+/// Room in a message of a client, in bytes, for what is beside a large item or function.
+const MESSAGE_BESIDE: u64 = 64 << 10;
 
 /// The least `--journal-size`.
 const LEAST_JOURNAL: u64 = 1 << 20;
@@ -289,7 +292,7 @@ mod tests {
     #[test]
     fn the_window_fits_the_memory_and_is_announced() {
         let settings = load(&["--memory", "64MiB", "--programs", "/tmp/x"]).expect("the settings were refused");
-        assert_eq!((settings.window, settings.max_message()), (16 << 20, 32 << 20));
+        assert_eq!((settings.window, settings.max_result()), (16 << 20, 32 << 20));
         let line = announced(settings);
         assert!(line.ends_with("journal=none"), "{line}");
         assert!(line.contains("memory=64MiB") && line.contains("programs=/tmp/x") && !line.contains('\n'), "{line}");

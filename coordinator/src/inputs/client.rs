@@ -99,7 +99,12 @@ fn open_pool(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, owner: 
     let id = parts.pools.insert(Pool::new(spec, reopening));
     parts.clients.get_mut(client).expect("the client was just found").set_pool(id);
     let coordinator = round.config.id.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id));
-    let welcome = Welcome { version: Some(farpool_proto::version()), window: round.config.window, coordinator };
+    let welcome = Welcome {
+        version: Some(farpool_proto::version()),
+        window: round.config.window,
+        coordinator,
+        payload_limit: round.config.payload_limit,
+    };
     round.out.client(client, client_event::Body::Welcome(welcome));
     if reopens {
         parts.deadlines.wait(Awaiting::Agents(id), round.now, round.config.recovery);

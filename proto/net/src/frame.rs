@@ -159,7 +159,8 @@ impl Unpacker {
             return Err(Status::resource_exhausted(format!("a message of {total} bytes, and the limit is {limit}")));
         }
         if self.total != 0 && self.total != total {
-            let message = format!("a piece of a message of {total} bytes came among those of one of {}", self.total);
+            let message =
+                format!("a piece of a message of {total} bytes, before the last piece of one of {} bytes", self.total);
             return Err(Status::invalid_argument(message));
         }
         let left = total - self.arrived;

@@ -135,6 +135,10 @@ impl Carrier for CallerDriven {
         self.0.window()
     }
 
+    fn payload_limit(&self) -> u64 {
+        self.0.payload_limit()
+    }
+
     fn failure(&self) -> Option<Error> {
         self.0.state().inboxes.failure()
     }

@@ -269,7 +269,7 @@ impl<C: Connect> Conversation<'_, C> {
     fn handle_event(&mut self, event: Event, state: &mut SessionState) {
         match event {
             Event::Welcome(welcome) if state.link == Link::Opening => {
-                self.shared.note_window(welcome.window);
+                self.shared.note_limits(&welcome);
                 state.welcome(welcome);
                 self.opening.welcome(Instant::now());
             }

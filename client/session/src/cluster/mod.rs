@@ -182,6 +182,10 @@ impl Carrier for ClusterSession {
         self.shared.window()
     }
 
+    fn payload_limit(&self) -> u64 {
+        self.shared.payload_limit()
+    }
+
     fn failure(&self) -> Option<Error> {
         self.shared.state().inboxes.failure()
     }

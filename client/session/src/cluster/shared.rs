@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use farpool_net::outgoing;
-use farpool_proto::v1::AwaitingItems;
 use farpool_proto::v1::client_message::Body;
+use farpool_proto::v1::{AwaitingItems, Welcome};
 use tokio::sync::Notify;
 
 use super::Address;
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     slots: AtomicU32,
     /// Bytes that a job may send before it is granted more, as last reported by the coordinator.
     window: AtomicU64,
+    /// The most bytes of an item, whatever the pool allows, as last reported by the coordinator; 0: any.
+    payload_limit: AtomicU64,
     pub(super) gate: Arc<Gate>,
     /// Wakes the session's thread: the session is no longer wanted, or a message was queued while nothing can run.
     pub(super) wake_up: Notify,
@@ -51,6 +53,7 @@ impl Shared {
             requested,
             slots: AtomicU32::new(0),
             window: AtomicU64::new(0),
+            payload_limit: AtomicU64::new(0),
             gate: Arc::new(if borrows { gate.with_waits(report_waits(shared.clone())) } else { gate }),
             wake_up: Notify::new(),
             abandoned: AtomicBool::new(false),
@@ -135,6 +138,14 @@ impl Shared {
         self.window.load(Ordering::Relaxed)
     }
 
+    /// Returns the most bytes of an item, whatever the pool allows.
+    pub(super) fn payload_limit(&self) -> u64 {
+        match self.payload_limit.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            limit => limit,
+        }
+    }
+
     /// Returns why the session cannot continue, if it failed.
     pub(super) fn failure(&self) -> Option<Error> {
         self.state().inboxes.failure()
@@ -208,9 +219,10 @@ impl Shared {
         state.waiting = None;
     }
 
-    /// Notes how much a job may send before it is granted more.
-    pub(super) fn note_window(&self, window: u64) {
-        self.window.store(window, Ordering::Relaxed);
+    /// Notes how much a job may send before it is granted more, and how large its items may be.
+    pub(super) fn note_limits(&self, welcome: &Welcome) {
+        self.window.store(welcome.window, Ordering::Relaxed);
+        self.payload_limit.store(welcome.payload_limit, Ordering::Relaxed);
     }
 
     /// Returns whether anything waits for messages of the coordinator.

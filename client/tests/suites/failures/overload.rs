@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::{env, fs};
 
-use farpool::{AsyncResult, ErrorKind};
+use farpool::{AsyncResult, Error, ErrorKind};
 use farpool_testkit::waiting;
 use nix::sys::signal::Signal;
 
 use crate::cluster::{self, Cluster};
-use crate::failures::checks::{seconds, still_works, within};
+use crate::failures::checks::{check_words, seconds, still_works, within};
 use crate::failures::operators;
 use crate::failures::tasks::{FOREVER, nap};
 use crate::{pools, runner};
@@ -19,6 +19,7 @@ crate::runner::cases![
     twenty_clients_push_far_more_than_fits,
     the_coordinator_is_restarted_while_clients_push_more_than_fits,
     a_client_with_more_than_fits_outlives_its_coordinator,
+    an_item_beyond_half_of_the_memory,
     millions_of_items_fail_at_once,
 ];
 
@@ -112,6 +113,28 @@ fn a_client_with_more_than_fits_outlives_its_coordinator() {
     still_works(&pool);
     drop(pool);
     operators::until(&cluster, operators::nothing_is_left);
+    cluster.stop().unwrap();
+}
+
+/// The client refuses it: otherwise its message would end the session. The largest one that the coordinator accepts arrives.
+fn an_item_beyond_half_of_the_memory() {
+    const LIMIT: usize = 8 << 20;
+    let mut cluster = cluster::empty_with(&["--memory", "16MiB"]);
+    cluster.add_agent(1, &[]);
+    let pool = pools::builder().address(cluster.address()).build().unwrap();
+    let is_too_large = |error: &Error| {
+        assert_eq!((error.kind(), error.item()), (ErrorKind::PayloadTooLarge, Some(1)), "{error}");
+        check_words(error, &["bytes", "the limit of the coordinator is 8388608", "--memory"]);
+    };
+    let items = || [vec![1; 5], vec![2; LIMIT + 1], vec![3; LIMIT - 4]];
+    let outcomes: Vec<_> = pool.imap(negative, items()).collect();
+    is_too_large(outcomes[1].as_ref().unwrap_err());
+    assert_eq!(outcomes[0].as_ref().unwrap(), &[!1; 5]);
+    assert!(*outcomes[2].as_ref().unwrap() == vec![!3; LIMIT - 4]);
+    is_too_large(&pool.map(negative, items()).unwrap_err());
+    assert_eq!(pool.apply(negative, (vec![2; LIMIT],)).unwrap_err().kind(), ErrorKind::PayloadTooLarge);
+    still_works(&pool);
+    drop(pool);
     cluster.stop().unwrap();
 }
 

@@ -85,7 +85,7 @@ async fn invalid_pieces_are_refused() {
         (piece(3, b""), Code::InvalidArgument, "a piece of 0 bytes"),
         (piece(4, &[0xff; 4]), Code::InvalidArgument, "cannot be decoded"),
         (between, Code::InvalidArgument, "between the pieces"),
-        (changed, Code::InvalidArgument, "of 101 bytes came among those of one of 100"),
+        (changed, Code::InvalidArgument, "of 101 bytes, before the last piece of one of 100 bytes"),
     ];
     let later = cases.clone().map(|(body, code, words)| ("Clients/Session", opened(&body), false, code, words));
     let first = cases.map(|(body, code, words)| ("Clients/Session", body, false, code, words));

@@ -41,7 +41,7 @@ fn invalid_pieces_are_refused() {
     check(vec![piece(u64::MAX, 5)], "the limit is 1000");
     check(vec![piece(10, 11)], "11 bytes of a message of which 10 are missing");
     check(vec![piece(10, 5), piece(10, 6)], "of which 5 are missing");
-    check(vec![piece(10, 5), piece(11, 6)], "of 11 bytes came among those of one of 10");
+    check(vec![piece(10, 5), piece(11, 6)], "of 11 bytes, before the last piece of one of 10 bytes");
     check(vec![piece(10, 0)], "0 bytes");
     check(vec![piece(0, 0)], "0 bytes");
     check(vec![piece(0, 1)], "1 bytes");

@@ -130,7 +130,12 @@ impl Peer {
     /// Accepts the session, with this coordinator's name and this window for each job.
     pub fn send_welcome(&self, coordinator: &'static str, window: u64) {
         let version = Some(farpool_proto::version());
-        self.send(Event::Welcome(Welcome { version, window, coordinator: coordinator.as_bytes().into() }));
+        self.send(Event::Welcome(Welcome {
+            version,
+            window,
+            coordinator: coordinator.as_bytes().into(),
+            ..Welcome::default()
+        }));
     }
 
     /// Receives what a client resends when it reopens its pool, up to `PoolReopened`.

@@ -256,7 +256,8 @@ impl Detaching {
 /// Returns the answer to the first message of a session.
 pub(super) fn welcome(round: &Round, window: u64) -> Welcome {
     let coordinator = Bytes::copy_from_slice(&round.id);
-    Welcome { version: Some(farpool_proto::version()), window, coordinator }
+    // The pool that hands a job over has been told the limit.
+    Welcome { version: Some(farpool_proto::version()), window, coordinator, payload_limit: 0 }
 }
 
 /// Refuses items that do not follow the previous ones.
