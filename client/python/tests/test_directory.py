@@ -63,6 +63,7 @@ def test_tasks_run_in_the_directory(address, project):
     assert not os.path.samefile(os.getcwd(), project)
 
 
+@pytest.mark.cluster
 def test_a_directory_in_which_git_tracks_nothing(cluster, tmp_path):
     (tmp_path / "file.txt").write_text("x")
     with pytest.raises(ValueError, match="working_dir: .*only files that git tracks are sent"):
@@ -78,6 +79,7 @@ def test_what_is_no_directory(address, project):
             Pool(1, address=address, working_dir=wrong)
 
 
+@pytest.mark.cluster
 def test_too_large_a_directory(cluster, project, monkeypatch):
     monkeypatch.setattr("farpool._directory._MOST_BYTES", 20)
     with pytest.raises(ValueError, match="more than"):
