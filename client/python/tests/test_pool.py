@@ -259,6 +259,14 @@ def test_a_pool_that_refers_to_its_results_is_collected(start):
     assert not alive(worker)
 
 
+def interpreter(_):
+    return sys.executable, sys.prefix, sys.version
+
+
+def test_workers_run_the_clients_interpreter(pool):
+    assert pool.apply(interpreter, (0,)) == interpreter(0)
+
+
 def test_a_result_that_runs_is_not_collected():
     called = []
     with Pool(1) as pool:

@@ -36,7 +36,8 @@ def for_this_machine(preload, py_modules, directory):
     path += [folder for folder in _modules.folders(py_modules) if folder not in path]
     if directory is not None and directory not in path:
         path.insert(0, directory)
-    arguments = [os.path.basename(interpreter), *_flags(), "-c", _LOCAL_BOOTSTRAP, repr(path), repr((preload, directory))]
+    # From its path the interpreter finds its environment.
+    arguments = [interpreter, *_flags(), "-c", _LOCAL_BOOTSTRAP, repr(path), repr((preload, directory))]
     # A fork server that was kept is used again only if its arguments are the same.
     arguments.append(_modules.times(preload))
     arguments += _own_arguments()
