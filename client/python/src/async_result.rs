@@ -14,7 +14,7 @@ use pyo3::sync::MutexExt;
 use pyo3::types::{PyList, PyType};
 
 use crate::background;
-use crate::callbacks;
+use crate::callbacks::{self, Pending};
 use crate::collector::{Collector, ended_early};
 use crate::errors;
 use crate::feeder::{Faults, Feeder};
@@ -58,6 +58,7 @@ struct Callbacks {
     calls: Mutex<(Callback, Callback)>,
     progress: Mutex<Progress>,
     changed: Condvar,
+    pending: Arc<Pending>,
 }
 
 /// How far the callbacks of a job are.
@@ -79,6 +80,8 @@ pub(crate) struct Ending {
     pub(crate) failure: Option<Py<PyAny>>,
     /// Whether what the items have logged is to be handled even if nobody asks for the result.
     pub(crate) logging: bool,
+    /// Of the pool.
+    pub(crate) pending: Arc<Pending>,
 }
 
 /// Starts a job. Returns when its input is encoded, or when a thread encodes the rest.
@@ -89,11 +92,12 @@ pub(crate) fn start(
     single: bool,
     ending: Ending,
 ) -> PyResult<AsyncResult> {
-    let Ending { pool, success, failure, logging } = ending;
+    let Ending { pool, success, failure, logging, pending } = ending;
     let callbacks = (success.is_some() || failure.is_some() || logging).then(|| Callbacks {
         calls: Mutex::new((success, failure)),
         progress: Mutex::default(),
         changed: Condvar::new(),
+        pending,
     });
     let job = Arc::new(Job {
         session: call.session.clone(),
@@ -116,7 +120,8 @@ pub(crate) fn start(
             false => flush(py, &mut call)?,
         }
     }
-    if job.callbacks.is_some() {
+    if let Some(callbacks) = &job.callbacks {
+        callbacks.pending.add();
         let told = Arc::clone(&job);
         job.inbox.at_end(Box::new(move || callbacks::schedule(Box::new(move |py| told.call_back(py)))));
     }
@@ -221,6 +226,7 @@ impl Job {
             error.write_unraisable(py, callback.as_ref().map(|callback| callback.bind(py)));
         }
         callbacks.set(Progress::Done);
+        callbacks.pending.remove();
     }
 
     fn is_ready(&self) -> bool {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farpool_proto::text;
 use farpool_proto::v1::{Output, OutputStream};
@@ -19,6 +19,13 @@ pub(crate) type Chore = Box<dyn FnOnce(Python<'_>) + Send>;
 
 /// How many bytes of output may wait to be printed.
 const MOST_BYTES: usize = 1 << 20;
+
+/// How many jobs of a pool have callbacks that have not run.
+#[derive(Default)]
+pub(crate) struct Pending {
+    jobs: Mutex<usize>,
+    changed: Condvar,
+}
 
 static CHORES: PerProcess<Chores> = PerProcess::new();
 
@@ -77,6 +84,28 @@ pub(crate) fn help(py: Python<'_>) -> bool {
         chore(py);
     }
     true
+}
+
+impl Pending {
+    pub(crate) fn add(&self) {
+        *self.jobs() += 1;
+    }
+
+    pub(crate) fn remove(&self) {
+        *self.jobs() -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until there are none. Returns false if the deadline passes first.
+    pub(crate) fn wait(&self, until: Instant) -> bool {
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(self.jobs(), left, |jobs| *jobs > 0);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, usize> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Chores {

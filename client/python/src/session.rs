@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
 use crate::async_result::{AsyncResult, Ending};
-use crate::callbacks::Shown;
+use crate::callbacks::{self, Pending, Shown};
 use crate::codec::Encoder;
 use crate::collector::list;
 use crate::detached::DetachedJob;
@@ -34,6 +34,7 @@ pub(crate) struct Session {
     logging: bool,
     closing: Arc<AtomicBool>,
     jobs: Mutex<Jobs>,
+    pending: Arc<Pending>,
 }
 
 /// Jobs in the background, including some that have ended.
@@ -112,7 +113,14 @@ pub(crate) fn open(
         true => py.detach(open).map_err(|error| errors::to_python(py, &error))?,
         false => interruptibly(py, open)?,
     };
-    Ok(Session { session, payload_limit, logging, closing: Arc::default(), jobs: Mutex::default() })
+    Ok(Session {
+        session,
+        payload_limit,
+        logging,
+        closing: Arc::default(),
+        jobs: Mutex::default(),
+        pending: Arc::default(),
+    })
 }
 
 /// Ends the threads of this module before the interpreter shuts down. Waits for those that run Python code, for at most this many
@@ -169,7 +177,13 @@ impl Session {
         error_callback: Option<Py<PyAny>>,
     ) -> PyResult<AsyncResult> {
         let (call, feeder) = self.begin_in_background(py, verb, task, values, options, Interest::End)?;
-        let ending = Ending { pool, success: callback, failure: error_callback, logging: self.logging };
+        let ending = Ending {
+            pool,
+            success: callback,
+            failure: error_callback,
+            logging: self.logging,
+            pending: Arc::clone(&self.pending),
+        };
         async_result::start(py, call, feeder, single, ending)
     }
 
@@ -220,6 +234,14 @@ impl Session {
     #[pyo3(signature = (timeout=None))]
     fn wait_closed(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         wait_until(py, deadline(timeout), |until| self.session.wait_closed(Some(until)))
+    }
+
+    /// Waits until the callbacks of all jobs have run. A callback does not wait for itself.
+    fn wait_for_callbacks(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.is_here() || callbacks::on_their_thread() {
+            return Ok(());
+        }
+        wait_until(py, None, |until| background::is_ending() || self.pending.wait(until)).map(drop)
     }
 
     /// Returns how many workers run at once.

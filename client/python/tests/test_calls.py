@@ -104,6 +104,53 @@ def test_callbacks_that_wait_for_each_other(pool):
     assert first.get(30) == 9 and sorted(asked) == [9, 16]
 
 
+def raise_odd(number):
+    if number % 2:
+        raise ValueError(number)
+    return number
+
+
+def test_join_waits_for_callbacks(address):
+    called = []
+
+    def slow(value):
+        time.sleep(0.02)
+        called.append(str(value))
+
+    pool = Pool(2, address=address)
+    for number in range(6):
+        pool.apply_async(raise_odd, (number,), callback=slow, error_callback=slow)
+    pool.close()
+    pool.join()
+    assert sorted(called) == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_a_callback_may_join(address):
+    pool = Pool(1, address=address)
+    joined = []
+
+    def end(_):
+        pool.close()
+        pool.join()
+        joined.append(True)
+
+    pool.apply_async(abs, (1,), callback=end)
+    while not joined:
+        time.sleep(0.01)
+    pool.join()
+
+
+def began(number):
+    time.sleep(0.02)
+    return time.time(), number
+
+
+def test_calls_run_in_the_order_in_which_they_were_made(address):
+    with Pool(1, address=address) as pool:
+        results = [pool.apply_async(began, (number,)) for number in range(20)]
+        assert [number for _, number in sorted(result.get() for result in results)] == list(range(20))
+
+
 def test_a_failing_callback_harms_nothing(pool, capfd, monkeypatch):
     import sys
 

@@ -58,6 +58,8 @@ pub struct Core {
     pub(crate) shares: Shares,
     pub(crate) chunks: Slab<ChunkId, Chunk>,
     pub(crate) stale_reports: u64,
+    /// Number of jobs that were opened, modulo 2^32.
+    pub(crate) opened_jobs: u32,
     /// Number of open jobs that may have second copies of chunks.
     pub(crate) speculating: usize,
     /// Pools that already ran somewhere when they were opened. Their workers stay where they are until it is known what

@@ -23,6 +23,8 @@ pub(crate) struct Job {
     pub(crate) outcomes: u64,
     /// Slot time it has used, for fairness; see `fair`.
     pub(crate) used: u64,
+    /// How many jobs were opened before it. After 2^32 jobs it starts again from 0.
+    pub(crate) opened: u32,
     /// The agents that know it.
     pub(crate) agents: AgentSet,
     /// Attempts made at items of which one copy failed while another was running.
@@ -30,7 +32,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(pool: PoolId, lane: LaneId, policy: JobPolicy) -> Self {
+    pub(crate) fn new(pool: PoolId, lane: LaneId, policy: JobPolicy, opened: u32) -> Self {
         Self {
             pool,
             lane,
@@ -40,6 +42,7 @@ impl Job {
             arrived: 0,
             outcomes: 0,
             used: 0,
+            opened,
             agents: AgentSet::default(),
             tried: BTreeMap::new(),
         }
@@ -48,7 +51,7 @@ impl Job {
     /// Its sort key, if it has something to run.
     #[inline]
     pub(crate) fn turn(&self) -> JobTurn {
-        JobTurn { priority: Reverse(self.policy.priority), used: self.used }
+        JobTurn { priority: Reverse(self.policy.priority), used: self.used, opened: self.opened }
     }
 
     /// Returns the attempt number of an item that began as attempt `began_as`.
@@ -161,7 +164,7 @@ mod tests {
     #[test]
     fn tried_items_are_queued_separately_once() {
         let lane = LaneId::new(0, 1);
-        let mut job = Job::new(PoolId::new(0, 1), lane, JobPolicy::default());
+        let mut job = Job::new(PoolId::new(0, 1), lane, JobPolicy::default(), 0);
         job.queue.arrive(Run::new(0, 9), 0);
         job.queue.take(9);
         job.tried.extend([(2, 1), (3, 4), (7, 2), (8, 1)]);

@@ -25,11 +25,12 @@ pub(crate) struct Lane {
 }
 
 /// Sort key: the next job to serve is the least. That is the one with the highest priority, then the one that has used
-/// least slot time.
+/// least slot time, then the one that was opened first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct JobTurn {
     pub(crate) priority: Reverse<i32>,
     pub(crate) used: u64,
+    pub(crate) opened: u32,
 }
 
 /// Sort key: the next lane to serve is the least. That is the one whose pool has used least slot time, then the one

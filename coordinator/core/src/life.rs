@@ -21,7 +21,8 @@ impl Core {
     ) {
         let lane = self.lane_for(pool, require);
         self.lanes.get_mut(lane).expect("the lane was just found").open_jobs += 1;
-        let job = Job::new(pool, lane, policy);
+        let job = Job::new(pool, lane, policy, self.opened_jobs);
+        self.opened_jobs = self.opened_jobs.wrapping_add(1);
         self.speculating += usize::from(job.speculates());
         self.jobs.put(id, job);
         if !require.is_empty() {

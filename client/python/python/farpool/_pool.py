@@ -280,10 +280,12 @@ class Pool:
         self._session.wait_closed(_PATIENCE)
 
     def join(self):
-        """Waits until all calls have ended and the workers have exited. Call `close()` or `terminate()` first."""
+        """Waits until all calls have ended, their callbacks have run, and the workers have exited. Call `close()` or `terminate()`
+        first."""
         if self._state == RUN:
             raise ValueError("Pool is still running")
         self._session.wait_closed()
+        self._session.wait_for_callbacks()
 
     def __enter__(self):
         self._check_running()

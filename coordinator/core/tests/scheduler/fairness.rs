@@ -128,3 +128,20 @@ fn returned_items_are_not_charged() {
     let assigned = world.log.iter().filter(|action| matches!(action, Action::Assign { .. })).count();
     assert_eq!(assigned, 20);
 }
+
+/// Otherwise calls would overtake others that were made long before them.
+#[test]
+fn jobs_that_used_equally_much_run_in_the_order_in_which_they_were_opened() {
+    let mut world = World::new(Config::default());
+    world.join(1, 1);
+    let mut opened: Vec<u32> = (0..40).map(|_| world.map(one_by_one(), 1)).collect();
+    let mut picked = Vec::new();
+    for _ in 0..39 {
+        for _ in 0..2 {
+            picked.push(next(&mut world));
+            world.run_all(0, 0, MS);
+        }
+        opened.push(world.map(one_by_one(), 1));
+    }
+    assert_eq!(picked, opened[..picked.len()]);
+}
