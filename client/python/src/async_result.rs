@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use farpool_session::fork::Owned;
-use farpool_session::{Call, Delivery, Inbox, Session};
+use farpool_session::{Call, Delivery, ErrorKind, Inbox, Session};
 use pyo3::exceptions::{PyBaseException, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -216,6 +216,9 @@ impl Job {
         callbacks.set(Progress::Running);
         let outcome = self.settle(py);
         let (success, failure) = std::mem::take(&mut *lock(&callbacks.calls));
+        // As in multiprocessing, nobody is told of what was terminated with its pool.
+        let ended_early = self.inbox.end_error().is_some_and(|error| error.kind() == ErrorKind::Cancelled);
+        let failure = failure.filter(|_| !(ended_early && callbacks.pending.is_terminated()));
         let (callback, called) = match outcome {
             Ok(Ok(value)) => call_with(py, success, &value),
             Ok(Err(error)) => call_with(py, failure, error.as_any()),

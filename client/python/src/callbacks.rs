@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -20,11 +21,13 @@ pub(crate) type Chore = Box<dyn FnOnce(Python<'_>) + Send>;
 /// How many bytes of output may wait to be printed.
 const MOST_BYTES: usize = 1 << 20;
 
-/// How many jobs of a pool have callbacks that have not run.
+/// The jobs of a pool that have callbacks which have not run.
 #[derive(Default)]
 pub(crate) struct Pending {
     jobs: Mutex<usize>,
     changed: Condvar,
+    /// The pool was terminated: callbacks are not told of jobs that were cancelled.
+    terminated: AtomicBool,
 }
 
 static CHORES: PerProcess<Chores> = PerProcess::new();
@@ -94,6 +97,14 @@ impl Pending {
     pub(crate) fn remove(&self) {
         *self.jobs() -= 1;
         self.changed.notify_all();
+    }
+
+    pub(crate) fn terminate(&self) {
+        self.terminated.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_terminated(&self) -> bool {
+        self.terminated.load(Ordering::SeqCst)
     }
 
     /// Waits until there are none. Returns false if the deadline passes first.

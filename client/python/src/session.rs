@@ -227,6 +227,9 @@ impl Session {
     /// Refuses further calls; with `now`, also ends open ones.
     fn close(&self, py: Python<'_>, now: bool) {
         self.closing.store(true, Ordering::SeqCst);
+        if now {
+            self.pending.terminate();
+        }
         py.detach(|| self.session.close(now));
     }
 

@@ -140,6 +140,26 @@ def test_a_callback_may_join(address):
     pool.join()
 
 
+def test_callbacks_are_told_of_what_was_cancelled_but_not_of_what_was_terminated(address):
+    told = []
+
+    def tell(error):
+        told.append(type(error))
+        if type(error) is ValueError:
+            pool.terminate()
+
+    pool = Pool(1, address=address)
+    cancelled = pool.apply_async(time.sleep, (300,), callback=tell, error_callback=tell)
+    cancelled.cancel()
+    cancelled.wait()
+    pool.apply_async(raise_odd, (1,), callback=tell, error_callback=tell)
+    waiting = [pool.apply_async(time.sleep, (300,), callback=tell, error_callback=tell) for _ in range(3)]
+    with pytest.raises(farpool.Cancelled):
+        waiting[0].get()
+    pool.join()
+    assert told == [farpool.Cancelled, ValueError]
+
+
 def began(number):
     time.sleep(0.02)
     return time.time(), number

@@ -773,3 +773,34 @@ def test_classes_of_modules_that_workers_cannot_import(pool):
         assert pool.map(module.task, [1]) == [2]
     finally:
         del sys.modules["made_up_too"]
+
+
+def test_what_only_a_fork_inherits_is_refused_with_advice(address):
+    import multiprocessing
+
+    lock, array = multiprocessing.Lock(), multiprocessing.RawArray("i", 3)
+
+    class Local:
+        pass
+
+    with pytest.raises(RuntimeError, match="Lock objects.*through inheritance; workers of farpool.*Manager") as raised:
+        Pool(1, address=address, initializer=print, initargs=(lock, Local()))
+    assert raised.value.__cause__ is None and raised.value.__suppress_context__
+    with Pool(1, address=address) as pool:
+        with pytest.raises(TypeError, match="mmap.*; workers of farpool.*shared_memory"):
+            pool.map(lambda at: array[at], range(3))
+
+
+class Counted:
+    pickled = 0
+
+    def __reduce__(self):
+        Counted.pickled += 1
+        return Counted, ()
+
+
+def test_arguments_of_a_call_are_pickled_once(pool):
+    Counted.pickled = 0
+    for _ in range(10):
+        pool.apply(type, (Counted(),))
+    assert Counted.pickled == 10

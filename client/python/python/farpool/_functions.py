@@ -22,6 +22,8 @@ from farpool._globals import MAINS, MISSING, Watch, home_of, is_dispatching
 _LOADS = {opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS") if name in opmap}
 _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
 _EXTENDED_ARG = opmap["EXTENDED_ARG"]
+# What multiprocessing says of objects that only forks have, such as locks and queues; shared arrays are such mmaps.
+_ONLY_INHERITED = "through inheritance", "cannot pickle 'mmap.mmap' object"
 # Types that pickle supports although no module exports them.
 _NAMELESS = (type(None), type(...), type(NotImplemented))
 _CACHED = type(lru_cache(int))
@@ -57,13 +59,23 @@ def _dump(value, known=frozenset(), buffer_callback=None, reductions=None):
     try:
         return _dump_with(_Pickler, value, known, buffer_callback, reductions)
     except _NeedsCloudpickle:
-        return _dump_with(_with_cloudpickle(), value, known, buffer_callback, reductions)
+        # Not again from here: an exception would be shown as one that happened while this one was handled.
+        pass
+    return _dump_with(_with_cloudpickle(), value, known, buffer_callback, reductions)
 
 
 def _dump_with(kind, value, known, buffer_callback, reductions):
     packed, buffers = io.BytesIO(), []
     pickler = kind(packed, known, buffers.append if buffer_callback else None, reductions)
-    pickler.dump(value)
+    try:
+        pickler.dump(value)
+    except (RuntimeError, TypeError) as error:
+        if any(words in str(error) for words in _ONLY_INHERITED):
+            raise type(error)(
+                f"{error}; workers of farpool are not forks of this process: use an object of multiprocessing.Manager(), or "
+                "multiprocessing.shared_memory, instead"
+            ) from None
+        raise
     # Only after success: buffers of a failed pickle must not mix with those of the next one.
     for buffer in buffers:
         buffer_callback(buffer)
@@ -312,6 +324,12 @@ def _with_cloudpickle():
 
         _cloud = _CloudPickler
     return _cloud
+
+
+def main_has_classes():
+    """Returns whether classes are defined in the client's script."""
+    main = sys.modules.get("__main__")
+    return any(isinstance(value, type) and value.__module__ in MAINS for value in list(vars(main).values())) if main else False
 
 
 def classes_in(sample):

@@ -339,7 +339,8 @@ class Pool:
 
     def _call(self, func, args, kwds):
         how, value = arguments(args, kwds)
-        return self._task(how, func, value), value
+        # Looking for classes pickles the arguments once more.
+        return self._task(how, func, value if _functions.main_has_classes() else None), value
 
     def _map(self, verb, how, func, iterable, chunksize, progress, options):
         self._check_running()
