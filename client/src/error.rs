@@ -211,8 +211,8 @@ impl From<Error> for farpool_session::Error {
 
 impl Display for Error {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let remedy = self.0.remedy().and_then(call);
-        self.0.story(remedy.or_else(|| advice(self.kind()))).fmt(f)
+        let advice = self.0.remedy().map_or_else(|| advice(self.kind()), call);
+        self.0.story(advice).fmt(f)
     }
 }
 
@@ -234,9 +234,6 @@ fn call(remedy: Remedy) -> Option<&'static str> {
         Remedy::ReconnectLonger => Some("to allow more time, call Builder::reconnect_timeout"),
         Remedy::NameLabel => Some("write require(\"gpu\", \"a100\")"),
         Remedy::CallAgain => Some("call it again, or attach(..) to the job here"),
-        Remedy::MoreMemory => {
-            Some("split it, or start the coordinator with a larger --memory: the limit is half of that")
-        }
         // For the others, the session's own advice is used.
         _ => None,
     }

@@ -468,7 +468,7 @@ pub struct Welcome {
     /// 16 random bytes, chosen when the coordinator's process starts; none in local mode.
     #[prost(bytes = "bytes", tag = "3")]
     pub coordinator: ::prost::bytes::Bytes,
-    /// The most bytes of an item, a result or a function, whatever the pool allows. A larger message ends the session.
+    /// The most bytes of an item, a result or a function, whatever the pool allows. Much larger messages end the session.
     #[prost(uint64, tag = "4")]
     pub payload_limit: u64,
 }

@@ -81,9 +81,14 @@ impl Crew {
         self.workers.iter().filter(|worker| worker.runs()).count()
     }
 
-    /// Returns the number of workers that get a large function, and take an item after it.
-    pub(super) fn awaiting_function(&self) -> usize {
-        self.workers.iter().filter(|worker| worker.awaits_function()).count()
+    /// Returns the number of workers that are getting a large function, and take an item after it.
+    pub(super) fn awaiting_functions(&self) -> usize {
+        self.workers.iter().filter(|worker| worker.awaits_function().is_some()).count()
+    }
+
+    /// Returns the number of those that are getting the function of this job.
+    pub(super) fn awaiting_function_of(&self, job: u32) -> usize {
+        self.workers.iter().filter(|worker| worker.awaits_function() == Some(job)).count()
     }
 
     /// Returns the number of workers that are ready or starting.

@@ -115,13 +115,14 @@ impl WorkerPool {
             while self.crew[at].takes_rest() && self.give_next(at) {}
         }
         // First each worker gets something, breadth first; then more in advance. No more workers run at once than the
-        // pool may use. A retiring worker counts while it runs. Pieces for which workers have the function on its way stay
-        // queued for them.
-        let mut promised = self.crew.awaiting_function();
-        let mut busy = self.crew.running() + promised;
+        // pool may use. A retiring worker counts while it runs.
+        let mut awaiting = self.crew.awaiting_functions();
+        let mut busy = self.crew.running() + awaiting;
         for level in 1..=self.round.threads {
             for at in 0..self.crew.len() {
-                if self.work.queued() <= promised {
+                let Some(job) = self.work.next_job() else { return };
+                // For each worker that is still getting the function, one piece stays queued.
+                if awaiting > 0 && self.work.queued() <= self.crew.awaiting_function_of(job) {
                     return;
                 }
                 let idle = self.crew[at].runs_of_items() == 0;
@@ -129,8 +130,8 @@ impl WorkerPool {
                     continue;
                 }
                 let given = self.give_next(at);
-                let awaits = self.crew[at].awaits_function();
-                promised += usize::from(awaits);
+                let awaits = self.crew[at].awaits_function().is_some();
+                awaiting += usize::from(awaits);
                 if idle && (given || awaits) {
                     busy += 1;
                 }

@@ -156,6 +156,11 @@ impl Work {
         self.queue.is_empty()
     }
 
+    /// Returns the job of the next piece.
+    pub(super) fn next_job(&self) -> Option<u32> {
+        self.queue.front().map(|piece| self.chunks[piece.chunk as usize].job)
+    }
+
     /// Takes the next piece from the queue.
     pub(super) fn next(&mut self) -> Option<Piece> {
         self.queue.pop_front()

@@ -252,6 +252,11 @@ pub(crate) fn handle_records<'a>(py: Python<'_>, bytes: &'a [u8]) -> PyResult<&'
     Ok(rest.0)
 }
 
+/// Forgets which records were handled: their result is decoded, and will not come again.
+pub(crate) fn forget_records(py: Python<'_>) -> PyResult<()> {
+    py.import(intern!(py, "farpool._logging"))?.call_method0(intern!(py, "forget_handled")).map(drop)
+}
+
 /// Appends the description of an exception.
 pub(crate) fn encode_raised(description: &[u8], out: &mut Vec<u8>) {
     out.push(RAISED);

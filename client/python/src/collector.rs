@@ -96,13 +96,17 @@ impl Collector {
 /// # Errors
 /// The exception that interrupts this thread meanwhile, if any. Then the result can be decoded again.
 pub(crate) fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<PyResult<Py<PyAny>>> {
-    let bytes = codec::handle_records(py, bytes)?;
-    Ok(match codec::decode(py, bytes) {
+    let encoded = codec::handle_records(py, bytes)?;
+    let decoded = match codec::decode(py, encoded) {
         Ok(Decoded::Value(value)) => Ok(value.unbind()),
         Ok(Decoded::Raised(error)) => Err(error),
         Err(error) if errors::interrupts(py, &error) => return Err(error),
         Err(error) => Err(errors::undecodable(py, &error)?),
-    })
+    };
+    if encoded.len() < bytes.len() {
+        codec::forget_records(py)?;
+    }
+    Ok(decoded)
 }
 
 /// Returns the exception for an item that failed outside of its function.

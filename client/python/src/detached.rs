@@ -1,6 +1,6 @@
 //! Jobs that the coordinator of a cluster keeps: handed over by one process, read by any.
 
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SendError, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -50,6 +50,9 @@ pub(crate) struct Items {
     /// How many were pulled.
     pulled: u64,
 }
+
+/// The answer to a message of items, or, with the job, to the last one.
+type Answer = Result<Option<JobRef>, Error>;
 
 /// Finds the job of this name at the coordinator with this address.
 #[pyfunction]
@@ -272,7 +275,7 @@ pub(crate) fn detach(
         Ok(job) => job.unwrap_or_else(|| JobRef::by_name(&name)),
         Err(error) => {
             drop(batches);
-            py.detach(|| wait_until_withdrawn(&answered));
+            py.detach(|| wait_until_withdrawn(&location, &answered));
             return Err(error);
         }
     };
@@ -280,20 +283,24 @@ pub(crate) fn detach(
 }
 
 /// Waits until the thread that sends has ended, and with it the job: a caller who catches the exception finds its name free.
-fn wait_until_withdrawn<T>(answered: &Mutex<Receiver<T>>) {
+fn wait_until_withdrawn(location: &JobLocation, answered: &Mutex<Receiver<Answer>>) {
     let (answered, deadline) =
         (answered.lock().unwrap_or_else(PoisonError::into_inner), Instant::now() + WITHDRAW_TIMEOUT);
-    // An answer that nobody waits for any more may come first.
-    while answered.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
+    while let Ok(answer) = answered.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        discard_unwanted(location, answer);
+    }
+}
+
+/// Drops a job that was complete before its sender learned that nobody wants it.
+fn discard_unwanted(location: &JobLocation, answer: Answer) {
+    if let Ok(Some(job)) = answer {
+        // If this fails, the coordinator drops the job when it expires.
+        let _ = detached::discard(location, &job);
+    }
 }
 
 /// Sends the batches of a job until `None`, the end of its items. If its caller is gone before that, the job is withdrawn.
-fn send(
-    settings: &DetachSettings,
-    open: OpenJob,
-    batches: &Receiver<Option<v1::Items>>,
-    answers: &Sender<Result<Option<JobRef>, Error>>,
-) {
+fn send(settings: &DetachSettings, open: OpenJob, batches: &Receiver<Option<v1::Items>>, answers: &Sender<Answer>) {
     let mut sender = match JobSender::start(settings, open) {
         Ok(sender) => sender,
         Err(error) => return drop(answers.send(Err(error))),
@@ -302,7 +309,12 @@ fn send(
     while let Ok(()) = answers.send(answer) {
         match batches.recv() {
             Ok(Some(batch)) => answer = sender.send(batch).map(|()| None),
-            Ok(None) => return drop(answers.send(sender.finish().map(Some))),
+            Ok(None) => {
+                if let Err(SendError(unwanted)) = answers.send(sender.finish().map(Some)) {
+                    discard_unwanted(&settings.location, unwanted);
+                }
+                return;
+            }
             Err(_) => return,
         }
     }

@@ -35,14 +35,15 @@ fn uninterrupted(py: Python<'_>, made: PyResult<Bound<'_, PyAny>>) -> PyResult<P
 }
 
 fn convert<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
-    let remedy = error.remedy().and_then(argument);
+    // Where this package has no words for a remedy, the session's own are used.
+    let advice = error.remedy().map_or_else(|| advice(error.kind()), argument);
     let facts = PyDict::new(py);
     facts.set_item("item", error.item())?;
     facts.set_item("host", error.host())?;
     facts.set_item("pid", error.pid())?;
     facts.set_item("attempts", error.attempts())?;
     facts.set_item("stderr", error.stderr())?;
-    let story = error.story(remedy.or_else(|| advice(error.kind()))).to_string();
+    let story = error.story(advice).to_string();
     package(py)?.call_method1(intern!(py, "make"), (name(error.kind()), error.message(), story, facts))
 }
 
@@ -77,9 +78,6 @@ fn argument(remedy: Remedy) -> Option<&'static str> {
             "is farpool-coordinator running there? the address comes from FARPOOL_ADDRESS, or from Pool(address=...)",
         ),
         Remedy::ReconnectLonger => Some("to allow more time, set FARPOOL_RECONNECT_TIMEOUT"),
-        Remedy::MoreMemory => {
-            Some("split it, or start the coordinator with a larger --memory: the limit is half of that")
-        }
         // Use the session's own advice.
         _ => None,
     }

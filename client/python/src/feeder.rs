@@ -179,7 +179,6 @@ impl Feeder {
     }
 }
 
-/// Checks the size in bytes of an encoded item.
 /// Why an item is not sent.
 enum Refused {
     Raised(PyErr),

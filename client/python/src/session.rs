@@ -219,7 +219,10 @@ impl Session {
     ) -> PyResult<DetachedJob> {
         let settings = self.check_labels(options).and_then(|()| detached::settings(&self.session, &name));
         let settings = settings.map_err(|error| errors::to_python(py, &error))?;
-        let (open, encoder) = task.prepare(py, options, self.session.item_limit(u64::MAX))?;
+        let limit = self.session.item_limit(u64::MAX);
+        let (open, encoder) = task.prepare(py, options, limit)?;
+        let fits = limit.check_function(open.function.len());
+        fits.map_err(|error| errors::to_python(py, &error.of_job("detach", &name)))?;
         let items = detached::Items::new(values, encoder, self.limit());
         detached::detach(py, settings, name, open, items)
     }

@@ -84,3 +84,32 @@ def test_too_large_a_directory(cluster, project, monkeypatch):
     monkeypatch.setattr("farpool._directory._MOST_BYTES", 20)
     with pytest.raises(ValueError, match="more than"):
         Pool(1, address=cluster, working_dir=project)
+
+
+def where(_):
+    import far_project
+
+    return os.getcwd(), sorted(os.listdir(".")), os.path.dirname(far_project.__file__)
+
+
+def test_workers_that_cannot_be_forked_share_the_directory(address, project):
+    (project / "far_starts.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    )
+    git(project, "add", ".")
+    with Pool(2, address=address, working_dir=project, preload=["far_starts"]) as pool:
+        for cwd, files, home in pool.map(where, range(8), 1):
+            assert home == cwd and "working_dir" not in files
+
+
+def test_relative_folders_stay_importable(tmp_path, project, run_script):
+    (tmp_path / "far_helper.py").write_text("def double(n): return 2 * n\n")
+    text = """
+    import sys
+    sys.path[0] = ""
+    import far_helper
+    from farpool import Pool
+    with Pool(1, address="local", working_dir=DIRECTORY) as pool:
+        print(pool.map(far_helper.double, [1, 2]))
+    """
+    assert run_script(text.replace("DIRECTORY", repr(str(project)))) == "[2, 4]\n"

@@ -201,10 +201,15 @@ def test_records_are_handled_once_although_ctrl_c_interrupts(records):
         with pytest.raises(KeyboardInterrupt):
             _logging.handle(data)
         _logging.handle(data)
+        # Until its outcome is decoded.
+        _logging.handle(data)
     finally:
         logging.getLogger("test_logging.work").removeHandler(handler)
     # The handler that was interrupted comes before the one that keeps them.
     assert messages(records) == ["first", "third"]
+    _logging.forget_handled()
+    _logging.handle(data)
+    assert messages(records) == ["first", "first", "second", "third", "third"]
 
 
 def test_what_no_outcome_brings_is_printed(address, run_script):

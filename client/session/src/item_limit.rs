@@ -27,7 +27,7 @@ impl ItemLimit {
     ///
     /// # Errors
     /// If it is too large.
-    pub(crate) fn check_function(self, bytes: usize) -> Result<(), Error> {
+    pub fn check_function(self, bytes: usize) -> Result<(), Error> {
         if bytes as u64 <= self.bytes { Ok(()) } else { Err(self.beyond("function", bytes)) }
     }
 

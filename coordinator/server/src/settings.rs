@@ -227,8 +227,8 @@ const LEAST_RESULT: u64 = 8 << 20;
 /// Room in a message, in bytes, for the results before the largest one, and for the ends of all.
 const REPORT_BESIDE: u64 = 4 << 20;
 
-/// Room in a message of a client, in bytes, for what is beside a large item or function.
-const MESSAGE_BESIDE: u64 = 64 << 10;
+/// Room in a message of a client, in bytes, for smaller items before a large one, for the ends of all, and for what is beside a function.
+const MESSAGE_BESIDE: u64 = 1 << 20;
 
 /// The least `--journal-size`.
 const LEAST_JOURNAL: u64 = 1 << 20;

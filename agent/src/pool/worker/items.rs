@@ -331,6 +331,11 @@ impl Items {
         taken
     }
 
+    /// Returns when it counts as stuck unless it makes progress.
+    pub(super) fn stuck_at(&self) -> u64 {
+        self.progress_at + STUCK_NS
+    }
+
     /// Returns when it is replaced unless it makes progress. `wanted`: items wait for a worker.
     pub(super) fn replace_at(&self, wanted: bool, status: &Status, threads: usize) -> Option<u64> {
         if self.given.is_empty() {
@@ -338,8 +343,7 @@ impl Items {
             return (self.revoking && wanted).then_some(self.revoked_at + STUCK_NS);
         }
         // A chunk that must stay together does not move once it has begun.
-        (!self.has_begun(status, threads) && self.boundary(0, status) == self.first())
-            .then_some(self.progress_at + STUCK_NS)
+        (!self.has_begun(status, threads) && self.boundary(0, status) == self.first()).then_some(self.stuck_at())
     }
 
     // ---- cancelling and timeouts

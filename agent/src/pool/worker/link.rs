@@ -27,6 +27,8 @@ pub(super) struct Link {
     known_functions: Vec<Known>,
     /// The unsent rest of a large item, of a large function, or of the settings.
     sending: Option<Bytes>,
+    /// The job whose function is being sent.
+    function_on_its_way: Option<u32>,
     /// Orders to send after what is being sent, each with its tag.
     deferred_orders: Vec<(Kind, u32)>,
     /// Not everything could be written, for lack of room.
@@ -64,6 +66,7 @@ impl Link {
             socket: ours,
             known_functions: Vec::new(),
             sending: None,
+            function_on_its_way: None,
             deferred_orders: Vec::new(),
             wants_room: false,
             unpublished: false,
@@ -169,6 +172,7 @@ impl Link {
             }
             self.known_functions[job as usize] = if is_large_function(function) { Known::Large } else { Known::Small };
             if self.sending.is_some() {
+                self.function_on_its_way = Some(job);
                 self.wants_room = true;
                 return Ok(0);
             }
@@ -235,6 +239,11 @@ impl Link {
         self.sending.is_some()
     }
 
+    /// Returns the job whose function is being sent.
+    pub(super) fn function_on_its_way(&self) -> Option<u32> {
+        self.function_on_its_way
+    }
+
     /// Sends more of what is being sent, and notes whether it waits for room. Returns whether anything was written.
     pub(super) fn send_more(&mut self) -> Result<bool, Corrupt> {
         self.wants_room = false;
@@ -264,6 +273,7 @@ impl Link {
             any = true;
         }
         if self.sending.is_none() {
+            self.function_on_its_way = None;
             for (kind, tag) in std::mem::take(&mut self.deferred_orders) {
                 self.order(kind, tag, &[])?;
             }

@@ -21,6 +21,7 @@ crate::pools::cases![
     a_bad_job_fails_alone,
     a_large_function_arrives,
     a_large_function_goes_only_where_it_is_needed,
+    an_item_does_not_wait_for_a_stopped_worker_that_gets_its_function,
     a_job_ends_while_a_large_item_is_being_sent,
     commands_about_a_failed_pool_are_valid,
     stopped_pools_forget_their_jobs,
@@ -186,6 +187,28 @@ fn a_large_function_goes_only_where_it_is_needed() {
     host.wait_for_output(1, "listening\nlistening\n");
     gates.iter().for_each(Gate::open);
     host.end();
+}
+
+fn an_item_does_not_wait_for_a_stopped_worker_that_gets_its_function() {
+    for stopped in [0, 1] {
+        let mut host = Host::new(2);
+        host.pool_of(StartPool { pool: 1, processes: 2, ..start() });
+        let gates = [Gate::new(&format!("stop-{stopped}-a")), Gate::new(&format!("stop-{stopped}-b"))];
+        let waiting_items = gates.each_ref().map(|gate| format!("after {} pid", gate.path()));
+        let running = host.assign(1, [&waiting_items[0], &waiting_items[1]]);
+        host.wait_for_output(1, "listening\nlistening\n");
+        gates.iter().for_each(Gate::open);
+        let pids = running.map(|chunk| host.result(chunk)).map(|result| {
+            let digits = result.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+            Pid::from_raw(digits.parse().expect("a process id"))
+        });
+        kill(pids[stopped], Signal::SIGSTOP).expect("the worker runs");
+        let function = vec![1; 33 << 20].into();
+        host.send(Command::StartJob(StartJob { pool: 1, job: 5, function, ..StartJob::default() }));
+        host.send(Command::Assign(Assign { chunks: vec![chunk(70, 5, 1)], segments: vec![segment("pid")] }));
+        assert_eq!(host.result(70), pids[1 - stopped].to_string());
+        host.end();
+    }
 }
 
 /// The worker is told to forget the function of the job that has ended, but not between the pieces of the item.

@@ -5,6 +5,8 @@ import os
 # The archive has its files below this name.
 NAME = "working_dir"
 _MOST_BYTES = 256 << 20
+# With more, Python before 3.13 does not find the modules of an archive.
+_MOST_FILES = 30_000
 
 
 def path(directory):
@@ -49,6 +51,11 @@ def _names(directory):
         why = os.fsdecode(error.stderr).strip() or f"git failed with {error.returncode}"
         raise ValueError(f"working_dir: {why}; {advice}") from None
     names = dict.fromkeys(os.fsdecode(name) for name in listed.split(b"\0") if name)
+    if len(names) > _MOST_FILES:
+        raise ValueError(f"working_dir: git tracks {len(names)} files in {directory}, and at most {_MOST_FILES} are sent")
+    for name in names:
+        if not name.isprintable():
+            raise ValueError(f"working_dir: the name of the file {name!r} in {directory} is not printable UTF-8: rename it")
     if not names:
         raise ValueError(f"working_dir: git tracks no file in {directory}, and {advice}")
     return names

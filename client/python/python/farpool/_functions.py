@@ -329,7 +329,10 @@ def _with_cloudpickle():
 def main_has_classes():
     """Returns whether classes are defined in the client's script."""
     main = sys.modules.get("__main__")
-    return any(isinstance(value, type) and value.__module__ in MAINS for value in list(vars(main).values())) if main else False
+    if main is None:
+        return False
+    # isinstance would ask objects that stand for others.
+    return any(issubclass(type(value), type) and value.__module__ in MAINS for value in list(vars(main).values()))
 
 
 def classes_in(sample):

@@ -12,8 +12,8 @@ VARIABLE = "FARPOOL_LOGGING"
 # An item's records may have this many bytes; more are dropped.
 _MOST_BYTES = 1 << 20
 
-# If a Ctrl-C interrupted the handling of records: these, and how many of them were handled.
-_interrupted: dict = {}
+# The records that were handled last, and how many of them: if a Ctrl-C comes before their item's outcome is decoded, they come again.
+_handled: dict = {}
 
 
 def levels():
@@ -39,20 +39,23 @@ def handle(data):
     """Handles records that a worker kept as if they had been logged here. Raises the last exception of a handler, if any."""
     records, dropped = loads(data)
     failed = None
-    for at in range(_interrupted.pop(data, 0), len(records)):
+    for at in range(_handled.get(data, 0), len(records)):
+        _handled.clear()
+        _handled[data] = at + 1
         try:
             _handle(records[at])
         except Exception as error:
             failed = error
-        except BaseException:
-            # The outcome of the item will be read again, with these records.
-            _interrupted.clear()
-            _interrupted[data] = at + 1
-            raise
-    if dropped:
+    if dropped and _handled.get(data, 0) <= len(records):
+        _handled[data] = len(records) + 1
         logging.getLogger("farpool").warning("%s log records of an item were dropped: they had more than 1 MiB", dropped)
     if failed is not None:
         raise failed
+
+
+def forget_handled():
+    """Forgets what was handled last: the outcome that came with it is decoded."""
+    _handled.clear()
 
 
 def _handle(attributes):

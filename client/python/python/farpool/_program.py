@@ -34,9 +34,10 @@ def for_this_machine(preload, py_modules, directory):
     interpreter = _interpreter()
     path = [entry for entry in sys.path if isinstance(entry, str)]
     path += [folder for folder in _modules.folders(py_modules) if folder not in path]
-    if directory is not None and directory not in path:
-        path.insert(0, directory)
-    # From its path the interpreter finds its environment.
+    if directory is not None:
+        # These are relative to the directory of this process.
+        path = [directory, *(os.path.abspath(folder) for folder in path)]
+    # From its first argument the interpreter finds its virtual environment.
     arguments = [interpreter, *_flags(), "-c", _LOCAL_BOOTSTRAP, repr(path), repr((preload, directory))]
     # A fork server that was kept is used again only if its arguments are the same.
     arguments.append(_modules.times(preload))

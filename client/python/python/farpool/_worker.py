@@ -49,7 +49,9 @@ def serve(preload=(), directory=None, is_archive=False):
     global _not_preloaded
     try:
         if is_archive:
-            directory = _import("farpool._directory").unpack(sys.path[0])
+            # A worker that is started again begins in the directory that its fork server has unpacked.
+            is_started_again = os.environ.get("FARPOOL_ROLE") == "worker"
+            directory = os.getcwd() if is_started_again else _import("farpool._directory").unpack(sys.path[0])
             sys.path.insert(0, directory)
         if directory is not None:
             os.chdir(directory)
@@ -121,11 +123,13 @@ def end():
     import atexit
 
     atexit._run_exitfuncs()
-    if take_records is not None:
-        from farpool import _logging
+    try:
+        if take_records is not None:
+            from farpool import _logging
 
-        _logging.show(take_records())
-    flush()
+            _logging.show(take_records())
+    finally:
+        flush()
 
 
 def load(data):

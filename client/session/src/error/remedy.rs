@@ -10,7 +10,7 @@ pub enum Remedy {
     NameLabel,
     /// Make the call again in this process, which is a fork of the one that made it.
     CallAgain,
-    /// Send less at once, or give the coordinator more memory.
+    /// Make the item smaller, or give the coordinator more memory.
     MoreMemory,
 }
 
@@ -25,7 +25,7 @@ impl Remedy {
             Self::ReconnectLonger => "raise the pool's reconnect timeout, or set FARPOOL_RECONNECT_TIMEOUT",
             Self::NameLabel => "a label is a key and a value, such as gpu and a100",
             Self::CallAgain => "make the call again in this process, or attach to the job here",
-            Self::MoreMemory => "split it, or start the coordinator with a larger --memory: the limit is half of that",
+            Self::MoreMemory => "split it, or start the coordinator with a larger --memory",
         }
     }
 }
