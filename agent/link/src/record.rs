@@ -10,7 +10,7 @@
 //! | LargeFunction | function | - | instead of Function: [`LargeHeader`]; the function follows as Piece records |
 //! | Run | function | of the first item | [`RunHeader`], `ends` (u32 each), the items |
 //! | Large | function | of the item | [`LargeHeader`]; its bytes follow as Piece records |
-//! | Piece | - | - | the next bytes of what the last LargeSetup, LargeFunction or Large has announced |
+//! | Piece | - | - | the next bytes of what the last LargeSetup, LargeFunction or Large announced |
 //! | Resume | - | - | none: all revoked items are before this record |
 //! | Forget | function | - | none: the job is over |
 //! | Stop | - | - | none: exit |

@@ -86,7 +86,7 @@ impl Crew {
         self.workers.iter().filter(|worker| worker.awaits_function().is_some()).count()
     }
 
-    /// Returns the number of those that are getting the function of this job.
+    /// Returns how many of them are getting this job's function.
     pub(super) fn awaiting_function_of(&self, job: u32) -> usize {
         self.workers.iter().filter(|worker| worker.awaits_function() == Some(job)).count()
     }

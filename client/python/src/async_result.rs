@@ -78,7 +78,7 @@ pub(crate) struct Ending {
     pub(crate) success: Option<Py<PyAny>>,
     /// Called with the exception.
     pub(crate) failure: Option<Py<PyAny>>,
-    /// Whether what the items have logged is to be handled even if nobody asks for the result.
+    /// Whether items log to this process. Then their outcomes are decoded even if the program never asks for the result.
     pub(crate) logging: bool,
     /// Of the pool.
     pub(crate) pending: Arc<Pending>,
@@ -216,7 +216,7 @@ impl Job {
         callbacks.set(Progress::Running);
         let outcome = self.settle(py);
         let (success, failure) = std::mem::take(&mut *lock(&callbacks.calls));
-        // As in multiprocessing, nobody is told of what was terminated with its pool.
+        // As in multiprocessing, terminating a pool calls no callbacks.
         let ended_early = self.inbox.end_error().is_some_and(|error| error.kind() == ErrorKind::Cancelled);
         let failure = failure.filter(|_| !(ended_early && callbacks.pending.is_terminated()));
         let (callback, called) = match outcome {

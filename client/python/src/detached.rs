@@ -291,7 +291,7 @@ fn wait_until_withdrawn(location: &JobLocation, answered: &Mutex<Receiver<Answer
     }
 }
 
-/// Drops a job that was complete before its sender learned that nobody wants it.
+/// Discards a job that became complete just before its call was interrupted.
 fn discard_unwanted(location: &JobLocation, answer: Answer) {
     if let Ok(Some(job)) = answer {
         // If this fails, the coordinator drops the job when it expires.

@@ -1,5 +1,6 @@
 //! The pool behind `farpool.Pool`.
 
+use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,11 +47,11 @@ struct Jobs {
 }
 
 /// Opens a pool. `address`: the address of a cluster's coordinator, or `None` for this machine. `initializer`: a function as in `Task`;
-/// `initargs`: its encoded arguments; `initializer_timeout`: how many seconds it may run. `directory`: where workers start, on the
-/// hosts of a cluster that have it. `environment`: variables for the workers. `require`: keys and values of the labels that its hosts
+/// `initargs`: its encoded arguments; `initializer_timeout`: how many seconds it may run. `stays`: whether
+/// workers start in this process's directory, on the hosts of a cluster that have it. `environment`: variables for the workers. `require`: keys and values of the labels that its hosts
 /// must have. `logging`: whether workers return what tasks log. `payload_limit`: bytes of an item or a result, for tests.
 #[pyfunction]
-#[pyo3(signature = (*, processes, address, file, arguments, directory, environment, initializer, initargs, initializer_timeout, max_chunks_per_child, name, require, logging=false, payload_limit=limits::PAYLOAD_BYTES))]
+#[pyo3(signature = (*, processes, address, file, arguments, stays, environment, initializer, initargs, initializer_timeout, max_chunks_per_child, name, require, logging=false, payload_limit=limits::PAYLOAD_BYTES))]
 #[expect(clippy::too_many_arguments, reason = "each is named by its only caller")]
 pub(crate) fn open(
     py: Python<'_>,
@@ -58,7 +59,7 @@ pub(crate) fn open(
     address: Option<String>,
     file: PathBuf,
     arguments: Vec<OsString>,
-    directory: Option<PathBuf>,
+    stays: bool,
     environment: Vec<(OsString, OsString)>,
     initializer: Vec<u8>,
     initargs: Vec<u8>,
@@ -98,6 +99,7 @@ pub(crate) fn open(
             }
         };
         let reconnect_timeout = environment::reconnect_timeout()?.unwrap_or(RECONNECT_TIMEOUT);
+        let directory = if stays { env::current_dir().ok() } else { None };
         let settings = Settings {
             processes,
             program: Program { file, arguments, keep: true, directory },
@@ -219,9 +221,8 @@ impl Session {
     ) -> PyResult<DetachedJob> {
         let settings = self.check_labels(options).and_then(|()| detached::settings(&self.session, &name));
         let settings = settings.map_err(|error| errors::to_python(py, &error))?;
-        let limit = self.session.item_limit(u64::MAX);
-        let (open, encoder) = task.prepare(py, options, limit)?;
-        let fits = limit.check_function(open.function.len());
+        let (open, encoder) = task.prepare(py, options, &self.session)?;
+        let fits = self.session.check_function(open.function.len());
         fits.map_err(|error| errors::to_python(py, &error.of_job("detach", &name)))?;
         let items = detached::Items::new(values, encoder, self.limit());
         detached::detach(py, settings, name, open, items)
@@ -292,7 +293,7 @@ impl Session {
         options: &Options,
         interest: Interest,
     ) -> PyResult<(farpool_session::Call, Encoder)> {
-        let (open, encoder) = task.prepare(py, options, self.session.item_limit(u64::MAX))?;
+        let (open, encoder) = task.prepare(py, options, &self.session)?;
         let call = self.check_labels(options).and_then(|()| self.session.begin(verb, task.label(), open, interest));
         let call = call.map_err(|error| errors::to_python(py, &error))?;
         if let Some(progress) = &options.progress {

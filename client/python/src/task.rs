@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use farpool_proto::limits;
 use farpool_proto::v1::{Label, OpenJob};
-use farpool_session::{Error, ItemLimit, labels};
+use farpool_session::{Error, Session, labels};
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -54,19 +54,19 @@ impl Task {
         &self.label
     }
 
-    /// Returns the message that opens a job, and what encodes its items. `limit`: how large a function the coordinator takes.
-    pub(crate) fn prepare(&self, py: Python<'_>, options: &Options, limit: ItemLimit) -> PyResult<(OpenJob, Encoder)> {
+    /// Returns the message that opens a job, and what encodes its items. `session`: limits the size of functions.
+    pub(crate) fn prepare(&self, py: Python<'_>, options: &Options, session: &Session) -> PyResult<(OpenJob, Encoder)> {
         let by_value = self.by_value.as_ref().map(|hook| hook.clone_ref(py));
         let mut encoder = Encoder::new(py, by_value, Some(Arc::clone(&self.published)))?;
         let mut function = self.function.clone();
         if let Some((arguments, items)) = &options.common {
             let mut encoded = Vec::new();
+            let fits = |arguments: &[u8]| {
+                let size = function.len() + arguments.len() + common::HEAD_BYTES;
+                limits::function("", size).is_ok() && session.check_function(size).is_ok()
+            };
             match encoder.encode(PyTuple::new(py, arguments)?.as_any(), &mut encoded) {
-                Ok(())
-                    if !codec::decodes_once(&encoded)
-                        && limit.check(function.len() + encoded.len() + common::HEAD_BYTES).is_ok()
-                        && limits::function("", function.len() + encoded.len() + common::HEAD_BYTES).is_ok() =>
-                {
+                Ok(()) if !codec::decodes_once(&encoded) && fits(&encoded) => {
                     function = common::put_before(&function, *items, &encoded).into();
                     encoder.set_common(Common::new(py, arguments));
                 }

@@ -95,7 +95,7 @@ def test_records_of_items_that_fail(logging_pool, records):
         logging_pool.map(work, [5, 6, 7, 5])
     assert messages(records) == ["item 5", "item 5", "item 6", "item 7"]
     records.clear()
-    with pytest.raises(multiprocessing.pool.MaybeEncodingError):
+    with pytest.raises(multiprocessing.pool.MaybeEncodingError, match="Error sending result.*lambda"):
         logging_pool.apply(unsendable, (1,))
     assert messages(records) == ["before"]
 
@@ -156,7 +156,7 @@ def test_only_the_clients_handlers_are_called(logging_pool, records, tmp_path):
     assert path.read_text() == ""
 
 
-def test_records_of_a_result_that_nobody_asks_for(logging_pool, records):
+def test_records_arrive_without_a_call_of_get(logging_pool, records):
     result = logging_pool.apply_async(work, (1,))
     result.wait()
     assert messages(records) == ["item 1"]

@@ -33,7 +33,7 @@ impl Session {
         let carrier = self.here()?;
         let open = OpenJob { job: self.next_job(), ..open };
         let inbox = Inbox::new(open.job, verb, label, interest).in_session(carrier.window(), carrier.gate());
-        self.item_limit(u64::MAX).check_function(open.function.len()).map_err(|error| inbox.add_context(error))?;
+        self.check_function(open.function.len()).map_err(|error| inbox.add_context(error))?;
         Ok(Call::new(self.clone(), inbox, open))
     }
 }

@@ -27,7 +27,7 @@ impl ItemLimit {
     ///
     /// # Errors
     /// If it is too large.
-    pub fn check_function(self, bytes: usize) -> Result<(), Error> {
+    pub(crate) fn check_function(self, bytes: usize) -> Result<(), Error> {
         if bytes as u64 <= self.bytes { Ok(()) } else { Err(self.beyond("function", bytes)) }
     }
 
@@ -44,7 +44,7 @@ impl ItemLimit {
     }
 }
 
-/// For tests of what only a pool limits.
+/// The limit of a pool whose coordinator has none. For tests.
 impl From<u64> for ItemLimit {
     fn from(pools: u64) -> Self {
         Self::new(pools, u64::MAX)

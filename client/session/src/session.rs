@@ -114,6 +114,14 @@ impl Session {
         ItemLimit::new(payload_limit, self.carrier.payload_limit())
     }
 
+    /// Checks the size of a job's function.
+    ///
+    /// # Errors
+    /// If it is too large for the pool's coordinator.
+    pub fn check_function(&self, bytes: usize) -> Result<(), Error> {
+        self.item_limit(u64::MAX).check_function(bytes)
+    }
+
     /// See [`Carrier::processes`]; a fork may ask it too.
     pub fn processes(&self) -> u32 {
         self.carrier.processes()

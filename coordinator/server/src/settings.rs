@@ -293,6 +293,7 @@ mod tests {
     fn the_window_fits_the_memory_and_is_announced() {
         let settings = load(&["--memory", "64MiB", "--programs", "/tmp/x"]).expect("the settings were refused");
         assert_eq!((settings.window, settings.max_result()), (16 << 20, 32 << 20));
+        assert_eq!(settings.max_message(), (32 << 20) + MESSAGE_BESIDE);
         let line = announced(settings);
         assert!(line.ends_with("journal=none"), "{line}");
         assert!(line.contains("memory=64MiB") && line.contains("programs=/tmp/x") && !line.contains('\n'), "{line}");

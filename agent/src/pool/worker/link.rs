@@ -25,10 +25,8 @@ pub(super) struct Link {
     socket: OwnedFd,
     /// For each job number of the pool, whether the worker has the job's function, or gets it in pieces.
     known_functions: Vec<Known>,
-    /// The unsent rest of a large item, of a large function, or of the settings.
-    sending: Option<Bytes>,
-    /// The job whose function is being sent.
-    function_on_its_way: Option<u32>,
+    /// What is being sent in pieces.
+    sending: Option<Sending>,
     /// Orders to send after what is being sent, each with its tag.
     deferred_orders: Vec<(Kind, u32)>,
     /// Not everything could be written, for lack of room.
@@ -41,6 +39,15 @@ pub(super) struct Link {
     broken: bool,
     /// The number of finished items at which the worker wakes the agent.
     armed_at: Option<u64>,
+}
+
+/// A large item, a large function, or the settings.
+#[derive(Debug)]
+struct Sending {
+    /// Its unsent bytes.
+    rest: Bytes,
+    /// If it is a function, the job's number.
+    function_of: Option<u32>,
 }
 
 /// What a worker knows of a job's function.
@@ -66,7 +73,6 @@ impl Link {
             socket: ours,
             known_functions: Vec::new(),
             sending: None,
-            function_on_its_way: None,
             deferred_orders: Vec::new(),
             wants_room: false,
             unpublished: false,
@@ -119,7 +125,7 @@ impl Link {
         if !self.order(kind, tag, &head)? {
             return Ok(false);
         }
-        self.sending = Some(bytes);
+        self.sending = Some(Sending { rest: bytes, function_of: (kind == Kind::LargeFunction).then_some(tag) });
         self.continue_sending()?;
         Ok(true)
     }
@@ -172,7 +178,6 @@ impl Link {
             }
             self.known_functions[job as usize] = if is_large_function(function) { Known::Large } else { Known::Small };
             if self.sending.is_some() {
-                self.function_on_its_way = Some(job);
                 self.wants_room = true;
                 return Ok(0);
             }
@@ -229,7 +234,8 @@ impl Link {
         }
         self.to.space()[HEADER_BYTES..HEADER_BYTES + head.len()].copy_from_slice(&head);
         self.finish_record(Kind::Large, job, position, head.len());
-        self.sending = Some(stretch.data.slice(stretch.offset..stretch.offset + length));
+        let rest = stretch.data.slice(stretch.offset..stretch.offset + length);
+        self.sending = Some(Sending { rest, function_of: None });
         self.continue_sending()?;
         Ok(true)
     }
@@ -241,7 +247,7 @@ impl Link {
 
     /// Returns the job whose function is being sent.
     pub(super) fn function_on_its_way(&self) -> Option<u32> {
-        self.function_on_its_way
+        self.sending.as_ref()?.function_of
     }
 
     /// Sends more of what is being sent, and notes whether it waits for room. Returns whether anything was written.
@@ -257,23 +263,22 @@ impl Link {
 
     /// Sends as many pieces as there is room for. Returns whether anything was written.
     fn continue_sending(&mut self) -> Result<bool, Corrupt> {
-        let Some(mut item) = self.sending.take() else { return Ok(false) };
+        let Some(Sending { mut rest, function_of }) = self.sending.take() else { return Ok(false) };
         let mut any = false;
-        while item.has_remaining() {
+        while rest.has_remaining() {
             let room = self.to.room(HEADER_BYTES + PIECE_BYTES + RESERVE)?.saturating_sub(HEADER_BYTES + RESERVE);
-            let length = item.remaining().min(PIECE_BYTES);
+            let length = rest.remaining().min(PIECE_BYTES);
             if room < length {
-                self.sending = Some(item);
+                self.sending = Some(Sending { rest, function_of });
                 break;
             }
-            item.copy_to_slice(&mut self.to.space()[HEADER_BYTES..HEADER_BYTES + length]);
+            rest.copy_to_slice(&mut self.to.space()[HEADER_BYTES..HEADER_BYTES + length]);
             self.finish_record(Kind::Piece, 0, 0, length);
             // The worker reads pieces while more are written.
             self.publish();
             any = true;
         }
         if self.sending.is_none() {
-            self.function_on_its_way = None;
             for (kind, tag) in std::mem::take(&mut self.deferred_orders) {
                 self.order(kind, tag, &[])?;
             }

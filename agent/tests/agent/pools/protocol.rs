@@ -156,17 +156,26 @@ fn a_large_function_arrives() {
     host.end();
 }
 
-/// A worker that gets it takes the item after it: no other worker needs it. Workers that are idle afterwards do not keep it.
-fn a_large_function_goes_only_where_it_is_needed() {
+/// Starts a pool of two workers, which are ready and have run an item each. Returns their process ids. `name`: of the gates.
+fn two_idle_workers(name: &str) -> (Host, [Pid; 2]) {
     let mut host = Host::new(2);
     host.pool_of(StartPool { pool: 1, processes: 2, ..start() });
-    let gates = [Gate::new("needed-1"), Gate::new("needed-2")];
-    let waiting_items = gates.each_ref().map(|gate| format!("hear {}", gate.path()));
+    let gates = ["a", "b"].map(|gate| Gate::new(&format!("{name}-{gate}")));
+    let waiting_items = gates.each_ref().map(|gate| format!("after {} pid", gate.path()));
     let running = host.assign(1, [&waiting_items[0], &waiting_items[1]]);
     host.wait_for_output(1, "listening\nlistening\n");
     gates.iter().for_each(Gate::open);
-    running.into_iter().for_each(|chunk| drop(host.result(chunk)));
+    let pids = running.map(|chunk| {
+        let result = host.result(chunk);
+        let digits = result.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+        Pid::from_raw(digits.parse().expect("a process id"))
+    });
+    (host, pids)
+}
 
+/// A worker that gets it takes the item after it: no other worker needs it. Workers that are idle afterwards do not keep it.
+fn a_large_function_goes_only_where_it_is_needed() {
+    let (mut host, _) = two_idle_workers("needed");
     let function = vec![1; 33 << 20].into();
     host.send(Command::StartJob(StartJob { pool: 1, job: 5, function, ..StartJob::default() }));
     host.send(Command::Assign(Assign { chunks: vec![chunk(70, 5, 1)], segments: vec![segment("echo a")] }));
@@ -191,17 +200,7 @@ fn a_large_function_goes_only_where_it_is_needed() {
 
 fn an_item_does_not_wait_for_a_stopped_worker_that_gets_its_function() {
     for stopped in [0, 1] {
-        let mut host = Host::new(2);
-        host.pool_of(StartPool { pool: 1, processes: 2, ..start() });
-        let gates = [Gate::new(&format!("stop-{stopped}-a")), Gate::new(&format!("stop-{stopped}-b"))];
-        let waiting_items = gates.each_ref().map(|gate| format!("after {} pid", gate.path()));
-        let running = host.assign(1, [&waiting_items[0], &waiting_items[1]]);
-        host.wait_for_output(1, "listening\nlistening\n");
-        gates.iter().for_each(Gate::open);
-        let pids = running.map(|chunk| host.result(chunk)).map(|result| {
-            let digits = result.trim_start_matches(|letter: char| !letter.is_ascii_digit());
-            Pid::from_raw(digits.parse().expect("a process id"))
-        });
+        let (mut host, pids) = two_idle_workers(&format!("stop-{stopped}"));
         kill(pids[stopped], Signal::SIGSTOP).expect("the worker runs");
         let function = vec![1; 33 << 20].into();
         host.send(Command::StartJob(StartJob { pool: 1, job: 5, function, ..StartJob::default() }));

@@ -10,9 +10,7 @@ _MOST_FILES = 30_000
 
 
 def path(directory):
-    """Checks a directory, and returns its absolute path; None if it is None."""
-    if directory is None:
-        return None
+    """Checks a directory, and returns its absolute path."""
     absolute = os.path.abspath(os.fspath(directory))
     if not os.path.isdir(absolute):
         raise ValueError(f"working_dir: {absolute} is not a directory")

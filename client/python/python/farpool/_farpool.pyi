@@ -145,7 +145,7 @@ def open(
     address: str | None,
     file: str,
     arguments: Sequence[str],
-    directory: str | None,
+    stays: bool,
     environment: Sequence[tuple[str, str]],
     initializer: bytes,
     initargs: bytes,

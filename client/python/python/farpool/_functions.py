@@ -327,7 +327,7 @@ def _with_cloudpickle():
 
 
 def main_has_classes():
-    """Returns whether classes are defined in the client's script."""
+    """Returns whether the client's script defines classes."""
     main = sys.modules.get("__main__")
     if main is None:
         return False

@@ -13,7 +13,7 @@ VARIABLE = "FARPOOL_LOGGING"
 _MOST_BYTES = 1 << 20
 
 # The records that were handled last, and how many of them: if a Ctrl-C comes before their item's outcome is decoded, they come again.
-_handled: dict = {}
+_handled = b"", 0
 
 
 def levels():
@@ -37,17 +37,17 @@ def collect(levels, worker):
 
 def handle(data):
     """Handles records that a worker kept as if they had been logged here. Raises the last exception of a handler, if any."""
+    global _handled
     records, dropped = loads(data)
     failed = None
-    for at in range(_handled.get(data, 0), len(records)):
-        _handled.clear()
-        _handled[data] = at + 1
+    for at in range(_handled[1] if _handled[0] == data else 0, len(records)):
+        _handled = data, at + 1
         try:
             _handle(records[at])
         except Exception as error:
             failed = error
-    if dropped and _handled.get(data, 0) <= len(records):
-        _handled[data] = len(records) + 1
+    if dropped and _handled != (data, len(records) + 1):
+        _handled = data, len(records) + 1
         logging.getLogger("farpool").warning("%s log records of an item were dropped: they had more than 1 MiB", dropped)
     if failed is not None:
         raise failed
@@ -55,7 +55,8 @@ def handle(data):
 
 def forget_handled():
     """Forgets what was handled last: the outcome that came with it is decoded."""
-    _handled.clear()
+    global _handled
+    _handled = b"", 0
 
 
 def _handle(attributes):

@@ -11,7 +11,7 @@ import types
 import warnings
 import weakref
 
-from farpool import _directory, _farpool, _functions, _program
+from farpool import _farpool, _functions, _program
 
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 
@@ -107,15 +107,14 @@ class Pool:
         self._maxtasksperchild = maxtasksperchild
         packed, arguments = _initializer(initializer, tuple(initargs), _functions.surroundings(is_here))
         program = _program.for_this_machine if is_here else _program.for_cluster
-        directory = _directory.path(working_dir)
-        file, program_arguments = program(_names(preload), py_modules, directory)
+        file, program_arguments = program(_names(preload), py_modules, _absolute(working_dir))
         self._session = _farpool.open(
             processes=min(processes, 2**32 - 1),
             address=None if is_here else address,
             file=file,
             arguments=program_arguments,
             # Otherwise agents that have the directory would start workers there, and not in a copy.
-            directory=_own_directory() if directory is None else None,
+            stays=working_dir is None,
             environment=_environment(env, processes if is_here else None, logging),
             initializer=packed,
             initargs=arguments,
@@ -339,8 +338,9 @@ class Pool:
 
     def _call(self, func, args, kwds):
         how, value = arguments(args, kwds)
-        # Looking for classes pickles the arguments once more.
-        return self._task(how, func, value if _functions.main_has_classes() else None), value
+        # Looking for classes pickles the arguments once more, and looking for whether there are any takes time as well.
+        sample = None if _is_plain(value) or not _functions.main_has_classes() else value
+        return self._task(how, func, sample), value
 
     def _map(self, verb, how, func, iterable, chunksize, progress, options):
         self._check_running()
@@ -519,6 +519,15 @@ def _labels(require):
     return list(require.items()) if require else []
 
 
+def _absolute(working_dir):
+    """Checks a directory and returns its absolute path; None if there is none."""
+    if working_dir is None:
+        return None
+    from farpool import _directory
+
+    return _directory.path(working_dir)
+
+
 def _names(modules):
     """Checks the names of modules."""
     modules = (modules,) if isinstance(modules, str) else tuple(modules)
@@ -583,14 +592,6 @@ def _is_small(value):
 def _first(iterable):
     """Returns the first element as a sample of the others, if that is cheap; otherwise None."""
     return iterable[0] if type(iterable) in (list, tuple) and iterable else None
-
-
-def _own_directory():
-    try:
-        return os.getcwd()
-    except OSError:
-        # It was removed.
-        return None
 
 
 def _length(iterable):

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from farpool import _directory, _modules
+from farpool import _modules
 
 # `sys.path`, the arguments of `_worker.serve`, the times when modules changed, and this program's arguments follow it on the command line.
 # It defines no names in `__main__`, where tasks find their globals.
@@ -50,7 +50,11 @@ def for_cluster(preload, py_modules, directory):
     the same path on each host."""
     from farpool import _farpool
 
-    copied = {} if directory is None else _directory.tracked(directory)
+    copied = {}
+    if directory is not None:
+        from farpool import _directory
+
+        copied = _directory.tracked(directory)
     version = tuple(sys.version_info[:2])
     name = ".".join(map(str, version))
     main = _CLUSTER_BOOTSTRAP.format(version=version, name=name, farpool=_farpool.__version__, preload=preload, is_archive=bool(copied))
