@@ -1,7 +1,9 @@
 //! Other processes, identified by pidfd: a pid may be reused, a pidfd is not.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -14,6 +16,9 @@ const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
 /// Most ancestors to follow. Real programs have fewer; a longer chain would only cost time.
 const MAX_ANCESTORS: usize = 64;
+
+/// Most times to list the threads of a process until none has come or gone meanwhile.
+const MAX_LISTINGS: usize = 64;
 
 /// A process, running or exited.
 #[derive(Debug)]
@@ -132,13 +137,26 @@ pub fn ancestors_of(pid: Pid) -> impl Iterator<Item = Pid> {
 
 /// Returns the children of all threads of a process, including those that were not reaped.
 pub fn children_of(pid: Pid) -> Vec<Pid> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let mut children = Vec::new();
-    for task in tasks.flatten() {
-        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)));
+    let mut children = BTreeSet::new();
+    let mut threads = threads_of(pid);
+    for _ in 0..MAX_LISTINGS {
+        for thread in &threads {
+            let list = fs::read_to_string(thread.join("children")).unwrap_or_default();
+            children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)));
+        }
+        // If a thread exits while the kernel lists them, the list ends there, and another thread inherits its children.
+        let listed = std::mem::replace(&mut threads, threads_of(pid));
+        if threads == listed {
+            break;
+        }
     }
-    children
+    children.into_iter().collect()
+}
+
+/// Returns the folders of a process's threads in /proc.
+fn threads_of(pid: Pid) -> Vec<PathBuf> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    tasks.into_iter().flatten().flatten().map(|task| task.path()).collect()
 }
 
 #[cfg(test)]
@@ -146,6 +164,7 @@ mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     use std::process::{Child, Command};
+    use std::sync::{Arc, Barrier};
 
     use super::*;
 
@@ -182,6 +201,31 @@ mod tests {
         assert!(process.has_ended());
         assert_eq!(process.signal(Signal::SIGKILL), Err(Errno::ESRCH));
         assert!(Process::open_child(pid, Pid::this()).is_none());
+    }
+
+    #[test]
+    fn children_are_found_while_threads_exit() {
+        const EXITING: usize = 16;
+        for round in 0..200 {
+            // Threads are listed by age, so these come before the one that starts the child.
+            let exits = Arc::new(Barrier::new(EXITING + 1));
+            let exiting: [_; EXITING] = std::array::from_fn(|_| {
+                let exits = Arc::clone(&exits);
+                std::thread::spawn(move || exits.wait())
+            });
+            let parent = std::thread::spawn(move || {
+                let (mut child, pid) = sleeper();
+                exits.wait();
+                let is_found = children_of(Pid::this()).contains(&pid);
+                child.kill().expect("the process runs");
+                child.wait().expect("the process is a child of this one");
+                is_found
+            });
+            assert!(parent.join().expect("the child can be started"), "round {round}");
+            for thread in exiting {
+                thread.join().expect("the thread only waits");
+            }
+        }
     }
 
     #[test]
