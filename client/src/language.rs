@@ -1,8 +1,8 @@
 //! Finds this program's functions in its workers, and turns the program into a worker.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use farpool_worker::{Language, Task};
 
 use crate::{codec, function};
@@ -62,7 +62,7 @@ pub fn slot() -> Option<u32> {
 struct Rust;
 
 impl Language for Rust {
-    fn find(&self, function: Cow<'_, [u8]>) -> Result<Task, String> {
+    fn find(&self, function: Bytes) -> Result<Task, String> {
         match function::resolve(&function) {
             Ok(entry) => Ok(Arc::new(entry)),
             Err(why) => Err(why.into_owned()),

@@ -71,6 +71,7 @@ mod panics;
 mod pool;
 mod progress;
 mod pulling;
+mod shared;
 mod singles;
 mod task;
 mod terminal;
@@ -91,5 +92,6 @@ pub use language::{init, slot};
 #[doc(hidden)]
 pub use output::{Printed, print_workers_with};
 pub use pool::Pool;
+pub use shared::Shared;
 #[doc(hidden)]
 pub use task::count_as_failed;

@@ -109,6 +109,7 @@ impl Options {
             require: self.require.clone(),
             speculate: self.speculate,
             detach: None,
+            shared: false,
         }
     }
 }

@@ -11,9 +11,12 @@ use bytes::Bytes;
 #[cfg(feature = "cluster")]
 use farpool_session::detached::DetachSettings;
 use farpool_session::{Call, Interest, ItemLimit, Session, fork};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind};
 use crate::options::Options;
+use crate::shared::Shared;
 use stage::{Stage, StageCell};
 
 /// A pool of worker processes.
@@ -56,6 +59,39 @@ impl Pool {
     /// ```
     pub fn processes(&self) -> usize {
         self.session.processes() as usize
+    }
+
+    /// Shares a value with all tasks of the pool. Each host gets it once, and all its workers map the same memory; each
+    /// worker decodes it when it first needs it.
+    ///
+    /// The coordinator counts it in its `--memory`. After a restart, it gets the value again.
+    ///
+    /// # Errors
+    /// [`Codec`](crate::ErrorKind::Codec) if it cannot be encoded; [`PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge) beyond 2
+    /// GiB, or half of the coordinator's memory; and if the pool was closed or has failed.
+    ///
+    /// ```
+    /// use farpool::Shared;
+    ///
+    /// fn count((text, word): (Shared<String>, String)) -> usize {
+    ///     text.matches(&word).count()
+    /// }
+    ///
+    /// fn main() -> Result<(), farpool::Error> {
+    ///     farpool::init();
+    ///     let pool = farpool::Pool::new(2)?;
+    ///     let text = pool.share("the cat, the dog".to_owned())?;
+    ///     let words = ["the", "cat"].map(|word| (text.clone(), word.to_owned()));
+    ///     assert_eq!(pool.map(count, words)?, [2, 1]);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn share<T>(&self, value: T) -> Result<Shared<T>, Error>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let open = self.check(&Options::default());
+        open.and_then(|()| Shared::new(&self.session, value)).map_err(|error| error.of_job("share", ""))
     }
 
     /// Refuses new calls; jobs that were already started finish. Returns at once.

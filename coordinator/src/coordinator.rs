@@ -258,7 +258,7 @@ impl Coordinator {
         queries::lacks_chunk(&self.parts, client)
     }
 
-    /// Whether a client has a job that has nothing queued and may get more items.
+    /// Whether a client has a job that has nothing queued and may get more items, or shared values, which only it can free.
     pub fn lacks_items(&self, client: ClientId) -> bool {
         queries::lacks_items(&self.parts, client)
     }

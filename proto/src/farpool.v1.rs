@@ -326,6 +326,10 @@ pub struct OpenJob {
     /// In a pool that is detached, whose id becomes the job's: what the coordinator keeps the job as.
     #[prost(message, optional, tag = "12")]
     pub detach: ::core::option::Option<Detach>,
+    /// The job is a shared value: it has no items, and every worker of the pool can read `function`. CancelJob frees it once
+    /// all jobs that were opened before that have ended.
+    #[prost(bool, tag = "13")]
+    pub shared: bool,
 }
 /// Consecutive items. May be sent while all Items of the job so far have fewer bytes (data and ends) than its limit: see
 /// Window. Also while fewer of their items than an explicit chunk has are unfinished: a chunk runs when it is whole.
@@ -779,6 +783,9 @@ pub struct StartJob {
     /// OpenJob.job.
     #[prost(uint64, tag = "6")]
     pub number: u64,
+    /// OpenJob.shared. The pool's workers get it before items of later chunks.
+    #[prost(bool, tag = "7")]
+    pub shared: bool,
 }
 /// The agent can forget the job. `kill`: it was cancelled, so its running items are killed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -905,6 +912,9 @@ pub struct HeldPool {
     pub chunks: ::prost::alloc::vec::Vec<HeldChunk>,
     #[prost(message, optional, tag = "5")]
     pub owner: ::core::option::Option<Principal>,
+    /// OpenJob.job of the shared values that it has. AdoptPool.jobs names those that are still needed.
+    #[prost(uint64, repeated, tag = "6")]
+    pub shared: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeldChunk {

@@ -30,7 +30,7 @@ pub mod v1 {
 
 /// The protocol version, which covers the messages and the memory that agents share with workers. Both sides of a
 /// session must have the same one.
-pub const PROTOCOL: u32 = 11;
+pub const PROTOCOL: u32 = 12;
 
 /// The version that this build sends at the start of a session.
 pub fn version() -> v1::Version {

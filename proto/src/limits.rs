@@ -114,12 +114,24 @@ pub fn function(what: &'static str, bytes: usize) -> Result<(), BeyondLimit> {
     at_most(what, bytes, FUNCTION_BYTES)
 }
 
+/// Checks the size of a shared value.
+///
+/// # Errors
+/// If it is too large.
+pub fn shared(bytes: usize) -> Result<(), BeyondLimit> {
+    at_most("bytes of the shared value", bytes as u64, PAYLOAD_BYTES)
+}
+
 /// Checks the settings of a job.
 ///
 /// # Errors
 /// If something in it is beyond its limit.
 pub fn job(open: &OpenJob) -> Result<(), BeyondLimit> {
-    function("bytes of the job's function", open.function.len())?;
+    if open.shared {
+        shared(open.function.len())?;
+    } else {
+        function("bytes of the job's function", open.function.len())?;
+    }
     at_most("retries", open.retries, RETRIES)?;
     at_most("bytes in the job's label", open.label.len(), JOB_LABEL_BYTES)?;
     labels(&open.require)

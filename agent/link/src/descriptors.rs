@@ -8,15 +8,17 @@ use nix::libc;
 
 /// Most descriptors that a message can carry (SCM_MAX_FD).
 const MAX_DESCRIPTORS: usize = 253;
-/// Size of their control message: a header and the descriptors.
-const CONTROL_BYTES: usize =
-    mem::size_of::<libc::cmsghdr>() + MAX_DESCRIPTORS.next_multiple_of(2) * mem::size_of::<RawFd>();
 
 /// A buffer with the alignment of control messages.
 #[repr(C)]
-struct Control {
+struct Control<const BYTES: usize> {
     align: [libc::cmsghdr; 0],
-    bytes: [u8; CONTROL_BYTES],
+    bytes: [u8; BYTES],
+}
+
+/// Returns the size of a control message with this many descriptors.
+const fn control_bytes(descriptors: usize) -> usize {
+    mem::size_of::<libc::cmsghdr>() + descriptors.next_multiple_of(2) * mem::size_of::<RawFd>()
 }
 
 /// Receives one packet. Returns its length and its descriptors: none, if not all of them could be opened in this
@@ -25,6 +27,23 @@ struct Control {
 /// # Errors
 /// EBADMSG if the packet is longer than the buffer.
 pub(super) fn receive(socket: BorrowedFd<'_>, packet: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    loop {
+        match receive_with::<{ control_bytes(MAX_DESCRIPTORS) }>(socket, packet) {
+            Err(Errno::EINTR) => {}
+            received => return received,
+        }
+    }
+}
+
+/// Like [`receive`], for messages with at most two descriptors. A signal ends the wait (EINTR).
+pub(super) fn receive_few(socket: BorrowedFd<'_>, packet: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    receive_with::<{ control_bytes(2) }>(socket, packet)
+}
+
+fn receive_with<const CONTROL_BYTES: usize>(
+    socket: BorrowedFd<'_>,
+    packet: &mut [u8],
+) -> nix::Result<(usize, Vec<OwnedFd>)> {
     let mut control = Control { align: [], bytes: [0; CONTROL_BYTES] };
     let mut buffer = libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() };
     // SAFETY: a msghdr consists of numbers and pointers, for which zero is valid: no name, no buffers.
@@ -33,15 +52,10 @@ pub(super) fn receive(socket: BorrowedFd<'_>, packet: &mut [u8]) -> nix::Result<
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control.bytes).cast();
     message.msg_controllen = CONTROL_BYTES as _;
-    let length = loop {
-        // SAFETY: `message` points to `buffer`, which points to `packet`, and to `control`, each with its length. All
-        // of them live, and are not accessed otherwise, until the call returns.
-        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
-        match Errno::result(received) {
-            Err(Errno::EINTR) => {}
-            received => break received?,
-        }
-    };
+    // SAFETY: `message` points to `buffer`, which points to `packet`, and to `control`, each with its length. All of them
+    // live, and are not accessed otherwise, until the call returns.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let length = Errno::result(received)?;
     let mut fds = take(&message);
     if message.msg_flags & libc::MSG_CTRUNC != 0 {
         fds.clear();

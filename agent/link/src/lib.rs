@@ -1,5 +1,5 @@
-//! The link between an agent and one of its workers: shared memory for all messages, and a socket. The socket only
-//! wakes the other side (one byte, if it sleeps), and shows when that side has ended.
+//! The link between an agent and one of its workers: shared memory for all messages, and a socket. The socket
+//! wakes the other side (one byte, if it sleeps), carries [sealed] files, and shows when that side has ended.
 //!
 //! Why not only a socket: outcomes that a worker wrote into the ring survive its death, a busy pair makes no system calls, and
 //! large payloads move through existing pages.
@@ -14,6 +14,7 @@ pub mod item_token;
 pub mod message;
 pub mod process;
 pub mod record;
+pub mod sealed;
 
 mod descriptors;
 mod memory;

@@ -7,12 +7,13 @@
 //! | Setup | - | - | `WorkerSettings` (protobuf) |
 //! | LargeSetup | - | - | instead of Setup: [`LargeHeader`]; the settings follow as Piece records |
 //! | Function | function | - | what the program needs to find it |
-//! | LargeFunction | function | - | instead of Function: [`LargeHeader`]; the function follows as Piece records |
+//! | LargeFunction | function | - | instead of Function: [`LargeHeader`]; it is in a [sealed](crate::sealed) file |
+//! | Shared | shared value | - | [`LargeHeader`]; the value is in a [sealed](crate::sealed) file |
 //! | Run | function | of the first item | [`RunHeader`], `ends` (u32 each), the items |
 //! | Large | function | of the item | [`LargeHeader`]; its bytes follow as Piece records |
-//! | Piece | - | - | the next bytes of what the last LargeSetup, LargeFunction or Large announced |
+//! | Piece | - | - | the next bytes of what the last LargeSetup or Large announced |
 //! | Resume | - | - | none: all revoked items are before this record |
-//! | Forget | function | - | none: the job is over |
+//! | Forget | function or shared value | - | none: the job is over |
 //! | Stop | - | - | none: exit |
 //!
 //! Worker to agent: Ready (u32: its process id); InitFailed and Failed (`Failure`, protobuf); Ok (the result); Large (u64: its length)
@@ -41,6 +42,7 @@ pub enum Kind {
     Stop = 8,
     LargeSetup = 9,
     LargeFunction = 10,
+    Shared = 11,
     Ready = 16,
     InitFailed = 17,
     Ok = 18,
@@ -62,6 +64,7 @@ impl Kind {
             8 => Kind::Stop,
             9 => Kind::LargeSetup,
             10 => Kind::LargeFunction,
+            11 => Kind::Shared,
             16 => Kind::Ready,
             17 => Kind::InitFailed,
             18 => Kind::Ok,
@@ -80,7 +83,7 @@ pub struct Header {
     pub length: u32,
     /// The kind of the record.
     pub kind: Kind,
-    /// As the table above says: the agent's number of a function, or 1 for a result that counts as failed.
+    /// As the table above says: the agent's number of a function or shared value, or 1 for a result that counts as failed.
     pub tag: u32,
     /// The position of the item that it is about, in the worker's stream of items.
     pub position: u32,

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use farpool_proto::v1::Segment;
 
+use super::function::{Function, Shared};
+
 /// A chunk that the coordinator has assigned.
 #[derive(Debug)]
 pub(super) struct Chunk {
@@ -52,7 +54,8 @@ pub(super) struct Assignment<'a> {
     pub(super) stretch: Stretch<'a>,
     /// The job's number in this pool.
     pub(super) job: u32,
-    pub(super) function: &'a Bytes,
+    pub(super) function: &'a Function,
+    pub(super) shared: &'a Shared,
     /// How long each item may run; 0: as long as it likes.
     pub(super) timeout_ns: u64,
     /// The items of the chunk run on one worker, one after another.

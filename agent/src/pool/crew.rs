@@ -81,16 +81,6 @@ impl Crew {
         self.workers.iter().filter(|worker| worker.runs()).count()
     }
 
-    /// Returns the number of workers that are getting a large function, and take an item after it.
-    pub(super) fn awaiting_functions(&self) -> usize {
-        self.workers.iter().filter(|worker| worker.awaits_function().is_some()).count()
-    }
-
-    /// Returns how many of them are getting this job's function.
-    pub(super) fn awaiting_function_of(&self, job: u32) -> usize {
-        self.workers.iter().filter(|worker| worker.awaits_function() == Some(job)).count()
-    }
-
     /// Returns the number of workers that are ready or starting.
     pub(super) fn serving(&self) -> usize {
         self.workers.iter().filter(|worker| worker.serves()).count()

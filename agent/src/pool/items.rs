@@ -102,9 +102,13 @@ impl WorkerPool {
             let sound = self.crew[at].send_more(self.round.now);
             self.terminate_if_corrupt(at, !sound);
         }
-        self.fill();
-        if self.work.queue_is_empty() && self.move_work() {
+        if self.work.write(&self.round.host) {
             self.fill();
+            if self.work.queue_is_empty() && self.move_work() {
+                self.fill();
+            }
+        } else {
+            self.needs_another_round = true;
         }
         self.crew.publish();
     }
@@ -116,23 +120,17 @@ impl WorkerPool {
         }
         // First each worker gets something, breadth first; then more in advance. No more workers run at once than the
         // pool may use. A retiring worker counts while it runs.
-        let mut awaiting = self.crew.awaiting_functions();
-        let mut busy = self.crew.running() + awaiting;
+        let mut busy = self.crew.running();
         for level in 1..=self.round.threads {
             for at in 0..self.crew.len() {
-                let Some(job) = self.work.next_job() else { return };
-                // For each worker that is still getting the function, one piece stays queued.
-                if awaiting > 0 && self.work.queued() <= self.crew.awaiting_function_of(job) {
+                if self.work.queue_is_empty() {
                     return;
                 }
                 let idle = self.crew[at].runs_of_items() == 0;
                 if !self.crew[at].takes_up_to(level) || (idle && busy >= self.quota.may_run()) {
                     continue;
                 }
-                let given = self.give_next(at);
-                let awaits = self.crew[at].awaits_function().is_some();
-                awaiting += usize::from(awaits);
-                if idle && (given || awaits) {
+                if self.give_next(at) && idle {
                     busy += 1;
                 }
             }

@@ -14,6 +14,7 @@
 mod chunks;
 mod crew;
 mod death;
+mod function;
 mod items;
 mod launcher;
 mod lines;

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use farpool_link::{Corrupt, Reader};
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{Failure, Returned, Segment, StartJob};
+use nix::errno::Errno;
 use slab::Slab;
 
 use super::chunks::{Assignment, Chunk, Piece};
+use super::function::{Function, MAX_COPIED, Shared, Writing};
 use super::rejected;
 use super::report::Report;
 use super::round::Round;
@@ -16,11 +18,16 @@ use crate::{Host, ProtocolError};
 
 /// Most items of rejected jobs that are reported as failed in one turn.
 const MAX_REJECTED: u64 = 1024;
+/// Most bytes of large functions and shared values that are written in one turn.
+const MAX_WRITTEN: usize = 16 << 20;
 
 /// The jobs and chunks of a pool.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     jobs: Slab<Job>,
+    shared: Shared,
+    /// Large functions and shared values that are being written, one after another. No worker gets items meanwhile.
+    writing: VecDeque<Writing>,
     /// Jobs whose items have a timeout.
     timed_jobs: usize,
     chunks: Slab<Chunk>,
@@ -34,7 +41,9 @@ pub(super) struct Work {
 
 #[derive(Debug)]
 struct Job {
-    function: Bytes,
+    function: Function,
+    /// It is a shared value, and has no items.
+    is_shared: bool,
     /// Why none of its items can run, if the job was rejected.
     rejected: Option<Failure>,
     timeout_ns: u64,
@@ -54,14 +63,63 @@ impl Work {
     pub(super) fn start_job(&mut self, start: StartJob, host: &Host) -> u32 {
         let rejected = rejected::check_job(&start, host);
         self.timed_jobs += usize::from(start.timeout_ns > 0);
-        number(self.jobs.insert(Job {
-            function: if rejected.is_none() { start.function } else { Bytes::new() },
+        let bytes = if rejected.is_none() { start.function } else { Bytes::new() };
+        let is_sealed = start.shared || bytes.len() > MAX_COPIED;
+        let job = number(self.jobs.insert(Job {
+            function: Function::Copied(if is_sealed { Bytes::new() } else { bytes.clone() }),
+            is_shared: start.shared,
             rejected,
             timeout_ns: start.timeout_ns,
             whole_chunks: start.whole_chunks,
             ended: false,
             chunks: 0,
-        }))
+        }));
+        if is_sealed {
+            match Writing::begin(job, start.shared, bytes) {
+                Ok(writing) => self.writing.push_back(writing),
+                Err(error) => self.not_written(job, error, host),
+            }
+        }
+        job
+    }
+
+    /// Continues to write large functions and shared values, up to a bound in each turn. Returns false if there are more.
+    pub(super) fn write(&mut self, host: &Host) -> bool {
+        let mut room = MAX_WRITTEN;
+        while let Some(mut writing) = self.writing.pop_front() {
+            match writing.write(room) {
+                Ok(written) => room -= written,
+                Err(error) => {
+                    self.not_written(writing.job, error, host);
+                    continue;
+                }
+            }
+            if !writing.is_complete() {
+                self.writing.push_front(writing);
+                return false;
+            }
+            let (job, is_shared) = (writing.job, writing.is_shared);
+            match writing.seal() {
+                Ok(value) if is_shared => self.shared.add(job, value),
+                Ok(function) => self.jobs[job as usize].function = Function::Sealed(function),
+                Err(error) => self.not_written(job, error, host),
+            }
+        }
+        true
+    }
+
+    /// The workers cannot get the function of a job, so its items fail. If it is a shared value, tasks find that it is
+    /// missing.
+    fn not_written(&mut self, job: u32, error: Errno, host: &Host) {
+        self.jobs[job as usize].rejected = Some(rejected::not_shared(error, host));
+        let (jobs, chunks, rejected) = (&self.jobs, &self.chunks, &mut self.rejected);
+        self.queue.retain(|piece| {
+            let runs = jobs[chunks[piece.chunk as usize].job as usize].rejected.is_none();
+            if !runs {
+                rejected.push_back(*piece);
+            }
+            runs
+        });
     }
 
     /// Ends a job: the coordinator sends no more of it. Its number may be reused.
@@ -75,7 +133,7 @@ impl Work {
         self.timed_jobs > 0
     }
 
-    /// Returns the number of a job that is over, each once: the workers may forget its function.
+    /// Returns the number of a job that is over, each once: the workers may forget its function or shared value.
     pub(super) fn next_over(&mut self) -> Option<u32> {
         self.over.pop()
     }
@@ -87,6 +145,10 @@ impl Work {
             return;
         }
         let removed = self.jobs.remove(job as usize);
+        self.writing.retain(|writing| writing.job != job);
+        if removed.is_shared {
+            self.shared.remove(job);
+        }
         self.timed_jobs -= usize::from(removed.timeout_ns > 0);
         self.over.push(job);
     }
@@ -156,11 +218,6 @@ impl Work {
         self.queue.is_empty()
     }
 
-    /// Returns the job of the next piece.
-    pub(super) fn next_job(&self) -> Option<u32> {
-        self.queue.front().map(|piece| self.chunks[piece.chunk as usize].job)
-    }
-
     /// Takes the next piece from the queue.
     pub(super) fn next(&mut self) -> Option<Piece> {
         self.queue.pop_front()
@@ -180,6 +237,7 @@ impl Work {
             stretch: chunk.stretch(piece.first)?,
             job: chunk.job,
             function: &job.function,
+            shared: &self.shared,
             timeout_ns: job.timeout_ns,
             whole: job.whole_chunks,
             begins_chunk: piece.first == chunk.first,

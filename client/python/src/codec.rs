@@ -196,7 +196,7 @@ impl Encoder {
     unsafe_code,
     reason = "the safe copy needs memory that is filled with zeros first, which costs as much as the copy"
 )]
-fn append(buffer: &PyBuffer<u8>, out: &mut Vec<u8>) -> PyResult<()> {
+pub(crate) fn append(buffer: &PyBuffer<u8>, out: &mut Vec<u8>) -> PyResult<()> {
     if !buffer.is_c_contiguous() {
         return Err(PyValueError::new_err("farpool: a raw buffer has gaps"));
     }

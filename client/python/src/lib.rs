@@ -30,6 +30,7 @@ mod memory;
 mod native;
 mod progress;
 mod session;
+mod shared;
 mod task;
 mod waiting;
 mod worker;
@@ -48,11 +49,14 @@ fn _farpool(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<imap::IMapIterator>()?;
     module.add_class::<detached::DetachedJob>()?;
     module.add_class::<detached::Outcomes>()?;
+    module.add_class::<shared::SharedHandle>()?;
+    module.add_class::<shared::SharedMemory>()?;
     module.add_function(wrap_pyfunction!(session::open, module)?)?;
     module.add_function(wrap_pyfunction!(detached::attach, module)?)?;
     module.add_function(wrap_pyfunction!(session::end_threads, module)?)?;
     module.add_function(wrap_pyfunction!(codec::encode_value, module)?)?;
     module.add_function(wrap_pyfunction!(codec::decode_value, module)?)?;
+    module.add_function(wrap_pyfunction!(shared::find_shared, module)?)?;
     module.add_function(wrap_pyfunction!(worker::slot, module)?)?;
     module.add_function(wrap_pyfunction!(worker::serve, module)?)
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use farpool_proto::limits;
 use farpool_proto::v1::WorkerSettings;
 use farpool_session::{
-    Error, Inbox, Interest, ItemLimit, Program, RECONNECT_TIMEOUT, Settings, Target, environment, labels,
+    Error, Inbox, Interest, ItemLimit, Program, RECONNECT_TIMEOUT, Settings, SharedValue, Target, environment, labels,
 };
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList};
+use pyo3::types::{PyBytes, PyIterator, PyList};
 
 use crate::async_result::{AsyncResult, Ending};
 use crate::callbacks::{self, Pending, Shown};
@@ -22,6 +22,7 @@ use crate::collector::list;
 use crate::detached::DetachedJob;
 use crate::feeder::Feeder;
 use crate::imap::{Beginning, IMapIterator};
+use crate::shared::{self, SharedHandle};
 use crate::task::{Options, Task, required, seconds};
 use crate::waiting::{deadline, interruptibly, wait_until};
 use crate::{async_result, background, detached, errors, imap, map};
@@ -211,6 +212,19 @@ impl Session {
     }
 
     /// Hands a whole job to the coordinator, which keeps it under this name. Returns when all of it is on disk there.
+    /// Shares a pickled value with all tasks. Returns its key, and its handle.
+    fn share<'py>(
+        &self,
+        py: Python<'py>,
+        pickled: &[u8],
+        buffers: &Bound<'py, PyList>,
+    ) -> PyResult<(Bound<'py, PyBytes>, SharedHandle)> {
+        let (key, bytes) = shared::pack(pickled, buffers)?;
+        let shared = py.detach(|| SharedValue::share(&self.session, key, bytes.into()));
+        let value = shared.map_err(|error| errors::to_python(py, &error))?;
+        Ok((PyBytes::new(py, &key), SharedHandle::new(value)))
+    }
+
     fn detach(
         &self,
         py: Python<'_>,

@@ -2,7 +2,6 @@
 
 #![expect(unsafe_code, reason = "tells the interpreter about forks that it did not make; argued at each block")]
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -55,8 +54,8 @@ thread_local! {
 }
 
 impl Language for PythonFunctions {
-    fn find(&self, function: Cow<'_, [u8]>) -> Result<farpool_worker::Task, String> {
-        let (common, function) = common::take_from(function.into_owned().into())?;
+    fn find(&self, function: Bytes) -> Result<farpool_worker::Task, String> {
+        let (common, function) = common::take_from(function)?;
         let letter = function.first().ok_or("it has no bytes")?;
         let how = match letter {
             b'1' => How::One,

@@ -45,32 +45,40 @@ impl Call {
         let mut messages = Vec::with_capacity(3);
         messages.push(Body::OpenJob(Box::new(open)));
         let inbox = Owned::of(session.owner(), Arc::new(inbox));
+        session.dropped_values().call_begins();
         Self { session, inbox, messages, opened: false, settled: false }
     }
 
     /// Sends all messages.
     pub fn flush(&mut self) -> Result<(), Error> {
-        let sent = if self.opened {
-            self.session.send(&mut self.messages)
-        } else {
-            self.opened = true;
-            self.session.submit(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true)
-        };
+        if !self.opened {
+            return self.open(Session::submit);
+        }
+        let sent = self.session.send(&mut self.messages);
         sent.map_err(|error| self.inbox.add_context(error))
     }
 
     /// Sends all messages of a job of one item, and waits until something of it has arrived. It may return early.
     pub fn flush_and_wait(&mut self) -> Result<(), Error> {
-        self.opened = true;
-        let called = self.session.call(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
-        called.map_err(|error| self.inbox.add_context(error))
+        // Dropped values must not wait for the outcome.
+        self.open(if self.session.dropped_values().used() { Session::submit } else { Session::call })
     }
 
     /// Sends all messages of a job that no thread waits for yet.
     pub fn flush_soon(&mut self) -> Result<(), Error> {
+        self.open(Session::submit_soon)
+    }
+
+    /// Opens the job with its first messages.
+    #[inline]
+    fn open(
+        &mut self,
+        send: impl FnOnce(&Session, &Arc<Inbox>, &mut Vec<Body>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         self.opened = true;
-        let sent = self.session.submit_soon(&self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
-        sent.map_err(|error| self.inbox.add_context(error))
+        let opened = send(&self.session, &self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
+        self.session.dropped_values().call_opened();
+        opened.map_err(|error| self.inbox.add_context(error))
     }
 
     /// Lets the job continue when this is dropped.
@@ -102,6 +110,9 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if self.session.owner().is_here() {
+            if !self.opened {
+                self.session.dropped_values().call_opened();
+            }
             self.cancel();
             self.inbox.lose_consumer();
         }

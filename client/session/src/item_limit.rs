@@ -31,6 +31,14 @@ impl ItemLimit {
         if bytes as u64 <= self.bytes { Ok(()) } else { Err(self.beyond("function", bytes)) }
     }
 
+    /// Checks the size of a shared value.
+    ///
+    /// # Errors
+    /// If it is too large.
+    pub(crate) fn check_shared(self, bytes: usize) -> Result<(), Error> {
+        if bytes as u64 <= self.bytes { Ok(()) } else { Err(self.beyond("shared value", bytes)) }
+    }
+
     #[cold]
     fn beyond(self, what: &str, bytes: usize) -> Error {
         let limit = self.bytes;

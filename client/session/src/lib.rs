@@ -20,6 +20,7 @@ mod carrier;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod counted;
+mod dropped_values;
 mod error;
 mod front;
 mod gate;
@@ -32,6 +33,7 @@ mod program;
 mod results;
 mod session;
 mod settings;
+mod shared_value;
 mod waits;
 
 #[cfg(feature = "cluster")]
@@ -61,6 +63,7 @@ pub use program::Program;
 pub use results::{Results, check_items_exist};
 pub use session::Session;
 pub use settings::{RECONNECT_TIMEOUT, Settings, Target};
+pub use shared_value::SharedValue;
 
 /// Stack size in bytes of threads that hold users' values. It is as large as a main thread's, so that the deepest value that can
 /// be encoded can also be dropped there.

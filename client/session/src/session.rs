@@ -8,6 +8,7 @@ use farpool_proto::v1::ClosePool;
 use farpool_proto::v1::client_message::Body;
 
 use crate::carrier::Carrier;
+use crate::dropped_values::DroppedValues;
 use crate::error::Error;
 use crate::fork::{self, Owned, Owner};
 use crate::front::Front;
@@ -23,6 +24,7 @@ pub struct Session {
     carrier: Owned<Arc<dyn Carrier>>,
     /// The number of the next job.
     jobs: Arc<AtomicU64>,
+    dropped_values: Arc<DroppedValues>,
 }
 
 impl Session {
@@ -44,12 +46,16 @@ impl Session {
 
     /// Wraps an open session.
     pub fn over(carrier: Arc<dyn Carrier>) -> Self {
-        Self { carrier: Owned::new(carrier), jobs: Arc::new(AtomicU64::new(1)) }
+        Self { carrier: Owned::new(carrier), jobs: Arc::new(AtomicU64::new(1)), dropped_values: Arc::default() }
     }
 
     /// Returns a new job number.
     pub(crate) fn next_job(&self) -> u64 {
         self.jobs.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn dropped_values(&self) -> &Arc<DroppedValues> {
+        &self.dropped_values
     }
 
     /// Refuses further jobs; with `now`, also ends the open ones.

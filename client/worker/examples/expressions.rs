@@ -3,7 +3,6 @@
 //! Items and results are numbers as text. A client names this executable as its pool's program, and an expression as the function
 //! of a job. The expression is parsed once for each job; numbers are `f64`.
 
-use std::borrow::Cow;
 use std::iter::Peekable;
 use std::str::Chars;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ fn main() {
 struct Expressions;
 
 impl Language for Expressions {
-    fn find(&self, function: Cow<'_, [u8]>) -> Result<Task, String> {
+    fn find(&self, function: bytes::Bytes) -> Result<Task, String> {
         let text = std::str::from_utf8(&function).map_err(|error| format!("the expression is not text: {error}"))?;
         let expression = parse(text).map_err(|error| format!("the expression {:.100?}: {error}", text))?;
         Ok(Arc::new(move |items: &mut dyn Items| farpool_worker::run(items, |items| one(items, &expression))))

@@ -1,11 +1,13 @@
 //! Lets the threads of a worker sleep until the agent has written something, and wakes the agent.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use farpool_link::Memory;
+use farpool_link::sealed::{self, Received};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, send};
 
 use crate::leave;
 
@@ -16,6 +18,8 @@ pub(crate) struct Bell {
     socket: OwnedFd,
     waiting: Mutex<Waiting>,
     rung: Condvar,
+    /// Files that have arrived and nobody has taken.
+    files: Mutex<VecDeque<nix::Result<OwnedFd>>>,
 }
 
 #[derive(Debug, Default)]
@@ -30,13 +34,13 @@ struct Waiting {
 
 impl Bell {
     pub(crate) fn new(memory: Arc<Memory>, socket: OwnedFd) -> Bell {
-        Bell { memory, socket, waiting: Mutex::default(), rung: Condvar::new() }
+        Bell { memory, socket, waiting: Mutex::default(), rung: Condvar::new(), files: Mutex::default() }
     }
 
     /// Sleeps until `ready` returns true. Exits the process if the agent has closed the connection.
     pub(crate) fn wait(&self, mut ready: impl FnMut() -> bool) {
         while !ready() {
-            let mut waiting = self.lock();
+            let mut waiting = lock(&self.waiting);
             if waiting.on_socket {
                 let times = waiting.times;
                 waiting.followers += 1;
@@ -53,7 +57,7 @@ impl Bell {
                 self.listen();
             }
             self.memory.status().worker_awake();
-            let mut waiting = self.lock();
+            let mut waiting = lock(&self.waiting);
             waiting.on_socket = false;
             waiting.times += 1;
             let followers = waiting.followers;
@@ -63,6 +67,19 @@ impl Bell {
                 self.rung.notify_all();
             }
         }
+    }
+
+    /// Waits for the next file from the agent.
+    ///
+    /// # Errors
+    /// EMFILE if it could not be opened here.
+    pub(crate) fn next_file(&self) -> nix::Result<OwnedFd> {
+        let mut file = None;
+        self.wait(|| {
+            file = file.take().or_else(|| lock(&self.files).pop_front());
+            file.is_some()
+        });
+        file.unwrap_or(Err(Errno::EMFILE))
     }
 
     /// Wakes the agent.
@@ -87,14 +104,15 @@ impl Bell {
     }
 
     fn listen(&self) {
-        match recv(self.socket.as_raw_fd(), &mut [0; 64], MsgFlags::empty()) {
-            Ok(0) => leave::agent_gone(),
-            Ok(_) | Err(Errno::EINTR) => {}
+        match sealed::receive(self.socket.as_fd()) {
+            Ok(Received::End) => leave::agent_gone(),
+            Ok(Received::File(file)) => lock(&self.files).push_back(file),
+            Ok(Received::Wake) | Err(Errno::EINTR) => {}
             Err(error) => leave::lost_connection(error),
         }
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

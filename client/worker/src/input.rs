@@ -1,14 +1,19 @@
 //! Reads functions, items and orders in a worker, in the order in which the agent wrote them.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, RunHeader};
+use farpool_link::sealed::Mapping;
 use farpool_link::{Direction, Memory, RING_BYTES, Reader};
+use nix::errno::Errno;
 
 use crate::bell::Bell;
 use crate::language::{Language, Task};
 use crate::leave;
+use crate::shared::{self, Key};
 
 /// A function, or why it was not found.
 pub(crate) type FoundTask = Result<Task, Arc<str>>;
@@ -19,6 +24,8 @@ pub(crate) struct Input {
     bell: Arc<Bell>,
     memory: Arc<Memory>,
     functions: Vec<Option<FoundTask>>,
+    /// The keys of the shared values, by the agent's numbers.
+    shared: BTreeMap<u32, Key>,
 }
 
 /// The next order for a worker.
@@ -48,7 +55,7 @@ pub(crate) struct Run {
 impl Input {
     pub(crate) fn new(memory: Arc<Memory>, bell: Arc<Bell>, language: &'static dyn Language) -> Input {
         let reader = Reader::new(Arc::clone(&memory), Direction::ToWorker);
-        Input { language, reader, bell, memory, functions: Vec::new() }
+        Input { language, reader, bell, memory, functions: Vec::new(), shared: BTreeMap::new() }
     }
 
     /// Waits for the next order.
@@ -76,21 +83,31 @@ impl Input {
                     };
                 }
                 Kind::Function => {
-                    let found = self.language.find(Cow::Borrowed(payload)).map_err(Arc::from);
+                    let found = self.language.find(Bytes::copy_from_slice(payload)).map_err(Arc::from);
                     self.take(header);
                     self.remember(header.tag, found);
                 }
                 Kind::LargeFunction => {
                     let Some(large) = LargeHeader::read(payload) else { leave::broken_link() };
                     self.take(header);
-                    let function = Cow::Owned(self.pieces(large.length));
-                    let found = self.language.find(function).map_err(Arc::from);
-                    self.remember(header.tag, found);
+                    let found = self.file(large.length).and_then(|bytes| self.language.find(Bytes::from_owner(bytes)));
+                    self.remember(header.tag, found.map_err(Arc::from));
+                }
+                Kind::Shared => {
+                    let Some(large) = LargeHeader::read(payload) else { leave::broken_link() };
+                    self.take(header);
+                    if let Some(key) = shared::remember(self.file(large.length)) {
+                        // If there was no room for Forget, the next value with its number replaces it.
+                        let replaced = self.shared.insert(header.tag, key);
+                        self.forget_shared(replaced);
+                    }
                 }
                 Kind::Forget => {
                     if let Some(function) = self.functions.get_mut(header.tag as usize) {
                         *function = None;
                     }
+                    let ended = self.shared.remove(&header.tag);
+                    self.forget_shared(ended);
                     self.take(header);
                 }
                 Kind::Resume => {
@@ -148,7 +165,30 @@ impl Input {
         known.unwrap_or_else(|| Err("the agent never announced this function".into()))
     }
 
-    /// Reads a large item, a large function or large settings from the pieces that follow.
+    /// Forgets a shared value, unless the agent has sent it again since.
+    fn forget_shared(&self, key: Option<Key>) {
+        if let Some(key) = key.filter(|key| self.shared.values().all(|known| known != key)) {
+            drop(shared::forget(key));
+        }
+    }
+
+    /// Maps the next file that the agent has sent.
+    fn file(&self, length: u64) -> Result<Mapping, String> {
+        let mapping = self.bell.next_file().and_then(|file| {
+            let length = usize::try_from(length).map_err(|_| Errno::ENOMEM)?;
+            Mapping::open(file.as_fd(), length)
+        });
+        mapping.map_err(|error| {
+            let advice = match error {
+                Errno::EMFILE | Errno::ENFILE => ": raise the limit on open files (ulimit -n)",
+                Errno::ENOMEM => ": raise the pool's memory limit",
+                _ => "",
+            };
+            format!("the worker cannot map {length} bytes from its agent: {}{advice}", error.desc())
+        })
+    }
+
+    /// Reads a large item or large settings from the pieces that follow.
     fn pieces(&mut self, length: u64) -> Vec<u8> {
         let mut item = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
         while (item.len() as u64) < length {

@@ -1,7 +1,8 @@
 //! The language that functions are written in.
 
-use std::borrow::Cow;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::items::Items;
 
@@ -15,7 +16,7 @@ pub trait Language: Send + Sync {
     ///
     /// # Errors
     /// Why it was not found: each of the job's items fails with this message.
-    fn find(&self, function: Cow<'_, [u8]>) -> Result<Task, String>;
+    fn find(&self, function: Bytes) -> Result<Task, String>;
 
     /// Returns the stack size of each thread that runs items, in bytes, if a worker has several. The first one is the
     /// program's main thread.

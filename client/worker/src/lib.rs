@@ -41,6 +41,7 @@ mod process;
 mod program;
 mod role;
 mod runtime;
+pub mod shared;
 mod slot;
 mod starter;
 mod threads;

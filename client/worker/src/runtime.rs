@@ -1,6 +1,5 @@
 //! The main loop of a worker that runs one item at a time.
 
-use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -82,7 +81,7 @@ fn initialise(settings: &WorkerSettings, language: &dyn Language) -> Result<(), 
         return Ok(());
     }
     let mut io = InitializerItem { args: Some(&settings.initializer_args), scratch: Vec::new(), failure: None };
-    let outcome = match language.find(Cow::Borrowed(&settings.initializer)) {
+    let outcome = match language.find(settings.initializer.clone()) {
         Ok(task) => match catch_unwind(AssertUnwindSafe(|| task(&mut io))) {
             Ok(()) => io.failure.map_or(Ok(()), Err),
             Err(payload) => Err(panics::failure(payload)),

@@ -63,6 +63,7 @@ pub(crate) struct ProgramRequest {
 #[derive(Debug)]
 pub(crate) struct JobRequest {
     pub(crate) function: Bytes,
+    pub(crate) shared: bool,
     pub(crate) timeout_ns: u64,
     pub(crate) policy: JobPolicy,
     pub(crate) label: String,
@@ -168,7 +169,7 @@ fn open_job(open: OpenJob) -> Result<FromClient, Refused> {
         priority: open.priority,
         speculate: open.speculate,
     };
-    let OpenJob { job, function, timeout_ns, label, require, .. } = open;
+    let OpenJob { job, function, shared, timeout_ns, label, require, .. } = open;
     let require = labels(require)?;
-    Ok(FromClient::OpenJob { job, request: JobRequest { function, timeout_ns, policy, label, require } })
+    Ok(FromClient::OpenJob { job, request: JobRequest { function, shared, timeout_ns, policy, label, require } })
 }

@@ -17,6 +17,8 @@ pub(crate) struct HeldPool {
     /// The most workers it has at once; 0: as many as there are slots.
     pub(crate) workers: u32,
     pub(crate) chunks: Vec<HeldChunk>,
+    /// The client's numbers of the shared values that the agent has.
+    pub(crate) shared: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -40,14 +42,14 @@ pub(crate) fn is_held(pool: PoolId) -> bool {
 }
 
 pub(super) fn held_pool(held: v1::HeldPool) -> Result<HeldPool, Refused> {
-    let v1::HeldPool { pool: number, id, processes: workers, chunks, owner } = held;
+    let v1::HeldPool { pool: number, id, processes: workers, chunks, owner, shared } = held;
     if number & HELD == 0 {
         return Err(RefusedKind::HeldNumber(number).into());
     }
     let id = identity(&id, RefusedKind::PoolIdLength)?.ok_or(RefusedKind::Missing("id"))?;
     let key = PoolKey { owner: Principal::named(owner.as_ref()), id };
     let chunks = chunks.into_iter().map(held_chunk).collect::<Result<_, _>>()?;
-    Ok(HeldPool { number, key, workers, chunks })
+    Ok(HeldPool { number, key, workers, chunks, shared })
 }
 
 fn held_chunk(held: Chunk) -> Result<HeldChunk, Refused> {

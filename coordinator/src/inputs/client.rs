@@ -39,7 +39,7 @@ pub(crate) fn receive(
         FromClient::Items { job, batch } => job::items(parts, round, (from, pool), job, batch)?,
         FromClient::EndItems { job } => job::end_items(parts, round, (from, pool), job)?,
         FromClient::StopRetries { job } => job::stop_retries(parts, round, (from, pool), job)?,
-        FromClient::CancelJob { job } => job::cancel(parts, round, from, job)?,
+        FromClient::CancelJob { job } => job::cancel(parts, round, (from, pool), job)?,
         FromClient::PoolReopened if recovery::complete(parts, round, pool) => {}
         FromClient::PoolReopened => return Err(RefusedKind::NotReopening.into()),
         FromClient::AwaitingItems { waits } => parts.lends.note_waiting(from, waits),

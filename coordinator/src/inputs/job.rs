@@ -13,6 +13,7 @@ use crate::payloads::Payloads;
 use crate::refused::{Refused, RefusedKind};
 use crate::round::Round;
 use crate::steps::follow::{self, feed};
+use crate::steps::sharing;
 
 /// A client and its pool.
 type Session = (ClientId, PoolId);
@@ -38,13 +39,14 @@ pub(crate) fn open(
         client.job_arrived_late(number);
         return Ok(());
     }
-    let JobRequest { function, timeout_ns, policy, label, require } = request;
+    let JobRequest { function, shared, timeout_ns, policy, label, require } = request;
     let (labels, requires) = (parts.labels.take(&require), !require.is_empty());
     let spec = JobSpec {
         pool,
         number,
         name: parts.names.next(),
         function,
+        shared,
         timeout_ns,
         whole_chunks: policy.chunksize.is_some(),
         payload_limit: state.payload_limit(),
@@ -57,6 +59,10 @@ pub(crate) fn open(
     let cost = job.own_cost();
     let job = parts.jobs.insert(job);
     parts.clients.open_job(from, number, job, cost);
+    if shared {
+        sharing::share(parts, round, pool, number, job);
+        return Ok(());
+    }
     state.job_opened();
     match state.reopening_mut() {
         Some(reopening) => reopening.add(NewJob::new(job, policy, labels)),
@@ -118,6 +124,9 @@ pub(crate) fn stop_retries(
     number: u64,
 ) -> Result<(), Refused> {
     let Some(job) = open_job(&parts.clients, round, from, number)? else { return Ok(()) };
+    if parts.jobs.get(job).is_some_and(|job| job.spec().shared) {
+        return Ok(());
+    }
     match parts.pools.get_mut(pool).and_then(Pool::reopening_mut) {
         Some(reopening) => reopening.stop_retries(job),
         None => feed(parts, round, Event::RetriesStopped { job }),
@@ -125,8 +134,16 @@ pub(crate) fn stop_retries(
     Ok(())
 }
 
-pub(crate) fn cancel(parts: &mut Parts, round: &mut Round<'_>, from: ClientId, number: u64) -> Result<(), Refused> {
-    if let Some(job) = open_job(&parts.clients, round, from, number)? {
+pub(crate) fn cancel(
+    parts: &mut Parts,
+    round: &mut Round<'_>,
+    (from, pool): Session,
+    number: u64,
+) -> Result<(), Refused> {
+    let Some(job) = open_job(&parts.clients, round, from, number)? else { return Ok(()) };
+    if parts.jobs.get(job).is_some_and(|job| job.spec().shared) {
+        sharing::drop_value(parts, round, from, pool, job);
+    } else {
         follow::cancel(parts, round, job);
     }
     Ok(())

@@ -23,9 +23,11 @@ pub(crate) fn lacks_chunk(parts: &Parts, client: ClientId) -> bool {
         || jobs_with_input(parts, client).any(|job| job.payloads().bytes() > 0 && job.payloads().lacks_chunk())
 }
 
-/// Whether a client has a job that has nothing queued and may get more items.
+/// Whether a client has a job that has nothing queued and may get more items, or shared values, which only the client can
+/// free.
 pub(crate) fn lacks_items(parts: &Parts, client: ClientId) -> bool {
     jobs_with_input(parts, client).any(|job| job.payloads().bytes() == 0)
+        || pool_of(parts, client).is_some_and(|pool| pool.shared.iter().next().is_some())
 }
 
 fn jobs_with_input(parts: &Parts, client: ClientId) -> impl Iterator<Item = &Job> {
@@ -92,7 +94,7 @@ pub(crate) fn find_job(parts: &Parts, text: &str) -> Result<JobId, String> {
     if name.is_some_and(|name| parts.names.was_given(name)) {
         return Err(format!("number {text} is no longer in use: its job or pool has ended"));
     }
-    if parts.jobs.is_empty() {
+    if parts.jobs.iter().next().is_none() {
         return Err(format!("there is no job {text:?}: no job is open"));
     }
     let all = some_of(parts.jobs.iter().map(|(_, job)| job.spec().name.to_string()));

@@ -32,6 +32,8 @@ pub(crate) struct JobSpec {
     /// Its number for operators; never used again.
     pub(crate) name: u64,
     pub(crate) function: Bytes,
+    /// It is a shared value, and has no items.
+    pub(crate) shared: bool,
     pub(crate) timeout_ns: u64,
     pub(crate) whole_chunks: bool,
     pub(crate) payload_limit: u64,
@@ -65,12 +67,9 @@ impl Jobs {
         self.all.get_mut(id)
     }
 
+    /// Returns the jobs with items: no shared values.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (JobId, &Job)> {
-        self.all.iter()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.all.iter().filter(|(_, job)| !job.spec.shared)
     }
 }
 
@@ -84,7 +83,7 @@ pub(crate) struct Released {
 
 impl Job {
     pub(crate) fn new(spec: JobSpec, payloads: Payloads) -> Self {
-        Self { spec, input_ended: false, failed: 0, rate: Rate::default(), payloads }
+        Self { input_ended: spec.shared, spec, failed: 0, rate: Rate::default(), payloads }
     }
 
     #[inline]
@@ -144,9 +143,9 @@ impl Job {
         Released { bytes: before - self.payloads.cost(), window }
     }
 
-    /// Returns the message that an agent gets before the first items.
+    /// Returns the message that an agent gets before the first items of the job, or of later jobs if it is a shared value.
     pub(crate) fn start_message(&self, id: JobId) -> StartJob {
-        let JobSpec { pool, number, ref function, timeout_ns, whole_chunks, .. } = self.spec;
+        let JobSpec { pool, number, ref function, shared, timeout_ns, whole_chunks, .. } = self.spec;
         StartJob {
             pool: pool.to_bits(),
             job: id.to_bits(),
@@ -154,6 +153,7 @@ impl Job {
             timeout_ns,
             whole_chunks,
             number,
+            shared,
         }
     }
 }

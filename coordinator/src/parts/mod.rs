@@ -10,6 +10,7 @@ pub(crate) mod mail;
 pub(crate) mod places;
 pub(crate) mod pools;
 pub(crate) mod settlement;
+pub(crate) mod shared;
 
 use agents::Agents;
 use clients::Clients;

@@ -8,6 +8,7 @@ use farpool_proto::v1::{self, PoolOpened, Waiting, client_event};
 use super::former::PoolRecovery;
 use super::places::Places;
 use super::settlement::Unsettled;
+use super::shared::SharedValues;
 use crate::convert::PoolRequest;
 use crate::ids::PoolKey;
 use crate::{AgentId, ClientId, Principal};
@@ -35,6 +36,7 @@ pub(crate) struct Pool {
     /// It was open before, and the core does not know it yet.
     reopening: Option<PoolRecovery>,
     pub(crate) places: Places,
+    pub(crate) shared: SharedValues,
     /// What agents have reported and its client may not have.
     pub(crate) unsettled: Unsettled,
 }
@@ -151,6 +153,7 @@ impl Pool {
             open_jobs: 0,
             reopening,
             places: Places::default(),
+            shared: SharedValues::default(),
             unsettled,
         }
     }

@@ -12,7 +12,7 @@ use farpool_core::{Claim, Event, PoolId};
 use farpool_proto::v1::{AdoptPool, AdoptedChunk, AdoptedJob, agent_command};
 
 use super::follow::follow;
-use super::start;
+use super::{sharing, start};
 use crate::convert::{HeldChunk, HeldPool};
 use crate::parts::Parts;
 use crate::parts::places::Pending;
@@ -45,7 +45,7 @@ fn begin(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, id: PoolId, p
     let Some(pool) = parts.pools.get_mut(id) else { return };
     match place.held {
         Some(held) => adopt(parts, round, (agent, id), held, place.workers),
-        None => start::begin(pool, round, agent, id, place.workers),
+        None => start::begin(pool, &parts.jobs, round, agent, id, place.workers),
     }
 }
 
@@ -64,10 +64,13 @@ fn adopt(
     pool.unsettled.add_place(agent);
     let (client, weight) = (pool.client(), pool.spec().request.weight);
     round.send_to_core(Event::PlaceStarted { pool: id, agent });
-    let (jobs, chunks) = adopt_chunks(parts, round, agent, client, held.chunks);
+    let (mut jobs, chunks) = adopt_chunks(parts, round, agent, client, held.chunks);
+    let Some(pool) = parts.pools.get(id) else { return };
+    jobs.extend(sharing::adopt(pool, &held.shared));
     let processes = workers.map_or(0, NonZeroU32::get);
     let adopt = AdoptPool { held: held.number, pool: id.to_bits(), processes, weight, jobs, chunks };
     round.out.agent(agent, agent_command::Body::AdoptPool(Box::new(adopt)));
+    sharing::send_missing(pool, &parts.jobs, round, agent, &held.shared);
     follow(parts, round, Report::agent_missing());
 }
 

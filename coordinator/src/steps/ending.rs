@@ -4,7 +4,7 @@ use farpool_core::{Event, JobId, PoolId};
 use farpool_proto::v1::{Failure, PoolClosed, PoolFailed, StopPool, agent_command, client_event};
 
 use super::follow::{feed, finish_job};
-use super::{settling, start};
+use super::{settling, sharing, start};
 use crate::AgentId;
 use crate::parts::Parts;
 use crate::parts::clients::ClosedPool;
@@ -81,6 +81,7 @@ pub(crate) fn give_up_everywhere(parts: &mut Parts, round: &mut Round<'_>) {
 fn abandon(parts: &mut Parts, round: &mut Round<'_>, id: PoolId) {
     let jobs: Vec<JobId> = parts.jobs.iter().filter(|(_, job)| job.spec().pool == id).map(|(job, _)| job).collect();
     jobs.into_iter().for_each(|job| finish_job(parts, round, job, true));
+    sharing::end_all(parts, round, id);
     if let Some(pool) = parts.pools.get_mut(id) {
         pool.end_reopening();
     }
@@ -95,6 +96,7 @@ fn stop(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
 /// Drops the jobs of a pool that has stopped or failed, and stops its workers.
 fn drop_jobs(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, now: bool) {
     feed(parts, round, Event::PoolClosed { pool: id });
+    sharing::end_all(parts, round, id);
     send_stop(parts, round, id, now);
 }
 

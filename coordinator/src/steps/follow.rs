@@ -3,7 +3,7 @@
 use farpool_core::{Action, Event, JobId, PoolId};
 use farpool_proto::v1::{Chunk, EndJob, Failure, ItemsDone, ItemsFailed, JobEnded, agent_command, client_event};
 
-use super::start;
+use super::{sharing, start};
 use crate::AgentId;
 use crate::convert::Batch;
 use crate::parts::Parts;
@@ -170,4 +170,5 @@ pub(crate) fn finish_job(parts: &mut Parts, round: &mut Round<'_>, id: JobId, ca
     if pool.is_done() {
         round.note_to_end(spec.pool);
     }
+    sharing::job_ended(parts, round, spec.pool, id);
 }

@@ -7,4 +7,5 @@ pub(crate) mod follow;
 pub(crate) mod recovery;
 pub(crate) mod review;
 pub(crate) mod settling;
+pub(crate) mod sharing;
 pub(crate) mod start;

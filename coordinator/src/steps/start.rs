@@ -8,9 +8,11 @@ use bytes::Bytes;
 use farpool_core::PoolId;
 use farpool_proto::v1::{PoolAt, ResizePool, StopPool, agent_command, client_event};
 
+use super::sharing;
 use crate::AgentId;
 use crate::ids::Identity;
 use crate::parts::Parts;
+use crate::parts::jobs::Jobs;
 use crate::parts::places::Pending;
 use crate::parts::pools::Pool;
 use crate::round::Round;
@@ -36,18 +38,26 @@ pub(crate) fn start_pool(
             pool.places.add_pending(agent, Pending::to_adopt(workers, held));
             round.note_starting((id, agent));
         }
-        None => begin(pool, round, agent, id, workers),
+        None => begin(pool, &parts.jobs, round, agent, id, workers),
     }
     send_place(parts, round, id, identity, false);
     round.note_to_review(id);
 }
 
 /// Has an agent start the pool, of which it holds nothing.
-pub(crate) fn begin(pool: &mut Pool, round: &mut Round<'_>, agent: AgentId, id: PoolId, workers: Option<NonZeroU32>) {
+pub(crate) fn begin(
+    pool: &mut Pool,
+    jobs: &Jobs,
+    round: &mut Round<'_>,
+    agent: AgentId,
+    id: PoolId,
+    workers: Option<NonZeroU32>,
+) {
     pool.places.start(agent);
     pool.unsettled.add_place(agent);
     let start = pool.start_message(id, workers.map_or(0, NonZeroU32::get));
     round.out.agent(agent, agent_command::Body::StartPool(Box::new(start)));
+    sharing::send_all(pool, jobs, round, agent);
 }
 
 pub(crate) fn resize_pool(parts: &mut Parts, round: &mut Round<'_>, agent: AgentId, id: PoolId, workers: NonZeroU32) {

@@ -182,6 +182,7 @@ impl Ledger {
             owner: pool.start.owner.clone(),
             processes: pool.start.processes,
             chunks: runs.into_iter().map(held_chunk).collect(),
+            shared: self.work.shared_of(key),
         }
     }
 

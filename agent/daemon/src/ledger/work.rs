@@ -23,13 +23,16 @@ struct Job {
     name: Option<u64>,
     /// Whether the agent has it.
     active: bool,
+    /// It is a shared value, which the coordinator has not ended. It is kept even if its pool's processes have ended: the pool
+    /// may resume.
+    shared: bool,
     /// Number of its chunks in the ledger.
     chunks: u32,
 }
 
 impl Job {
     fn is_done(&self) -> bool {
-        self.chunks == 0 && !self.active && self.name.is_none()
+        self.chunks == 0 && !self.active && self.name.is_none() && !self.shared
     }
 }
 
@@ -84,7 +87,7 @@ impl Work {
             return Err(ProtocolError::new(format!("job {name} was started twice")));
         }
         // Its pool was started again.
-        known.name = None;
+        (known.name, known.shared) = (None, false);
         let pool = known.pool as usize;
         self.remove_done_jobs(pool);
         Ok(())
@@ -94,7 +97,8 @@ impl Work {
     /// `active`: the agent gets it.
     pub(super) fn start_job(&mut self, start: StartJob, name: u64, pool: usize, active: bool) {
         let pool = u32::try_from(pool).unwrap_or(u32::MAX);
-        let key = self.jobs.insert(Job { pool, start, name: Some(name), active, chunks: 0 });
+        let shared = start.shared;
+        let key = self.jobs.insert(Job { pool, start, name: Some(name), active, shared, chunks: 0 });
         self.job_names.insert(name, u32::try_from(key).unwrap_or(u32::MAX));
     }
 
@@ -102,7 +106,7 @@ impl Work {
     pub(super) fn end_job(&mut self, name: u64) -> Option<EndedJob> {
         let key = self.job_names.remove(&name)?;
         let job = &mut self.jobs[key as usize];
-        job.name = None;
+        (job.name, job.shared) = (None, false);
         let number = std::mem::take(&mut job.active).then_some(job.start.job);
         Some(EndedJob { key, pool: job.pool as usize, number })
     }
@@ -120,6 +124,7 @@ impl Work {
         self.change_jobs_of(pool, |job| {
             job.active = false;
             job.name = job.name.filter(|_| !over);
+            job.shared &= !over;
         });
     }
 
@@ -173,6 +178,7 @@ impl Work {
             let again = numbers.next();
             let job = &mut self.jobs[key];
             job.name = name;
+            job.shared &= name.is_some();
             let command = match (name, job.active) {
                 (Some(_), false) if can_run => {
                     job.active = true;
@@ -199,6 +205,12 @@ impl Work {
     /// Returns the number by which the coordinator's clients know the job with this key.
     pub(super) fn number_of_job(&self, key: u32) -> u64 {
         self.jobs[key as usize].start.number
+    }
+
+    /// Returns the numbers by which a client knows the shared values of a pool.
+    pub(super) fn shared_of(&self, pool: usize) -> Vec<u64> {
+        let values = self.jobs.iter().filter(|(_, job)| job.pool as usize == pool && job.shared);
+        values.map(|(_, job)| job.start.number).collect()
     }
 
     // ---- chunks

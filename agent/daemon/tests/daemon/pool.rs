@@ -45,7 +45,8 @@ pub(crate) fn change(start: &mut StartPool, change: impl FnOnce(&mut Program)) {
 }
 
 pub(crate) fn start_job(pool: u64, job: u64) -> Command {
-    Command::StartJob(StartJob { pool, job, function: vec![1].into(), timeout_ns: 0, whole_chunks: true, number: job })
+    let function = vec![1].into();
+    Command::StartJob(StartJob { pool, job, function, whole_chunks: true, number: job, ..StartJob::default() })
 }
 
 /// Chunks of one item each, from this number on, of different sizes.

@@ -29,16 +29,12 @@ pub(in crate::pool) struct Taken {
 impl Worker {
     /// Returns whether it takes items now.
     fn takes_items(&self) -> bool {
-        self.may_take_items() && !self.link.is_sending() && !self.items.is_revoking() && !self.items.has_rest()
-    }
-
-    fn may_take_items(&self) -> bool {
-        self.life.stage() == Stage::Ready && !self.lending.is_lent() && !self.lending.yields()
-    }
-
-    /// Returns the job whose large function it is getting, if it has nothing else to do and takes an item after it.
-    pub(in crate::pool) fn awaits_function(&self) -> Option<u32> {
-        self.link.function_on_its_way().filter(|_| self.may_take_items() && self.items.is_idle())
+        self.life.stage() == Stage::Ready
+            && !self.link.is_sending()
+            && !self.items.is_revoking()
+            && !self.lending.is_lent()
+            && !self.lending.yields()
+            && !self.items.has_rest()
     }
 
     /// Returns whether it takes items now, while it has fewer than `most` runs of items.
@@ -75,10 +71,6 @@ impl Worker {
         };
         let given = self.link.give(assignment, self.items.next_position(), most);
         let count = given.unwrap_or(0);
-        if self.awaits_function().is_some() {
-            // From now on it must read.
-            self.items.progressed(round.now);
-        }
         if count > 0 {
             self.items.push(assignment, count, round.now);
         }
@@ -238,9 +230,6 @@ impl Worker {
     pub(in crate::pool) fn time_to_replace(&self, wanted: bool, threads: usize) -> Option<u64> {
         if self.life.stage() != Stage::Ready || self.lending.is_lent() {
             return None;
-        }
-        if wanted && self.awaits_function().is_some() {
-            return Some(self.items.stuck_at());
         }
         self.items.replace_at(wanted, self.link.status(), threads)
     }

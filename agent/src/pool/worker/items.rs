@@ -332,7 +332,7 @@ impl Items {
     }
 
     /// Returns when it counts as stuck unless it makes progress.
-    pub(super) fn stuck_at(&self) -> u64 {
+    fn stuck_at(&self) -> u64 {
         self.progress_at + STUCK_NS
     }
 

@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, MAX_PAYLOAD, PIECE_BYTES, RunHeader};
+use farpool_link::sealed::Sealed;
 use farpool_link::{Corrupt, Direction, Memory, RING_BYTES, Reader, Status, Writer};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
 use super::super::chunks::{Assignment, Stretch};
+use super::super::function::{Function, Shared};
 use super::receiving::Receiving;
 
 /// Room in the ring that runs and pieces leave free, so that short orders always fit.
@@ -23,14 +27,18 @@ pub(super) struct Link {
     to: Writer,
     from: Reader,
     socket: OwnedFd,
-    /// For each job number of the pool, whether the worker has the job's function, or gets it in pieces.
+    /// For each job number of the pool, whether the worker has the job's function, or the shared value.
     known_functions: Vec<Known>,
-    /// What is being sent in pieces.
-    sending: Option<Sending>,
+    /// The version of the pool's shared values when the worker got all of them.
+    shared_version: u64,
+    /// The unsent rest of what is being sent in pieces: a large item, or the settings.
+    sending: Option<Bytes>,
     /// Orders to send after what is being sent, each with its tag.
     deferred_orders: Vec<(Kind, u32)>,
     /// Not everything could be written, for lack of room.
     wants_room: bool,
+    /// The room that was lacking is in the socket.
+    wants_files_taken: bool,
     /// Something was written and not published to the worker.
     unpublished: bool,
     /// Payload bytes of the record that is being read.
@@ -41,16 +49,7 @@ pub(super) struct Link {
     armed_at: Option<u64>,
 }
 
-/// A large item, a large function, or the settings.
-#[derive(Debug)]
-struct Sending {
-    /// Its unsent bytes.
-    rest: Bytes,
-    /// If it is a function, the job's number.
-    function_of: Option<u32>,
-}
-
-/// What a worker knows of a job's function.
+/// What a worker knows of a job's function or of a shared value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Known {
     #[default]
@@ -72,9 +71,11 @@ impl Link {
             memory,
             socket: ours,
             known_functions: Vec::new(),
+            shared_version: 0,
             sending: None,
             deferred_orders: Vec::new(),
             wants_room: false,
+            wants_files_taken: false,
             unpublished: false,
             payload: 0,
             broken: false,
@@ -108,26 +109,69 @@ impl Link {
             return self.order(Kind::Setup, 0, &settings);
         }
         // Settings contain the arguments of the initializer, and may be large.
-        self.begin_sending(Kind::LargeSetup, 0, settings.into())
-    }
-
-    /// Writes a function. Returns false if there is no room even for its header.
-    fn write_function(&mut self, job: u32, function: &Bytes) -> Result<bool, Corrupt> {
-        if is_large_function(function) {
-            return self.begin_sending(Kind::LargeFunction, job, function.clone());
-        }
-        self.order(Kind::Function, job, function)
-    }
-
-    /// Begins to send something in pieces. Returns false if there is no room even for its header.
-    fn begin_sending(&mut self, kind: Kind, tag: u32, bytes: Bytes) -> Result<bool, Corrupt> {
-        let head = LargeHeader { length: bytes.len() as u64, timed: false }.to_bytes();
-        if !self.order(kind, tag, &head)? {
+        let head = LargeHeader { length: settings.len() as u64, timed: false }.to_bytes();
+        if !self.order(Kind::LargeSetup, 0, &head)? {
             return Ok(false);
         }
-        self.sending = Some(Sending { rest: bytes, function_of: (kind == Kind::LargeFunction).then_some(tag) });
+        self.sending = Some(settings.into());
         self.continue_sending()?;
         Ok(true)
+    }
+
+    /// Writes the shared values and the function that the worker does not have yet. Returns false if there is no room.
+    fn write_functions(&mut self, job: u32, function: &Function, shared: &Shared) -> Result<bool, Corrupt> {
+        if self.shared_version != shared.version() {
+            for (job, value) in shared.iter() {
+                if self.knows(*job) == Known::Nothing {
+                    if !self.send_file(Kind::Shared, *job, value)? {
+                        return Ok(false);
+                    }
+                    self.note_known(*job, Known::Large);
+                }
+            }
+            self.shared_version = shared.version();
+        }
+        if self.knows(job) != Known::Nothing {
+            return Ok(true);
+        }
+        let (written, known) = match function {
+            Function::Copied(bytes) => (self.order(Kind::Function, job, bytes)?, Known::Small),
+            Function::Sealed(file) => (self.send_file(Kind::LargeFunction, job, file)?, Known::Large),
+        };
+        if written {
+            self.note_known(job, known);
+        }
+        Ok(written)
+    }
+
+    #[inline]
+    fn knows(&self, job: u32) -> Known {
+        self.known_functions.get(job as usize).copied().unwrap_or_default()
+    }
+
+    fn note_known(&mut self, job: u32, known: Known) {
+        if self.known_functions.len() <= job as usize {
+            self.known_functions.resize(job as usize + 1, Known::Nothing);
+        }
+        self.known_functions[job as usize] = known;
+    }
+
+    /// Sends a file, and announces it. Returns false if there is no room.
+    fn send_file(&mut self, kind: Kind, tag: u32, file: &Sealed) -> Result<bool, Corrupt> {
+        let head = LargeHeader { length: file.len() as u64, timed: false }.to_bytes();
+        let needed = HEADER_BYTES + head.len() + RESERVE;
+        if self.to.room(needed)? < needed {
+            return Ok(false);
+        }
+        match file.send(self.socket.as_fd()) {
+            // The worker has exited, which its fork server reports.
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => self.order(kind, tag, &head),
+            // It has to take what was sent before, or other processes have.
+            Err(_) => {
+                self.wants_files_taken = true;
+                Ok(false)
+            }
+        }
     }
 
     /// Writes a short order. Returns false if even the reserve is used up.
@@ -150,7 +194,7 @@ impl Link {
         self.order(kind, tag, &[])
     }
 
-    /// Tells the worker to forget the function of a job that has ended.
+    /// Tells the worker to forget the function of a job that has ended, or a shared value.
     pub(super) fn forget_function(&mut self, job: u32) {
         let known = self.known_functions.get_mut(job as usize).map(std::mem::take).unwrap_or_default();
         if known == Known::Nothing {
@@ -167,20 +211,13 @@ impl Link {
 
     /// Writes as many of the assigned items as fit, up to `most`, and their function before them. Returns how many.
     pub(super) fn give(&mut self, assignment: &Assignment<'_>, position: u32, most: u64) -> Result<u32, Corrupt> {
-        let &Assignment { job, function, ref stretch, .. } = assignment;
-        if self.known_functions.get(job as usize).is_none_or(|known| *known == Known::Nothing) {
-            if !self.write_function(job, function)? {
-                self.wants_room = true;
-                return Ok(0);
-            }
-            if self.known_functions.len() <= job as usize {
-                self.known_functions.resize(job as usize + 1, Known::Nothing);
-            }
-            self.known_functions[job as usize] = if is_large_function(function) { Known::Large } else { Known::Small };
-            if self.sending.is_some() {
-                self.wants_room = true;
-                return Ok(0);
-            }
+        let &Assignment { job, function, shared, ref stretch, .. } = assignment;
+        self.wants_files_taken = false;
+        if (self.shared_version != shared.version() || self.knows(job) == Known::Nothing)
+            && !self.write_functions(job, function, shared)?
+        {
+            self.wants_room = true;
+            return Ok(0);
         }
         let timed = assignment.timeout_ns > 0;
         let count = if is_large(stretch) {
@@ -234,8 +271,7 @@ impl Link {
         }
         self.to.space()[HEADER_BYTES..HEADER_BYTES + head.len()].copy_from_slice(&head);
         self.finish_record(Kind::Large, job, position, head.len());
-        let rest = stretch.data.slice(stretch.offset..stretch.offset + length);
-        self.sending = Some(Sending { rest, function_of: None });
+        self.sending = Some(stretch.data.slice(stretch.offset..stretch.offset + length));
         self.continue_sending()?;
         Ok(true)
     }
@@ -245,14 +281,9 @@ impl Link {
         self.sending.is_some()
     }
 
-    /// Returns the job whose function is being sent.
-    pub(super) fn function_on_its_way(&self) -> Option<u32> {
-        self.sending.as_ref()?.function_of
-    }
-
     /// Sends more of what is being sent, and notes whether it waits for room. Returns whether anything was written.
     pub(super) fn send_more(&mut self) -> Result<bool, Corrupt> {
-        self.wants_room = false;
+        (self.wants_room, self.wants_files_taken) = (false, false);
         if self.sending.is_none() {
             return Ok(false);
         }
@@ -263,13 +294,13 @@ impl Link {
 
     /// Sends as many pieces as there is room for. Returns whether anything was written.
     fn continue_sending(&mut self) -> Result<bool, Corrupt> {
-        let Some(Sending { mut rest, function_of }) = self.sending.take() else { return Ok(false) };
+        let Some(mut rest) = self.sending.take() else { return Ok(false) };
         let mut any = false;
         while rest.has_remaining() {
             let room = self.to.room(HEADER_BYTES + PIECE_BYTES + RESERVE)?.saturating_sub(HEADER_BYTES + RESERVE);
             let length = rest.remaining().min(PIECE_BYTES);
             if room < length {
-                self.sending = Some(Sending { rest, function_of });
+                self.sending = Some(rest);
                 break;
             }
             rest.copy_to_slice(&mut self.to.space()[HEADER_BYTES..HEADER_BYTES + length]);
@@ -301,6 +332,11 @@ impl Link {
             self.to.publish();
             self.wake_if_asleep();
         }
+    }
+
+    fn socket_has_room(&self) -> bool {
+        let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+        matches!(poll(&mut socket, PollTimeout::ZERO), Ok(1..))
     }
 
     fn wake_if_asleep(&self) {
@@ -392,7 +428,13 @@ impl Link {
         self.armed_at = Some(finished);
         if self.wants_room {
             self.status().want_room_to_worker();
-            if self.to.room(RING_BYTES).is_ok_and(|room| room > RING_BYTES / 2) {
+            // A worker that has read all records has also taken all files, and one that has not wakes the agent.
+            let has_room = if self.wants_files_taken {
+                self.socket_has_room()
+            } else {
+                self.to.room(RING_BYTES).is_ok_and(|room| room > RING_BYTES / 2)
+            };
+            if has_room {
                 return true;
             }
         }
@@ -406,16 +448,8 @@ impl Link {
 
     /// Empties the socket of wake-ups. Returns false if the worker has closed it.
     pub(super) fn drain_socket(&self) -> bool {
-        !matches!(
-            recv(self.socket.as_raw_fd(), &mut [0; 256], MsgFlags::MSG_DONTWAIT),
-            Ok(0) | Err(nix::errno::Errno::ECONNRESET)
-        )
+        !matches!(recv(self.socket.as_raw_fd(), &mut [0; 256], MsgFlags::MSG_DONTWAIT), Ok(0) | Err(Errno::ECONNRESET))
     }
-}
-
-/// Returns whether a function is sent in pieces.
-fn is_large_function(function: &Bytes) -> bool {
-    function.len() > RUN_BYTES
 }
 
 /// Returns whether the first item of `stretch` is too large for a run.

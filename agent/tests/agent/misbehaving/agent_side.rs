@@ -26,8 +26,14 @@ pub(crate) fn run_items(misbehaviour: &str) -> Outcome {
     let arguments = [PROGRAM, misbehaviour].map(OsString::from).to_vec();
     let mut host = Host::with(Settings::local(2, Program::current(arguments)));
     let start = StartPool { pool: POOL, processes: 1, ..start() };
-    let job =
-        StartJob { pool: POOL, job: JOB, function: vec![1].into(), timeout_ns: 0, whole_chunks: true, number: JOB };
+    let job = StartJob {
+        pool: POOL,
+        job: JOB,
+        function: vec![1].into(),
+        whole_chunks: true,
+        number: JOB,
+        ..StartJob::default()
+    };
     for body in [Command::StartPool(Box::new(start)), Command::StartJob(job), Command::Assign(chunks())] {
         host.send(body);
     }

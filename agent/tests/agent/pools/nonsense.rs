@@ -53,7 +53,8 @@ fn command(random: &mut Random) -> Command {
         6..9 => {
             let timeout_ns = [0, 1, 1_000_000, u64::MAX][random.index(4)];
             let whole_chunks = random.below(2) == 0;
-            Command::StartJob(StartJob { pool, job, function: vec![1].into(), timeout_ns, whole_chunks, number: job })
+            let (function, shared) = (vec![1].into(), random.below(4) == 0);
+            Command::StartJob(StartJob { pool, job, function, timeout_ns, whole_chunks, number: job, shared })
         }
         _ => Command::Assign(assign(random)),
     }

@@ -1,7 +1,7 @@
 //! The program that the agent starts: a fork server whose workers are processes that carry out their items'
 //! instructions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use farpool_link::message::{ROLE_VARIABLE, ROLE_WORKER, Reply, Request};
 use farpool_link::record::{HEADER_BYTES, Header, Kind, LargeHeader, RunHeader};
+use farpool_link::sealed::{self, Mapping, Received};
 use farpool_link::{Direction, Memory, Reader, Writer};
 use nix::sys::signal::{Signal, killpg};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use nix::unistd::Pid;
 
 use crate::pools::claims;
@@ -122,7 +123,17 @@ pub(crate) fn work() {
     let memory = Arc::new(Memory::open(memory.as_fd()).expect("the memory can be mapped"));
     let input = Reader::new(Arc::clone(&memory), Direction::ToWorker);
     let output = Writer::new(Arc::clone(&memory), Direction::ToAgent);
-    Worker { memory, socket, input, output, finished: 0, has_large_function: false }.work();
+    Worker {
+        memory,
+        socket,
+        input,
+        output,
+        finished: 0,
+        has_large_function: false,
+        files: VecDeque::new(),
+        shared: Vec::new(),
+    }
+    .work();
 }
 
 /// Delays its exit if configured to.
@@ -139,6 +150,10 @@ struct Worker {
     output: Writer,
     finished: u64,
     has_large_function: bool,
+    /// Files that have arrived.
+    files: VecDeque<OwnedFd>,
+    /// The bytes of all shared values that have arrived.
+    shared: Vec<u8>,
 }
 
 impl Worker {
@@ -159,9 +174,13 @@ impl Worker {
                 }
                 Kind::LargeFunction => {
                     print(std::io::stderr(), "learns\n");
-                    let function = self.pieces(&payload);
-                    assert!(function == vec![1; function.len()]);
+                    let function = self.file(&payload);
+                    assert!(*function == vec![1; function.len()]);
                     self.has_large_function = true;
+                }
+                Kind::Shared => {
+                    let value = self.file(&payload);
+                    self.shared.extend_from_slice(&value);
                 }
                 Kind::Forget if std::mem::take(&mut self.has_large_function) => {
                     print(std::io::stderr(), "forgets\n");
@@ -183,6 +202,24 @@ impl Worker {
             all.extend(piece);
         }
         all
+    }
+
+    /// Maps the file that this header announces.
+    fn file(&mut self, head: &[u8]) -> Mapping {
+        let head = LargeHeader::read(head).expect("the agent writes headers");
+        while self.files.is_empty() && self.listen() {}
+        let file = self.files.pop_front().expect("one has arrived");
+        Mapping::open(file.as_fd(), usize::try_from(head.length).expect("a size")).expect("the file is sealed")
+    }
+
+    /// Waits for the agent. Returns false if it has gone.
+    fn listen(&mut self) -> bool {
+        match sealed::receive(self.socket.as_fd()) {
+            Ok(Received::File(file)) => self.files.push_back(file.expect("few files are open")),
+            Ok(Received::Wake) => {}
+            Ok(Received::End) | Err(_) => return false,
+        }
+        true
     }
 
     /// Runs an item, unless it was taken back. Returns whether it ran.
@@ -224,6 +261,7 @@ impl Worker {
             "echo" => rest.to_owned(),
             "length" => rest.len().to_string(),
             "pid" => std::process::id().to_string(),
+            "shared" => self.shared.iter().map(|byte| u64::from(*byte)).sum::<u64>().to_string(),
             "parent" => std::os::unix::process::parent_id().to_string(),
             "environment" => std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect(),
             "directory" => std::env::current_dir().unwrap().display().to_string(),
@@ -293,9 +331,7 @@ impl Worker {
                 return Some((header.kind, header.position, payload));
             }
             self.memory.status().worker_sleeps();
-            if self.input.available(HEADER_BYTES).ok()? < HEADER_BYTES
-                && recv(self.socket.as_raw_fd(), &mut [0; 16], MsgFlags::empty()).ok()? == 0
-            {
+            if self.input.available(HEADER_BYTES).ok()? < HEADER_BYTES && !self.listen() {
                 return None;
             }
         }

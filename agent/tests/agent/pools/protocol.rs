@@ -22,6 +22,7 @@ crate::pools::cases![
     a_large_function_arrives,
     a_large_function_goes_only_where_it_is_needed,
     an_item_does_not_wait_for_a_stopped_worker_that_gets_its_function,
+    shared_values_reach_every_worker_before_its_items,
     a_job_ends_while_a_large_item_is_being_sent,
     commands_about_a_failed_pool_are_valid,
     stopped_pools_forget_their_jobs,
@@ -208,6 +209,24 @@ fn an_item_does_not_wait_for_a_stopped_worker_that_gets_its_function() {
         assert_eq!(host.result(70), pids[1 - stopped].to_string());
         host.end();
     }
+}
+
+/// A large one takes several rounds to write.
+fn shared_values_reach_every_worker_before_its_items() {
+    let mut host = Host::new(2);
+    host.pool(1);
+    let share =
+        |job, bytes| StartJob { pool: 1, job, function: vec![1; bytes].into(), shared: true, ..StartJob::default() };
+    host.send(Command::StartJob(share(5, 40 << 20)));
+    host.send(Command::StartJob(share(6, 1)));
+    let both = ((40 << 20) + 1).to_string();
+    assert_eq!(host.run(1, "shared"), both);
+    host.send(Command::EndJob(EndJob { job: 5, kill: false }));
+    host.send(Command::Assign(Assign { chunks: vec![chunk(100, 1, 1)], segments: vec![segment("exit 3")] }));
+    host.wait_for_event(|event| matches!(event, Event::ItemFault(_)));
+    let found = [host.run(1, "shared"), host.run(1, "shared")];
+    assert!(found.contains(&"1".to_owned()) && found.iter().all(|sum| *sum == both || sum == "1"), "{found:?}");
+    host.end();
 }
 
 /// The worker is told to forget the function of the job that has ended, but not between the pieces of the item.

@@ -23,6 +23,7 @@ _MODULES = {
     "Detach": "farpool._detached",
     "DetachedJob": "farpool._farpool",
     "DetachedStatus": "farpool._detached",
+    "Shared": "farpool._shared",
     "Error": "farpool._errors",
     "WorkerDied": "farpool._errors",
     "TimedOut": "farpool._errors",

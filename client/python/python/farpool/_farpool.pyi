@@ -14,11 +14,14 @@ __all__ = [
     "IMapIterator",
     "DetachedJob",
     "Outcomes",
+    "SharedHandle",
+    "SharedMemory",
     "attach",
     "open",
     "end_threads",
     "encode_value",
     "decode_value",
+    "find_shared",
     "slot",
     "serve",
 ]
@@ -46,6 +49,16 @@ class Options:
         progress: Progress | None = None,
         common: tuple[Sequence[Any], int] | None = None,
     ) -> Options: ...
+
+@final
+class SharedHandle:
+    """Keeps a shared value at the pool's hosts."""
+
+    def close(self) -> None: ...
+
+@final
+class SharedMemory:
+    """A part of a shared value."""
 
 @final
 class Progress:
@@ -83,6 +96,7 @@ class Session:
         options: Options,
         buffersize: int | None = None,
     ) -> IMapIterator: ...
+    def share(self, pickled: bytes, buffers: list[Any]) -> tuple[bytes, SharedHandle]: ...
     def detach(self, name: str, task: Task, values: Iterator[Any], options: Options) -> DetachedJob: ...
     def close(self, now: bool) -> None: ...
     def wait_closed(self, timeout: float | None = None) -> bool: ...
@@ -158,5 +172,6 @@ def open(
 ) -> Session: ...
 def encode_value(value: Any, by_value: Callable[..., bytes] | None = None) -> bytes: ...
 def decode_value(bytes: bytes) -> Any: ...
+def find_shared(key: bytes, load: Callable[..., Any]) -> Any: ...
 def slot() -> int | None: ...
 def serve() -> None: ...

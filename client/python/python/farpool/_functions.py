@@ -82,6 +82,11 @@ def _dump_with(kind, value, known, buffer_callback, reductions):
     return packed.getvalue(), pickler
 
 
+def dump_value(value, buffer_callback):
+    """Packs a value that a worker loads on its own."""
+    return _dump(value, frozenset(), buffer_callback)[0]
+
+
 class ItemPickler:
     """Pickles items that pickle itself cannot pickle, or that refer to `__main__`: what the function has published by name, everything
     else by value."""

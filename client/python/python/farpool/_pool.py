@@ -251,6 +251,23 @@ class Pool:
         options = timeout, retries, priority, require
         return self._imap("imap_unordered", func, iterable, chunksize, progress, options, buffersize)
 
+    def share(self, value):
+        """Sends a value to each host of the pool once, and returns a `Shared` that stands for it in the pool's calls.
+
+        >>> with Pool(2) as pool:
+        ...     text = pool.share("the cat, the dog")
+        ...     pool.starmap(str.count, [(text, "the"), (text, "cat")])
+        [2, 1]
+
+        Use it for a big argument of many calls, such as an array. Each worker unpickles it once, and the contents of arrays lie in memory
+        that all workers of a host map: they are read-only there. Tasks of other pools, and of detached jobs, cannot use it. A cluster's
+        coordinator counts it in its `--memory`, and gets it again after a restart.
+        """
+        self._check_running()
+        from farpool._shared import Shared
+
+        return Shared(self._session, value)
+
     def detach(self, name):
         """Hands the next call's whole job to the cluster, which keeps its items and outcomes under this name.
 
@@ -382,7 +399,10 @@ class Pool:
         self._check_running()
         chunksize = self._chunks(chunksize, iterable)
         options = _options(chunksize, *options, None, self._common(iterable, chunksize))
-        return self._session.detach(name, self._task(how, func, _first(iterable)), iter(iterable), options)
+        from farpool import _shared
+
+        with _shared.refusing():
+            return self._session.detach(name, self._task(how, func, _first(iterable)), iter(iterable), options)
 
     def _chunks(self, chunksize, iterable):
         """Returns how many elements a chunk has; None if farpool adapts it."""

@@ -132,6 +132,11 @@ def end():
         flush()
 
 
+def shared(key):
+    """Returns the shared value with this key."""
+    return _farpool.find_shared(key, loads)
+
+
 def load(data):
     """Loads a function that `farpool._functions.dump` has packed. Returns it, and what sets its globals, or None if it has none."""
     global _latest, _loading

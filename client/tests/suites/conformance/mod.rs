@@ -17,6 +17,7 @@ mod options;
 mod printing;
 mod progress;
 mod results;
+mod shared;
 mod tasks;
 mod threads;
 mod values;
@@ -44,6 +45,7 @@ const BOTH: &[&[Case]] = &[
     memory::CASES,
     options::CASES,
     progress::CASES,
+    shared::CASES,
     results::CASES,
     threads::CASES,
     values::CASES,

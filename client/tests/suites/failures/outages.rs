@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use farpool::{AsyncResult, ErrorKind, Pool};
+use farpool::{AsyncResult, ErrorKind, Pool, Shared};
 use farpool_testkit::cable::Cable;
 use farpool_testkit::waiting;
 
@@ -22,6 +22,7 @@ crate::runner::cases![
     the_coordinator_is_restarted_during_several_jobs,
     the_coordinator_is_restarted_repeatedly,
     the_coordinator_is_restarted_and_items_run_at_most_once,
+    the_coordinator_is_restarted_while_items_use_a_shared_value,
     a_client_disconnected_for_too_long_starts_afresh,
     a_coordinator_that_does_not_return,
     terminate_while_the_coordinator_is_down,
@@ -103,6 +104,29 @@ fn the_coordinator_is_restarted_in_the_middle_of_a_map() {
     waiting::until(|| log.lines().len() >= 50);
     cluster.restart_coordinator();
     check(within(seconds(20), || map.get().unwrap()), &log, 0);
+    finish(pool, cluster);
+}
+
+/// Agents keep the value, an agent that was restarted gets it again, and it stays although its handle is gone.
+fn the_coordinator_is_restarted_while_items_use_a_shared_value() {
+    fn noted_sum((path, values, item): (String, Shared<Vec<u64>>, usize)) -> u64 {
+        log::note(&path, item as u64);
+        nap(20);
+        values[item] + values[item]
+    }
+    let mut cluster = cluster();
+    let (pool, log) = (pool(cluster.address()), Log::new("runs"));
+    let shared = pool.share((0..100_000).collect::<Vec<u64>>()).unwrap();
+    let items: Vec<_> = (0..300).map(|item| (log.path(), shared.clone(), item)).collect();
+    let map = pool.job(noted_sum).chunksize(1).map_async(items);
+    waiting::until(|| log.lines().len() >= 50);
+    cluster.restart_coordinator();
+    waiting::until(|| log.lines().len() >= 100);
+    drop(shared);
+    cluster.restart_coordinator();
+    cluster.add_agent(2, &[]);
+    assert_eq!(within(seconds(20), || map.get().unwrap()), (0..300).map(|n| 2 * n).collect::<Vec<_>>());
+    assert_eq!(log.lines().len(), 300);
     finish(pool, cluster);
 }
 

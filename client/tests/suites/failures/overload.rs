@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::{env, fs};
 
-use farpool::{AsyncResult, Error, ErrorKind};
+use farpool::{AsyncResult, Error, ErrorKind, Shared};
 use farpool_testkit::waiting;
 use nix::sys::signal::Signal;
 
@@ -20,6 +20,7 @@ crate::runner::cases![
     the_coordinator_is_restarted_while_clients_push_more_than_fits,
     a_client_with_more_than_fits_outlives_its_coordinator,
     an_item_beyond_half_of_the_memory,
+    shared_values_beyond_the_memory,
     millions_of_items_fail_at_once,
 ];
 
@@ -117,6 +118,38 @@ fn a_client_with_more_than_fits_outlives_its_coordinator() {
 }
 
 /// The client refuses it: otherwise its message would end the session. The largest one that the coordinator accepts arrives.
+/// One that is too large is refused; many that are not end with an error, or with their results if some are dropped in time.
+fn shared_values_beyond_the_memory() {
+    fn length(value: Shared<Vec<u8>>) -> usize {
+        value.len()
+    }
+    const BYTES: usize = 6 << 20;
+    let mut cluster = cluster::empty_with(&["--memory", "16MiB"]);
+    cluster.add_agent(2, &[]);
+    let pool = pools::builder().address(cluster.address()).build().expect("cannot open the pool");
+    let error = pool.share(vec![1_u8; 9 << 20]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PayloadTooLarge, "{error}");
+    check_words(&error, &["shared value", "the limit of the coordinator is 8388608", "--memory"]);
+    for _ in 0..10 {
+        let shared = pool.share(vec![1_u8; BYTES]).unwrap();
+        assert_eq!(within(seconds(20), || pool.map(length, [shared]).unwrap()), [BYTES]);
+    }
+    let ended = within(seconds(60), || {
+        let all: Vec<_> = (0..6).map(|_| pool.share(vec![1_u8; BYTES])).collect::<Result<_, _>>()?;
+        pool.map(length, all)
+    });
+    match ended {
+        Ok(lengths) => assert_eq!(lengths, [BYTES; 6]),
+        Err(error) => check_words(&error, &["memory"]),
+    }
+    drop(pool);
+    // Other clients go on.
+    let other = pools::builder().address(cluster.address()).build().expect("cannot open the pool");
+    still_works(&other);
+    drop(other);
+    cluster.stop().unwrap();
+}
+
 fn an_item_beyond_half_of_the_memory() {
     const LIMIT: usize = 8 << 20;
     let mut cluster = cluster::empty_with(&["--memory", "16MiB"]);

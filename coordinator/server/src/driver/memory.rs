@@ -9,8 +9,8 @@
 //! bounds what is sent and not acknowledged, and [`acks`](super::acks) chooses the clients that are read for their
 //! acknowledgements. What agents do not read counts as well; see [`agents`](super::agents).
 //!
-//! What is held may be useless until more arrives: parts of large messages, incomplete explicit chunks, jobs without items, reopened
-//! pools whose clients have not resent everything. If so, and slots are idle, one client at a time is favoured ([`Memory::favoured`]):
+//! What is held may be useless until more arrives: parts of large messages, incomplete explicit chunks, jobs without items, shared
+//! values that are not dropped, reopened pools whose clients have not resent everything. If so, and slots are idle, one client at a time is favoured ([`Memory::favoured`]):
 //! it is read until its part is complete, provided an agent could run it. All favoured clients together may gain only so much. Beyond
 //! that, the client that has gained most loses its session. A client that detaches a job needs no agent: its complete message goes to
 //! disk.
@@ -222,8 +222,8 @@ impl Memory {
                     self.note_progress(held, round.now);
                     let bound = ByteSize(self.bound);
                     let message = format!(
-                        "the coordinator's memory is too small for this client's open jobs: --memory is {bound}; raise it, or use fewer \
-                         or smaller items at once"
+                        "the coordinator's memory is too small for this client's open jobs and shared values: --memory is {bound}; \
+                         raise it, or use fewer or smaller items and values at once"
                     );
                     return Some((id, Status::resource_exhausted(message)));
                 }

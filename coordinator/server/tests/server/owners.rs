@@ -89,7 +89,7 @@ fn reopen(client: &Client) {
 fn holding() -> AgentHello {
     let chunk = HeldChunk { chunk: 70, job: 1, attempt: 1, first: 0, runs: vec![0, 1] };
     let owner = Some(Named { tenant: "maths".to_owned(), name: "ada".to_owned() });
-    let pool = HeldPool { pool: HELD, id: id(9), processes: 0, chunks: vec![chunk], owner };
+    let pool = HeldPool { pool: HELD, id: id(9), processes: 0, chunks: vec![chunk], owner, shared: Vec::new() };
     AgentHello { held: vec![pool], ..hello(1, 1) }
 }
 

@@ -3,7 +3,7 @@ use std::num::NonZeroU64;
 
 use farpool_core::{Run, Window};
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{EndItems, Items, OpenJob};
+use farpool_proto::v1::{CancelJob, EndItems, Items, OpenJob};
 
 use super::batch::Batch;
 use super::send_state::{SendState, StartMessages};
@@ -182,6 +182,18 @@ impl KeptJob {
         } else if self.has_rest() {
             self.push_rest(messages);
         }
+    }
+
+    /// Drops a shared value, if the client has: nothing that was sent before uses it after the jobs before this message.
+    pub(super) fn push_drop(&self, messages: &mut StartMessages) {
+        if self.cancelled && self.is_shared() {
+            messages.push(Body::CancelJob(CancelJob { job: self.open.job }));
+        }
+    }
+
+    /// Returns whether it is a shared value.
+    pub(super) fn is_shared(&self) -> bool {
+        self.open.shared
     }
 
     fn has_rest(&self) -> bool {

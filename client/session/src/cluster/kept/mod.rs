@@ -181,9 +181,10 @@ impl KeptSession {
         self.jobs.values_mut().for_each(|job| job.end_session(sent));
     }
 
-    /// Removes the jobs with a pending cancellation: no coordinator can confirm their end.
+    /// Removes the jobs with a pending cancellation: no coordinator can confirm their end. Shared values stay: other jobs may
+    /// use them.
     pub(super) fn take_cancelled(&mut self) -> Vec<u64> {
-        self.jobs.extract_if(.., |_, job| job.cancelled).map(|(number, _)| number).collect()
+        self.jobs.extract_if(.., |_, job| job.cancelled && !job.is_shared()).map(|(number, _)| number).collect()
     }
 
     /// Notes that the coordinator has accepted the pool, for the first time or again.
@@ -226,6 +227,7 @@ impl KeptSession {
             messages.push(Body::PoolReopened(PoolReopened {}));
         }
         self.jobs.values_mut().for_each(|job| job.send_unsent(&mut messages));
+        self.jobs.values().for_each(|job| job.push_drop(&mut messages));
         if self.awaiting {
             messages.push(Body::AwaitingItems(AwaitingItems { waits: true }));
         }

@@ -211,3 +211,38 @@ fn the_failure_of_a_pool_is_resent() {
     test.command(assign(1_001_010, &[(51, 2, 1)]));
     assert_eq!(test.agent.len(), before, "{:?}", test.agent);
 }
+
+/// A held pool whose workers have exited starts again with its shared values, but not with those that were dropped.
+#[test]
+fn shared_values_outlive_the_processes_of_a_held_pool() {
+    let mut test = TestLedger::new();
+    for job in [20, 21] {
+        let function = vec![7].into();
+        let share = StartJob { pool: 1, job, function, number: job + 1000, shared: true, ..StartJob::default() };
+        test.command(Command::StartJob(share));
+    }
+    test.command(assign(10, &[(5, 0, 1)]));
+    let [chunk] = test.chunks()[..] else { panic!("not exactly one chunk") };
+    test.ledger.event(done(chunk, 0, 1));
+    test.ledger.session_lost();
+    test.steps();
+    let (held, _) = test.ledger.hello();
+    assert_eq!(held[0].shared, [1020, 1021]);
+    let pool = test.pool();
+    test.ledger.event(Event::PoolStopped(PoolStopped { pool }));
+    let Command::AdoptPool(mut adopt) = adopt(&held[0], 2, &[(held[0].chunks[0].chunk, 6, 1)]) else { unreachable!() };
+    adopt.jobs.push(AdoptedJob { number: 1020, job: 30 });
+    test.agent.clear();
+    test.command(Command::AdoptPool(adopt));
+    let shared = test.agent.iter().filter_map(|command| match command {
+        Command::StartJob(start) if start.shared => Some((start.number, start.function.to_vec())),
+        _ => None,
+    });
+    assert_eq!(shared.collect::<Vec<_>>(), [(1020, vec![7])]);
+    assert!(matches!(test.agent[0], Command::StartPool(_)), "{:?}", test.agent);
+    let pool = test.pool();
+    test.ledger.event(Event::PoolStarted(PoolStarted { pool }));
+    test.command(Command::EndJob(EndJob { job: 30, kill: false }));
+    test.ledger.session_lost();
+    assert_eq!(test.ledger.hello().0[0].shared, []);
+}

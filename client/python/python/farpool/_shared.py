@@ -1,0 +1,48 @@
+"""Values that are shared with the tasks of a pool."""
+
+from __future__ import annotations
+
+import threading
+from types import GenericAlias
+
+from farpool import _functions, _worker
+
+_thread = threading.local()
+
+
+class Shared:
+    """A value that all tasks of a pool share, returned by `Pool.share`.
+
+    Pass it to the pool's calls, alone or inside other arguments: tasks get the value itself. It is freed when this object is gone and
+    the calls that were begun before have ended, and at the latest with its pool.
+    """
+
+    def __init__(self, session, value):
+        buffers = []
+        packed = _functions.dump_value(value, buffers.append)
+        self._key, self._handle = session.share(packed, buffers)
+
+    def __class_getitem__(cls, item):
+        return GenericAlias(cls, item)
+
+    def __reduce__(self):
+        if getattr(_thread, "detaches", False):
+            raise ValueError(
+                "a detached job cannot use a shared value, which ends with its pool: pass the value itself"
+            )
+        return _worker.shared, (self._key,)
+
+    def __del__(self):
+        handle = getattr(self, "_handle", None)
+        if handle is not None:
+            handle.close()
+
+
+class refusing:
+    """A context in which shared values cannot be pickled: what is packed outlives its pool."""
+
+    def __enter__(self):
+        _thread.detaches = True
+
+    def __exit__(self, *exc_info):
+        _thread.detaches = False
