@@ -64,7 +64,8 @@ impl Pool {
     /// Shares a value with all tasks of the pool. Each host gets it once, and all its workers map the same memory; each
     /// worker decodes it when it first needs it.
     ///
-    /// The coordinator counts it in its `--memory`. After a restart, it gets the value again.
+    /// The coordinator counts it in its `--memory`. After a restart, it gets the value again. Without a cluster, each value takes a
+    /// file descriptor of this process.
     ///
     /// # Errors
     /// [`Codec`](crate::ErrorKind::Codec) if it cannot be encoded; [`PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge) beyond 2

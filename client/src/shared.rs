@@ -53,14 +53,13 @@ impl<T: Serialize + DeserializeOwned + 'static> Shared<T> {
 
 /// Runs `encode`, in which encoding a shared value is an error: the job outlives its pool.
 pub(crate) fn refusing<R>(encode: impl FnOnce() -> R) -> R {
-    struct Guard;
-    impl Drop for Guard {
+    struct Restore(bool);
+    impl Drop for Restore {
         fn drop(&mut self) {
-            DETACHES.set(false);
+            DETACHES.set(self.0);
         }
     }
-    DETACHES.set(true);
-    let _guard = Guard;
+    let _restore = Restore(DETACHES.replace(true));
     encode()
 }
 

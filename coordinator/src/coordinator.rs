@@ -258,9 +258,14 @@ impl Coordinator {
         queries::lacks_chunk(&self.parts, client)
     }
 
-    /// Whether a client has a job that has nothing queued and may get more items, or shared values, which only it can free.
+    /// Whether a client has a job that has nothing queued and may get more items.
     pub fn lacks_items(&self, client: ClientId) -> bool {
         queries::lacks_items(&self.parts, client)
+    }
+
+    /// Whether a client has shared values, which only it can free.
+    pub fn shares_values(&self, client: ClientId) -> bool {
+        queries::shares_values(&self.parts, client)
     }
 
     /// Whether the client's pool was open before, and is not fully reopened.

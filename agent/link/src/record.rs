@@ -8,7 +8,7 @@
 //! | LargeSetup | - | - | instead of Setup: [`LargeHeader`]; the settings follow as Piece records |
 //! | Function | function | - | what the program needs to find it |
 //! | LargeFunction | function | - | instead of Function: [`LargeHeader`]; it is in a [sealed](crate::sealed) file |
-//! | Shared | shared value | - | [`LargeHeader`]; the value is in a [sealed](crate::sealed) file |
+//! | Shared | shared value | - | [`LargeHeader`]; the value is in a [sealed](crate::sealed) file. Another length: why it is not here |
 //! | Run | function | of the first item | [`RunHeader`], `ends` (u32 each), the items |
 //! | Large | function | of the item | [`LargeHeader`]; its bytes follow as Piece records |
 //! | Piece | - | - | the next bytes of what the last LargeSetup or Large announced |

@@ -149,8 +149,9 @@ impl Mapping {
             return Err(Errno::EBADMSG);
         }
         let Some(size) = NonZeroUsize::new(length) else { return Ok(Mapping { base: NonNull::dangling(), length }) };
+        // Private, since kernels before 6.7 refuse a shared mapping of a sealed file. No page is copied, as nobody writes.
         // SAFETY: a new mapping at an address that the kernel chooses overlaps nothing.
-        let base = unsafe { mmap(None, size, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0)? };
+        let base = unsafe { mmap(None, size, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, file, 0)? };
         Ok(Mapping { base: base.cast(), length })
     }
 }

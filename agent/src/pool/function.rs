@@ -28,8 +28,8 @@ pub(super) struct Writing {
 /// The shared values of a pool that its workers can get.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// With the number of the job that each of them is.
-    values: Vec<(u32, Sealed)>,
+    /// With the number of the job that each of them is. An error: why it could not be written.
+    values: Vec<(u32, Result<Sealed, String>)>,
     /// Changes when there is a new one.
     version: u64,
 }
@@ -59,7 +59,7 @@ impl Writing {
 }
 
 impl Shared {
-    pub(super) fn add(&mut self, job: u32, value: Sealed) {
+    pub(super) fn add(&mut self, job: u32, value: Result<Sealed, String>) {
         self.values.push((job, value));
         self.version += 1;
     }
@@ -73,7 +73,7 @@ impl Shared {
         self.version
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &(u32, Sealed)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(u32, Result<Sealed, String>)> {
         self.values.iter()
     }
 }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use slab::Slab;
 
 use super::chunks::{Assignment, Chunk, Piece};
-use super::function::{Function, MAX_COPIED, Shared, Writing};
+use super::function::{Function, MAX_COPIED, Shared, Writing, why_not_shared};
 use super::rejected;
 use super::report::Report;
 use super::round::Round;
@@ -100,7 +100,7 @@ impl Work {
             }
             let (job, is_shared) = (writing.job, writing.is_shared);
             match writing.seal() {
-                Ok(value) if is_shared => self.shared.add(job, value),
+                Ok(value) if is_shared => self.shared.add(job, Ok(value)),
                 Ok(function) => self.jobs[job as usize].function = Function::Sealed(function),
                 Err(error) => self.not_written(job, error, host),
             }
@@ -108,9 +108,11 @@ impl Work {
         true
     }
 
-    /// The workers cannot get the function of a job, so its items fail. If it is a shared value, tasks find that it is
-    /// missing.
+    /// The workers cannot get the function of a job, so its items fail. If it is a shared value, tasks that use it fail.
     fn not_written(&mut self, job: u32, error: Errno, host: &Host) {
+        if self.jobs[job as usize].is_shared {
+            return self.shared.add(job, Err(why_not_shared(error)));
+        }
         self.jobs[job as usize].rejected = Some(rejected::not_shared(error, host));
         let (jobs, chunks, rejected) = (&self.jobs, &self.chunks, &mut self.rejected);
         self.queue.retain(|piece| {

@@ -211,7 +211,6 @@ impl Session {
         imap::start(py, call, feeder, Beginning { ordered, buffersize, chunksize, sized, closing, pool })
     }
 
-    /// Hands a whole job to the coordinator, which keeps it under this name. Returns when all of it is on disk there.
     /// Shares a pickled value with all tasks. Returns its key, and its handle.
     fn share<'py>(
         &self,
@@ -225,6 +224,7 @@ impl Session {
         Ok((PyBytes::new(py, &key), SharedHandle::new(value)))
     }
 
+    /// Hands a whole job to the coordinator, which keeps it under this name. Returns when all of it is on disk there.
     fn detach(
         &self,
         py: Python<'_>,

@@ -138,6 +138,37 @@ def test_what_cannot_be_pickled_is_an_error(pool):
     assert pool.apply(abs, (-1,)) == 1
 
 
+def test_globals_are_those_of_the_call(address, run_script):
+    # A shared value brings globals of the time when it was shared.
+    program = f"""
+        from farpool import Pool
+
+        class Model:
+            def limit(self):
+                return LIMIT
+
+        def exceeds(model, number):
+            return number > LIMIT, model.limit()
+
+        LIMIT = 1
+        with Pool(1, address={address!r}) as pool:
+            pool.starmap(exceeds, [(Model(), 0)])
+            model = pool.share(Model())
+            LIMIT = 5
+            print(pool.starmap(exceeds, [(model, 3), (model, 7)]))
+            print(pool.starmap(exceeds, [(model, 3), (model, 7)]))
+    """
+    assert run_script(program) == "[(False, 5), (True, 5)]\n" * 2
+
+
+@pytest.mark.cluster
+def test_the_input_of_a_detached_job_may_use_it(cluster):
+    with Pool(1, address=cluster) as pool:
+        shared = pool.share(numpy.arange(10))
+        inputs = (pool.apply(total, (shared, start)) for start in range(3))
+        assert pool.detach("shared-input").map(abs, inputs).get() == [45, 45, 44]
+
+
 @pytest.mark.cluster
 def test_detached_jobs_cannot_use_it(cluster):
     with Pool(1, address=cluster) as pool:

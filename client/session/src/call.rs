@@ -21,6 +21,8 @@ pub struct Call {
     pub messages: Vec<Body>,
     opened: bool,
     settled: bool,
+    /// Whether shared values that are dropped now stay until it is open.
+    begins: bool,
 }
 
 impl Session {
@@ -46,7 +48,7 @@ impl Call {
         messages.push(Body::OpenJob(Box::new(open)));
         let inbox = Owned::of(session.owner(), Arc::new(inbox));
         session.dropped_values().call_begins();
-        Self { session, inbox, messages, opened: false, settled: false }
+        Self { session, inbox, messages, opened: false, settled: false, begins: true }
     }
 
     /// Sends all messages.
@@ -69,6 +71,20 @@ impl Call {
         self.open(Session::submit_soon)
     }
 
+    /// Says that no item is encoded before [`resume`](Self::resume), or never.
+    pub fn postpone(&mut self) {
+        if std::mem::take(&mut self.begins) && self.session.owner().is_here() {
+            self.session.dropped_values().call_opened();
+        }
+    }
+
+    /// Says that items are about to be encoded, which may use shared values.
+    pub fn resume(&mut self) {
+        if !self.opened && !std::mem::replace(&mut self.begins, true) {
+            self.session.dropped_values().call_begins();
+        }
+    }
+
     /// Opens the job with its first messages.
     #[inline]
     fn open(
@@ -77,7 +93,7 @@ impl Call {
     ) -> Result<(), Error> {
         self.opened = true;
         let opened = send(&self.session, &self.inbox, &mut self.messages).inspect_err(|_| self.settled = true);
-        self.session.dropped_values().call_opened();
+        self.postpone();
         opened.map_err(|error| self.inbox.add_context(error))
     }
 
@@ -110,9 +126,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if self.session.owner().is_here() {
-            if !self.opened {
-                self.session.dropped_values().call_opened();
-            }
+            self.postpone();
             self.cancel();
             self.inbox.lose_consumer();
         }

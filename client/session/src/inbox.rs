@@ -50,6 +50,8 @@ pub enum Interest {
     Outcomes,
     /// Only the end: it handles all outcomes at once.
     End,
+    /// Nothing: a shared value has no outcomes.
+    Nothing,
 }
 
 /// A delivery to a job's inbox: outcomes of consecutive items.
@@ -171,12 +173,17 @@ impl Inbox {
         state.all_wakes()
     }
 
+    /// Returns whether its consumer wants to be told of anything.
+    pub(crate) fn awaits_anything(&self) -> bool {
+        self.interest != Interest::Nothing
+    }
+
     /// Returns whether outcomes, room or the end have arrived since the consumer last looked.
     #[inline]
     pub fn has_arrivals(&self) -> bool {
         match self.interest {
             Interest::Outcomes => self.unseen.load(Ordering::Acquire) || self.ended(),
-            Interest::End => self.ended(),
+            Interest::End | Interest::Nothing => self.ended(),
         }
     }
 
@@ -218,7 +225,7 @@ impl Inbox {
         match self.interest {
             _ if state.discarding => {}
             Interest::Outcomes => state.keep(delivery),
-            Interest::End => state.keep_lowest_failure(delivery),
+            Interest::End | Interest::Nothing => state.keep_lowest_failure(delivery),
         }
         // Only written under the lock; read without it.
         let finished = self.finished.load(Ordering::Relaxed).saturating_add(items);
@@ -232,7 +239,7 @@ impl Inbox {
         let feeder = state.feeder.take_if(|(room, _)| self.has_room(*room)).map(|(_, thread)| thread);
         match self.interest {
             Interest::Outcomes => Wakes { feeder, ..state.consumer_wakes() },
-            Interest::End => Wakes { feeder, ..Wakes::default() },
+            Interest::End | Interest::Nothing => Wakes { feeder, ..Wakes::default() },
         }
     }
 

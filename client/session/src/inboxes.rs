@@ -34,7 +34,9 @@ impl Inboxes {
         if self.closing {
             return Err(Error::new(ErrorKind::Closed, "the pool was closed before the call"));
         }
-        self.open.insert(inbox.job(), Arc::clone(inbox));
+        if inbox.awaits_anything() {
+            self.open.insert(inbox.job(), Arc::clone(inbox));
+        }
         Ok(())
     }
 
@@ -88,11 +90,6 @@ impl Inboxes {
         if let Some(inbox) = self.inbox(job) {
             inbox.set_pulled(items);
         }
-    }
-
-    /// Ends a cancelled job, for which no other end will arrive.
-    pub(crate) fn cancel(&mut self, job: u64) {
-        self.end(job, End::Cancelled);
     }
 
     /// Ends all jobs as cancelled: no other end will arrive.

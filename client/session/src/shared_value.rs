@@ -29,7 +29,7 @@ impl SharedValue {
         let carrier = session.here()?;
         limits::shared(bytes.len()).map_err(|beyond| Error::new(ErrorKind::PayloadTooLarge, beyond.to_string()))?;
         let open = OpenJob { job: session.next_job(), function: bytes, shared: true, ..OpenJob::default() };
-        let inbox = Inbox::new(open.job, "share", "", Interest::End).in_session(carrier.window(), carrier.gate());
+        let inbox = Inbox::new(open.job, "share", "", Interest::Nothing).in_session(carrier.window(), carrier.gate());
         let limit = session.item_limit(u64::MAX).check_shared(open.function.len());
         limit.map_err(|error| inbox.add_context::<Error>(error))?;
         session.dropped_values().note_use();

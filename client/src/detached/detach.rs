@@ -13,7 +13,6 @@ use crate::feeder::WholeInput;
 use crate::function::{self, Captureless, Function};
 use crate::job::Job;
 use crate::progress::Progress;
-use crate::shared;
 use crate::singles::Singles;
 
 /// The number of a detached job: the only job of its pool.
@@ -177,7 +176,7 @@ impl<F: Captureless> Detach<'_, F> {
             true => Progress::show(&sending.durable(), &self.name, whole.size()),
             false => None,
         };
-        while let Some(items) = shared::refusing(|| whole.next_batch())? {
+        while let Some(items) = whole.next_batch()? {
             sending.send(items)?;
         }
         let job = sending.finish()?;

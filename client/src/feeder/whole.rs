@@ -5,6 +5,7 @@ use super::Batch;
 use super::pace::Pace;
 use crate::args::Args;
 use crate::error::Error;
+use crate::shared;
 
 /// The input of a job that runs only after all items were sent: an item that cannot be sent ends the job.
 pub(crate) struct WholeInput<I> {
@@ -41,7 +42,8 @@ impl<A: Args, I: Iterator<Item = A>> WholeInput<I> {
                 self.exhausted = true;
                 break;
             };
-            batch.push(&args, self.limit).map_err(|error| error.of_item(self.pulled))?;
+            let pushed = shared::refusing(|| batch.push(&args, self.limit));
+            pushed.map_err(|error| error.of_item(self.pulled))?;
             self.pulled += 1;
         }
         self.pace.record_batch(self.pulled - first);

@@ -67,6 +67,7 @@ impl<T: Data, I: Iterator<Item = T>> CallerPulled<I> {
         let left = self.feeder.bytes_left(inbox, results);
         let room = room.min(left.checked_div(arrivals.recent_bytes()).map_or(room, |items| items.max(running)));
         self.window.start();
+        consumer.call.resume();
         let (feeder, call) = (&mut self.feeder, &mut consumer.call);
         // After a panic the input is never called again: an inconsistent state is never seen.
         let fed = panic::catch_unwind(AssertUnwindSafe(|| feeder.feed(room, &call.inbox, &mut call.messages)));

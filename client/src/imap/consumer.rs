@@ -26,7 +26,9 @@ pub(super) enum Step<R> {
 }
 
 impl Consumer {
-    pub(crate) fn new(call: Call, order: Order, progress: Option<Progress>) -> Self {
+    pub(crate) fn new(mut call: Call, order: Order, progress: Option<Progress>) -> Self {
+        // The first step may be much later.
+        call.postpone();
         Self { call, arrivals: Arrivals::new(order), deliveries: VecDeque::new(), ended: false, _progress: progress }
     }
 

@@ -93,6 +93,11 @@ impl Input {
                     let found = self.file(large.length).and_then(|bytes| self.language.find(Bytes::from_owner(bytes)));
                     self.remember(header.tag, found.map_err(Arc::from));
                 }
+                Kind::Shared if header.length as usize != LargeHeader::BYTES => {
+                    let reason = String::from_utf8_lossy(payload).into_owned();
+                    self.take(header);
+                    shared::remember(Err(reason));
+                }
                 Kind::Shared => {
                     let Some(large) = LargeHeader::read(payload) else { leave::broken_link() };
                     self.take(header);

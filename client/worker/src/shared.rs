@@ -44,7 +44,10 @@ pub fn new_header() -> ([u8; HEADER_BYTES], Key) {
 pub fn find(key: Key) -> Result<Arc<Shared>, String> {
     let values = values();
     values.all.get(&key).cloned().ok_or_else(|| match &values.failure {
-        Some(failure) => format!("this shared value is not here: {failure}"),
+        Some(failure) => format!(
+            "this shared value is not in the task's pool: it belongs to another pool, its handle was dropped before the call, or \
+             {failure}"
+        ),
         None => "this shared value is not in the task's pool: it belongs to another pool, or its handle was dropped \
                  before the call"
             .to_owned(),

@@ -41,10 +41,11 @@ pub(crate) fn open(
     }
     let JobRequest { function, shared, timeout_ns, policy, label, require } = request;
     let (labels, requires) = (parts.labels.take(&require), !require.is_empty());
+    let name = parts.names.next();
     let spec = JobSpec {
         pool,
         number,
-        name: parts.names.next(),
+        name,
         function,
         shared,
         timeout_ns,
@@ -64,6 +65,7 @@ pub(crate) fn open(
         return Ok(());
     }
     state.job_opened();
+    state.shared.job_opened(name);
     match state.reopening_mut() {
         Some(reopening) => reopening.add(NewJob::new(job, policy, labels)),
         None => feed(parts, round, Event::JobOpened { job, pool, policy, require: labels }),
@@ -142,7 +144,7 @@ pub(crate) fn cancel(
 ) -> Result<(), Refused> {
     let Some(job) = open_job(&parts.clients, round, from, number)? else { return Ok(()) };
     if parts.jobs.get(job).is_some_and(|job| job.spec().shared) {
-        sharing::drop_value(parts, round, from, pool, job);
+        sharing::drop_value(parts, round, pool, number);
     } else {
         follow::cancel(parts, round, job);
     }

@@ -23,11 +23,14 @@ pub(crate) fn lacks_chunk(parts: &Parts, client: ClientId) -> bool {
         || jobs_with_input(parts, client).any(|job| job.payloads().bytes() > 0 && job.payloads().lacks_chunk())
 }
 
-/// Whether a client has a job that has nothing queued and may get more items, or shared values, which only the client can
-/// free.
+/// Whether a client has a job that has nothing queued and may get more items.
 pub(crate) fn lacks_items(parts: &Parts, client: ClientId) -> bool {
     jobs_with_input(parts, client).any(|job| job.payloads().bytes() == 0)
-        || pool_of(parts, client).is_some_and(|pool| pool.shared.iter().next().is_some())
+}
+
+/// Whether a client has shared values, which only it can free.
+pub(crate) fn shares_values(parts: &Parts, client: ClientId) -> bool {
+    pool_of(parts, client).is_some_and(|pool| !pool.shared.is_empty())
 }
 
 fn jobs_with_input(parts: &Parts, client: ClientId) -> impl Iterator<Item = &Job> {

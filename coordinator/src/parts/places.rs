@@ -85,6 +85,11 @@ impl Places {
         self.at.contains(&agent) && !self.unfit.contains_key(&agent)
     }
 
+    /// Returns the agents that run it, and have not been told to stop it.
+    pub(crate) fn working(&self) -> impl Iterator<Item = AgentId> {
+        self.at.iter().copied().filter(|agent| !self.given_up.contains(agent) && !self.unfit.contains_key(agent))
+    }
+
     /// The agent is told to start it.
     pub(crate) fn start(&mut self, agent: AgentId) {
         self.at.insert(agent);

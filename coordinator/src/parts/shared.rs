@@ -1,59 +1,71 @@
 //! The shared values of a pool: jobs without items, which the core does not know. Agents get them before the items of later jobs.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
 use farpool_core::JobId;
 
 /// The shared values of one pool.
 #[derive(Default)]
 pub(crate) struct SharedValues {
-    values: Vec<SharedValue>,
-}
-
-struct SharedValue {
-    /// The client's number for it.
-    number: u64,
-    job: JobId,
-    /// The jobs that may still use it, once the client has dropped it.
-    dropped_for: Option<Vec<JobId>>,
+    /// By the client's number for each.
+    values: BTreeMap<u64, JobId>,
+    /// Values that the client has dropped, each with the name of the newest job that may use it, in order.
+    dropped: VecDeque<(u64, u64)>,
+    /// The names of the pool's jobs that have not ended, if there are values. Names rise.
+    open: BTreeSet<u64>,
 }
 
 impl SharedValues {
-    pub(crate) fn add(&mut self, number: u64, job: JobId) {
-        self.values.push(SharedValue { number, job, dropped_for: None });
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
     }
 
-    pub(crate) fn contains(&self, job: JobId) -> bool {
-        self.values.iter().any(|value| value.job == job)
-    }
-
-    /// Returns all of them, in the order in which they were shared.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, JobId)> {
-        self.values.iter().map(|value| (value.number, value.job))
-    }
-
-    /// The client has dropped a value, which these jobs may still use. Returns whether it can be freed, and forgets it then.
-    pub(crate) fn drop_value(&mut self, job: JobId, used_by: Vec<JobId>) -> bool {
-        if let Some(value) = self.values.iter_mut().find(|value| value.job == job) {
-            value.dropped_for.get_or_insert(used_by);
+    /// Adds a value. `open`: the names of the pool's jobs, which are needed for the first value.
+    pub(crate) fn add(&mut self, number: u64, job: JobId, open: impl FnOnce() -> BTreeSet<u64>) {
+        if self.is_empty() {
+            self.open = open();
         }
-        !self.take_unused().is_empty()
+        self.values.insert(number, job);
+    }
+
+    /// Returns all of them with the client's numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, JobId)> {
+        self.values.iter().map(|(&number, &job)| (number, job))
+    }
+
+    /// A job has been opened. Its name is higher than those of all others.
+    pub(crate) fn job_opened(&mut self, name: u64) {
+        if !self.is_empty() {
+            self.open.insert(name);
+        }
+    }
+
+    /// The client has dropped a value. Returns the values that can be freed, and forgets them.
+    pub(crate) fn drop_value(&mut self, number: u64) -> Vec<JobId> {
+        self.dropped.push_back((self.open.last().copied().unwrap_or(0), number));
+        self.take_unused()
     }
 
     /// A job has ended. Returns the values that can be freed, and forgets them.
-    pub(crate) fn job_ended(&mut self, job: JobId) -> Vec<JobId> {
-        for users in self.values.iter_mut().filter_map(|value| value.dropped_for.as_mut()) {
-            users.retain(|user| *user != job);
-        }
+    pub(crate) fn job_ended(&mut self, name: u64) -> Vec<JobId> {
+        self.open.remove(&name);
         self.take_unused()
     }
 
     /// Forgets all of them, and returns them.
     pub(crate) fn take_all(&mut self) -> Vec<JobId> {
-        std::mem::take(&mut self.values).into_iter().map(|value| value.job).collect()
+        std::mem::take(self).values.into_values().collect()
     }
 
     fn take_unused(&mut self) -> Vec<JobId> {
-        let is_unused = |value: &mut SharedValue| value.dropped_for.as_ref().is_some_and(Vec::is_empty);
-        self.values.extract_if(.., is_unused).map(|value| value.job).collect()
+        let mut unused = Vec::new();
+        while let Some((newest, number)) = self.dropped.front().copied()
+            && self.open.first().is_none_or(|oldest| *oldest > newest)
+        {
+            self.dropped.pop_front();
+            unused.extend(self.values.remove(&number));
+        }
+        unused
     }
 }
 
@@ -63,27 +75,30 @@ mod tests {
 
     #[test]
     fn values_outlive_the_jobs_that_may_use_them() {
-        let [first, second, user, later] = [1, 2, 3, 4].map(JobId::from_bits);
+        let [first, second, third] = [1, 2, 3].map(JobId::from_bits);
         let mut values = SharedValues::default();
-        values.add(1, first);
-        values.add(2, second);
-        assert!(!values.drop_value(first, vec![user]));
-        assert!(values.contains(first));
-        assert_eq!(values.job_ended(later), []);
-        assert_eq!(values.job_ended(user), [first]);
-        assert!(!values.contains(first));
-        assert!(values.drop_value(second, Vec::new()));
-        assert_eq!(values.iter().count(), 0);
+        values.add(1, first, || BTreeSet::from([5, 7]));
+        values.add(2, second, || unreachable!("only the first value needs them"));
+        assert_eq!(values.drop_value(1), []);
+        values.job_opened(8);
+        values.add(3, third, || unreachable!("only the first value needs them"));
+        assert_eq!(values.drop_value(3), []);
+        assert_eq!(values.job_ended(7), []);
+        assert_eq!(values.job_ended(5), [first]);
+        assert_eq!(values.iter().map(|(number, _)| number).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(values.job_ended(8), [third]);
+        assert_eq!(values.drop_value(2), [second]);
+        assert!(values.is_empty());
     }
 
     #[test]
     fn a_value_that_is_dropped_twice_is_freed_once() {
-        let [value, user, later] = [1, 2, 3].map(JobId::from_bits);
+        let value = JobId::from_bits(1);
         let mut values = SharedValues::default();
-        values.add(1, value);
-        assert!(!values.drop_value(value, vec![user]));
-        assert!(!values.drop_value(value, vec![user, later]));
-        assert_eq!(values.job_ended(user), [value]);
+        values.add(1, value, || BTreeSet::from([5]));
+        assert_eq!(values.drop_value(1), []);
+        assert_eq!(values.drop_value(1), []);
+        assert_eq!(values.job_ended(5), [value]);
         assert_eq!(values.take_all(), []);
     }
 }

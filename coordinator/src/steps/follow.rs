@@ -170,5 +170,5 @@ pub(crate) fn finish_job(parts: &mut Parts, round: &mut Round<'_>, id: JobId, ca
     if pool.is_done() {
         round.note_to_end(spec.pool);
     }
-    sharing::job_ended(parts, round, spec.pool, id);
+    sharing::job_ended(parts, round, spec.pool, spec.name);
 }

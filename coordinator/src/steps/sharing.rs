@@ -3,18 +3,24 @@
 use farpool_core::{JobId, PoolId};
 use farpool_proto::v1::{AdoptedJob, EndJob, JobEnded, agent_command, client_event};
 
+use crate::AgentId;
 use crate::parts::Parts;
-use crate::parts::jobs::Jobs;
+use crate::parts::clients::Client;
+use crate::parts::jobs::{Job, Jobs};
 use crate::parts::pools::Pool;
 use crate::round::Round;
-use crate::{AgentId, ClientId};
 
 /// A client has shared a value: every agent that runs its pool gets it.
 pub(crate) fn share(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, number: u64, job: JobId) {
-    let Some(pool) = parts.pools.get_mut(id) else { return };
-    pool.shared.add(number, job);
-    for agent in pool.places.agents() {
-        send(&parts.jobs, round, agent, job);
+    let Parts { pools, jobs, clients, .. } = parts;
+    let Some(pool) = pools.get_mut(id) else { return };
+    let client = pool.client();
+    pool.shared.add(number, job, || {
+        let open = clients.get(client).into_iter().flat_map(Client::open_jobs).filter_map(|job| jobs.get(job));
+        open.map(Job::spec).filter(|spec| !spec.shared).map(|spec| spec.name).collect()
+    });
+    for agent in pool.places.working() {
+        send(jobs, round, agent, job);
     }
 }
 
@@ -39,19 +45,15 @@ pub(crate) fn send_missing(pool: &Pool, jobs: &Jobs, round: &mut Round<'_>, agen
 }
 
 /// The client has dropped a value. It is freed when all jobs have ended that are open now.
-pub(crate) fn drop_value(parts: &mut Parts, round: &mut Round<'_>, client: ClientId, id: PoolId, job: JobId) {
-    let Parts { clients, pools, .. } = parts;
-    let Some(pool) = pools.get_mut(id) else { return };
-    let open = clients.get(client).into_iter().flat_map(|client| client.open_jobs());
-    let used_by = open.filter(|job| !pool.shared.contains(*job)).collect();
-    if pool.shared.drop_value(job, used_by) {
-        free(parts, round, id, job);
-    }
+pub(crate) fn drop_value(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, number: u64) {
+    let freed = parts.pools.get_mut(id).map_or_else(Vec::new, |pool| pool.shared.drop_value(number));
+    freed.into_iter().for_each(|job| free(parts, round, id, job));
 }
 
-/// A job has ended that may have been the last one to use some values.
-pub(crate) fn job_ended(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, job: JobId) {
-    let freed = parts.pools.get_mut(id).map_or_else(Vec::new, |pool| pool.shared.job_ended(job));
+/// The job with this name has ended, and may have been the last one to use some values.
+pub(crate) fn job_ended(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, name: u64) {
+    let Some(pool) = parts.pools.get_mut(id).filter(|pool| !pool.shared.is_empty()) else { return };
+    let freed = pool.shared.job_ended(name);
     freed.into_iter().for_each(|job| free(parts, round, id, job));
 }
 
@@ -77,6 +79,7 @@ fn free(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, job: JobId) {
 fn forget(parts: &mut Parts, round: &mut Round<'_>, id: PoolId, job: JobId) {
     let (Some(pool), Some(job)) = (parts.pools.get(id), parts.jobs.remove(job)) else { return };
     let number = job.spec().number;
+    parts.labels.give_back(&job.spec().require);
     if parts.clients.end_job(pool.client(), number, job.own_cost()) && !pool.has_failed() {
         round.out.client(pool.client(), client_event::Body::JobEnded(JobEnded { job: number, cancelled: true }));
     }

@@ -84,7 +84,7 @@ impl Ledger {
         }
         let pool = &self.pools[key];
         if pool.stopped {
-            self.work.unname_jobs_of(key);
+            self.work.pool_ended(key, true);
             self.drop_pool_if_done(key);
         } else {
             let pool = pool.number;

@@ -128,7 +128,8 @@ impl Ledger {
         let name = self.pools[key].name;
         // Items without an outcome ended with it.
         self.work.end_chunks(self.work.chunks_of(key));
-        self.work.pool_ended(key, self.pools[key].stop_requested);
+        // Without a name, the coordinator that requested it is gone, and the next one may have the pool resume.
+        self.work.pool_ended(key, self.pools[key].stop_requested && name.is_some());
         self.drop_pool_if_done(key);
         while let Some(oldest) = self.pools.next_to_evict() {
             self.drop_pool(oldest);

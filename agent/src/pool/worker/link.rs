@@ -37,8 +37,8 @@ pub(super) struct Link {
     deferred_orders: Vec<(Kind, u32)>,
     /// Not everything could be written, for lack of room.
     wants_room: bool,
-    /// The room that was lacking is in the socket.
-    wants_files_taken: bool,
+    /// The room that was lacking is for files.
+    refused_file: Option<RefusedFile>,
     /// Something was written and not published to the worker.
     unpublished: bool,
     /// Payload bytes of the record that is being read.
@@ -47,6 +47,15 @@ pub(super) struct Link {
     broken: bool,
     /// The number of finished items at which the worker wakes the agent.
     armed_at: Option<u64>,
+}
+
+/// Why a file could not be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RefusedFile {
+    /// The worker has to take those that were sent before.
+    SocketFull,
+    /// The kernel has no memory for it, or too many are on their way to other workers.
+    Elsewhere,
 }
 
 /// What a worker knows of a job's function or of a shared value.
@@ -75,7 +84,7 @@ impl Link {
             sending: None,
             deferred_orders: Vec::new(),
             wants_room: false,
-            wants_files_taken: false,
+            refused_file: None,
             unpublished: false,
             payload: 0,
             broken: false,
@@ -123,7 +132,11 @@ impl Link {
         if self.shared_version != shared.version() {
             for (job, value) in shared.iter() {
                 if self.knows(*job) == Known::Nothing {
-                    if !self.send_file(Kind::Shared, *job, value)? {
+                    let written = match value {
+                        Ok(file) => self.send_file(Kind::Shared, *job, file)?,
+                        Err(why) => self.order(Kind::Shared, *job, why.as_bytes())?,
+                    };
+                    if !written {
                         return Ok(false);
                     }
                     self.note_known(*job, Known::Large);
@@ -166,9 +179,9 @@ impl Link {
         match file.send(self.socket.as_fd()) {
             // The worker has exited, which its fork server reports.
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => self.order(kind, tag, &head),
-            // It has to take what was sent before, or other processes have.
-            Err(_) => {
-                self.wants_files_taken = true;
+            Err(error) => {
+                let is_full = error == Errno::EAGAIN;
+                self.refused_file = Some(if is_full { RefusedFile::SocketFull } else { RefusedFile::Elsewhere });
                 Ok(false)
             }
         }
@@ -212,7 +225,7 @@ impl Link {
     /// Writes as many of the assigned items as fit, up to `most`, and their function before them. Returns how many.
     pub(super) fn give(&mut self, assignment: &Assignment<'_>, position: u32, most: u64) -> Result<u32, Corrupt> {
         let &Assignment { job, function, shared, ref stretch, .. } = assignment;
-        self.wants_files_taken = false;
+        self.refused_file = None;
         if (self.shared_version != shared.version() || self.knows(job) == Known::Nothing)
             && !self.write_functions(job, function, shared)?
         {
@@ -283,7 +296,7 @@ impl Link {
 
     /// Sends more of what is being sent, and notes whether it waits for room. Returns whether anything was written.
     pub(super) fn send_more(&mut self) -> Result<bool, Corrupt> {
-        (self.wants_room, self.wants_files_taken) = (false, false);
+        (self.wants_room, self.refused_file) = (false, None);
         if self.sending.is_none() {
             return Ok(false);
         }
@@ -428,17 +441,22 @@ impl Link {
         self.armed_at = Some(finished);
         if self.wants_room {
             self.status().want_room_to_worker();
-            // A worker that has read all records has also taken all files, and one that has not wakes the agent.
-            let has_room = if self.wants_files_taken {
-                self.socket_has_room()
-            } else {
-                self.to.room(RING_BYTES).is_ok_and(|room| room > RING_BYTES / 2)
+            let has_room = match self.refused_file {
+                None => self.to.room(RING_BYTES).is_ok_and(|room| room > RING_BYTES / 2),
+                // A worker that has read all records has also taken all files, and one that has not wakes the agent.
+                Some(RefusedFile::SocketFull) => self.socket_has_room(),
+                Some(RefusedFile::Elsewhere) => false,
             };
             if has_room {
                 return true;
             }
         }
         self.from.available(HEADER_BYTES).map_or(true, |bytes| bytes >= HEADER_BYTES)
+    }
+
+    /// Returns whether a file could not be sent for a reason of which no event reports the end.
+    pub(super) fn retries_file(&self) -> bool {
+        self.refused_file == Some(RefusedFile::Elsewhere)
     }
 
     /// Returns the number of finished items at which the worker wakes the agent.

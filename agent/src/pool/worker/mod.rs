@@ -33,6 +33,8 @@ pub(super) use items::{STALLED_NS, Victim};
 pub(super) use life::NextStep;
 pub(super) use reading::Record;
 
+/// When to try again to send a file that the kernel has refused.
+const FILE_RETRY_NS: u64 = 10_000_000;
 /// Outcomes of quick items are collected for this long at most, so that they travel together.
 const COLLECT_NS: u64 = 1_000_000;
 /// How often to check whether a cancelled item that was still on its way to its worker has begun.
@@ -322,7 +324,8 @@ impl Worker {
         // A cancelled item that could not be taken back is ended once it begins, which no event reports.
         let cancelled = self.items.cancel_at().map(|at| at.max(now + CANCEL_LOOK_NS));
         let due = self.due(timed, round).map(|(due, _)| due);
-        Armed::Until([collect, self.life.termination_due(), cancelled, due].into_iter().flatten().min())
+        let file = self.link.retries_file().then_some(now + FILE_RETRY_NS);
+        Armed::Until([collect, self.life.termination_due(), cancelled, due, file].into_iter().flatten().min())
     }
 
     fn arm_link(&mut self, quick: bool, now: u64) -> bool {

@@ -261,7 +261,10 @@ class Pool:
 
         Use it for a big argument of many calls, such as an array. Each worker unpickles it once, and the contents of arrays lie in memory
         that all workers of a host map: they are read-only there. Tasks of other pools, and of detached jobs, cannot use it. A cluster's
-        coordinator counts it in its `--memory`, and gets it again after a restart.
+        coordinator counts it in its `--memory`, and gets it again after a restart. Without a cluster, each value takes a file descriptor of
+        this process.
+
+        Pass it as an argument: a value that a function has as a global, a default or in a closure is freed with the pool.
         """
         self._check_running()
         from farpool._shared import Shared
@@ -402,7 +405,8 @@ class Pool:
         from farpool import _shared
 
         with _shared.refusing():
-            return self._session.detach(name, self._task(how, func, _first(iterable)), iter(iterable), options)
+            values = iter(_shared.Input(iterable))
+            return self._session.detach(name, self._task(how, func, _first(iterable)), values, options)
 
     def _chunks(self, chunksize, iterable):
         """Returns how many elements a chunk has; None if farpool adapts it."""

@@ -41,8 +41,26 @@ class Shared:
 class refusing:
     """A context in which shared values cannot be pickled: what is packed outlives its pool."""
 
+    def __init__(self, refuses=True):
+        self._refuses = refuses
+
     def __enter__(self):
-        _thread.detaches = True
+        self._before = getattr(_thread, "detaches", False)
+        _thread.detaches = self._refuses
 
     def __exit__(self, *exc_info):
-        _thread.detaches = False
+        _thread.detaches = self._before
+
+
+class Input:
+    """Iterates over the input of a detached job, which may use shared values in calls of its own."""
+
+    def __init__(self, iterable):
+        self._values = iter(iterable)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        with refusing(False):
+            return next(self._values)

@@ -133,8 +133,12 @@ def end():
 
 
 def shared(key):
-    """Returns the shared value with this key."""
-    return _farpool.find_shared(key, loads)
+    """Returns the shared value with this key. Loading it may set globals, to those of the time when it was shared."""
+    active = _active
+    value = _farpool.find_shared(key, loads)
+    if active is not None and _active is not active:
+        active.set()
+    return value
 
 
 def load(data):

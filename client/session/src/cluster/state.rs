@@ -73,7 +73,7 @@ impl SessionState {
             Link::Opening => messages.clear(),
         }
         if cancels {
-            self.end_cancelled();
+            self.end_jobs();
         }
     }
 
@@ -156,7 +156,7 @@ impl SessionState {
             self.link = Link::Lost;
         }
         self.outage = Some(reason);
-        self.end_cancelled();
+        self.end_jobs();
     }
 
     /// Notes that the session has resumed on another connection. Messages that were queued during the outage are in
@@ -179,10 +179,10 @@ impl SessionState {
         self.inboxes.deliver(ClientEvent { body: Some(Event::ItemsFailed(Box::new(failed))) });
     }
 
-    /// Ends cancelled jobs during an outage, when no coordinator can confirm it.
-    fn end_cancelled(&mut self) {
-        for job in self.kept.take_cancelled() {
-            self.inboxes.cancel(job);
+    /// Ends the jobs that need no coordinator during an outage.
+    fn end_jobs(&mut self) {
+        for ended in self.kept.take_ended() {
+            self.inboxes.deliver(ClientEvent { body: Some(Event::JobEnded(ended)) });
         }
     }
 }

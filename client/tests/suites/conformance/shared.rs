@@ -14,6 +14,7 @@ crate::runner::cases![
     a_shared_value_is_decoded_once_in_each_worker,
     a_shared_value_outlives_its_handle_for_calls_that_were_begun,
     a_value_that_is_dropped_while_its_call_begins_reaches_the_call,
+    values_are_freed_while_a_lazy_job_waits,
     many_values_are_shared_and_dropped,
     shared_values_reach_workers_that_start_later,
     workers_with_threads_read_shared_values,
@@ -90,6 +91,20 @@ fn a_value_that_is_dropped_while_its_call_begins_reaches_the_call() {
         assert_eq!(pool.imap(sum_to, lazily.collect::<Vec<_>>()).map(Result::unwrap).sum::<u64>(), 120);
         assert_eq!(pool.apply_async(sum_to, ((pool.share(vec![4]).unwrap(), 1),)).get().unwrap(), 4);
     }
+}
+
+/// A lazy job that has not begun keeps no value.
+fn values_are_freed_while_a_lazy_job_waits() {
+    fn mapped(_: ()) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        maps.lines().filter(|line| line.contains("memfd:farpool-shared")).count()
+    }
+    let pool = pools::of(1);
+    let mut later = pool.imap(sum_to, [(pool.share(vec![5, 6]).unwrap(), 2)]);
+    assert_eq!(pool.map(sum_to, [(pool.share(vec![1]).unwrap(), 1)]).unwrap(), [1]);
+    // The value of the lazy job stays.
+    waiting::until(|| pool.map(mapped, [()]).unwrap() == [1]);
+    assert_eq!(later.next().unwrap().unwrap(), 11);
 }
 
 fn many_values_are_shared_and_dropped() {

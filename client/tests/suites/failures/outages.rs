@@ -26,6 +26,7 @@ crate::runner::cases![
     a_client_disconnected_for_too_long_starts_afresh,
     a_coordinator_that_does_not_return,
     terminate_while_the_coordinator_is_down,
+    values_are_shared_while_the_coordinator_is_down,
 ];
 
 /// Starts a coordinator with two agents of two slots.
@@ -268,4 +269,35 @@ fn terminate_while_the_coordinator_is_down() {
     cluster.start_coordinator();
     let other = self::pool(cluster.address());
     finish(other, cluster);
+}
+
+/// Items that were begun before the outage use a value that is shared during it.
+fn values_are_shared_while_the_coordinator_is_down() {
+    fn first((values, item): (Shared<Vec<u64>>, u64)) -> u64 {
+        values[0] + item
+    }
+    let mut cluster = cluster::empty();
+    cluster.add_agent(2, &["--orphan-timeout", "2s"]);
+    cluster.add_agent(2, &["--orphan-timeout", "2s"]);
+    let pool = pool(cluster.address());
+    let (send, input) = std::sync::mpsc::channel();
+    let mut sums = pool.job(first).buffersize(1).imap_unordered(input);
+    let share = |item: u64| (pool.share(vec![item; 50_000]).unwrap(), item);
+    send.send(share(0)).unwrap();
+    assert_eq!(within(seconds(20), || sums.next().unwrap().unwrap()), 0);
+    cluster.kill_coordinator();
+    (1..20).for_each(|item| send.send(share(item)).unwrap());
+    drop(send);
+    std::thread::scope(|scope| {
+        let rest = scope.spawn(|| sums.map(Result::unwrap).sum::<u64>());
+        cluster.start_coordinator();
+        assert_eq!(within(seconds(30), || rest.join().unwrap()), 2 * 190);
+    });
+    let kept = pool.share(vec![1_u64]).unwrap();
+    cluster.kill_coordinator();
+    pool.close();
+    // A value that is kept is no reason to wait for the coordinator.
+    within(seconds(5), || pool.join().unwrap());
+    drop(kept);
+    waiting::until_gone(seconds(10), || cluster.workers());
 }

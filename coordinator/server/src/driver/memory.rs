@@ -255,7 +255,9 @@ impl Memory {
         let may_run = is_stuck && !clients.ids().any(|id| round.coordinator.waits_for_agents(id));
         let needy = clients.ids().filter(|&id| (may_run || holders.detaches(id)) && needs_more(round, holders, id));
         let silent_at = |id| clients.get(id).and_then(|client| client.silent_at);
-        needy.max_by_key(|&id| (Reverse(silent_at(id)), holders.held_by(round, id), id))
+        // Clients that only have shared values come last: they may keep them.
+        let waits = |id| waits_for_input(round, holders, id);
+        needy.max_by_key(|&id| (waits(id), Reverse(silent_at(id)), holders.held_by(round, id), id))
     }
 
     /// Returns whether the favoured client has sent nothing for too long.
@@ -336,8 +338,14 @@ fn may_gain_much(client: &Client) -> bool {
     client.again || client.role == Role::Detaches
 }
 
-/// Returns whether what the client has sent is useless before more arrives.
+/// Returns whether what the client has sent is useless before more arrives, or is kept until the client says otherwise.
 fn needs_more(round: &Round, holders: &Holders<'_>, id: ClientId) -> bool {
+    let shares = !holders.detaches(id) && round.coordinator.has_place(id) && round.coordinator.shares_values(id);
+    shares || waits_for_input(round, holders, id)
+}
+
+/// Returns whether what the client has sent is useless before more arrives.
+fn waits_for_input(round: &Round, holders: &Holders<'_>, id: ClientId) -> bool {
     let coordinator = &round.coordinator;
     let waits = || coordinator.lacks_chunk(id) || coordinator.lacks_items(id) || coordinator.has_pending_places(id);
     let is_partial = || holders.clients.get(id).is_some_and(|client| client.partial > 0);

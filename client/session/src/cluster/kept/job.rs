@@ -107,6 +107,11 @@ impl KeptJob {
         }
     }
 
+    /// Returns whether all its items have their outcome, and no more will come.
+    pub(super) fn is_finished(&self) -> bool {
+        self.input_ended && self.batches.is_empty() && self.open.detach.is_none()
+    }
+
     /// Notes that the session has ended, and that `sent` of its messages may have arrived.
     pub(super) fn end_session(&mut self, sent: u64) {
         let batches = self.batches.iter_mut().map(|batch| &mut batch.send_state);
@@ -152,6 +157,9 @@ impl KeptJob {
 
     /// Resends messages that were sent before, to a coordinator that does not know the job and has windows of this size.
     pub(super) fn resend_sent(&mut self, messages: &mut StartMessages, window: u64) {
+        if self.is_shared() {
+            return;
+        }
         self.offset = self.sent_bytes;
         if self.open.detach.is_some() {
             // No agent can have any item.
@@ -173,7 +181,7 @@ impl KeptJob {
 
     /// Sends the messages that were never sent, which only the client knows.
     pub(super) fn send_unsent(&mut self, messages: &mut StartMessages) {
-        if self.open.detach.is_some() {
+        if self.open.detach.is_some() || self.is_shared() {
             return;
         }
         if self.opened == SendState::Unsent {
@@ -184,7 +192,14 @@ impl KeptJob {
         }
     }
 
-    /// Drops a shared value, if the client has: nothing that was sent before uses it after the jobs before this message.
+    /// Sends a shared value, whether it was sent before or not.
+    pub(super) fn push_shared(&mut self, messages: &mut StartMessages) {
+        if self.is_shared() {
+            self.opened = messages.push(Body::OpenJob(self.open.clone()));
+        }
+    }
+
+    /// Drops a shared value, if the client has. All jobs that may use it come before.
     pub(super) fn push_drop(&self, messages: &mut StartMessages) {
         if self.cancelled && self.is_shared() {
             messages.push(Body::CancelJob(CancelJob { job: self.open.job }));

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use farpool_core::Run;
 use farpool_proto::v1::client_message::Body;
-use farpool_proto::v1::{Attach, AwaitingItems, ClosePool, ItemsDone, OpenPool, PoolAt, PoolReopened};
+use farpool_proto::v1::{Attach, AwaitingItems, ClosePool, ItemsDone, JobEnded, OpenPool, PoolAt, PoolReopened};
 
 use attached::Attached;
 use job::KeptJob;
@@ -181,10 +181,11 @@ impl KeptSession {
         self.jobs.values_mut().for_each(|job| job.end_session(sent));
     }
 
-    /// Removes the jobs with a pending cancellation: no coordinator can confirm their end. Shared values stay: other jobs may
-    /// use them.
-    pub(super) fn take_cancelled(&mut self) -> Vec<u64> {
-        self.jobs.extract_if(.., |_, job| job.cancelled && !job.is_shared()).map(|(number, _)| number).collect()
+    /// Removes the jobs that need no coordinator: those with a pending cancellation, and those whose items all have their
+    /// outcome. Returns their ends, which no coordinator can confirm. Shared values stay: other jobs may use them.
+    pub(super) fn take_ended(&mut self) -> Vec<JobEnded> {
+        let ended = self.jobs.extract_if(.., |_, job| !job.is_shared() && (job.cancelled || job.is_finished()));
+        ended.map(|(job, kept)| JobEnded { job, cancelled: !kept.is_finished() }).collect()
     }
 
     /// Notes that the coordinator has accepted the pool, for the first time or again.
@@ -222,6 +223,8 @@ impl KeptSession {
 
     fn start_messages(&mut self, before: u64, window: u64, again: bool) -> Vec<Body> {
         let mut messages = StartMessages::new(before);
+        // Items of any job may use them.
+        self.jobs.values_mut().for_each(|job| job.push_shared(&mut messages));
         self.jobs.values_mut().for_each(|job| job.resend_sent(&mut messages, window));
         if again && matches!(self.first_message, FirstMessage::Pool(_)) {
             messages.push(Body::PoolReopened(PoolReopened {}));

@@ -131,8 +131,22 @@ fn a_cancelled_job_is_not_reopened() {
         keep(&mut kept, &Body::CancelJob(CancelJob { job: 3 }))
             && keep(&mut kept, &Body::CancelJob(CancelJob { job: 1 }))
     );
-    assert_eq!(kept.take_cancelled(), [1, 3]);
+    let cancelled = |job| JobEnded { job, cancelled: true };
+    assert_eq!(kept.take_ended(), [cancelled(1), cancelled(3)]);
     assert_eq!(items_in(&resend(&mut kept)).into_keys().collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_job_with_all_outcomes_needs_no_coordinator() {
+    let mut kept = kept();
+    for job in [1, 2] {
+        assert!(keep(&mut kept, &open(job, 2)));
+        send(&mut kept, job, 0, 2);
+        assert!(matches!(kept.finish(job, 0, 2), Fresh::All));
+    }
+    assert!(keep(&mut kept, &Body::EndItems(EndItems { job: 2 })));
+    assert_eq!(kept.take_ended(), [JobEnded { job: 2, cancelled: false }]);
+    assert_eq!(kept.take_ended(), []);
 }
 
 #[test]
@@ -414,4 +428,26 @@ fn measure_keeping() {
             "batches of {batch}, outcomes of {run}: {keeping} ns a message of items, {finished} ns one of outcomes"
         );
     }
+}
+
+/// Jobs that were opened before may use them; a dropped one stays until these jobs are known.
+#[test]
+fn shared_values_come_first_and_are_dropped_last() {
+    let mut kept = kept();
+    keep(&mut kept, &open(1, 0));
+    send(&mut kept, 1, 0, 2);
+    let shared = |job| Body::OpenJob(Box::new(OpenJob { job, shared: true, ..OpenJob::default() }));
+    keep(&mut kept, &shared(2));
+    kept.end_session(1);
+    // During the outage:
+    kept.keep(&shared(3), SendState::Unsent);
+    kept.keep(&Body::Items(items(1, Run::new(2, 1))), SendState::Unsent);
+    kept.keep(&Body::CancelJob(CancelJob { job: 2 }), SendState::Unsent);
+    assert_eq!(kept.take_ended(), []);
+    let sent = kept.resend(1, 1 << 20);
+    let opened = sent.iter().filter_map(|body| if let Body::OpenJob(open) = body { Some(open.job) } else { None });
+    assert_eq!(opened.collect::<Vec<_>>(), [2, 3, 1]);
+    assert_eq!(sent.last(), Some(&Body::CancelJob(CancelJob { job: 2 })));
+    kept.end_job(2);
+    assert_eq!(resend(&mut kept).iter().filter(|body| matches!(body, Body::CancelJob(_))).count(), 0);
 }
