@@ -25,7 +25,7 @@ impl HeldChunks {
         let head = self.head(chunk.hold);
         chunk.links = Links { newer: NONE, older: *head };
         let second = std::mem::replace(head, id.index());
-        if let Some(second) = at(second, chunks) {
+        if let Some(second) = chunks.get_at_mut(second) {
             second.links.newer = id.index();
         }
     }
@@ -36,11 +36,11 @@ impl HeldChunks {
         let chunk = chunks.get_mut(id).expect("a held chunk exists");
         let Links { newer, older } = std::mem::take(&mut chunk.links);
         let hold = chunk.hold;
-        match at(newer, chunks) {
+        match chunks.get_at_mut(newer) {
             Some(newer) => newer.links.older = older,
             None => *self.head(hold) = older,
         }
-        if let Some(older) = at(older, chunks) {
+        if let Some(older) = chunks.get_at_mut(older) {
             older.links.newer = newer;
         }
     }
@@ -69,10 +69,4 @@ impl HeldChunks {
 
 fn list(head: u32, chunks: &Slab<ChunkId, Chunk>) -> impl Iterator<Item = ChunkId> + use<'_> {
     std::iter::successors(chunks.id_at(head), |&id| chunks.id_at(chunks.get(id)?.links.older))
-}
-
-#[inline]
-fn at(index: u32, chunks: &mut Slab<ChunkId, Chunk>) -> Option<&mut Chunk> {
-    let id = chunks.id_at(index)?;
-    chunks.get_mut(id)
 }

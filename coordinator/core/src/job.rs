@@ -77,6 +77,12 @@ impl Job {
     #[inline]
     pub(crate) fn record_outcomes(&mut self, first: u64, count: u64) {
         self.outcomes += count;
+        if !self.tried.is_empty() {
+            self.forget_tried(first, count);
+        }
+    }
+
+    fn forget_tried(&mut self, first: u64, count: u64) {
         while let Some((&item, _)) = self.tried.range(first..first + count).next() {
             self.tried.remove(&item);
         }

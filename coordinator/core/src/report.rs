@@ -36,11 +36,13 @@ impl Core {
         let (id, run, twin) = (chunk.job, Run::new(first, count), chunk.twin());
         let (tried, item_bytes) = ((chunk.run.first, chunk.attempt), chunk.item_bytes);
         self.measure(claim.1, count, busy_ns);
-        let job = self.jobs.get(id).expect("a chunk's job is open");
+        let job = self.jobs.get_mut(id).expect("a chunk's job is open");
         if failed && job.policy.retry_failed && job.policy.retries > 0 {
             self.failed(id, run, tried, (item_bytes, twin), actions);
         } else if job.tried.is_empty() && (tried.0 != first || tried.1 == 1) {
-            self.accept(id, run, 1, twin, actions);
+            job.record_outcomes(first, count);
+            actions.push(Action::Accept { job: id, first, count, attempts: 1 });
+            self.overtake_twin(twin, run, actions);
         } else {
             for (run, attempts) in job.attempts_of(run, tried) {
                 self.accept(id, run, attempts, twin, actions);
@@ -50,12 +52,16 @@ impl Core {
     }
 
     /// Accepts these results as the items' outcomes.
-    #[inline]
     fn accept(&mut self, id: JobId, run: Run, attempts: u32, twin: Option<ChunkId>, actions: &mut Vec<Action>) {
         let Run { first, count } = run;
         self.jobs.get_mut(id).expect("a chunk's job is open").record_outcomes(first, count);
         actions.push(Action::Accept { job: id, first, count, attempts });
-        // The twin may have ended with earlier items of the same report.
+        self.overtake_twin(twin, run, actions);
+    }
+
+    #[inline]
+    fn overtake_twin(&mut self, twin: Option<ChunkId>, run: Run, actions: &mut Vec<Action>) {
+        // It may have ended with earlier items of the same report.
         if let Some(twin) = twin.filter(|&twin| self.chunks.get(twin).is_some()) {
             self.overtake(twin, run, actions);
         }

@@ -165,6 +165,12 @@ impl<I: Id, T> Slab<I, T> {
         self.table.entries.get(index as usize)?.value.as_ref()
     }
 
+    /// Returns the current value at `index`.
+    #[inline]
+    pub(crate) fn get_at_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.table.entries.get_mut(index as usize)?.value.as_mut()
+    }
+
     /// Returns how many indices there are, free ones included.
     pub(crate) fn index_count(&self) -> u32 {
         self.table.entries.len() as u32
