@@ -124,9 +124,11 @@ impl Reader {
 
     /// Copies `N` of the known bytes, starting at `from`; `None` if there are fewer.
     pub fn copy<const N: usize>(&self, from: usize) -> Option<[u8; N]> {
-        let mut copy = [0; N];
-        self.copy_into(from, N, &mut copy.as_mut_slice())?;
-        Some(copy)
+        if from.checked_add(N)? > self.known() {
+            return None;
+        }
+        // SAFETY: as in `copy_into`.
+        Some(unsafe { std::ptr::read_unaligned(self.start().add(from).cast::<[u8; N]>()) })
     }
 
     /// Appends a copy of `length` of the known bytes, starting at `from`; `None`, and nothing is appended, if there are

@@ -9,14 +9,15 @@ use farpool_link::{Corrupt, RING_BYTES};
 use super::WorkerPool;
 use super::chunks::Chunk;
 use super::death::Reason;
+use super::results::RunResults;
 use super::worker::Record;
 
 /// Most records of one worker that are read in a turn.
-const MAX_RECORDS: usize = 16 << 10;
+const MAX_RECORDS: u32 = 16 << 10;
 /// Most bytes of one worker that are read in a turn.
 const MAX_BYTES: u64 = RING_BYTES as u64;
 /// Most records that a ring can hold.
-const MAX_RING_RECORDS: usize = RING_BYTES / HEADER_BYTES;
+const MAX_RING_RECORDS: u32 = (RING_BYTES / HEADER_BYTES) as u32;
 
 impl WorkerPool {
     // ---- outcomes
@@ -43,7 +44,7 @@ impl WorkerPool {
     }
 
     /// Reads up to `records` records of one worker.
-    fn collect(&mut self, at: usize, records: usize) -> Result<(), Corrupt> {
+    fn collect(&mut self, at: usize, records: u32) -> Result<(), Corrupt> {
         let before = self.crew[at].consumed();
         let outcome = self.crew[at].begin_reading().and_then(|()| self.read_records(at, records));
         let finished = self.crew[at].end_reading(before, outcome.is_err(), self.round.now);
@@ -62,33 +63,32 @@ impl WorkerPool {
         }
     }
 
-    fn read_records(&mut self, at: usize, records: usize) -> Result<(), Corrupt> {
+    fn read_records(&mut self, at: usize, records: u32) -> Result<(), Corrupt> {
         let WorkerPool { crew, work, pace, starts, round, .. } = self;
         let worker = &mut crew[at];
         let number = worker.number();
         let until = worker.consumed() + MAX_BYTES;
-        for _ in 0..records {
-            match worker.next_record(round) {
-                Ok(None) => break,
-                Err(Corrupt) => return Err(Corrupt),
-                Ok(Some(Record::Done { item, failed })) => {
-                    work.done(number, item, worker.front(), failed, &mut round.report)?;
+        let mut left = records;
+        while left > 0 && worker.consumed() < until {
+            let Some(record) = worker.next_record(round)? else { break };
+            let mut read = 1;
+            match record {
+                Record::Done(first) => {
+                    let take = |results: &mut RunResults<'_>| worker.take_results(first, left, results);
+                    read = work.done(number, first.item(), first.failed(), &mut round.report, take)?;
                 }
-                Ok(Some(Record::DoneInPieces { item, result, failed })) => {
+                Record::DoneInPieces { item, result, failed } => {
                     work.done_in_pieces(item, result, failed, &mut round.report);
                 }
-                Ok(Some(Record::Failed { item, failure })) => work.failed(item, failure, &mut round.report),
-                Ok(Some(Record::Measured { items, nanoseconds })) => {
+                Record::Failed { item, failure } => work.failed(item, *failure, &mut round.report),
+                Record::Measured { items, nanoseconds } => {
                     pace.measured(items, nanoseconds);
                     round.report.measured(number, nanoseconds);
                 }
-                Ok(Some(Record::Ready)) => starts.worker_ready(),
-                Ok(Some(Record::Applied)) => {}
+                Record::Ready => starts.worker_ready(),
+                Record::Applied => {}
             }
-            worker.consume();
-            if worker.consumed() >= until {
-                break;
-            }
+            left -= read;
         }
         Ok(())
     }

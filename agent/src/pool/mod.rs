@@ -25,6 +25,7 @@ mod processes;
 mod quota;
 mod rejected;
 mod report;
+mod results;
 mod round;
 mod sink;
 mod starts;

@@ -1,23 +1,17 @@
 //! Collects outcomes for the coordinator, so that many travel at once.
 
-use bytes::{Bytes, BytesMut};
-use farpool_link::record::HEADER_BYTES;
-use farpool_link::{Corrupt, Reader};
+use bytes::Bytes;
+use farpool_link::Corrupt;
 use farpool_proto::ends;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{AgentEvent, Failure, ItemFault, RunDone};
 
 use super::chunks::Chunk;
-
-/// Results of a run that are larger than this are reported in several parts.
-const RUN_BYTES: usize = 1 << 20;
+use super::results::{Results, RunResults};
 
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// The results of all runs, concatenated.
-    data: BytesMut,
-    /// The end of each result, relative to the start of its run.
-    ends: BytesMut,
+    results: Results,
     runs: Vec<Run>,
     other: Vec<AgentEvent>,
 }
@@ -38,46 +32,42 @@ struct Run {
 }
 
 impl Report {
-    /// Adds a finished item of `chunk`. Its result is the payload, of this length, of the front record of `ring`.
-    /// `failed`: it counts as failed.
+    /// Adds finished items of `chunk` from `item` on, whose results `take` adds. Returns how many it has added. `failed`:
+    /// they count as failed.
+    #[inline]
     pub(super) fn done(
         &mut self,
         worker: u32,
         chunk: &Chunk,
         item: u64,
-        ring: &Reader,
-        length: usize,
         failed: bool,
-    ) -> Result<(), Corrupt> {
-        let start = self.data.len();
-        self.data.reserve(length);
-        ring.copy_into(HEADER_BYTES, length, &mut self.data).ok_or(Corrupt)?;
-        let follows = self.runs.last().is_some_and(|run| {
+        take: impl FnOnce(&mut RunResults<'_>) -> Result<u32, Corrupt>,
+    ) -> Result<u32, Corrupt> {
+        let Report { results, runs, .. } = self;
+        let latest = runs.last_mut().filter(|run| {
             run.chunk == chunk.id
                 && run.attempt == chunk.attempt
                 && run.first + run.count == item
                 && run.failed == failed
-                && start - run.data < RUN_BYTES
+                && !results.from(run.data).is_full()
         });
-        if !follows {
-            self.runs.push(Run {
+        let (data, ends) = (results.data.len(), results.ends.len());
+        let count = take(&mut results.from(latest.as_ref().map_or(data, |run| run.data)))?;
+        match latest {
+            Some(run) => run.count += u64::from(count),
+            None => runs.push(Run {
                 chunk: chunk.id,
                 attempt: chunk.attempt,
                 first: item,
-                count: 0,
-                data: start,
-                ends: self.ends.len(),
+                count: u64::from(count),
+                data,
+                ends,
                 busy_ns: 0,
                 failed,
                 worker,
-            });
+            }),
         }
-        if let Some(run) = self.runs.last_mut() {
-            run.count += 1;
-            let end = u32::try_from(self.data.len() - run.data).expect("a run's results are bounded");
-            self.ends.extend_from_slice(&end.to_le_bytes());
-        }
-        Ok(())
+        Ok(count)
     }
 
     /// Adds a finished item of `chunk` whose result came in pieces.
@@ -125,8 +115,8 @@ impl Report {
     /// Moves everything to `events`. Results are not copied: each run gets a slice.
     pub(super) fn drain_into(&mut self, events: &mut Vec<AgentEvent>) {
         if !self.runs.is_empty() {
-            let data = self.data.split().freeze();
-            let all_ends = self.ends.split().freeze();
+            let data = self.results.data.split().freeze();
+            let all_ends = self.results.ends.split().freeze();
             let (mut data_end, mut ends_end) = (data.len(), all_ends.len());
             let at = events.len();
             for run in self.runs.drain(..).rev() {

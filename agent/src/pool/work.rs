@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use farpool_link::{Corrupt, Reader};
+use farpool_link::Corrupt;
 use farpool_proto::v1::agent_event::Body;
 use farpool_proto::v1::{Failure, Returned, Segment, StartJob};
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use super::chunks::{Assignment, Chunk, Piece};
 use super::function::{Function, MAX_COPIED, Shared, Writing, why_not_shared};
 use super::rejected;
 use super::report::Report;
+use super::results::RunResults;
 use super::round::Round;
 use crate::{Host, ProtocolError};
 
@@ -349,23 +350,23 @@ impl Work {
 
     // ---- outcomes
 
-    /// Reports an item (its chunk's key, and its index) that `worker` has finished. `result`: the ring, and the length
-    /// of the front record's payload. `failed`: the item counts as failed.
+    /// Reports items that `worker` has finished: `first` (its chunk's key, and its index) and those after it, whose results
+    /// `take` adds. Returns how many it has added. `failed`: the items count as failed.
     #[inline]
     pub(super) fn done(
         &mut self,
         worker: u32,
-        (key, item): (u32, u64),
-        (ring, length): (&Reader, usize),
+        (key, first): (u32, u64),
         failed: bool,
         report: &mut Report,
-    ) -> Result<(), Corrupt> {
+        take: impl FnOnce(&mut RunResults<'_>) -> Result<u32, Corrupt>,
+    ) -> Result<u32, Corrupt> {
         let chunk = &self.chunks[key as usize];
-        if !chunk.cancelled {
-            report.done(worker, chunk, item, ring, length, failed)?;
-        }
-        self.settle(key, 1);
-        Ok(())
+        let mut discarded = None;
+        let report = if chunk.cancelled { discarded.get_or_insert_with(Report::default) } else { report };
+        let count = report.done(worker, chunk, first, failed, take)?;
+        self.settle(key, u64::from(count));
+        Ok(count)
     }
 
     /// Reports an item whose result came in pieces.

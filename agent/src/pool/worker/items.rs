@@ -49,6 +49,16 @@ pub(super) struct Items {
 /// An item of a chunk: the chunk's key, and the index in the job.
 pub(super) type Finished = (u32, u64);
 
+/// Unfinished items that the worker was given together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    /// Where they are among those that it was given.
+    at: usize,
+    /// The first of them.
+    pub(super) item: Finished,
+    pub(super) count: u32,
+}
+
 impl Items {
     pub(super) fn new(now: u64) -> Items {
         Items {
@@ -199,11 +209,29 @@ impl Items {
 
     /// Marks the item at `position` as finished. Returns its chunk's key and its index in the job.
     pub(super) fn finish(&mut self, position: u32) -> Result<Finished, Corrupt> {
+        let due = self.due(position)?;
+        self.finish_run(due, 1);
+        Ok(due.item)
+    }
+
+    /// Returns the unfinished items from `position` on that it was given together.
+    #[inline]
+    pub(super) fn due(&self, position: u32) -> Result<Due, Corrupt> {
         // Nearly always the first: only workers with several threads finish out of order.
-        let at = self.given.iter().position(|given| given.next() == position && given.left() > 0).ok_or(Corrupt)?;
+        let is_due = |given: &&Given| given.next() == position && given.left() > 0;
+        let (at, given) = match self.given.front().filter(is_due) {
+            Some(first) => (0, first),
+            None => self.given.iter().enumerate().find(|(_, given)| is_due(given)).ok_or(Corrupt)?,
+        };
+        Ok(Due { at, item: (given.chunk, given.index(position)), count: given.left() })
+    }
+
+    /// Marks the first `count` of these items as finished.
+    #[inline]
+    pub(super) fn finish_run(&mut self, due: Due, count: u32) {
+        let at = due.at;
         let given = &mut self.given[at];
-        let finished = (given.chunk, given.item_at(position).ok_or(Corrupt)?);
-        given.done += 1;
+        given.done += count;
         if given.left() == 0 {
             if at == 0 {
                 self.given.pop_front()
@@ -211,9 +239,8 @@ impl Items {
                 self.given.remove(at)
             };
         }
-        self.finished += 1;
+        self.finished += u64::from(count);
         self.cancel_at = self.cancel_at.filter(|_| !self.given.is_empty());
-        Ok(finished)
     }
 
     /// Records a measurement. Returns the number of items that it is about.

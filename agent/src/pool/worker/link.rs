@@ -13,7 +13,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 
 use super::super::chunks::{Assignment, Stretch};
 use super::super::function::{Function, Shared};
-use super::receiving::Receiving;
+use super::records::Records;
 
 /// Room in the ring that runs and pieces leave free, so that short orders always fit.
 const RESERVE: usize = 4096;
@@ -25,7 +25,7 @@ const RUN_BYTES: usize = 256 << 10;
 pub(super) struct Link {
     memory: Arc<Memory>,
     to: Writer,
-    from: Reader,
+    pub(super) records: Records,
     socket: OwnedFd,
     /// For each job number of the pool, whether the worker has the job's function, or the shared value.
     known_functions: Vec<Known>,
@@ -41,8 +41,6 @@ pub(super) struct Link {
     refused_file: Option<RefusedFile>,
     /// Something was written and not published to the worker.
     unpublished: bool,
-    /// Payload bytes of the record that is being read.
-    payload: usize,
     /// The worker has written invalid data: nothing more is read.
     broken: bool,
     /// The number of finished items at which the worker wakes the agent.
@@ -76,7 +74,7 @@ impl Link {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
         let link = Link {
             to: Writer::new(Arc::clone(&memory), Direction::ToWorker),
-            from: Reader::new(Arc::clone(&memory), Direction::ToAgent),
+            records: Records::new(Reader::new(Arc::clone(&memory), Direction::ToAgent)),
             memory,
             socket: ours,
             known_functions: Vec::new(),
@@ -86,7 +84,6 @@ impl Link {
             wants_room: false,
             refused_file: None,
             unpublished: false,
-            payload: 0,
             broken: false,
             armed_at: None,
         };
@@ -373,50 +370,14 @@ impl Link {
         if self.broken { Err(Corrupt) } else { Ok(()) }
     }
 
-    /// Returns how many bytes were read so far.
-    pub(super) fn consumed(&self) -> u64 {
-        self.from.consumed()
-    }
-
-    /// Returns the header of the next record, if there is one. The whole record is then available.
-    pub(super) fn next_header(&mut self) -> Result<Option<Header>, Corrupt> {
-        if self.from.available(HEADER_BYTES)? < HEADER_BYTES {
-            return Ok(None);
-        }
-        let header = Header::read(&self.from.copy::<HEADER_BYTES>(0).ok_or(Corrupt)?).ok_or(Corrupt)?;
-        self.payload = header.length as usize;
-        let record = HEADER_BYTES + self.payload;
-        if self.from.available(record)? < record { Err(Corrupt) } else { Ok(Some(header)) }
-    }
-
-    /// Returns the ring at the record that is being read, and the length of its payload.
-    pub(super) fn front(&self) -> (&Reader, usize) {
-        (&self.from, self.payload)
-    }
-
-    /// Returns the payload of the record that is being read, which must have exactly this size.
-    pub(super) fn payload<const N: usize>(&self) -> Result<[u8; N], Corrupt> {
-        if self.payload == N { self.from.copy(HEADER_BYTES).ok_or(Corrupt) } else { Err(Corrupt) }
-    }
-
-    /// Moves the payload of the record that is being read to a large result.
-    pub(super) fn receive(&mut self, receiving: &mut Receiving) -> Result<(), Corrupt> {
-        receiving.add(self.payload, &self.from)
-    }
-
-    /// Advances past the record that was read.
-    pub(super) fn consume(&mut self) {
-        self.from.consume(HEADER_BYTES + self.payload);
-    }
-
     /// Releases what was read since `before`, so that a worker that waits for room continues. `corrupt`: nothing more
     /// is read.
     pub(super) fn end_reading(&mut self, before: u64, corrupt: bool) {
         self.broken |= corrupt;
-        if self.from.consumed() == before {
+        if self.records.consumed() == before {
             return;
         }
-        self.from.publish();
+        self.records.publish();
         // It usually sleeps because it is idle, and must not be woken needlessly.
         if self.status().room_to_agent_is_wanted() {
             self.wake_if_asleep();
@@ -451,7 +412,7 @@ impl Link {
                 return true;
             }
         }
-        self.from.available(HEADER_BYTES).map_or(true, |bytes| bytes >= HEADER_BYTES)
+        self.records.any()
     }
 
     /// Returns whether a file could not be sent for a reason of which no event reports the end.

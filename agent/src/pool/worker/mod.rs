@@ -11,6 +11,7 @@ mod life;
 mod link;
 mod reading;
 mod receiving;
+mod records;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 

@@ -4,32 +4,51 @@
 //! once (its header here, its payload where it is used), and only the copy is checked and used. The status page
 //! consists of atomics, each loaded once per use. Invalid data ends that worker and nothing else.
 
+use farpool_link::Corrupt;
 use farpool_link::record::{HEADER_BYTES, Header, Kind};
-use farpool_link::{Corrupt, Reader};
 use farpool_proto::v1::{Failure, FailureKind};
 use prost::Message;
 
+use super::super::results::RunResults;
 use super::super::round::Round;
 use super::Worker;
-use super::items::Finished;
+use super::items::{Due, Finished};
 use super::life::Stage;
 use super::receiving::Receiving;
 
 /// A record that a worker has written, checked and applied to the worker.
 #[derive(Debug)]
 pub(in crate::pool) enum Record {
-    /// An item is done. Its result is the payload; see [`Worker::front`]. `failed`: it counts as failed.
-    Done { item: Finished, failed: bool },
+    /// Items are done, from this one on. [`Worker::take_results`] takes their results.
+    Done(FirstDone),
     /// An item is done, and its result came in pieces.
     DoneInPieces { item: Finished, result: Vec<u8>, failed: bool },
     /// An item has failed, as its worker reports.
-    Failed { item: Finished, failure: Failure },
+    Failed { item: Finished, failure: Box<Failure> },
     /// The latest items took that long.
     Measured { items: u64, nanoseconds: u64 },
     /// The worker takes items from now on.
     Ready,
     /// A record without any other effect.
     Applied,
+}
+
+/// An item that is done, and the header of its record.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::pool) struct FirstDone {
+    header: Header,
+    due: Due,
+}
+
+impl FirstDone {
+    pub(in crate::pool) fn item(&self) -> Finished {
+        self.due.item
+    }
+
+    /// Returns whether it counts as failed.
+    pub(in crate::pool) fn failed(&self) -> bool {
+        self.header.tag == 1
+    }
 }
 
 impl Worker {
@@ -48,34 +67,50 @@ impl Worker {
 
     /// Returns how many bytes of it were read so far.
     pub(in crate::pool) fn consumed(&self) -> u64 {
-        self.link.consumed()
+        self.link.records.consumed()
     }
 
-    /// Reads the next record, if there is one. [`Worker::consume`] advances past it.
+    /// Reads the next record, if there is one.
     #[inline]
     pub(in crate::pool) fn next_record(&mut self, round: &Round) -> Result<Option<Record>, Corrupt> {
-        let Some(header) = self.link.next_header()? else { return Ok(None) };
-        Ok(Some(match header.kind {
-            Kind::Ok => Record::Done { item: self.items.finish(header.position)?, failed: header.tag == 1 },
-            Kind::RunEnd => {
-                let nanoseconds = u64::from_le_bytes(self.link.payload()?);
-                Record::Measured { items: self.items.measure()?, nanoseconds }
-            }
-            _ => return self.rare_record(header, round).map(Some),
-        }))
+        let Some(header) = self.link.records.next_header()? else { return Ok(None) };
+        if header.kind == Kind::Ok {
+            return Ok(Some(Record::Done(FirstDone { header, due: self.items.due(header.position)? })));
+        }
+        let record = self.other_record(header, round)?;
+        self.link.records.consume();
+        Ok(Some(record))
     }
 
-    fn rare_record(&mut self, header: Header, round: &Round) -> Result<Record, Corrupt> {
+    /// Moves results to `results`: that of `first`, and those of the items after it that are done as well. Returns how many,
+    /// at most `most`.
+    #[inline]
+    pub(in crate::pool) fn take_results(
+        &mut self,
+        first: FirstDone,
+        most: u32,
+        results: &mut RunResults<'_>,
+    ) -> Result<u32, Corrupt> {
+        let taken = self.link.records.take_results(first.header, first.due.count.min(most), results)?;
+        self.items.finish_run(first.due, taken);
+        Ok(taken)
+    }
+
+    fn other_record(&mut self, header: Header, round: &Round) -> Result<Record, Corrupt> {
         match header.kind {
+            Kind::RunEnd => {
+                let nanoseconds = u64::from_le_bytes(self.link.records.payload()?);
+                return Ok(Record::Measured { items: self.items.measure()?, nanoseconds });
+            }
             Kind::Failed => {
                 let mut failure = self.read_failure(round)?;
                 failure.stderr = String::new();
-                return Ok(Record::Failed { item: self.items.finish(header.position)?, failure });
+                return Ok(Record::Failed { item: self.items.finish(header.position)?, failure: Box::new(failure) });
             }
             Kind::Large => self.begin_receiving(header, round.settings.payload_limit)?,
             Kind::Piece => return self.receive(round),
             Kind::Ready => {
-                let pid = self.link.payload().map_or(0, u32::from_le_bytes);
+                let pid = self.link.records.payload().map_or(0, u32::from_le_bytes);
                 if self.life.became_ready(pid)? {
                     return Ok(Record::Ready);
                 }
@@ -99,16 +134,6 @@ impl Worker {
         Ok(Record::Applied)
     }
 
-    /// Returns the ring at the record that is being read, and the length of its payload.
-    pub(in crate::pool) fn front(&self) -> (&Reader, usize) {
-        self.link.front()
-    }
-
-    /// Advances past the record that was read.
-    pub(in crate::pool) fn consume(&mut self) {
-        self.link.consume();
-    }
-
     /// Releases what was read since `before`. `corrupt`: it has written invalid data, and nothing more is read. Returns
     /// when the worker was requested, if it has finished items.
     pub(in crate::pool) fn end_reading(&mut self, before: u64, corrupt: bool, now: u64) -> Option<u64> {
@@ -117,7 +142,7 @@ impl Worker {
     }
 
     fn read_failure(&self, round: &Round) -> Result<Failure, Corrupt> {
-        let (ring, length) = self.link.front();
+        let (ring, length) = self.link.records.front();
         let mut copy = Vec::with_capacity(length);
         ring.copy_into(HEADER_BYTES, length, &mut copy).ok_or(Corrupt)?;
         let mut failure = Failure::decode(&*copy).map_err(|_| Corrupt)?;
@@ -130,7 +155,7 @@ impl Worker {
     }
 
     fn begin_receiving(&mut self, header: Header, payload_limit: u64) -> Result<(), Corrupt> {
-        let length = u64::from_le_bytes(self.link.payload()?);
+        let length = u64::from_le_bytes(self.link.records.payload()?);
         let receiving = self.items.receiving();
         if length == 0 || length > payload_limit || receiving.is_some() {
             return Err(Corrupt);
@@ -142,7 +167,7 @@ impl Worker {
     fn receive(&mut self, round: &Round) -> Result<Record, Corrupt> {
         let receiving = self.items.receiving();
         let partial = receiving.as_mut().ok_or(Corrupt)?;
-        self.link.receive(partial)?;
+        self.link.records.receive(partial)?;
         if !partial.is_whole() {
             // The worker keeps writing while the rest is read.
             return Ok(Record::Applied);
@@ -159,6 +184,6 @@ impl Worker {
         );
         let mut failure = round.failure(FailureKind::PayloadTooLarge, message);
         failure.pid = self.known_pid();
-        Ok(Record::Failed { item, failure })
+        Ok(Record::Failed { item, failure: Box::new(failure) })
     }
 }
